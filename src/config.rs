@@ -1,0 +1,461 @@
+//! The settings: defaults < config.toml < environment < command line, validated before anything starts.
+//!
+//! The defaults are the project's own `config.toml`, so the documented file cannot drift from them. Its keys
+//! also say which environment variables there are and of which type, so no key can be out of reach.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+/// The file of defaults, documented key by key.
+const DEFAULTS: &str = include_str!("../config.toml");
+
+/// The file that is read where `--config` names none.
+pub const DEFAULT_FILE: &str = "config.toml";
+
+const PREFIX: &str = "SIMUSAGE_";
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the database is.
+    pub database: Database,
+    /// How records come in.
+    pub ingest: Ingest,
+    /// How requests are answered.
+    pub serve: Serve,
+    /// How `migrate` sets up chunks, columnstore, refresh and retention.
+    pub storage: Storage,
+}
+
+/// Where the database is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// The server, database, user and password.
+    pub url: DatabaseUrl,
+    /// How long to wait for a connection.
+    pub connect_timeout_ms: u64,
+}
+
+/// How records come in.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ingest {
+    /// Records per transaction.
+    pub batch_rows: u64,
+    /// The longest line that can be a record.
+    pub max_record_bytes: usize,
+}
+
+/// How requests are answered.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Serve {
+    /// Address and port.
+    pub listen: String,
+    /// Threads; 0 is one per core.
+    pub workers: usize,
+    /// Connections to the database, over all workers.
+    pub pool_size: usize,
+    /// How long a request waits for a connection.
+    pub pool_timeout_ms: u64,
+    /// How long a statement may take.
+    pub statement_timeout_ms: u64,
+    /// How long requests in flight may take at the end.
+    pub shutdown_timeout_ms: u64,
+}
+
+/// How `migrate` sets up chunks, columnstore, refresh and retention. 0 is "never" where that makes sense.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Storage {
+    /// Time span of a chunk of usage records.
+    pub chunk_interval_hours: u32,
+    /// Time span of a chunk of the hourly aggregates.
+    pub hourly_chunk_interval_days: u32,
+    /// Time span of a chunk of the daily aggregates.
+    pub daily_chunk_interval_days: u32,
+    /// Age at which usage records move to the columnstore.
+    pub columnstore_after_days: u32,
+    /// Period of the background refresh.
+    pub refresh_every_minutes: u32,
+    /// Age at which usage records are dropped.
+    pub retention_records_days: u32,
+    /// Age at which hourly aggregates are dropped.
+    pub retention_hourly_days: u32,
+    /// Age at which daily aggregates are dropped.
+    pub retention_daily_days: u32,
+}
+
+/// A connection string. It never prints its password.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct DatabaseUrl {
+    parsed: tokio_postgres::Config,
+}
+
+impl DatabaseUrl {
+    /// The parsed connection parameters.
+    #[must_use]
+    pub fn parameters(&self) -> &tokio_postgres::Config {
+        &self.parsed
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The parser's own error is kept, because it names the part at fault and never repeats the password.
+        let parsed = text.parse::<tokio_postgres::Config>().map_err(|error| {
+            format!(
+                "not a PostgreSQL URL: {}",
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
+            )
+        })?;
+        if parsed.get_hosts().is_empty() {
+            return Err("not a PostgreSQL URL: no host (ex: postgresql://user@host:5432/database)".to_owned());
+        }
+        Ok(Self { parsed })
+    }
+}
+
+impl TryFrom<String> for DatabaseUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// Prints `user@host:port/database`: what one needs to find the server, and no secret.
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use tokio_postgres::config::Host;
+
+        let user = self.parsed.get_user().unwrap_or("?");
+        write!(formatter, "{user}@")?;
+        for (index, host) in self.parsed.get_hosts().iter().enumerate() {
+            let separator = if index == 0 { "" } else { "," };
+            // One port may stand for all hosts.
+            let ports = self.parsed.get_ports();
+            let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+            match host {
+                Host::Tcp(name) => write!(formatter, "{separator}{name}:{port}")?,
+                Host::Unix(path) => write!(formatter, "{separator}{}:{port}", path.display())?,
+            }
+        }
+        write!(formatter, "/{}", self.parsed.get_dbname().unwrap_or(user))
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{self}")
+    }
+}
+
+/// A setting that cannot be used, and where it stands.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {file}: {error}")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{file} is not TOML: {error}")]
+    NotToml {
+        /// The file.
+        file: String,
+        /// Where and why.
+        error: toml::de::Error,
+    },
+    /// A key nobody knows.
+    #[error("{origin}: there is no setting {key}")]
+    UnknownKey {
+        /// The file or environment variable.
+        origin: String,
+        /// The key.
+        key: String,
+    },
+    /// A value that does not fit its key.
+    #[error("{origin}: {key}: {problem}")]
+    Invalid {
+        /// The file or environment variable.
+        origin: String,
+        /// The key.
+        key: String,
+        /// What is wrong with the value.
+        problem: String,
+    },
+}
+
+/// What the command line says about settings. It wins over all else.
+#[derive(Debug, Default, Clone)]
+pub struct Overrides {
+    /// `--database-url`
+    pub database_url: Option<String>,
+    /// `--listen`
+    pub listen: Option<String>,
+}
+
+impl Config {
+    /// Loads the settings from `file` (or `config.toml`, where there is one), the environment's variables and
+    /// the command line.
+    ///
+    /// # Errors
+    /// A source that cannot be read, a key that does not exist or a value that does not fit; the error names it.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: &Overrides,
+    ) -> Result<Self, ConfigError> {
+        let mut layers = Layers::defaults();
+        let found = file.or_else(|| Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()));
+        if let Some(path) = found {
+            layers.add_file(path)?;
+        }
+        layers.add_environment(environment)?;
+        if let Some(url) = &overrides.database_url {
+            layers.set("database", "url", Value::String(url.clone()), "--database-url");
+        }
+        if let Some(listen) = &overrides.listen {
+            layers.set("serve", "listen", Value::String(listen.clone()), "--listen");
+        }
+        layers.finish()
+    }
+}
+
+/// The settings while they are put together: values, and where each came from.
+struct Layers {
+    values: Table,
+    origins: std::collections::BTreeMap<String, String>,
+}
+
+impl Layers {
+    fn defaults() -> Self {
+        let values = DEFAULTS.parse().expect("the built-in config.toml is TOML");
+        Self { values, origins: std::collections::BTreeMap::new() }
+    }
+
+    fn known(&self, section: &str, key: &str) -> Option<&Value> {
+        self.values.get(section)?.as_table()?.get(key)
+    }
+
+    fn set(&mut self, section: &str, key: &str, value: Value, origin: &str) {
+        if let Some(Value::Table(table)) = self.values.get_mut(section) {
+            table.insert(key.to_owned(), value);
+            self.origins.insert(format!("{section}.{key}"), origin.to_owned());
+        }
+    }
+
+    fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let file = path.display().to_string();
+        let text =
+            std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { file: file.clone(), error })?;
+        let table: Table = text.parse().map_err(|error| ConfigError::NotToml { file: file.clone(), error })?;
+        for (section, keys) in table {
+            let unknown = |key: &str| ConfigError::UnknownKey { origin: file.clone(), key: key.to_owned() };
+            let Value::Table(keys) = keys else { return Err(unknown(&section)) };
+            if !self.values.contains_key(&section) {
+                return Err(unknown(&format!("[{section}]")));
+            }
+            for (key, value) in keys {
+                if self.known(&section, &key).is_none() {
+                    return Err(unknown(&format!("{section}.{key}")));
+                }
+                self.set(&section, &key, value, &file);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_environment(&mut self, environment: impl IntoIterator<Item = (String, String)>) -> Result<(), ConfigError> {
+        let mut environment: Vec<_> = environment.into_iter().collect();
+        // DATABASE_URL sorts before SIMUSAGE_DATABASE_URL, which is more specific and so wins.
+        environment.sort();
+        for (name, text) in environment {
+            if name == "DATABASE_URL" {
+                self.set("database", "url", Value::String(text), &name);
+                continue;
+            }
+            let Some(path) = name.strip_prefix(PREFIX).map(str::to_lowercase) else { continue };
+            // Variables of other purposes may share the prefix; only those of a section can be misspelt keys.
+            let Some((section, key)) = path.split_once('_').filter(|(section, _)| self.values.contains_key(*section))
+            else {
+                continue;
+            };
+            let Some(default) = self.known(section, key) else {
+                return Err(ConfigError::UnknownKey { origin: name.clone(), key: format!("{section}.{key}") });
+            };
+            let value = match default {
+                Value::Integer(_) => {
+                    text.replace('_', "").parse().map(Value::Integer).map_err(|_| ConfigError::Invalid {
+                        origin: name.clone(),
+                        key: format!("{section}.{key}"),
+                        problem: format!("'{text}' is not a whole number"),
+                    })?
+                }
+                _ => Value::String(text),
+            };
+            self.set(section, key, value, &name);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Config, ConfigError> {
+        let invalid = |key: String, problem: String| {
+            let origin = self.origins.get(&key).cloned().unwrap_or_else(|| "default".to_owned());
+            ConfigError::Invalid { origin, key, problem }
+        };
+        let config: Config = serde_path_to_error::deserialize(self.values)
+            .map_err(|error| invalid(error.path().to_string(), error.inner().message().trim_end().to_owned()))?;
+        config.validate().map_err(|(key, problem)| invalid(key.to_owned(), problem))?;
+        Ok(config)
+    }
+}
+
+impl Config {
+    /// Checks what the types cannot say. The error is (key, problem).
+    fn validate(&self) -> Result<(), (&'static str, String)> {
+        let Self { database, ingest, serve, storage } = self;
+        for (key, value) in [
+            ("database.connect_timeout_ms", database.connect_timeout_ms),
+            ("ingest.batch_rows", ingest.batch_rows),
+            ("serve.pool_size", serve.pool_size as u64),
+            ("serve.pool_timeout_ms", serve.pool_timeout_ms),
+            ("serve.statement_timeout_ms", serve.statement_timeout_ms),
+            ("storage.chunk_interval_hours", storage.chunk_interval_hours.into()),
+            ("storage.hourly_chunk_interval_days", storage.hourly_chunk_interval_days.into()),
+            ("storage.daily_chunk_interval_days", storage.daily_chunk_interval_days.into()),
+        ] {
+            if value == 0 {
+                return Err((key, "must be at least 1".to_owned()));
+            }
+        }
+        if !(1_024..=16_777_216).contains(&ingest.max_record_bytes) {
+            return Err(("ingest.max_record_bytes", "must be from 1024 to 16777216".to_owned()));
+        }
+        if serve.statement_timeout_ms > i32::MAX as u64 {
+            return Err(("serve.statement_timeout_ms", format!("must be at most {}", i32::MAX)));
+        }
+        if serve.listen.parse::<std::net::SocketAddr>().is_err() {
+            return Err((
+                "serve.listen",
+                format!("'{}' is not an address and port (ex: 127.0.0.1:8000)", serve.listen),
+            ));
+        }
+        for (key, days) in [
+            ("storage.retention_records_days", storage.retention_records_days),
+            ("storage.retention_hourly_days", storage.retention_hourly_days),
+            ("storage.retention_daily_days", storage.retention_daily_days),
+        ] {
+            // A refresh stays one day inside retention, and must still cover a whole daily bucket.
+            if (1..3).contains(&days) {
+                return Err((key, "must be 0 (keep for ever) or at least 3".to_owned()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: Option<&str>, environment: &[(&str, &str)], overrides: &Overrides) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("settings.toml");
+        std::fs::write(&path, file.unwrap_or("")).unwrap();
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::load(Some(&path), environment, overrides)
+    }
+
+    fn problem(file: Option<&str>, environment: &[(&str, &str)]) -> String {
+        load(file, environment, &Overrides::default()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let file = Some("[serve]\nlisten = '127.0.0.1:1'\npool_size = 3\n");
+        let environment = [("SIMUSAGE_SERVE_LISTEN", "127.0.0.1:2"), ("SIMUSAGE_SERVE_WORKERS", "7")];
+        let flags = Overrides { listen: Some("127.0.0.1:3".to_owned()), ..Overrides::default() };
+        assert_eq!(load(file, &[], &Overrides::default()).unwrap().serve.listen, "127.0.0.1:1");
+        assert_eq!(load(file, &environment, &Overrides::default()).unwrap().serve.listen, "127.0.0.1:2");
+        let config = load(file, &environment, &flags).unwrap();
+        assert_eq!((config.serve.listen.as_str(), config.serve.pool_size, config.serve.workers), ("127.0.0.1:3", 3, 7));
+    }
+
+    #[test]
+    fn every_key_is_reachable_by_environment() {
+        let defaults: Table = DEFAULTS.parse().unwrap();
+        for (section, keys) in &defaults {
+            for (key, value) in keys.as_table().unwrap() {
+                let name = format!("{PREFIX}{section}_{key}").to_uppercase();
+                let changed = match value {
+                    Value::Integer(number) => (number + 5).to_string(),
+                    _ if key == "url" => "postgresql://other@elsewhere/db".to_owned(),
+                    _ => "127.0.0.1:9".to_owned(),
+                };
+                let config = load(None, &[(&name, &changed)], &Overrides::default()).unwrap();
+                assert_ne!(config, load(None, &[], &Overrides::default()).unwrap(), "{name} changes nothing");
+            }
+        }
+    }
+
+    #[test]
+    fn errors_name_the_key_and_its_origin() {
+        assert!(problem(Some("[serve]\npool = 3\n"), &[]).ends_with("settings.toml: there is no setting serve.pool"));
+        assert!(problem(Some("[server]\n"), &[]).ends_with("there is no setting [server]"));
+        assert!(problem(Some("[serve]\npool_size = 'x'\n"), &[]).contains("settings.toml: serve.pool_size: "));
+        assert_eq!(
+            problem(None, &[("SIMUSAGE_SERVE_POOL_SIZE", "x")]),
+            "SIMUSAGE_SERVE_POOL_SIZE: serve.pool_size: 'x' is not a whole number"
+        );
+        assert_eq!(
+            problem(None, &[("SIMUSAGE_SERVE_POOL_SIZE", "0")]),
+            "SIMUSAGE_SERVE_POOL_SIZE: serve.pool_size: must be at least 1"
+        );
+        assert_eq!(
+            problem(None, &[("SIMUSAGE_SERVE_LISTN", "x")]),
+            "SIMUSAGE_SERVE_LISTN: there is no setting serve.listn"
+        );
+        assert!(
+            problem(None, &[("DATABASE_URL", "nonsense")])
+                .starts_with("DATABASE_URL: database.url: not a PostgreSQL URL")
+        );
+    }
+
+    #[test]
+    fn the_specific_variable_wins_over_database_url() {
+        let environment =
+            [("SIMUSAGE_DATABASE_URL", "postgresql://u@specific/d"), ("DATABASE_URL", "postgresql://u@general/d")];
+        let config = load(None, &environment, &Overrides::default()).unwrap();
+        assert_eq!(config.database.url.to_string(), "u@specific:5432/d");
+    }
+
+    #[test]
+    fn a_password_is_never_printed() {
+        let environment = [("DATABASE_URL", "postgresql://user:secret@host:1/db")];
+        let config = load(None, &environment, &Overrides::default()).unwrap();
+        assert!(!format!("{config:?} {}", config.database.url).contains("secret"));
+        for broken in ["postgresql://user:secret@host:port/db", "postgresql://user:secret@host/db?nonsense=1"] {
+            let message = problem(None, &[("DATABASE_URL", broken)]);
+            assert!(!message.contains("secret"), "{message}");
+        }
+    }
+
+    #[test]
+    fn variables_of_other_purposes_are_left_alone() {
+        load(None, &[("SIMUSAGE_TEST_DATABASE_URL", "x"), ("SIMUSAGE", "x")], &Overrides::default()).unwrap();
+    }
+}

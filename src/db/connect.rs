@@ -1,0 +1,69 @@
+//! One connection of one's own, for what must not share a session: migrations and ingest.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, NoTls};
+
+use super::error::describe;
+use crate::config::Database;
+
+/// A connection and the task that drives it. Dropping it closes the session.
+#[derive(Debug)]
+pub struct Connection {
+    client: Client,
+    driver: JoinHandle<()>,
+}
+
+impl Deref for Connection {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// The connection parameters of every simusage session: those of the URL, a name the server's
+/// administrator can recognise, and UTC, so that no statement depends on the server's time zone.
+pub(super) fn parameters(database: &Database, session_options: &str) -> tokio_postgres::Config {
+    let mut parameters = database.url.parameters().clone();
+    if parameters.get_connect_timeout().is_none() {
+        parameters.connect_timeout(Duration::from_millis(database.connect_timeout_ms));
+    }
+    if parameters.get_application_name().is_none() {
+        parameters.application_name("simusage");
+    }
+    let options = [parameters.get_options().unwrap_or_default(), "-c TimeZone=UTC", session_options].join(" ");
+    parameters.options(options.trim());
+    parameters
+}
+
+/// Opens a connection.
+///
+/// # Errors
+/// The server cannot be reached or refuses. The error names the server, without the password.
+pub async fn connect(database: &Database) -> anyhow::Result<Connection> {
+    let (client, connection) = parameters(database, "")
+        .connect(NoTls)
+        .await
+        .map_err(|error| anyhow::anyhow!("cannot connect to {}: {}", database.url, describe(&error)))?;
+    let driver = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            log::debug!("connection ended: {}", describe(&error));
+        }
+    });
+    Ok(Connection { client, driver })
+}

@@ -1,0 +1,141 @@
+//! Half-open intervals of time, and how they fall onto whole hours and days.
+
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+
+/// A half-open interval: from `start` up to, and without, `end`. Never empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interval {
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+}
+
+/// An interval that ends where it starts, or before.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the interval is empty: {start} is not before {end}")]
+pub struct EmptyInterval {
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+}
+
+/// An interval cut where its source changes: six instants, none before the one to its left.
+///
+/// ```text
+/// start    hours    days                      days_end  hours_end  end
+///   │ records │ hours │          days            │  hours  │ records │
+/// ```
+///
+/// Between two equal instants lies nothing. So each byte is read once, from the coarsest place that
+/// has it whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    /// The interval's start.
+    pub start: DateTime<Utc>,
+    /// The first whole hour.
+    pub hours: DateTime<Utc>,
+    /// The first whole day.
+    pub days: DateTime<Utc>,
+    /// The end of the last whole day.
+    pub days_end: DateTime<Utc>,
+    /// The end of the last whole hour.
+    pub hours_end: DateTime<Utc>,
+    /// The interval's end.
+    pub end: DateTime<Utc>,
+}
+
+impl Interval {
+    /// The interval from `start` up to `end`.
+    ///
+    /// # Errors
+    /// `start` is not before `end`.
+    pub fn new(start: DateTime<Utc>, end: DateTime<Utc>) -> Result<Self, EmptyInterval> {
+        if start < end { Ok(Self { start, end }) } else { Err(EmptyInterval { start, end }) }
+    }
+
+    /// The first instant inside.
+    #[must_use]
+    pub fn start(self) -> DateTime<Utc> {
+        self.start
+    }
+
+    /// The first instant behind.
+    #[must_use]
+    pub fn end(self) -> DateTime<Utc> {
+        self.end
+    }
+
+    /// Cuts the interval into whole days, the whole hours around them, and what is left on both sides.
+    #[must_use]
+    pub fn parts(self) -> Parts {
+        let (hours, hours_end) = whole(self.start, self.end, TimeDelta::hours(1));
+        let (days, days_end) = whole(hours, hours_end, TimeDelta::days(1));
+        Parts { start: self.start, hours, days, days_end, hours_end, end: self.end }
+    }
+}
+
+/// The part of `[start, end)` that consists of whole `unit`s; `(end, end)` where there is none.
+fn whole(start: DateTime<Utc>, end: DateTime<Utc>, unit: TimeDelta) -> (DateTime<Utc>, DateTime<Utc>) {
+    let last = end.duration_trunc(unit).unwrap_or(end);
+    let floor = start.duration_trunc(unit).unwrap_or(start);
+    let first = if floor < start { floor + unit } else { floor };
+    if first < last { (first, last) } else { (end, end) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    fn parts(start: &str, end: &str) -> Parts {
+        Interval::new(at(start), at(end)).unwrap().parts()
+    }
+
+    #[test]
+    fn an_interval_of_days_is_read_from_days_alone() {
+        let parts = parts("2020-01-01T00:00:00Z", "2020-02-01T00:00:00Z");
+        assert_eq!((parts.start, parts.end), (parts.days, parts.days_end));
+    }
+
+    #[test]
+    fn an_interval_within_one_hour_is_read_from_records_alone() {
+        let parts = parts("2020-01-01T00:10:00Z", "2020-01-01T00:20:00Z");
+        assert_eq!((parts.hours, parts.hours_end), (parts.end, parts.end));
+        assert_eq!((parts.days, parts.days_end), (parts.end, parts.end));
+    }
+
+    #[test]
+    fn ragged_edges_are_cut_twice() {
+        let parts = parts("2020-01-01T22:30:00Z", "2020-01-03T01:15:00Z");
+        assert_eq!(parts.hours, at("2020-01-01T23:00:00Z"));
+        assert_eq!(parts.days, at("2020-01-02T00:00:00Z"));
+        assert_eq!(parts.days_end, at("2020-01-03T00:00:00Z"));
+        assert_eq!(parts.hours_end, at("2020-01-03T01:00:00Z"));
+    }
+
+    #[test]
+    fn an_empty_interval_is_refused() {
+        let instant = at("2020-01-01T00:00:00Z");
+        assert!(Interval::new(instant, instant).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn parts_are_ordered_and_aligned(start in -2_000_000_000_i64..4_000_000_000, length in 1_i64..10_000_000) {
+            let start = DateTime::from_timestamp_micros(start * 1_000).unwrap();
+            let interval = Interval::new(start, start + TimeDelta::milliseconds(length)).unwrap();
+            let Parts { start, hours, days, days_end, hours_end, end } = interval.parts();
+            prop_assert!(start <= hours && hours <= days && days <= days_end && days_end <= hours_end && hours_end <= end);
+            if days < days_end {
+                prop_assert_eq!(days.timestamp() % 86_400, 0);
+                prop_assert_eq!(days_end.timestamp() % 86_400, 0);
+            }
+            if hours < hours_end {
+                prop_assert_eq!(hours.timestamp() % 3_600, 0);
+                prop_assert_eq!(hours_end.timestamp() % 3_600, 0);
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The `simusage` program.
+
+fn main() {}
