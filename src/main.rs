@@ -1,3 +1,31 @@
-//! The `simusage` program.
+//! The `simusage` program: parses, logs, dispatches, and turns the outcome into an exit status.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use simusage::{cli, commands};
+
+/// Exit status of wrong usage or configuration; clap exits with the same.
+const WRONG_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    // SIMUSAGE_LOG takes env_logger's filters, ex: debug or simusage=debug,actix_web=info.
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("SIMUSAGE_LOG", "warn,simusage=info"))
+        .format_target(false)
+        .init();
+    let config = match commands::load_config(&cli) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("simusage: {error}");
+            return ExitCode::from(WRONG_USAGE);
+        }
+    };
+    let outcome = tokio::runtime::Runtime::new()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(commands::run(cli.command, config)));
+    outcome.unwrap_or_else(|error| {
+        eprintln!("simusage: {error:#}");
+        ExitCode::FAILURE
+    })
+}

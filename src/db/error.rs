@@ -68,3 +68,9 @@ pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
         None => error.to_string(),
     }
 }
+
+/// The error as the command line shows it, with the server's own words.
+#[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
+pub(crate) fn explained(error: tokio_postgres::Error) -> anyhow::Error {
+    anyhow::anyhow!(describe(&error))
+}

@@ -1,5 +1,7 @@
 //! Half-open intervals of time, and how they fall onto whole hours and days.
 
+use std::fmt;
+
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 
 /// A half-open interval: from `start` up to, and without, `end`. Never empty.
@@ -43,6 +45,12 @@ pub struct Parts {
 }
 
 impl Interval {
+    /// The time that can be recorded: from 1970 up to, and without, 2200. What lies outside is a broken clock.
+    pub const ALL_TIME: Self = Self {
+        start: DateTime::UNIX_EPOCH,
+        end: DateTime::from_timestamp_secs(7_258_118_400).expect("2200-01-01 is a date"),
+    };
+
     /// The interval from `start` up to `end`.
     ///
     /// # Errors
@@ -63,12 +71,26 @@ impl Interval {
         self.end
     }
 
+    /// The smallest interval of whole `unit`s that holds this one.
+    #[must_use]
+    pub fn rounded_out(self, unit: TimeDelta) -> Self {
+        let start = self.start.duration_trunc(unit).unwrap_or(self.start);
+        let floor = self.end.duration_trunc(unit).unwrap_or(self.end);
+        Self { start, end: if floor < self.end { floor + unit } else { floor } }
+    }
+
     /// Cuts the interval into whole days, the whole hours around them, and what is left on both sides.
     #[must_use]
     pub fn parts(self) -> Parts {
         let (hours, hours_end) = whole(self.start, self.end, TimeDelta::hours(1));
         let (days, days_end) = whole(hours, hours_end, TimeDelta::days(1));
         Parts { start: self.start, hours, days, days_end, hours_end, end: self.end }
+    }
+}
+
+impl fmt::Display for Interval {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "[{}, {})", self.start, self.end)
     }
 }
 
@@ -113,6 +135,19 @@ mod tests {
         assert_eq!(parts.days, at("2020-01-02T00:00:00Z"));
         assert_eq!(parts.days_end, at("2020-01-03T00:00:00Z"));
         assert_eq!(parts.hours_end, at("2020-01-03T01:00:00Z"));
+    }
+
+    #[test]
+    fn rounding_out_takes_whole_units_only() {
+        let interval = Interval::new(at("2020-01-01T22:30:00Z"), at("2020-01-03T00:00:00Z")).unwrap();
+        let days = Interval::new(at("2020-01-01T00:00:00Z"), at("2020-01-03T00:00:00Z")).unwrap();
+        assert_eq!(interval.rounded_out(TimeDelta::days(1)), days);
+        assert_eq!(days.rounded_out(TimeDelta::days(1)), days);
+    }
+
+    #[test]
+    fn all_time_is_from_1970_to_2200() {
+        assert_eq!(Interval::ALL_TIME.end(), at("2200-01-01T00:00:00Z"));
     }
 
     #[test]

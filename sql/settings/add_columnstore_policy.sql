@@ -1,0 +1,7 @@
+-- Moves chunks to the columnstore at an age.
+--
+-- Parameters:
+--   $1 text    relation
+--   $2 bigint  age in seconds
+
+call add_columnstore_policy($1::text::regclass, after => make_interval(secs => $2::bigint))

@@ -1,0 +1,101 @@
+//! The command line: what can be said, not what is done with it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Ingests the usage of SIM cards into `TimescaleDB` and answers how much was used when.
+#[derive(Debug, Parser)]
+#[command(
+    name = "simusage",
+    version,
+    about,
+    after_help = "\
+Exit status: 0 done; 1 failed; 2 wrong usage or configuration; 3 done, but some records were rejected.
+Settings come from config.toml, then the environment (SIMUSAGE_…, DATABASE_URL), then these options."
+)]
+pub struct Cli {
+    /// Settings file [default: config.toml, where it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the database is, as postgresql://user@host:port/database
+    #[arg(long, global = true, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Bring the database's schema and storage settings up to date
+    Migrate(Migrate),
+    /// Store usage records, and load the inventory
+    Ingest(Ingest),
+    /// Answer the REST API
+    Serve(Serve),
+}
+
+/// Options of `migrate`.
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// Change nothing; exit with 1 if the schema or a storage setting is behind
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Options of `ingest`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simusage ingest --inventory inventory.json
+  simusage ingest usage-*.ndjson
+  zcat usage.csv.gz | simusage ingest --format csv --json -")]
+pub struct Ingest {
+    /// Load the inventory first, from JSON or CSV: sim-card-id, org-id, valid-from
+    #[arg(long, value_name = "FILE")]
+    pub inventory: Option<PathBuf>,
+    /// Format of the usage records; auto goes by the file's name, or else by its content
+    #[arg(long, value_enum, default_value_t = FormatName::Auto)]
+    pub format: FormatName,
+    /// Stop when more records than this were rejected
+    #[arg(long, value_name = "N")]
+    pub max_rejects: Option<u64>,
+    /// Print the summary as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Files of usage records; - is standard input
+    #[arg(value_name = "FILE", required_unless_present = "inventory")]
+    pub files: Vec<PathBuf>,
+}
+
+/// The formats of usage records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FormatName {
+    /// Whatever the source says
+    Auto,
+    /// A JSON object a line
+    Ndjson,
+    /// CSV under a header
+    Csv,
+}
+
+/// Options of `serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Address and port to answer on [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

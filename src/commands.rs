@@ -1,0 +1,90 @@
+//! What each subcommand does with the settings, and what it prints: results on standard output, the rest on
+//! standard error.
+
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Command, FormatName};
+use crate::config::{Config, ConfigError, Overrides};
+use crate::{db, ingest};
+
+/// Exit status of an ingest that finished and rejected records.
+const SOME_REJECTED: u8 = 3;
+
+/// Loads the settings that a command line asks for.
+///
+/// # Errors
+/// As [`Config::load`].
+pub fn load_config(cli: &Cli) -> Result<Config, ConfigError> {
+    let listen = match &cli.command {
+        Command::Serve(serve) => serve.listen.clone(),
+        _ => None,
+    };
+    let overrides = Overrides { database_url: cli.database_url.clone(), listen };
+    Config::load(cli.config.as_deref(), std::env::vars(), &overrides)
+}
+
+/// Runs a subcommand.
+///
+/// # Errors
+/// Whatever the subcommand fails with, for the log.
+pub async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Migrate(options) if options.check => check(&config).await,
+        Command::Migrate(_) => migrate(&config).await,
+        Command::Ingest(options) => store(options, &config).await,
+        Command::Serve(_) => anyhow::bail!("this build answers no requests yet"),
+    }
+}
+
+async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
+    let report = db::migrate::migrate(&config.database, &config.storage).await?;
+    if report.is_empty() {
+        println!("nothing to migrate");
+    }
+    print_report(&report, "applied");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn check(config: &Config) -> anyhow::Result<ExitCode> {
+    let report = db::migrate::check(&config.database, &config.storage).await?;
+    if report.is_empty() {
+        println!("the schema is up to date");
+        return Ok(ExitCode::SUCCESS);
+    }
+    print_report(&report, "pending");
+    Ok(ExitCode::FAILURE)
+}
+
+fn print_report(report: &db::migrate::Report, word: &str) {
+    for name in &report.migrations {
+        println!("{word} {name}");
+    }
+    for setting in &report.settings {
+        println!("{word} {setting}");
+    }
+}
+
+async fn store(options: crate::cli::Ingest, config: &Config) -> anyhow::Result<ExitCode> {
+    let source = |path: std::path::PathBuf| match path.to_str() {
+        Some("-") => ingest::Source::Stdin,
+        _ => ingest::Source::File(path),
+    };
+    let json = options.json;
+    let options = ingest::Options {
+        inventory: options.inventory,
+        sources: options.files.into_iter().map(source).collect(),
+        format: match options.format {
+            FormatName::Auto => None,
+            FormatName::Ndjson => Some(ingest::Format::Ndjson),
+            FormatName::Csv => Some(ingest::Format::Csv),
+        },
+        max_rejects: options.max_rejects,
+    };
+    let summary = ingest::ingest(config, options).await?;
+    if json {
+        println!("{}", serde_json::to_string(&summary)?);
+    } else {
+        println!("{summary}");
+    }
+    Ok(if summary.rejected > 0 { ExitCode::from(SOME_REJECTED) } else { ExitCode::SUCCESS })
+}

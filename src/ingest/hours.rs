@@ -1,0 +1,115 @@
+//! The hours that an ingest touched, which are those that the aggregates must be refreshed over.
+
+use chrono::{DateTime, TimeDelta};
+
+use crate::domain::Interval;
+
+const HOUR_US: i64 = 3_600_000_000;
+
+/// The most intervals that are refreshed one by one: each costs a statement an aggregate, and hours in
+/// between that nothing touched cost nothing.
+const MOST_INTERVALS: usize = 32;
+
+/// A set of hours within [`Interval::ALL_TIME`]: a bit each, a quarter of a megabyte in all.
+pub(super) struct TouchedHours {
+    bits: Vec<u64>,
+    last: i64,
+}
+
+impl TouchedHours {
+    /// The empty set.
+    pub fn new() -> Self {
+        let hours = Interval::ALL_TIME.end().timestamp() / 3_600;
+        Self { bits: vec![0; usize::try_from(hours / 64 + 1).unwrap_or_default()], last: -1 }
+    }
+
+    /// Adds the hour of an instant within [`Interval::ALL_TIME`], in microseconds since 1970.
+    pub fn insert(&mut self, time_us: i64) {
+        let hour = time_us / HOUR_US;
+        // Records come in about the order of time, so most fall into the hour of the one before.
+        if hour != self.last {
+            self.last = hour;
+            if let Some(word) = usize::try_from(hour / 64).ok().and_then(|index| self.bits.get_mut(index)) {
+                *word |= 1 << (hour % 64);
+            }
+        }
+    }
+
+    /// The hours as intervals, by time; neighbours are joined across the shortest gaps if they are many.
+    pub fn intervals(&self) -> Vec<Interval> {
+        let mut runs: Vec<(i64, i64)> = vec![];
+        let is_set = |&hour: &i64| {
+            let word = usize::try_from(hour / 64).ok().and_then(|index| self.bits.get(index)).copied().unwrap_or(0);
+            word >> (hour % 64) & 1 == 1
+        };
+        let hours = i64::try_from(self.bits.len()).unwrap_or_default() * 64;
+        for hour in (0..hours).filter(is_set) {
+            match runs.last_mut() {
+                Some((_, end)) if *end == hour => *end = hour + 1,
+                _ => runs.push((hour, hour + 1)),
+            }
+        }
+        join_shortest_gaps(&runs, MOST_INTERVALS)
+            .into_iter()
+            .filter_map(|(start, end)| {
+                let at = |hour: i64| DateTime::UNIX_EPOCH + TimeDelta::hours(hour);
+                Interval::new(at(start), at(end)).ok()
+            })
+            .collect()
+    }
+}
+
+/// At most `most` runs that cover the given ones, which are apart and in order.
+fn join_shortest_gaps(runs: &[(i64, i64)], most: usize) -> Vec<(i64, i64)> {
+    let mut gaps: Vec<i64> = runs.windows(2).map(|pair| pair[1].0 - pair[0].1).collect();
+    gaps.sort_unstable_by(|a, b| b.cmp(a));
+    // A gap as long as the first one that must go goes, too: simpler than telling equals apart.
+    let longest_joined = gaps.get(most - 1).copied().unwrap_or(0);
+    let mut joined: Vec<(i64, i64)> = vec![];
+    for &(start, end) in runs {
+        match joined.last_mut() {
+            Some(last) if start - last.1 <= longest_joined => last.1 = end,
+            _ => joined.push((start, end)),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hours_next_to_each_other_are_one_interval() {
+        let mut hours = TouchedHours::new();
+        for hour in [5, 4, 5, 6, 100, 8] {
+            hours.insert(hour * HOUR_US + 7);
+        }
+        let intervals: Vec<_> = hours
+            .intervals()
+            .iter()
+            .map(|interval| (interval.start().timestamp() / 3_600, interval.end().timestamp() / 3_600))
+            .collect();
+        assert_eq!(intervals, [(4, 7), (8, 9), (100, 101)]);
+    }
+
+    #[test]
+    fn the_first_and_the_last_hour_of_all_time_fit() {
+        let mut hours = TouchedHours::new();
+        hours.insert(0);
+        hours.insert(Interval::ALL_TIME.end().timestamp_micros() - 1);
+        let intervals = hours.intervals();
+        assert_eq!(intervals.len(), 2);
+        assert_eq!(intervals[0].start(), Interval::ALL_TIME.start());
+        assert_eq!(intervals[1].end(), Interval::ALL_TIME.end());
+    }
+
+    #[test]
+    fn many_runs_are_joined_across_the_shortest_gaps() {
+        let runs = [(0, 1), (2, 3), (13, 14), (16, 17)];
+        assert_eq!(join_shortest_gaps(&runs, 4), runs);
+        assert_eq!(join_shortest_gaps(&runs, 2), [(0, 3), (13, 17)]);
+        assert_eq!(join_shortest_gaps(&runs, 1), [(0, 17)]);
+        assert_eq!(join_shortest_gaps(&[], 1), []);
+    }
+}

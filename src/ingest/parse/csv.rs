@@ -1,0 +1,136 @@
+//! Records as CSV (RFC 4180) under a header. One record is one line: no field has reason to hold a line end,
+//! and a quote that is never closed so costs its own line only.
+
+use std::borrow::Cow;
+
+use super::super::csv_line::{Columns, Splitter};
+use super::super::reject::{Defect, Reason};
+use super::field::{parse_bytes, parse_date};
+use super::{UsageRecord, name};
+
+/// Which column holds which field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::ingest) struct CsvHeader {
+    columns: usize,
+    sim_card: usize,
+    bytes: usize,
+    date: usize,
+}
+
+impl CsvHeader {
+    /// Finds the columns in a header line, in any order, among any others, with `_` or `-`.
+    ///
+    /// # Errors
+    /// A column that is missing or there twice, by name.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        let columns = Columns::parse(line)?;
+        Ok(Self {
+            columns: columns.len(),
+            sim_card: columns.require(name::SIM_CARD)?,
+            bytes: columns.require(name::BYTES)?,
+            date: columns.require(name::DATE)?,
+        })
+    }
+}
+
+/// Reads lines under a header.
+pub(in crate::ingest) struct CsvParser {
+    header: CsvHeader,
+    splitter: Splitter,
+}
+
+impl CsvParser {
+    /// A parser of lines under `header`.
+    pub fn new(header: CsvHeader) -> Self {
+        Self { header, splitter: Splitter::default() }
+    }
+
+    /// Reads one line.
+    pub fn parse(&mut self, line: &[u8]) -> Result<UsageRecord<'_>, Defect> {
+        let CsvHeader { columns, sim_card, bytes, date } = self.header;
+        let malformed = |detail: String| Defect::of_line(Reason::Malformed, detail);
+        let fields = self
+            .splitter
+            .split(line)
+            .ok_or_else(|| malformed("not a line of CSV: a quote is not closed".to_owned()))?;
+        if fields.len() != columns {
+            return Err(malformed(format!("{} fields, the header has {columns} columns", fields.len())));
+        }
+        let field = |index: usize, name: &'static str| {
+            let text = fields.get(index);
+            match std::str::from_utf8(text) {
+                Ok("") => Err(Defect::missing(name)),
+                Ok(text) => Ok(text),
+                Err(_) => Err(malformed(format!("{name} is not UTF-8"))),
+            }
+        };
+        let sim_card = field(sim_card, name::SIM_CARD)?;
+        let bytes = parse_bytes(field(bytes, name::BYTES)?)?;
+        let time_us = parse_date(field(date, name::DATE)?)?;
+        Ok(UsageRecord { sim_card: Cow::Borrowed(sim_card), bytes, time_us })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(header: &str, line: &str) -> Result<UsageRecord<'static>, Defect> {
+        let mut parser = CsvParser::new(CsvHeader::parse(header.as_bytes()).unwrap());
+        let record = parser.parse(line.as_bytes())?;
+        Ok(UsageRecord { sim_card: Cow::Owned(record.sim_card.into_owned()), ..record })
+    }
+
+    #[test]
+    fn columns_are_found_by_name() {
+        let expected = UsageRecord { sim_card: "89440001".into(), bytes: 1024, time_us: 1_645_142_400_000_000 };
+        for (header, line) in [
+            ("sim-card-id,bytes-used,date", "89440001,1024,2022-02-18T00:00:00Z"),
+            ("date,x,bytes_used,SIM_CARD_ID", "2022-02-18T00:00:00Z,,1024,89440001"),
+            ("\"date\", bytes-used ,sim-card-id", "\"2022-02-18T00:00:00Z\",\"1024\",89440001"),
+        ] {
+            assert_eq!(parse(header, line).unwrap(), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_lacks_or_repeats_a_column_names_it() {
+        let problem = |header: &str| CsvHeader::parse(header.as_bytes()).unwrap_err();
+        assert_eq!(problem("sim-card-id,date"), "the header has no column bytes-used (it has: sim-card-id, date)");
+        assert_eq!(problem("date,sim-card-id,bytes-used,date"), "the header has the column date twice");
+        assert_eq!(problem("\"date"), "the header is not a line of CSV");
+    }
+
+    #[test]
+    fn every_defect_has_its_reason() {
+        let reason = |line: &str| {
+            let defect = parse("sim-card-id,bytes-used,date", line).unwrap_err();
+            (defect.reason, defect.field)
+        };
+        assert_eq!(reason("1,2"), (Reason::Malformed, None));
+        assert_eq!(reason("1,2,3,4"), (Reason::Malformed, None));
+        assert_eq!(reason("\"1,2,2022-02-18T00:00:00Z"), (Reason::Malformed, None));
+        assert_eq!(reason(",2,2022-02-18T00:00:00Z"), (Reason::MissingField, Some("sim-card-id")));
+        assert_eq!(reason("1,,2022-02-18T00:00:00Z"), (Reason::MissingField, Some("bytes-used")));
+        assert_eq!(reason("1,x,2022-02-18T00:00:00Z"), (Reason::InvalidBytes, Some("bytes-used")));
+        assert_eq!(reason("1,2,"), (Reason::MissingField, Some("date")));
+        assert_eq!(reason("1,2,tomorrow"), (Reason::InvalidDate, Some("date")));
+    }
+
+    #[test]
+    fn an_open_quote_costs_its_own_line_only() {
+        let mut parser = CsvParser::new(CsvHeader::parse(b"sim-card-id,bytes-used,date").unwrap());
+        assert!(parser.parse(b"\"1,2,3").is_err());
+        assert_eq!(parser.parse(b"1,2,2022-02-18T00:00:00Z").unwrap().bytes, 2);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_makes_it_panic(line in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut parser = CsvParser::new(CsvHeader::parse(b"sim-card-id,bytes-used,date").unwrap());
+            let _ = parser.parse(&line);
+            let _ = CsvHeader::parse(&line);
+        }
+    }
+}
