@@ -35,6 +35,9 @@ pub enum Command {
     Ingest(Ingest),
     /// Answer the REST API
     Serve(Serve),
+    /// Make up usage records or an inventory, for demonstrations and benchmarks
+    #[command(subcommand, hide = true)]
+    Generate(Generate),
 }
 
 /// Options of `migrate`.
@@ -87,6 +90,49 @@ pub struct Serve {
     /// Address and port to answer on [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
+}
+
+/// What can be made up. It is written to standard output.
+#[derive(Debug, Subcommand)]
+pub enum Generate {
+    /// Usage records of the SIM cards of an inventory, in the order of time
+    Usage(GenerateUsage),
+    /// An inventory, as CSV
+    Inventory(GenerateInventory),
+}
+
+/// Options of `generate usage`.
+#[derive(Debug, Args)]
+pub struct GenerateUsage {
+    /// The inventory whose SIM cards are used
+    #[arg(long, value_name = "FILE")]
+    pub inventory: PathBuf,
+    /// The first day
+    #[arg(long, value_name = "DATE", default_value = "2020-02-01")]
+    pub start: chrono::NaiveDate,
+    /// How many days
+    #[arg(long, default_value_t = 28, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub days: u32,
+    /// How many records in all
+    #[arg(long, default_value_t = 40_320)]
+    pub records: u64,
+    /// What makes one run differ from another
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How to write the records; auto is ndjson
+    #[arg(long, value_enum, default_value_t = FormatName::Ndjson)]
+    pub format: FormatName,
+}
+
+/// Options of `generate inventory`.
+#[derive(Debug, Args)]
+pub struct GenerateInventory {
+    /// How many SIM cards
+    #[arg(long, default_value_t = 1_000)]
+    pub sim_cards: u64,
+    /// How many organizations
+    #[arg(long, default_value_t = 20)]
+    pub organizations: u64,
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 
 use std::process::ExitCode;
 
-use crate::cli::{Cli, Command, FormatName};
+use crate::cli::{Cli, Command, FormatName, Generate};
 use crate::config::{Config, ConfigError, Overrides};
-use crate::{db, ingest};
+use crate::{db, generate, ingest};
 
 /// Exit status of an ingest that finished and rejected records.
 const SOME_REJECTED: u8 = 3;
@@ -33,6 +33,7 @@ pub async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         Command::Migrate(_) => migrate(&config).await,
         Command::Ingest(options) => store(options, &config).await,
         Command::Serve(_) => anyhow::bail!("this build answers no requests yet"),
+        Command::Generate(options) => make_up(options),
     }
 }
 
@@ -64,6 +65,41 @@ fn print_report(report: &db::migrate::Report, word: &str) {
     }
 }
 
+fn make_up(options: Generate) -> anyhow::Result<ExitCode> {
+    let output = std::io::stdout().lock();
+    let result = match options {
+        Generate::Usage(options) => {
+            let usage = generate::Usage {
+                inventory: options.inventory,
+                start: options.start,
+                days: options.days,
+                records: options.records,
+                seed: options.seed,
+                format: options.format.into_format().unwrap_or(ingest::Format::Ndjson),
+            };
+            generate::generate_usage(&usage, output)
+        }
+        Generate::Inventory(options) => generate::generate_inventory(options.sim_cards, options.organizations, output),
+    };
+    let is_broken_pipe = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    match result {
+        // Whoever reads has had enough, as `head` has.
+        Err(error) if error.downcast_ref().is_some_and(is_broken_pipe) => Ok(ExitCode::SUCCESS),
+        other => other.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+impl FormatName {
+    /// The format; `None` for auto.
+    fn into_format(self) -> Option<ingest::Format> {
+        match self {
+            Self::Auto => None,
+            Self::Ndjson => Some(ingest::Format::Ndjson),
+            Self::Csv => Some(ingest::Format::Csv),
+        }
+    }
+}
+
 async fn store(options: crate::cli::Ingest, config: &Config) -> anyhow::Result<ExitCode> {
     let source = |path: std::path::PathBuf| match path.to_str() {
         Some("-") => ingest::Source::Stdin,
@@ -73,11 +109,7 @@ async fn store(options: crate::cli::Ingest, config: &Config) -> anyhow::Result<E
     let options = ingest::Options {
         inventory: options.inventory,
         sources: options.files.into_iter().map(source).collect(),
-        format: match options.format {
-            FormatName::Auto => None,
-            FormatName::Ndjson => Some(ingest::Format::Ndjson),
-            FormatName::Csv => Some(ingest::Format::Csv),
-        },
+        format: options.format.into_format(),
         max_rejects: options.max_rejects,
     };
     let summary = ingest::ingest(config, options).await?;

@@ -1,11 +1,13 @@
 //! simusage: how many bytes every SIM card and every organization used in which hour.
 //!
 //! Modules in reading order: [`domain`] has the words, [`config`] the settings, [`db`] all that is said to
-//! TimescaleDB, [`ingest`] the way in; [`cli`] is the command line, and [`commands`] what it leads to.
+//! TimescaleDB, [`ingest`] the way in; [`cli`] is the command line, and [`commands`] what it leads to. [`generate`] makes up
+//! usage for trying all that.
 
 pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod db;
 pub mod domain;
+pub mod generate;
 pub mod ingest;

@@ -9,7 +9,7 @@ use tokio_postgres::{Client, NoTls};
 use super::error::describe;
 use crate::config::Database;
 
-/// A connection and the task that drives it. Dropping it closes the session.
+/// A connection and the task that drives it. After a drop, the session ends as soon as the task gets its turn.
 #[derive(Debug)]
 pub struct Connection {
     client: Client,
@@ -30,9 +30,13 @@ impl DerefMut for Connection {
     }
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
+impl Connection {
+    /// Ends the session and waits until the server was told. What a session holds, such as a lock, it holds
+    /// until then.
+    pub async fn close(self) {
+        drop(self.client);
+        // The driver ends by itself when its client is gone; a failure of it was logged there.
+        let _ = self.driver.await;
     }
 }
 

@@ -83,6 +83,12 @@ pub async fn migrate(database: &Database, storage: &Storage) -> anyhow::Result<R
     // The lock has a session of its own, so nothing that a migration does to its session can release it.
     let lock = connect(database).await?;
     acquire_lock(&lock).await?;
+    let report = migrate_locked(database, storage).await;
+    lock.close().await;
+    report
+}
+
+async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Result<Report> {
     let mut connection = connect(database).await?;
     install_timescaledb(&connection).await?;
     check_server(&read_server(&connection).await?)?;
