@@ -3,6 +3,9 @@
 mod connect;
 mod error;
 pub mod migrate;
+mod pool;
+pub mod queries;
 
 pub use connect::{Connection, connect};
 pub use error::StorageError;
+pub use pool::Pool;
