@@ -95,8 +95,6 @@ pub fn app(
 > {
     App::new()
         .app_data(web::Data::new(pool))
-        // The text of a path that is not UTF-8 names nothing.
-        .app_data(web::PathConfig::default().error_handler(|_, _| ApiError::NoPath.into()))
         .wrap(Compress::default())
         .service(get("/api/v1/usage/organizations", usage_totals::of_organizations))
         .service(get("/api/v1/usage/simcards", usage_totals::of_sim_cards))

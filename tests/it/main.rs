@@ -1,3 +1,5 @@
-//! Integration tests, in one binary.
+//! Integration tests, in one binary. They need a TimescaleDB; see [`support`].
 
-fn main() {}
+mod api;
+mod queries;
+mod support;
