@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::cli::{Cli, Command, FormatName, Generate};
 use crate::config::{Config, ConfigError, Overrides};
-use crate::{db, generate, ingest};
+use crate::{db, generate, http, ingest};
 
 /// Exit status of an ingest that finished and rejected records.
 const SOME_REJECTED: u8 = 3;
@@ -32,7 +32,7 @@ pub async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         Command::Migrate(options) if options.check => check(&config).await,
         Command::Migrate(_) => migrate(&config).await,
         Command::Ingest(options) => store(options, &config).await,
-        Command::Serve(_) => anyhow::bail!("this build answers no requests yet"),
+        Command::Serve(_) => http::serve(&config).await.map(|()| ExitCode::SUCCESS),
         Command::Generate(options) => make_up(options),
     }
 }

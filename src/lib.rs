@@ -1,8 +1,8 @@
 //! simusage: how many bytes every SIM card and every organization used in which hour.
 //!
 //! Modules in reading order: [`domain`] has the words, [`config`] the settings, [`db`] all that is said to
-//! TimescaleDB, [`ingest`] the way in; [`cli`] is the command line, and [`commands`] what it leads to. [`generate`] makes up
-//! usage for trying all that.
+//! TimescaleDB, [`ingest`] the way in, [`http`] the way out; [`cli`] is the command line, and [`commands`] what
+//! it leads to. [`generate`] makes up usage for trying all that.
 
 pub mod cli;
 pub mod commands;
@@ -10,4 +10,5 @@ pub mod config;
 pub mod db;
 pub mod domain;
 pub mod generate;
+pub mod http;
 pub mod ingest;

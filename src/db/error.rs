@@ -10,6 +10,9 @@ pub enum StorageError {
     /// No connection could be had, or it broke.
     #[error("the database is away: {0}")]
     Unavailable(String),
+    /// All connections of the pool were in use for as long as a request waits.
+    #[error("all connections are busy")]
+    Busy,
     /// The statement took longer than it may.
     #[error("the database took too long")]
     Timeout,

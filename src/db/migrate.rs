@@ -92,7 +92,7 @@ async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Resul
     let mut connection = connect(database).await?;
     install_timescaledb(&connection).await?;
     check_server(&read_server(&connection).await?)?;
-    connection.batch_execute(include_str!("../../sql/migrations/0000_ledger.sql")).await.map_err(explained)?;
+    connection.batch_execute(include_str!("../../sql/ledger/create.sql")).await.map_err(explained)?;
     let mut report = Report::default();
     for migration in pending(&applied(&connection).await?)? {
         apply(&mut connection, migration).await.with_context(|| format!("applying migration {}", migration.name))?;
@@ -131,7 +131,7 @@ pub async fn check(database: &Database, storage: &Storage) -> anyhow::Result<Rep
 /// # Errors
 /// The database cannot be asked.
 pub async fn ensure_current(client: &Client) -> Result<(), StorageError> {
-    let number: Option<i32> = client.query_one("select max(number) from simusage_migrations", &[]).await?.get(0);
+    let number: Option<i32> = client.query_one(include_str!("../../sql/ledger/newest.sql"), &[]).await?.get(0);
     let newest = MIGRATIONS.last().map(|migration| migration.number);
     if number == newest {
         return Ok(());
@@ -142,10 +142,11 @@ pub async fn ensure_current(client: &Client) -> Result<(), StorageError> {
 }
 
 async fn acquire_lock(connection: &Connection) -> anyhow::Result<()> {
-    let row = connection.query_one("select pg_try_advisory_lock($1)", &[&LOCK_KEY]).await.map_err(explained)?;
+    let row =
+        connection.query_one(include_str!("../../sql/ledger/try_lock.sql"), &[&LOCK_KEY]).await.map_err(explained)?;
     if !row.get::<_, bool>(0) {
         log::info!("another migration is running; waiting for it to end");
-        connection.execute("select pg_advisory_lock($1)", &[&LOCK_KEY]).await.map_err(explained)?;
+        connection.execute(include_str!("../../sql/ledger/lock.sql"), &[&LOCK_KEY]).await.map_err(explained)?;
     }
     Ok(())
 }
@@ -175,13 +176,11 @@ impl Version {
 const NO_TIMESCALEDB: &str = "the server has no TimescaleDB: install it, or use the image timescale/timescaledb";
 
 async fn read_server(client: &Client) -> anyhow::Result<Server> {
-    let statement = "select default_version, installed_version, current_setting('timescaledb.license', true) \
-                     from pg_available_extensions where name = 'timescaledb'";
-    let row = client.query_opt(statement, &[]).await.map_err(explained)?;
+    let row = client.query_opt(include_str!("../../sql/ledger/server.sql"), &[]).await.map_err(explained)?;
     Ok(row.map_or_else(Server::default, |row| Server {
-        available: row.get(0),
-        installed: row.get(1),
-        license: row.get(2),
+        available: row.get("available"),
+        installed: row.get("installed"),
+        license: row.get("license"),
     }))
 }
 
@@ -224,13 +223,15 @@ struct Applied {
 
 async fn applied(client: &Client) -> anyhow::Result<Vec<Applied>> {
     let exists: bool =
-        client.query_one("select to_regclass('simusage_migrations') is not null", &[]).await.map_err(explained)?.get(0);
+        client.query_one(include_str!("../../sql/ledger/exists.sql"), &[]).await.map_err(explained)?.get(0);
     if !exists {
         return Ok(vec![]);
     }
-    let statement = "select number, name, checksum from simusage_migrations order by number";
-    let rows = client.query(statement, &[]).await.map_err(explained)?;
-    Ok(rows.iter().map(|row| Applied { number: row.get(0), name: row.get(1), checksum: row.get(2) }).collect())
+    let rows = client.query(include_str!("../../sql/ledger/applied.sql"), &[]).await.map_err(explained)?;
+    Ok(rows
+        .iter()
+        .map(|row| Applied { number: row.get("number"), name: row.get("name"), checksum: row.get("checksum") })
+        .collect())
 }
 
 /// The migrations that are yet to be applied.
@@ -251,7 +252,7 @@ fn pending(applied: &[Applied]) -> anyhow::Result<Vec<Migration>> {
 }
 
 async fn apply(connection: &mut Connection, migration: Migration) -> anyhow::Result<()> {
-    let record = "insert into simusage_migrations (number, name, checksum, version) values ($1, $2, $3, $4)";
+    let record = include_str!("../../sql/ledger/record.sql");
     let version = env!("CARGO_PKG_VERSION");
     let checksum = migration.checksum();
     let row: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
@@ -290,11 +291,8 @@ mod tests {
     #[test]
     fn every_file_of_the_folder_is_embedded_in_order() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/migrations");
-        let mut files: Vec<String> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name != "0000_ledger.sql")
-            .collect();
+        let mut files: Vec<String> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         files.sort();
         let embedded: Vec<_> = MIGRATIONS.iter().map(|migration| format!("{}.sql", migration.name)).collect();
         assert_eq!(files, embedded);

@@ -5,6 +5,8 @@ mod copy;
 mod error;
 mod inventory;
 pub mod migrate;
+mod pool;
+pub mod queries;
 mod refresh;
 mod settings;
 
@@ -12,4 +14,5 @@ pub use connect::{Connection, connect};
 pub use copy::{BatchWriter, RejectedRecord, TUPLE_BYTES, encode_usage_record};
 pub use error::StorageError;
 pub use inventory::{Directory, NoStamp, Stamp, store_inventory};
+pub use pool::Pool;
 pub use refresh::refresh_aggregates;

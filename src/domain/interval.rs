@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 /// A half-open interval: from `start` up to, and without, `end`. Never empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +45,11 @@ pub struct Parts {
 }
 
 impl Interval {
-    /// The time that can be recorded: from 1970 up to, and without, 2200. What lies outside is a broken clock.
-    pub const ALL_TIME: Self = Self {
+    /// The time that a usage record can carry: from 1970 up to, and without, 2200. A date outside comes from a
+    /// clock that is wrong, so no such record is stored, and "all time" needs to look no further.
+    pub const RECORDABLE: Self = Self {
         start: DateTime::UNIX_EPOCH,
-        end: DateTime::from_timestamp_secs(7_258_118_400).expect("2200-01-01 is a date"),
+        end: DateTime::from_timestamp(7_258_118_400, 0).expect("chrono goes beyond the year 2200"),
     };
 
     /// The interval from `start` up to `end`.
@@ -74,9 +75,14 @@ impl Interval {
     /// The smallest interval of whole `unit`s that holds this one.
     #[must_use]
     pub fn rounded_out(self, unit: TimeDelta) -> Self {
-        let start = self.start.duration_trunc(unit).unwrap_or(self.start);
-        let floor = self.end.duration_trunc(unit).unwrap_or(self.end);
-        Self { start, end: if floor < self.end { floor + unit } else { floor } }
+        let end = floor(self.end, unit);
+        Self { start: floor(self.start, unit), end: if end < self.end { end + unit } else { end } }
+    }
+
+    /// Whether the instant lies inside.
+    #[must_use]
+    pub fn contains(self, instant: DateTime<Utc>) -> bool {
+        self.start <= instant && instant < self.end
     }
 
     /// Cuts the interval into whole days, the whole hours around them, and what is left on both sides.
@@ -96,10 +102,17 @@ impl fmt::Display for Interval {
 
 /// The part of `[start, end)` that consists of whole `unit`s; `(end, end)` where there is none.
 fn whole(start: DateTime<Utc>, end: DateTime<Utc>, unit: TimeDelta) -> (DateTime<Utc>, DateTime<Utc>) {
-    let last = end.duration_trunc(unit).unwrap_or(end);
-    let floor = start.duration_trunc(unit).unwrap_or(start);
+    let last = floor(end, unit);
+    let floor = floor(start, unit);
     let first = if floor < start { floor + unit } else { floor };
     if first < last { (first, last) } else { (end, end) }
+}
+
+/// The last whole `unit` that is not after the instant. chrono's own `duration_trunc` counts nanoseconds in 64
+/// bits, so it knows no time outside the years 1677 to 2262.
+fn floor(instant: DateTime<Utc>, unit: TimeDelta) -> DateTime<Utc> {
+    let seconds = unit.num_seconds();
+    DateTime::from_timestamp(instant.timestamp().div_euclid(seconds) * seconds, 0).unwrap_or(instant)
 }
 
 #[cfg(test)]
@@ -146,8 +159,24 @@ mod tests {
     }
 
     #[test]
-    fn all_time_is_from_1970_to_2200() {
-        assert_eq!(Interval::ALL_TIME.end(), at("2200-01-01T00:00:00Z"));
+    fn far_away_instants_are_cut_alike() {
+        let parts = parts("0001-01-01T00:30:00Z", "9998-12-31T01:30:00.000001Z");
+        assert_eq!(parts.hours, at("0001-01-01T01:00:00Z"));
+        assert_eq!(parts.days, at("0001-01-02T00:00:00Z"));
+        assert_eq!(parts.days_end, at("9998-12-31T00:00:00Z"));
+        assert_eq!(parts.hours_end, at("9998-12-31T01:00:00Z"));
+    }
+
+    #[test]
+    fn records_are_possible_from_1970_until_2199() {
+        for (text, inside) in [
+            ("1969-12-31T23:59:59.999999Z", false),
+            ("1970-01-01T00:00:00Z", true),
+            ("2199-12-31T23:59:59.999999Z", true),
+            ("2200-01-01T00:00:00Z", false),
+        ] {
+            assert_eq!(Interval::RECORDABLE.contains(at(text)), inside, "{text}");
+        }
     }
 
     #[test]

@@ -1,13 +1,15 @@
-//! What simusage talks about, free of I/O: identifiers, granularities, intervals, records and buckets.
+//! What simusage talks about, free of I/O: identifiers, granularities, intervals, pages, usage and inventory.
 
-mod assignment;
 mod granularity;
 mod id;
 mod interval;
+mod inventory;
+mod page;
 mod usage;
 
-pub use assignment::Assignment;
 pub use granularity::{Granularity, UnknownGranularity};
 pub use id::{InvalidId, OrganizationId, SimCardId};
 pub use interval::{EmptyInterval, Interval, Parts};
+pub use inventory::{Assignment, Inventory};
+pub use page::Page;
 pub use usage::{UsageBucket, UsageSeries, UsageTotal, UsageTotals};

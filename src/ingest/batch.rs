@@ -197,8 +197,8 @@ impl Batcher {
                 chrono::DateTime::from_timestamp_micros(time_us).map_or_else(String::new, |date| date.to_rfc3339());
             Err(Defect::of_field(reason, name::DATE, &date, problem))
         };
-        let all_time = Interval::ALL_TIME;
-        if !(all_time.start().timestamp_micros()..all_time.end().timestamp_micros()).contains(&time_us) {
+        let recordable = Interval::RECORDABLE;
+        if !(recordable.start().timestamp_micros()..recordable.end().timestamp_micros()).contains(&time_us) {
             return date_defect(Reason::DateOutOfRange, "is not from 1970 to 2199");
         }
         if self.settings.oldest_us.is_some_and(|oldest_us| time_us < oldest_us) {

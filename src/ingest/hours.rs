@@ -10,7 +10,7 @@ const HOUR_US: i64 = 3_600_000_000;
 /// between that nothing touched cost nothing.
 const MOST_INTERVALS: usize = 32;
 
-/// A set of hours within [`Interval::ALL_TIME`]: a bit each, a quarter of a megabyte in all.
+/// A set of hours within [`Interval::RECORDABLE`]: a bit each, a quarter of a megabyte in all.
 pub(super) struct TouchedHours {
     bits: Vec<u64>,
     last: i64,
@@ -19,11 +19,11 @@ pub(super) struct TouchedHours {
 impl TouchedHours {
     /// The empty set.
     pub fn new() -> Self {
-        let hours = Interval::ALL_TIME.end().timestamp() / 3_600;
+        let hours = Interval::RECORDABLE.end().timestamp() / 3_600;
         Self { bits: vec![0; usize::try_from(hours / 64 + 1).unwrap_or_default()], last: -1 }
     }
 
-    /// Adds the hour of an instant within [`Interval::ALL_TIME`], in microseconds since 1970.
+    /// Adds the hour of an instant within [`Interval::RECORDABLE`], in microseconds since 1970.
     pub fn insert(&mut self, time_us: i64) {
         let hour = time_us / HOUR_US;
         // Records come in about the order of time, so most fall into the hour of the one before.
@@ -97,11 +97,11 @@ mod tests {
     fn the_first_and_the_last_hour_of_all_time_fit() {
         let mut hours = TouchedHours::new();
         hours.insert(0);
-        hours.insert(Interval::ALL_TIME.end().timestamp_micros() - 1);
+        hours.insert(Interval::RECORDABLE.end().timestamp_micros() - 1);
         let intervals = hours.intervals();
         assert_eq!(intervals.len(), 2);
-        assert_eq!(intervals[0].start(), Interval::ALL_TIME.start());
-        assert_eq!(intervals[1].end(), Interval::ALL_TIME.end());
+        assert_eq!(intervals[0].start(), Interval::RECORDABLE.start());
+        assert_eq!(intervals[1].end(), Interval::RECORDABLE.end());
     }
 
     #[test]

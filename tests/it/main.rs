@@ -1,3 +1,18 @@
-//! Integration tests, in one binary.
+//! Tests of the whole, in one binary: the router and the built program against a real TimescaleDB.
 
-fn main() {}
+mod embedded_server {
+    pub struct EmbeddedServer;
+    impl EmbeddedServer {
+        pub fn start() -> Self {
+            unimplemented!()
+        }
+        pub fn url(&self) -> String {
+            unimplemented!()
+        }
+    }
+}
+mod api;
+mod ingest;
+mod migrate;
+mod queries;
+mod support;

@@ -1,0 +1,8 @@
+-- The newest migration that has been applied.
+--
+-- Parameters: none
+--
+-- Columns:
+--   number  integer  null where there is none
+
+select max(number) as number from simusage_migrations

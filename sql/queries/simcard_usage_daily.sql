@@ -1,0 +1,64 @@
+-- One page of the time series of a SIM card by the UTC day, with the totals of the whole interval.
+--
+-- Parameters:
+--   $1 text         the SIM card's ICCID
+--   $2 timestamptz  start of the interval
+--   $3 timestamptz  first whole hour
+--   $4 timestamptz  first whole day
+--   $5 timestamptz  end of the last whole day
+--   $6 timestamptz  end of the last whole hour
+--   $7 timestamptz  end of the interval
+--   $8 bigint       rows of a page
+--   $9 bigint       rows before the page
+--
+-- Columns:
+--   total       bigint       buckets of the whole series
+--   all_bytes   bigint       bytes of the whole interval; an error (22003) where they exceed bigint
+--   bucket      timestamptz  start of the bucket; null where the page has no row
+--   bytes       bigint       bytes of the bucket
+--   records     bigint       records of the bucket
+--
+-- No row: there is no such SIM card. One row with a null bucket: the page is empty.
+-- A comparison of two parameters alone is decided before anything is scanned, so a part of the
+-- interval that is empty costs nothing.
+
+with sim_card as (
+    select id from sim_cards where iccid = $1
+),
+parts as (
+    select time as instant, bytes::numeric, 1 as records
+    from usage_records
+    where sim_card_id = (select id from sim_card) and time >= $2 and time < $3 and $2 < $3
+    union all
+    select bucket, bytes, records
+    from usage_hourly
+    where sim_card_id = (select id from sim_card) and bucket >= $3 and bucket < $4 and $3 < $4
+    union all
+    select bucket, bytes, records
+    from usage_daily
+    where sim_card_id = (select id from sim_card) and bucket >= $4 and bucket < $5 and $4 < $5
+    union all
+    select bucket, bytes, records
+    from usage_hourly
+    where sim_card_id = (select id from sim_card) and bucket >= $5 and bucket < $6 and $5 < $6
+    union all
+    select time, bytes, 1
+    from usage_records
+    where sim_card_id = (select id from sim_card) and time >= $6 and time < $7 and $6 < $7
+),
+series as (
+    select date_trunc('day', instant, 'UTC') as bucket, sum(bytes) as bytes, sum(records)::bigint as records
+    from parts
+    group by 1
+),
+totals as (
+    select count(*) as total, coalesce(sum(bytes), 0)::bigint as all_bytes from series
+),
+page as (
+    select bucket, bytes::bigint as bytes, records from series order by bucket limit $8 offset $9
+)
+select totals.total, totals.all_bytes, page.bucket, page.bytes, page.records
+from sim_card
+cross join totals
+left join page on true
+order by page.bucket;

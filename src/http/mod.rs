@@ -1,0 +1,158 @@
+//! The API over HTTP: which path answers what, and the server around it.
+//!
+//! One file per resource holds its parameters, its answer and what lies between. Nothing here knows SQL, and
+//! nothing outside names actix.
+
+mod health;
+mod inventory;
+mod params;
+mod problem;
+mod usage_series;
+mod usage_totals;
+
+use std::num::NonZero;
+use std::thread::available_parallelism;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::middleware::Compress;
+use actix_web::{App, FromRequest, Handler, HttpServer, Resource, Responder, web};
+use anyhow::{Context as _, bail};
+
+use crate::config::{Config, Serve};
+use crate::db::{self, Pool};
+use problem::ApiError;
+
+/// Answers requests until the process is told to stop, by SIGTERM or SIGINT. Requests in flight are answered
+/// before it returns.
+///
+/// # Errors
+/// The database cannot be reached or has no schema, the address cannot be listened on, or a second signal came
+/// before all requests were answered.
+pub async fn serve(config: &Config) -> anyhow::Result<()> {
+    let mut signals = Signals::listen().context("listening for signals")?;
+    check_database(config).await?;
+    let workers = workers(&config.serve);
+    let pool_config = config.clone();
+    let pool_size = (config.serve.pool_size / workers).max(1);
+    // The closure runs once in each worker's thread, so that a worker drives its connections itself.
+    let server = HttpServer::new(move || app(Pool::new(&pool_config, pool_size)))
+        .workers(workers)
+        .shutdown_timeout(config.serve.shutdown_timeout_ms.div_ceil(1_000))
+        .disable_signals()
+        .bind(&config.serve.listen)
+        .with_context(|| format!("cannot listen on {}", config.serve.listen))?;
+    for address in server.addrs() {
+        log::info!("listening on http://{address}");
+    }
+    let server = server.run();
+    let handle = server.handle();
+    tokio::select! {
+        result = server => result.context("answering requests"),
+        result = stop(&mut signals, handle, &config.serve) => result,
+    }
+}
+
+/// Waits for a signal, then lets the requests in flight end. A second signal ends the wait.
+async fn stop(signals: &mut Signals, handle: ServerHandle, serve: &Serve) -> anyhow::Result<()> {
+    signals.next().await;
+    log::info!("stopping; requests in flight have {} ms", serve.shutdown_timeout_ms);
+    tokio::select! {
+        () = handle.stop(true) => Ok(()),
+        () = signals.next() => bail!("a second signal came before all requests were answered"),
+    }
+}
+
+/// Fails early, and names the server, where no request could be answered.
+async fn check_database(config: &Config) -> anyhow::Result<()> {
+    let connection = db::connect(&config.database).await?;
+    let current = db::migrate::ensure_current(&connection).await;
+    connection.close().await;
+    current.with_context(|| format!("checking the schema of {}", config.database.url))
+}
+
+/// How many threads answer requests.
+fn workers(serve: &Serve) -> usize {
+    match serve.workers {
+        0 => available_parallelism().map_or(1, NonZero::get),
+        workers => workers,
+    }
+}
+
+/// The whole API on one pool.
+pub fn app(
+    pool: Pool,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<impl MessageBody>,
+        Error = actix_web::Error,
+        InitError = (),
+    >,
+> {
+    App::new()
+        .app_data(web::Data::new(pool))
+        .wrap(Compress::default())
+        .service(get("/api/v1/usage/organizations", usage_totals::of_organizations))
+        .service(get("/api/v1/usage/simcards", usage_totals::of_sim_cards))
+        .service(get("/api/v1/organization/{organization}/usage", usage_series::of_organization))
+        .service(get("/api/v1/simcard/{simcard}/usage", usage_series::of_sim_card))
+        .service(get("/api/v1/inventory", inventory::list))
+        .service(get("/livez", health::live))
+        .service(get("/readyz", health::ready))
+        .default_service(web::to(async || Err::<String, _>(ApiError::NoPath)))
+}
+
+/// A path that can be read, and nothing else. HEAD is answered like GET; the server leaves the body out.
+fn get<F, Args>(path: &str, answer: F) -> Resource
+where
+    F: Handler<Args> + Clone,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    web::resource(path)
+        .route(web::get().to(answer.clone()))
+        .route(web::head().to(answer))
+        .default_service(web::to(async || Err::<String, _>(ApiError::Method)))
+}
+
+/// The signals that ask the process to stop.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The signals that ask the process to stop: where there is no SIGTERM, Ctrl-C alone.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Nobody can signal, so nobody does.
+            std::future::pending::<()>().await;
+        }
+    }
+}

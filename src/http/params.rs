@@ -1,0 +1,378 @@
+//! Query parameters: how each is written, and which of them a request got wrong.
+//!
+//! A reader collects every problem, so that one answer names them all. It also learns which names a path knows by
+//! what is asked of it, so a name that nobody asked for cannot pass unnoticed.
+
+use actix_web::HttpRequest;
+use actix_web::web::Query;
+use chrono::{DateTime, Datelike, Days, NaiveDate, SecondsFormat, Utc};
+
+use super::problem::{ApiError, ParameterProblem};
+use crate::domain::{Granularity, Interval, Page};
+
+/// The parameter's name.
+pub const START: &str = "start";
+/// The parameter's name.
+pub const END: &str = "end";
+/// The parameter's name.
+pub const EVERY: &str = "every";
+const PAGE: &str = "page";
+const SIZE: &str = "size";
+const ORGANIZATION: &str = "organization";
+
+/// What a parameter can be, as the end of a sentence.
+fn hint(name: &str) -> String {
+    match name {
+        START | END => "(ex: 2020-01-31 / 2020-01-31T12:00:00Z)".to_owned(),
+        EVERY => "(ex: 1day / 1hour)".to_owned(),
+        PAGE => format!("(1 to {})", Page::MAX_NUMBER),
+        SIZE => format!("(1 to {})", Page::MAX_SIZE),
+        _ => "(ex: x00g8)".to_owned(),
+    }
+}
+
+/// Reads the parameters of one request.
+#[derive(Debug)]
+pub struct Parameters {
+    given: Vec<(String, String)>,
+    known: Vec<&'static str>,
+    problems: Vec<ParameterProblem>,
+}
+
+impl Parameters {
+    /// Decodes a query string.
+    #[must_use]
+    pub fn parse(query: &str) -> Self {
+        Self { given: decode(query), known: Vec::new(), problems: Vec::new() }
+    }
+
+    /// Says that the parameters cannot be left out.
+    pub fn require(&mut self, names: &[&'static str]) {
+        for name in names {
+            if self.given.iter().all(|(given, _)| given != name) {
+                self.problem(name, format!("Query parameter '{name}' is required. {}", hint(name)));
+            }
+        }
+    }
+
+    /// The first instant asked for. A date is its midnight.
+    pub fn start(&mut self) -> Option<DateTime<Utc>> {
+        let text = self.value(START)?;
+        let instant = parse_date(&text).map(midnight).or_else(|| parse_instant(&text)).filter(is_writable);
+        self.or_refuse(START, &text, instant)
+    }
+
+    /// The first instant behind what is asked for. A date is included, so it is the next day's midnight.
+    pub fn end(&mut self) -> Option<DateTime<Utc>> {
+        let text = self.value(END)?;
+        let instant = match parse_date(&text) {
+            Some(date) => date.checked_add_days(Days::new(1)).map(midnight),
+            None => parse_instant(&text),
+        };
+        self.or_refuse(END, &text, instant.filter(is_writable))
+    }
+
+    /// The interval between the two; what is not given is the edge of all time.
+    pub fn interval(&mut self, start: Option<DateTime<Utc>>, end: Option<DateTime<Utc>>) -> Option<Interval> {
+        let all_time = Interval::RECORDABLE;
+        let (from, until) = (start.unwrap_or(all_time.start()), end.unwrap_or(all_time.end()));
+        let interval = Interval::new(from, until).ok();
+        if interval.is_none() {
+            // The one that was given is the one that can be changed.
+            let (name, order, other) = if start.is_some() { (START, "before", until) } else { (END, "after", from) };
+            let edge = if name == START { "the interval's end" } else { "the interval's start" };
+            let other = rfc3339(other);
+            self.problem(name, format!("Query parameter '{name}' must be {order} {edge}, {other}. {}", hint(name)));
+        }
+        interval
+    }
+
+    /// The width of the buckets.
+    pub fn every(&mut self) -> Option<Granularity> {
+        let text = self.value(EVERY)?;
+        let granularity = text.parse().ok();
+        self.or_refuse(EVERY, &text, granularity)
+    }
+
+    /// The page, the first one of the usual size where nothing else is said.
+    pub fn page(&mut self) -> Option<Page> {
+        let number = self.whole_number(PAGE, 1, Page::MAX_NUMBER);
+        let size = self.whole_number(SIZE, Page::DEFAULT_SIZE, Page::MAX_SIZE);
+        Page::new(number?, size?)
+    }
+
+    /// The organization to filter by.
+    pub fn organization(&mut self) -> Option<String> {
+        self.value(ORGANIZATION)
+    }
+
+    /// Ends the reading: all that was read, or all that was wrong.
+    ///
+    /// # Errors
+    /// Every problem found, and every parameter nobody asked for.
+    pub fn finish<T>(mut self, read: Option<T>) -> Result<T, ApiError> {
+        let known = self.known.join(", ");
+        let unknown: Vec<_> =
+            self.given.iter().map(|(name, _)| name).filter(|name| !self.known.contains(&name.as_str())).collect();
+        for name in unknown {
+            let detail = format!("Query parameter '{name}' is unknown. (known: {known})");
+            self.problems.push(ParameterProblem { parameter: name.clone(), detail });
+        }
+        match read {
+            Some(read) if self.problems.is_empty() => Ok(read),
+            _ => Err(ApiError::Parameters(self.problems)),
+        }
+    }
+
+    /// The text of a parameter that is given once and is not empty.
+    fn value(&mut self, name: &'static str) -> Option<String> {
+        self.known.push(name);
+        let mut values = self.given.iter().filter(|(given, _)| given == name).map(|(_, value)| value.clone());
+        let first = values.next()?;
+        let complaint = match values.next() {
+            Some(_) => "is given more than once",
+            None if first.is_empty() => "is empty",
+            None => return Some(first),
+        };
+        self.problem(name, format!("Query parameter '{name}' {complaint}. {}", hint(name)));
+        None
+    }
+
+    /// The parameter as a number from 1 to `max`.
+    fn whole_number(&mut self, name: &'static str, default: i64, max: i64) -> Option<i64> {
+        if self.given.iter().all(|(given, _)| given != name) {
+            self.known.push(name);
+            return Some(default);
+        }
+        let text = self.value(name)?;
+        // The parser of numbers would take a sign.
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|number| digits && (1..=max).contains(number));
+        self.or_refuse(name, &text, number)
+    }
+
+    fn or_refuse<T>(&mut self, name: &'static str, text: &str, value: Option<T>) -> Option<T> {
+        if value.is_none() {
+            self.problem(name, format!("Query parameter '{name}' cannot be {text}. {}", hint(name)));
+        }
+        value
+    }
+
+    fn problem(&mut self, name: &str, detail: String) {
+        self.problems.push(ParameterProblem { parameter: name.to_owned(), detail });
+    }
+}
+
+/// The names and values of a query string.
+fn decode(query: &str) -> Vec<(String, String)> {
+    // Whatever is no valid escape stands for itself, so there is no query string that cannot be decoded.
+    Query::<Vec<(String, String)>>::from_query(query).map(Query::into_inner).unwrap_or_default()
+}
+
+/// A date as RFC 3339 writes it. chrono alone would take signs, blanks and missing zeros.
+fn parse_date(text: &str) -> Option<NaiveDate> {
+    let strict = text.len() == 10
+        && text.bytes().enumerate().all(|(index, byte)| match index {
+            4 | 7 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+    if strict { NaiveDate::parse_from_str(text, "%Y-%m-%d").ok() } else { None }
+}
+
+/// A date-time with offset as RFC 3339 writes it, without what is finer than a microsecond: the database keeps none.
+fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
+    let parsed = DateTime::parse_from_rfc3339(text).or_else(|error| {
+        // In a query string a "+" is a space, and a client that did not encode it means the offset's sign.
+        match text.len().checked_sub("+02:00".len()).filter(|sign| text.as_bytes()[*sign] == b' ') {
+            Some(sign) => DateTime::parse_from_rfc3339(&format!("{}+{}", &text[..sign], &text[sign + 1..])),
+            None => Err(error),
+        }
+    });
+    DateTime::from_timestamp_micros(parsed.ok()?.timestamp_micros())
+}
+
+fn midnight(date: NaiveDate) -> DateTime<Utc> {
+    date.and_time(chrono::NaiveTime::MIN).and_utc()
+}
+
+/// Whether RFC 3339 can write the instant, whose years have four digits.
+fn is_writable(instant: &DateTime<Utc>) -> bool {
+    (1..=9999).contains(&instant.year())
+}
+
+/// An instant as answers carry it: to the second, or finer where it is.
+#[must_use]
+pub fn rfc3339(instant: DateTime<Utc>) -> String {
+    instant.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// The path and query of the next page, where a list of `total` rows has one: the request's own, but for `page`.
+#[must_use]
+pub fn next_page(request: &HttpRequest, page: Page, total: i64) -> Option<String> {
+    let next = page.next(total)?;
+    let query = with_page(request.query_string(), next.number());
+    Some(format!("{}?{query}", request.uri().path()))
+}
+
+/// The query string with another page number. All else stays as the client wrote it.
+fn with_page(query: &str, number: i64) -> String {
+    let others = query.split('&').filter(|pair| decode(pair).iter().any(|(name, _)| name != PAGE));
+    others.map(str::to_owned).chain([format!("{PAGE}={number}")]).collect::<Vec<_>>().join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    fn start(text: &str) -> Option<DateTime<Utc>> {
+        Parameters::parse(&format!("start={text}")).start()
+    }
+
+    fn end(text: &str) -> Option<DateTime<Utc>> {
+        Parameters::parse(&format!("end={text}")).end()
+    }
+
+    /// The details of what is wrong with a query string, read like that of a time series.
+    fn problems(query: &str) -> Vec<String> {
+        let mut parameters = Parameters::parse(query);
+        parameters.require(&[START, END, EVERY]);
+        let (start, end) = (parameters.start(), parameters.end());
+        let interval = if start.is_some() && end.is_some() { parameters.interval(start, end) } else { None };
+        let (every, page) = (parameters.every(), parameters.page());
+        let read = interval.zip(every).zip(page);
+        match parameters.finish(read) {
+            Ok(_) => Vec::new(),
+            Err(ApiError::Parameters(problems)) => problems.into_iter().map(|problem| problem.detail).collect(),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_date_covers_its_whole_day() {
+        assert_eq!(start("2020-01-31"), Some(at("2020-01-31T00:00:00Z")));
+        assert_eq!(end("2020-01-31"), Some(at("2020-02-01T00:00:00Z")));
+        assert_eq!(end("2020-01-31T00:00:00Z"), Some(at("2020-01-31T00:00:00Z")));
+    }
+
+    #[test]
+    fn an_offset_is_read_whether_its_sign_is_encoded_or_not() {
+        for text in ["2020-01-01T00:00:00%2B02:00", "2020-01-01T00:00:00+02:00", "2019-12-31T20:00:00-02:00"] {
+            assert_eq!(start(text), Some(at("2019-12-31T22:00:00Z")), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_finer_than_a_microsecond_is_cut_off() {
+        assert_eq!(start("2020-01-01T00:00:00.1234567Z"), Some(at("2020-01-01T00:00:00.123456Z")));
+        assert_eq!(start("1960-01-01T00:00:00.9999999Z"), Some(at("1960-01-01T00:00:00.999999Z")));
+    }
+
+    #[test]
+    fn what_is_no_date_is_refused() {
+        for text in [
+            "hello",
+            "2020-1-1",
+            "2020-02-30",
+            "%202020-01-1",
+            "2020-01-01T00:00:00",
+            "2020-01-01T00:00",
+            "2020-01-01T25:00:00Z",
+            "20200101",
+            "1577836800",
+            "2020-01-01Z",
+            "0000-01-01",
+            "0001-01-01T00:00:00%2B02:00",
+            "10000-01-01",
+            "+2020-01-01",
+        ] {
+            assert_eq!(start(text), None, "{text} was accepted");
+        }
+        assert_eq!(end("9999-12-31"), None, "the day behind has five digits");
+    }
+
+    #[test]
+    fn problems_are_told_in_the_words_that_clients_know() {
+        assert_eq!(
+            problems("start=2020-01-01&end=2020-01-31&every=hello"),
+            ["Query parameter 'every' cannot be hello. (ex: 1day / 1hour)"]
+        );
+        assert_eq!(
+            problems("start=2020-01-01&end=2020-01-31"),
+            ["Query parameter 'every' is required. (ex: 1day / 1hour)"]
+        );
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        assert_eq!(
+            problems("start=&end=x&every=1day&every=1day&page=0&size=1001&sise=5"),
+            [
+                "Query parameter 'start' is empty. (ex: 2020-01-31 / 2020-01-31T12:00:00Z)",
+                "Query parameter 'end' cannot be x. (ex: 2020-01-31 / 2020-01-31T12:00:00Z)",
+                "Query parameter 'every' is given more than once. (ex: 1day / 1hour)",
+                "Query parameter 'page' cannot be 0. (1 to 1000000000)",
+                "Query parameter 'size' cannot be 1001. (1 to 1000)",
+                "Query parameter 'sise' is unknown. (known: start, end, every, page, size)",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_interval_must_not_be_empty() {
+        assert_eq!(
+            problems("start=2020-02-01&end=2020-01-31&every=1day"),
+            ["Query parameter 'start' must be before the interval's end, 2020-02-01T00:00:00Z. \
+              (ex: 2020-01-31 / 2020-01-31T12:00:00Z)"]
+        );
+        assert!(problems("start=2020-01-31&end=2020-01-31&every=1day").is_empty());
+        let mut parameters = Parameters::parse("");
+        assert_eq!(parameters.interval(None, Some(at("1969-01-01T00:00:00Z"))), None);
+        assert_eq!(parameters.problems[0].parameter, END);
+        assert_eq!(parameters.interval(None, None), Some(Interval::RECORDABLE));
+    }
+
+    #[test]
+    fn page_numbers_have_no_sign_and_do_not_overflow() {
+        for text in ["-1", "%2B1", "1.5", "", "x", "1000000001", "99999999999999999999999", "%201"] {
+            assert_eq!(Parameters::parse(&format!("page={text}")).page(), None, "{text}");
+        }
+        assert_eq!(Parameters::parse("page=1000000000&size=1000").page(), Page::new(1_000_000_000, 1000));
+        assert_eq!(Parameters::parse("").page(), Page::new(1, 50));
+    }
+
+    #[test]
+    fn the_next_page_differs_in_its_number_alone() {
+        assert_eq!(with_page("", 2), "page=2");
+        assert_eq!(
+            with_page("start=2020-01-01T00:00:00+02:00&page=1&size=5", 2),
+            "start=2020-01-01T00:00:00+02:00&size=5&page=2"
+        );
+        assert_eq!(with_page("p%61ge=1&every=1%64ay", 2), "every=1%64ay&page=2");
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_string_panics(query in ".*") {
+            problems(&query);
+            with_page(&query, 1);
+        }
+
+        #[test]
+        fn no_value_panics(value in "[0-9TZ:. +é-]{0,40}") {
+            start(&value);
+            end(&value);
+        }
+
+        #[test]
+        fn what_an_answer_says_is_read_back(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
+            let instant = DateTime::from_timestamp_micros(micros).unwrap();
+            prop_assert_eq!(start(&rfc3339(instant)), Some(instant));
+            prop_assert_eq!(end(&rfc3339(instant)), Some(instant));
+        }
+    }
+}

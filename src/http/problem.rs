@@ -1,0 +1,151 @@
+//! What a request is answered when it is not answered: problems as RFC 9457 has them.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER};
+use actix_web::{HttpResponse, ResponseError};
+use serde::Serialize;
+
+use crate::db::StorageError;
+
+/// The seconds after which a client may ask again where the database is away or busy.
+const RETRY_AFTER_SECONDS: &str = "5";
+
+/// The methods that every path has.
+const ALLOWED: &str = "GET, HEAD";
+
+/// One parameter that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ParameterProblem {
+    /// Its name.
+    pub parameter: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Parameters that are wrong, all of them.
+    #[error("{}", join(.0))]
+    Parameters(Vec<ParameterProblem>),
+    /// An organization that nobody knows.
+    #[error("No organization {0} found!")]
+    NoOrganization(String),
+    /// A SIM card that nobody knows.
+    #[error("No simcard {0} found!")]
+    NoSimCard(String),
+    /// A path that nothing answers.
+    #[error("There is nothing at this path.")]
+    NoPath,
+    /// A method that the path does not have.
+    #[error("This path answers {ALLOWED} only.")]
+    Method,
+    /// The database's doing. Its text is for the log; [`ApiError::detail`] is for the client.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// The details of all parameters, one after the other.
+fn join(problems: &[ParameterProblem]) -> String {
+    problems.iter().map(|problem| problem.detail.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+/// The body of a problem.
+#[derive(Serialize)]
+struct Problem<'a> {
+    /// `about:blank`: the title is the status's own phrase, and there is no page to read about it.
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [ParameterProblem],
+}
+
+impl ApiError {
+    /// What the client is told. Nothing in here is the database's own text.
+    fn detail(&self) -> String {
+        let Self::Storage(error) = self else { return self.to_string() };
+        match error {
+            StorageError::TotalOverflow => {
+                format!("The total of this interval exceeds {} bytes. A shorter interval may fit.", i64::MAX)
+            }
+            StorageError::Timeout => {
+                "The database took longer than it may. A shorter interval may be answered in time.".to_owned()
+            }
+            StorageError::Busy => "All connections to the database are busy. Try again later.".to_owned(),
+            StorageError::Unavailable(_) => "The database is away. Try again later.".to_owned(),
+            StorageError::NotMigrated(_) => "The database is not ready for this version. Try again later.".to_owned(),
+            StorageError::Other(_) => "The request could not be answered. The server's log says why.".to_owned(),
+        }
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::Parameters(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NoOrganization(_) | Self::NoSimCard(_) | Self::NoPath => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Storage(StorageError::TotalOverflow | StorageError::Other(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let status = self.status_code();
+        if status.is_server_error() {
+            // Here, because this is the last place that has the cause.
+            log::error!("answering {}: {self}", status.as_u16());
+        }
+        let problem = Problem {
+            r#type: "about:blank",
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail: self.detail(),
+            errors: if let Self::Parameters(problems) = self { problems } else { &[] },
+        };
+        let body = serde_json::to_string(&problem).expect("a problem of texts and numbers is JSON");
+        let mut response = HttpResponse::build(status).content_type("application/problem+json").body(body);
+        let extra = match status {
+            StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, ALLOWED)),
+            StatusCode::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, RETRY_AFTER_SECONDS)),
+            _ => None,
+        };
+        if let Some((name, value)) = extra {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_error_never_carries_the_databases_text() {
+        for error in [
+            StorageError::Unavailable("secret".to_owned()),
+            StorageError::NotMigrated("secret".to_owned()),
+            StorageError::Other("secret".to_owned()),
+        ] {
+            assert!(!ApiError::from(error).detail().contains("secret"));
+        }
+    }
+
+    #[test]
+    fn only_what_may_pass_is_worth_a_retry() {
+        for (error, status, retry) in [
+            (StorageError::TotalOverflow, 500, false),
+            (StorageError::Other(String::new()), 500, false),
+            (StorageError::Busy, 503, true),
+            (StorageError::Timeout, 503, true),
+            (StorageError::Unavailable(String::new()), 503, true),
+            (StorageError::NotMigrated(String::new()), 503, true),
+        ] {
+            let response = ApiError::from(error).error_response();
+            assert_eq!((response.status().as_u16(), response.headers().contains_key(RETRY_AFTER)), (status, retry));
+        }
+    }
+}

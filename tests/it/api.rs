@@ -1,0 +1,550 @@
+//! The API, through the real router, on a real database.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use actix_web::http::Method;
+use actix_web::http::header::HeaderMap;
+use actix_web::test::{TestRequest, call_service, init_service, read_body};
+use chrono::{DateTime, DurationRound, SecondsFormat, TimeDelta, Utc};
+use serde_json::{Value, json};
+use simusage::config::Config;
+use simusage::db::Pool;
+use simusage::http::app;
+
+use crate::support::{TestDatabase, config};
+
+const ONE: &str = "89440000000000000001";
+const TWO: &str = "89440000000000000002";
+const THREE: &str = "8944000000000000003";
+
+/// A port that nothing listens on.
+const AWAY: &str = "postgresql://postgres@127.0.0.1:1/postgres";
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+    }
+
+    fn detail(&self) -> &str {
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(self.body["status"], self.status);
+        self.body["detail"].as_str().unwrap()
+    }
+}
+
+type Asking = Pin<Box<dyn Future<Output = Answer>>>;
+
+struct Api {
+    ask: Box<dyn Fn(TestRequest) -> Asking>,
+}
+
+impl Api {
+    async fn new(config: &Config) -> Self {
+        Self::on(Pool::new(config, 2)).await
+    }
+
+    async fn on(pool: Pool) -> Self {
+        let service = Rc::new(init_service(app(pool)).await);
+        let ask = move |request: TestRequest| -> Asking {
+            let service = Rc::clone(&service);
+            Box::pin(async move {
+                let response = call_service(&*service, request.to_request()).await;
+                let (status, headers) = (response.status().as_u16(), response.headers().clone());
+                let body = serde_json::from_slice(&read_body(response).await).unwrap_or_default();
+                Answer { status, headers, body }
+            })
+        };
+        Self { ask: Box::new(ask) }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        (self.ask)(TestRequest::get().uri(path)).await
+    }
+
+    async fn request(&self, method: Method, path: &str) -> Answer {
+        (self.ask)(TestRequest::with_uri(path).method(method)).await
+    }
+
+    /// The body of an answer that must be 200.
+    async fn ok(&self, path: &str) -> Value {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        answer.body
+    }
+
+    /// The status and detail of a problem.
+    async fn problem(&self, path: &str) -> (u16, String) {
+        let answer = self.get(path).await;
+        (answer.status, answer.detail().to_owned())
+    }
+}
+
+fn at(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+fn text(instant: DateTime<Utc>) -> String {
+    instant.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// Two organizations, three SIM cards; the third moves within an hour.
+fn example() -> Vec<(&'static str, &'static str, DateTime<Utc>, i64)> {
+    vec![
+        (ONE, "x00g8", at("2020-01-01T00:00:00Z"), 100),
+        (ONE, "x00g8", at("2020-01-01T00:59:59.999999Z"), 20),
+        (ONE, "x00g8", at("2020-01-01T05:30:00Z"), 3),
+        (ONE, "x00g8", at("2020-01-31T23:59:59Z"), 4_000),
+        (ONE, "x00g8", at("2020-02-01T00:00:00Z"), 50_000),
+        (TWO, "x00g9", at("2020-01-01T00:15:00Z"), 7),
+        (TWO, "x00g9", at("2020-01-02T00:00:00Z"), 0),
+        (THREE, "x00g8", at("2020-01-03T10:15:00Z"), 1),
+        (THREE, "x00g9", at("2020-01-03T10:45:00Z"), 2),
+    ]
+}
+
+#[actix_web::test]
+async fn a_series_is_answered_in_the_shape_of_the_contract() {
+    let database = TestDatabase::migrated().await;
+    database.load(&example()).await;
+    let api = Api::new(&database.config()).await;
+
+    let path = "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=1hour&page=1&size=2";
+    let expected = json!({
+        "items": [
+            {"date": "2020-01-01T00:00:00Z", "bytes-used-total": 120, "records": 2},
+            {"date": "2020-01-01T05:00:00Z", "bytes-used-total": 3, "records": 1},
+        ],
+        "total": 4, "page": 1, "size": 2,
+        "start": "2020-01-01T00:00:00Z", "end": "2020-02-01T00:00:00Z", "every": "1hour", "tz": "UTC",
+        "bytes-used-total": 4124,
+        "next": "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=1hour&size=2&page=2",
+    });
+    assert_eq!(api.ok(path).await, expected);
+
+    let path = format!("/api/v1/simcard/{ONE}/usage?start=2020-01-01T00:30:00Z&end=2020-02-01&every=P1D");
+    let expected = json!({
+        "items": [
+            {"date": "2020-01-01T00:00:00Z", "bytes-used-total": 23, "records": 2},
+            {"date": "2020-01-31T00:00:00Z", "bytes-used-total": 4000, "records": 1},
+            {"date": "2020-02-01T00:00:00Z", "bytes-used-total": 50000, "records": 1},
+        ],
+        "total": 3, "page": 1, "size": 50,
+        "start": "2020-01-01T00:30:00Z", "end": "2020-02-02T00:00:00Z", "every": "1day", "tz": "UTC",
+        "bytes-used-total": 54023,
+        "next": null,
+    });
+    assert_eq!(api.ok(&path).await, expected);
+
+    let answer = api.request(Method::HEAD, &path).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+}
+
+#[actix_web::test]
+async fn lists_are_sorted_filtered_and_paged() {
+    let database = TestDatabase::migrated().await;
+    database.load(&example()).await;
+    let api = Api::new(&database.config()).await;
+
+    let expected = json!({
+        "items": [
+            {"organization": "x00g8", "bytes-used-total": 54124, "records": 6},
+            {"organization": "x00g9", "bytes-used-total": 9, "records": 3},
+        ],
+        "total": 2, "page": 1, "size": 50, "start": null, "end": null, "tz": "UTC",
+        "bytes-used-total": 54133, "next": null,
+    });
+    assert_eq!(api.ok("/api/v1/usage/organizations").await, expected);
+    assert_eq!(api.ok("/api/v1/usage/organizations?every=1day").await, expected);
+
+    let expected = json!({
+        "items": [{"simcard": TWO, "bytes-used-total": 7, "records": 2}],
+        "total": 3, "page": 2, "size": 1, "start": null, "end": "2020-01-04T00:00:00Z", "tz": "UTC",
+        "bytes-used-total": 133, "next": "/api/v1/usage/simcards?size=1&end=2020-01-03&page=3",
+    });
+    assert_eq!(api.ok("/api/v1/usage/simcards?page=2&size=1&end=2020-01-03").await, expected);
+
+    let body = api.ok("/api/v1/usage/simcards?organization=x00g8&start=2020-01-03").await;
+    let expected = json!([
+        {"simcard": ONE, "bytes-used-total": 54000, "records": 2},
+        {"simcard": THREE, "bytes-used-total": 1, "records": 1},
+    ]);
+    assert_eq!((&body["items"], &body["start"]), (&expected, &json!("2020-01-03T00:00:00Z")));
+
+    // A SIM card that used nothing has records, but one without records is not in the list.
+    let body = api.ok("/api/v1/usage/simcards?start=2020-01-02&end=2020-01-02").await;
+    assert_eq!(body["items"], json!([{"simcard": TWO, "bytes-used-total": 0, "records": 1}]));
+    let body = api.ok("/api/v1/usage/organizations?start=2021-01-01").await;
+    assert_eq!((&body["items"], &body["total"], &body["bytes-used-total"]), (&json!([]), &json!(0), &json!(0)));
+}
+
+#[actix_web::test]
+async fn equal_totals_are_sorted_by_identifier() {
+    let database = TestDatabase::migrated().await;
+    let time = at("2020-01-01T00:00:00Z");
+    database.load(&[("3", "b", time, 5), ("1", "c", time, 5), ("2", "a", time, 5)]).await;
+    let api = Api::new(&database.config()).await;
+    for (path, name, expected) in [
+        ("/api/v1/usage/organizations", "organization", ["a", "b", "c"]),
+        ("/api/v1/usage/simcards", "simcard", ["1", "2", "3"]),
+    ] {
+        let body = api.ok(path).await;
+        let ids: Vec<_> = body["items"].as_array().unwrap().iter().map(|item| item[name].as_str().unwrap()).collect();
+        assert_eq!(ids, expected);
+    }
+}
+
+#[actix_web::test]
+async fn the_inventory_has_every_assignment() {
+    let database = TestDatabase::migrated().await;
+    database.load(&example()).await;
+    let api = Api::new(&database.config()).await;
+    let expected = json!({
+        "items": [
+            {"simcard": ONE, "organization": "x00g8", "valid-from": null},
+            {"simcard": TWO, "organization": "x00g9", "valid-from": null},
+            {"simcard": THREE, "organization": "x00g8", "valid-from": null},
+        ],
+        "total": 4, "page": 1, "size": 3, "next": "/api/v1/inventory?size=3&page=2",
+    });
+    assert_eq!(api.ok("/api/v1/inventory?size=3").await, expected);
+    let body = api.ok("/api/v1/inventory?size=3&page=2").await;
+    assert_eq!(
+        (&body["items"], &body["next"]),
+        (&json!([{"simcard": THREE, "organization": "x00g9", "valid-from": "2020-01-03T10:45:00Z"}]), &Value::Null)
+    );
+    assert_eq!(api.ok("/api/v1/inventory?page=9").await["items"], json!([]));
+}
+
+#[actix_web::test]
+async fn pages_follow_each_other_until_the_last() {
+    let database = TestDatabase::migrated().await;
+    let first = at("2020-01-01T00:30:00Z");
+    let records: Vec<_> = (0..10).map(|hour| (ONE, "x00g8", first + TimeDelta::hours(hour), 1 << hour)).collect();
+    database.load(&records).await;
+    let api = Api::new(&database.config()).await;
+
+    let base = format!("/api/v1/simcard/{ONE}/usage?start=2020-01-01T00:00:00+00:00&end=2020-01-01&every=hour");
+    let mut path = format!("{base}&size=4");
+    let mut bytes = Vec::new();
+    loop {
+        let body = api.ok(&path).await;
+        assert_eq!((&body["total"], &body["bytes-used-total"]), (&json!(10), &json!(1023)));
+        bytes.extend(body["items"].as_array().unwrap().iter().map(|item| item["bytes-used-total"].as_i64().unwrap()));
+        let Some(next) = body["next"].as_str() else { break };
+        next.clone_into(&mut path);
+    }
+    assert_eq!(bytes, (0..10).map(|hour| 1 << hour).collect::<Vec<i64>>());
+
+    for page in ["4", "1000000000"] {
+        let body = api.ok(&format!("{base}&size=4&page={page}")).await;
+        assert_eq!((&body["items"], &body["total"], &body["next"]), (&json!([]), &json!(10), &Value::Null));
+    }
+}
+
+#[actix_web::test]
+async fn a_sim_card_that_moved_within_an_hour_is_split_between_its_organizations() {
+    let database = TestDatabase::migrated().await;
+    database.load(&example()).await;
+    let api = Api::new(&database.config()).await;
+    let range = "start=2020-01-03&end=2020-01-03";
+    for every in ["1hour", "1day"] {
+        for (path, bytes) in [("organization/x00g8", 1), ("organization/x00g9", 2), ("simcard/8944000000000000003", 3)]
+        {
+            let body = api.ok(&format!("/api/v1/{path}/usage?{range}&every={every}")).await;
+            assert_eq!((&body["bytes-used-total"], &body["total"]), (&json!(bytes), &json!(1)), "{path} {every}");
+        }
+    }
+    for (organization, bytes) in [("x00g8", 1), ("x00g9", 2)] {
+        let body = api.ok(&format!("/api/v1/usage/simcards?organization={organization}&{range}")).await;
+        assert_eq!(body["items"], json!([{"simcard": THREE, "bytes-used-total": bytes, "records": 1}]));
+    }
+}
+
+#[actix_web::test]
+async fn a_sum_beyond_64_bits_fails_alone() {
+    let database = TestDatabase::migrated().await;
+    let (first, second) = (at("2020-01-01T00:10:00Z"), at("2020-01-01T00:40:00Z"));
+    let neighbour = (TWO, "x00g9", first, 1);
+    database.load(&[(ONE, "x00g8", first, i64::MAX), (ONE, "x00g8", second, i64::MAX), neighbour]).await;
+    let api = Api::new(&database.config()).await;
+
+    let detail = "The total of this interval exceeds 9223372036854775807 bytes. A shorter interval may fit.";
+    for path in [
+        &format!("/api/v1/simcard/{ONE}/usage?start=2020-01-01&end=2020-01-01&every=1hour"),
+        &format!("/api/v1/simcard/{ONE}/usage?start=2020-01-01T00:05:00Z&end=2020-01-01T00:50:00Z&every=1day"),
+        "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-01&every=1day",
+        "/api/v1/usage/organizations",
+        "/api/v1/usage/simcards?organization=x00g8",
+    ] {
+        assert_eq!(api.problem(path).await, (500, detail.to_owned()), "{path}");
+    }
+
+    let path = format!("/api/v1/simcard/{ONE}/usage?start=2020-01-01T00:30:00Z&end=2020-01-01&every=1hour");
+    assert_eq!(api.ok(&path).await["bytes-used-total"], json!(i64::MAX));
+    let path = format!("/api/v1/simcard/{TWO}/usage?start=2020-01-01&end=2020-01-01&every=1hour");
+    assert_eq!(api.ok(&path).await["bytes-used-total"], json!(1));
+    let body = api.ok("/api/v1/usage/simcards?organization=x00g9").await;
+    assert_eq!(body["bytes-used-total"], json!(1));
+}
+
+#[actix_web::test]
+async fn consecutive_ranges_never_count_a_byte_twice() {
+    let database = TestDatabase::migrated().await;
+    let records = [
+        (ONE, "x00g8", at("2020-01-01T00:00:00Z"), 1),
+        (ONE, "x00g8", at("2020-01-01T23:59:59.999999Z"), 10),
+        (ONE, "x00g8", at("2020-01-02T00:00:00Z"), 100),
+        (ONE, "x00g8", at("2020-01-02T12:00:00Z"), 1_000),
+    ];
+    database.load(&records).await;
+    let api = Api::new(&database.config()).await;
+    for (range, bytes) in [
+        ("start=2020-01-01&end=2020-01-01", 11),
+        ("start=2020-01-02&end=2020-01-02", 1100),
+        ("start=2020-01-01&end=2020-01-02", 1111),
+        ("start=2020-01-01T00:00:00Z&end=2020-01-02T00:00:00Z", 11),
+        ("start=2020-01-02T00:00:00Z&end=2020-01-03T00:00:00Z", 1100),
+        ("start=2020-01-02T00:00:00Z&end=2020-01-02T12:00:00Z", 100),
+        ("start=2020-01-02T12:00:00Z&end=2020-01-02", 1000),
+        ("start=2020-01-01T23:59:59.999999Z&end=2020-01-02T00:00:00Z", 10),
+        ("start=2020-01-02T01:00:00%2B01:00&end=2020-01-02T13:00:00+01:00", 100),
+    ] {
+        for every in ["1hour", "1day"] {
+            let body = api.ok(&format!("/api/v1/simcard/{ONE}/usage?{range}&every={every}")).await;
+            assert_eq!(body["bytes-used-total"], json!(bytes), "{range} {every}");
+        }
+        let body = api.ok(&format!("/api/v1/usage/organizations?{range}")).await;
+        assert_eq!(body["bytes-used-total"], json!(bytes), "{range}");
+    }
+}
+
+/// The usual linear congruential generator: the same numbers in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: i64) -> i64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        i64::try_from(self.0 >> 33).unwrap() % bound
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[usize::try_from(self.below(i64::try_from(from.len()).unwrap())).unwrap()]
+    }
+
+    /// An instant of the five days around New Year, often on the edge of an hour or of a day, or just beside it.
+    fn instant(&mut self) -> DateTime<Utc> {
+        let instant = at("2019-12-30T00:00:00Z") + TimeDelta::microseconds(self.below(5 * 86_400 * 1_000) * 1_000);
+        let beside = TimeDelta::microseconds(self.below(3) - 1);
+        match self.below(4) {
+            0 => instant,
+            1 => instant.duration_trunc(TimeDelta::hours(1)).unwrap(),
+            2 => instant.duration_trunc(TimeDelta::hours(1)).unwrap() + beside,
+            _ => instant.duration_trunc(TimeDelta::days(1)).unwrap() + beside,
+        }
+    }
+}
+
+type Record = (&'static str, &'static str, DateTime<Utc>, i64);
+
+/// What the API must answer, summed from the records alone.
+fn sums<K: Ord>(records: &[Record], key: impl Fn(&Record) -> Option<K>) -> BTreeMap<K, (i64, i64)> {
+    let mut sums = BTreeMap::new();
+    for record in records {
+        if let Some(key) = key(record) {
+            let sum: &mut (i64, i64) = sums.entry(key).or_default();
+            sum.0 += record.3;
+            sum.1 += 1;
+        }
+    }
+    sums
+}
+
+#[actix_web::test]
+async fn any_interval_is_summed_exactly() {
+    let sims = [ONE, TWO, THREE];
+    let mut random = Random(20_200_101);
+    let mut records = Vec::new();
+    for _ in 0..600 {
+        // Every SIM card moves every half hour.
+        let time = random.instant();
+        let organization = if time.timestamp() / 1_800 % 2 == 0 { "x00g8" } else { "x00g9" };
+        records.push((random.pick(&sims), organization, time, random.below(1_000_000_000_000)));
+    }
+    let database = TestDatabase::migrated().await;
+    database.load(&records).await;
+    let api = Api::new(&database.config()).await;
+
+    for _ in 0..25 {
+        let (one, two) = (random.instant(), random.instant());
+        let (start, end) = (one.min(two), one.max(two));
+        if start == end {
+            continue;
+        }
+        let range = format!("start={}&end={}&size=1000", text(start), text(end));
+        let inside: Vec<_> = records.iter().copied().filter(|record| start <= record.2 && record.2 < end).collect();
+        for (every, width) in [("1hour", TimeDelta::hours(1)), ("1day", TimeDelta::days(1))] {
+            for id in ["x00g8", "x00g9", ONE, TWO, THREE] {
+                let resource = if id.starts_with('x') { "organization" } else { "simcard" };
+                let path = format!("/api/v1/{resource}/{id}/usage?{range}&every={every}");
+                let expected = sums(&inside, |record| {
+                    (record.0 == id || record.1 == id).then(|| text(record.2.duration_trunc(width).unwrap()))
+                });
+                assert_same(&api.ok(&path).await, "date", expected.into_iter().collect(), &path);
+            }
+        }
+        for (path, name, expected) in [
+            ("organizations?", "organization", sums(&inside, |record| Some(record.1.to_owned()))),
+            ("simcards?", "simcard", sums(&inside, |record| Some(record.0.to_owned()))),
+            (
+                "simcards?organization=x00g9&",
+                "simcard",
+                sums(&inside, |record| (record.1 == "x00g9").then(|| record.0.to_owned())),
+            ),
+        ] {
+            let path = format!("/api/v1/usage/{path}{range}");
+            let mut expected: Vec<_> = expected.into_iter().collect();
+            expected.sort_by_key(|(_, (bytes, _))| -bytes);
+            assert_same(&api.ok(&path).await, name, expected, &path);
+        }
+    }
+}
+
+fn assert_same(body: &Value, name: &str, expected: Vec<(String, (i64, i64))>, path: &str) {
+    let total: i64 = expected.iter().map(|(_, (bytes, _))| bytes).sum();
+    assert_eq!((&body["bytes-used-total"], &body["total"]), (&json!(total), &json!(expected.len())), "{path}");
+    let items: Vec<_> = expected
+        .into_iter()
+        .map(|(key, (bytes, records))| json!({name: key, "bytes-used-total": bytes, "records": records}))
+        .collect();
+    assert_eq!(body["items"], json!(items), "{path}");
+}
+
+#[actix_web::test]
+async fn an_identifier_that_nobody_knows_is_not_found() {
+    let database = TestDatabase::migrated().await;
+    database.load(&example()).await;
+    let api = Api::new(&database.config()).await;
+    let range = "start=2020-01-01&end=2020-01-31&every=1day";
+    for (path, detail) in [
+        (format!("/api/v1/organization/x30g5/usage?{range}"), "No organization x30g5 found!"),
+        (format!("/api/v1/simcard/89440000/usage?{range}"), "No simcard 89440000 found!"),
+        (
+            format!("/api/v1/simcard/89440000/usage?{range}&every=1hour").replace("&every=1day", ""),
+            "No simcard 89440000 found!",
+        ),
+        ("/api/v1/usage/simcards?organization=x30g5".to_owned(), "No organization x30g5 found!"),
+        // What cannot be an identifier belongs to nobody either.
+        (format!("/api/v1/organization/a%20%00b/usage?{range}"), "No organization a \0b found!"),
+        (format!("/api/v1/simcard/%27/usage?{range}"), "No simcard ' found!"),
+        (format!("/api/v1/simcard/%FF/usage?{range}"), "No simcard \u{fffd} found!"),
+        ("/api/v1/usage/simcards?organization=%22".to_owned(), "No organization \" found!"),
+    ] {
+        assert_eq!(api.problem(&path).await, (404, detail.to_owned()), "{path}");
+    }
+    // Known, but without usage.
+    let body = api.ok("/api/v1/organization/x00g8/usage?start=2019-01-01&end=2019-01-31&every=1day").await;
+    assert_eq!((&body["items"], &body["total"]), (&json!([]), &json!(0)));
+    assert_eq!(api.ok("/api/v1/usage/simcards?organization=x00g8&end=2019-01-01").await["items"], json!([]));
+}
+
+#[actix_web::test]
+async fn wrong_parameters_are_refused_before_the_database_is_asked() {
+    let api = Api::new(&config(AWAY)).await;
+    let answer = api.get("/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=hello&tz=UTC").await;
+    assert_eq!((answer.status, answer.header("content-type")), (422, "application/problem+json"));
+    let every = "Query parameter 'every' cannot be hello. (ex: 1day / 1hour)";
+    let unknown = "Query parameter 'tz' is unknown. (known: start, end, every, page, size)";
+    let expected = json!({
+        "type": "about:blank", "title": "Unprocessable Entity", "status": 422,
+        "detail": format!("{every} {unknown}"),
+        "errors": [{"parameter": "every", "detail": every}, {"parameter": "tz", "detail": unknown}],
+    });
+    assert_eq!(answer.body, expected);
+
+    for (path, detail) in [
+        (
+            "/api/v1/simcard/1/usage?start=2020-01-01&end=2020-01-31",
+            "Query parameter 'every' is required. (ex: 1day / 1hour)",
+        ),
+        ("/api/v1/usage/simcards?every=2day", "Query parameter 'every' cannot be 2day. (ex: 1day / 1hour)"),
+        (
+            "/api/v1/usage/organizations?organization=x",
+            "Query parameter 'organization' is unknown. (known: start, end, every, page, size)",
+        ),
+        ("/api/v1/inventory?start=2020-01-01", "Query parameter 'start' is unknown. (known: page, size)"),
+        ("/api/v1/inventory?size=0", "Query parameter 'size' cannot be 0. (1 to 1000)"),
+    ] {
+        assert_eq!(api.problem(path).await, (422, detail.to_owned()), "{path}");
+    }
+}
+
+#[actix_web::test]
+async fn paths_and_methods_that_do_not_exist_are_problems() {
+    let api = Api::new(&config(AWAY)).await;
+    for path in ["/", "/api/v1", "/api/v1/usage/simcards/", "/api/v1/simcard//usage"] {
+        assert_eq!(api.problem(path).await, (404, "There is nothing at this path.".to_owned()), "{path}");
+    }
+    for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
+        let answer = api.request(method, "/api/v1/inventory").await;
+        assert_eq!((answer.status, answer.header("allow")), (405, "GET, HEAD"));
+        assert_eq!(answer.detail(), "This path answers GET, HEAD only.");
+    }
+}
+
+#[actix_web::test]
+async fn a_database_that_is_away_is_worth_a_retry() {
+    let api = Api::new(&config(AWAY)).await;
+    for path in [
+        "/api/v1/simcard/1/usage?start=2020-01-01&end=2020-01-31&every=1day",
+        "/api/v1/usage/organizations",
+        "/api/v1/inventory",
+        "/readyz",
+    ] {
+        let answer = api.get(path).await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, "5"), "{path}");
+        assert_eq!(answer.detail(), "The database is away. Try again later.");
+    }
+    assert_eq!(api.ok("/livez").await, json!({"status": "ok"}));
+}
+
+#[actix_web::test]
+async fn a_database_without_the_schema_is_not_ready() {
+    let database = TestDatabase::migrated().await;
+    let api = Api::new(&database.config()).await;
+    assert_eq!(api.ok("/readyz").await, json!({"status": "ok"}));
+    drop((api, database));
+
+    let database = TestDatabase::empty().await;
+    let api = Api::new(&database.config()).await;
+    let detail = "The database is not ready for this version. Try again later.".to_owned();
+    for path in ["/readyz", "/api/v1/usage/organizations"] {
+        assert_eq!(api.problem(path).await, (503, detail.clone()), "{path}");
+    }
+}
+
+#[actix_web::test]
+async fn a_request_waits_for_a_connection_only_so_long() {
+    let database = TestDatabase::migrated().await;
+    let mut config = database.config();
+    config.serve.pool_timeout_ms = 50;
+    let pool = Pool::new(&config, 1);
+    let api = Api::on(pool.clone()).await;
+    let (answer, after) = pool
+        .ask(async |_| {
+            let answer = api.get("/api/v1/inventory").await;
+            Ok((answer, api.get("/livez").await))
+        })
+        .await
+        .unwrap();
+    assert_eq!((answer.status, answer.header("retry-after"), after.status), (503, "5", 200));
+    assert_eq!(answer.detail(), "All connections to the database are busy. Try again later.");
+    api.ok("/api/v1/inventory").await;
+}

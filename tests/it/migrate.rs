@@ -1,0 +1,154 @@
+//! `simusage migrate`.
+
+use simusage::config::Storage;
+use simusage::db;
+
+use crate::support::program::{command, simusage};
+use crate::support::{TestDatabase, has_native_server};
+
+/// Everything that a migration could have changed, as text.
+async fn snapshot(database: &TestDatabase) -> Vec<String> {
+    let connection = database.connect().await;
+    let queries = [
+        "select m::text from simusage_migrations as m order by number",
+        "select concat_ws(' ', job_id, proc_name, schedule_interval, config) from timescaledb_information.jobs order by job_id",
+        "select d::text from timescaledb_information.dimensions as d order by hypertable_name",
+        "select format('%s %s %s', c.oid, c.relname, c.relkind) from pg_class as c \
+         where relnamespace = 'public'::regnamespace order by oid",
+    ];
+    let mut snapshot = vec![];
+    for query in queries {
+        snapshot.extend(connection.query(query, &[]).await.unwrap().iter().map(|row| row.get::<_, String>(0)));
+    }
+    snapshot
+}
+
+#[tokio::test]
+async fn migrating_twice_changes_nothing() {
+    let database = TestDatabase::empty().await;
+    let first = simusage(database.url(), &["migrate"]);
+    assert_eq!(first.status, 0, "{first:?}");
+    assert!(first.stdout.contains("applied 0001_inventory\n"), "{first:?}");
+    let before = snapshot(&database).await;
+    let second = simusage(database.url(), &["migrate"]);
+    assert_eq!((second.status, second.stdout.as_str()), (0, "nothing to migrate\n"));
+    assert_eq!(snapshot(&database).await, before);
+}
+
+#[tokio::test]
+async fn check_exits_with_1_while_behind_and_changes_nothing() {
+    let database = TestDatabase::empty().await;
+    let behind = simusage(database.url(), &["migrate", "--check"]);
+    assert_eq!(behind.status, 1, "{behind:?}");
+    assert!(behind.stdout.contains("pending 0001_inventory\n"), "{behind:?}");
+    assert_eq!(database.number("select count(*) from pg_tables where schemaname = 'public'").await, 0);
+    assert_eq!(simusage(database.url(), &["migrate"]).status, 0);
+    let current = simusage(database.url(), &["migrate", "--check"]);
+    assert_eq!((current.status, current.stdout.as_str()), (0, "the schema is up to date\n"));
+}
+
+#[tokio::test]
+async fn a_changed_setting_is_pending_then_applied_and_can_be_taken_back() {
+    let database = TestDatabase::migrated().await;
+    let changed = |arguments: &[&str]| {
+        let output = command(database.url(), arguments)
+            .env("SIMUSAGE_STORAGE_CHUNK_INTERVAL_HOURS", "12")
+            .env("SIMUSAGE_STORAGE_COLUMNSTORE_AFTER_DAYS", "0")
+            .env("SIMUSAGE_STORAGE_RETENTION_RECORDS_DAYS", "400")
+            .env("SIMUSAGE_STORAGE_REFRESH_EVERY_MINUTES", "5")
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (status, pending) = changed(&["migrate", "--check"]);
+    assert_eq!(status, Some(1));
+    let line = "pending usage_records: chunk interval 1 days -> 12 hours, columnstore after 7 days -> off, \
+                drop after off -> 400 days\n";
+    assert!(pending.contains(line), "{pending}");
+    let line = "pending usage_hourly: refresh every 30 minutes -> 5 minutes, refresh from off -> 399 days\n";
+    assert!(pending.contains(line), "{pending}");
+    assert_eq!(changed(&["migrate"]).0, Some(0));
+    assert_eq!(changed(&["migrate", "--check"]).0, Some(0));
+    assert_eq!(changed(&["migrate"]).1, "nothing to migrate\n");
+    assert_eq!(simusage(database.url(), &["migrate", "--check"]).status, 1);
+    assert_eq!(simusage(database.url(), &["migrate"]).status, 0);
+    assert_eq!(simusage(database.url(), &["migrate", "--check"]).status, 0);
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_simusage_is_refused() {
+    let database = TestDatabase::migrated().await;
+    let insert = "insert into simusage_migrations values (9999, '9999_future', '', '99.0.0')";
+    database.connect().await.batch_execute(insert).await.unwrap();
+    for arguments in [&["migrate"][..], &["migrate", "--check"]] {
+        let run = simusage(database.url(), arguments);
+        assert_eq!(run.status, 1, "{run:?}");
+        assert!(run.stderr.contains("migrated by a newer simusage (9999_future"), "{run:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_an_edited_file_is_refused() {
+    let database = TestDatabase::migrated().await;
+    let update = "update simusage_migrations set checksum = repeat('0', 64) where number = 2";
+    database.connect().await.batch_execute(update).await.unwrap();
+    let run = simusage(database.url(), &["migrate"]);
+    assert_eq!(run.status, 1, "{run:?}");
+    assert!(run.stderr.contains("0002_usage is not the file that was applied"), "{run:?}");
+}
+
+#[tokio::test]
+async fn the_views_have_the_columns_that_queries_count_on() {
+    let database = TestDatabase::migrated().await;
+    let connection = database.connect().await;
+    for view in ["usage_hourly", "usage_daily", "organization_usage_hourly", "organization_usage_daily"] {
+        let statement =
+            connection.prepare(&format!("select bucket, organization_id, bytes, records from {view}")).await;
+        assert!(statement.is_ok(), "{view}: {statement:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_without_the_password() {
+    let run = simusage("postgresql://someone:secret@127.0.0.1:1/nothing", &["migrate"]);
+    assert_eq!(run.status, 1, "{run:?}");
+    assert!(run.stderr.contains("cannot connect to someone@127.0.0.1:1/nothing"), "{run:?}");
+    assert!(!run.stderr.contains("secret"), "{run:?}");
+}
+
+#[tokio::test]
+async fn migrations_at_the_same_time_wait_for_each_other() {
+    if !has_native_server("waiting on an advisory lock") {
+        return;
+    }
+    let database = TestDatabase::empty().await;
+    let children: Vec<_> = (0..4)
+        .map(|_| command(database.url(), &["migrate"]).stdout(std::process::Stdio::piped()).spawn().unwrap())
+        .collect();
+    let runs: Vec<_> = children
+        .into_iter()
+        .map(|child| child.wait_with_output().map(|output| (output.status.code(), output.stdout)).unwrap())
+        .collect();
+    let applied = runs.iter().filter(|(_, stdout)| !stdout.starts_with(b"nothing")).count();
+    assert!(runs.iter().all(|(status, _)| *status == Some(0)));
+    assert_eq!(applied, 1);
+}
+
+#[tokio::test]
+async fn retention_keeps_the_refresh_inside_it() {
+    let database = TestDatabase::empty().await;
+    let config = database.config();
+    let storage = Storage { retention_records_days: 30, retention_hourly_days: 90, ..config.storage };
+    db::migrate::migrate(&config.database, &storage).await.unwrap();
+    let refresh_from = |view: &str| {
+        format!(
+            "select extract(epoch from (config ->> 'start_offset')::interval)::bigint / 86400 \
+             from timescaledb_information.jobs where proc_name = 'policy_refresh_continuous_aggregate' \
+             and config ->> 'mat_hypertable_id' = (select h.id::text from _timescaledb_catalog.hypertable as h \
+             join timescaledb_information.continuous_aggregates as c \
+             on c.materialization_hypertable_name = h.table_name where c.view_name = '{view}')"
+        )
+    };
+    assert_eq!(database.number(&refresh_from("usage_hourly")).await, 29);
+    assert_eq!(database.number(&refresh_from("usage_daily")).await, 89);
+}
