@@ -1,18 +1,13 @@
 //! The API, through the real router, on a real database.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
-use std::rc::Rc;
 
 use actix_web::http::Method;
-use actix_web::http::header::HeaderMap;
-use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use chrono::{DateTime, DurationRound, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
-use simusage::config::Config;
 use simusage::db::Pool;
-use simusage::http::app;
 
+use crate::support::api::Api;
 use crate::support::{TestDatabase, config};
 
 const ONE: &str = "89440000000000000001";
@@ -21,71 +16,6 @@ const THREE: &str = "8944000000000000003";
 
 /// A port that nothing listens on.
 const AWAY: &str = "postgresql://postgres@127.0.0.1:1/postgres";
-
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    body: Value,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
-    }
-
-    fn detail(&self) -> &str {
-        assert_eq!(self.header("content-type"), "application/problem+json");
-        assert_eq!(self.body["status"], self.status);
-        self.body["detail"].as_str().unwrap()
-    }
-}
-
-type Asking = Pin<Box<dyn Future<Output = Answer>>>;
-
-struct Api {
-    ask: Box<dyn Fn(TestRequest) -> Asking>,
-}
-
-impl Api {
-    async fn new(config: &Config) -> Self {
-        Self::on(Pool::new(config, 2)).await
-    }
-
-    async fn on(pool: Pool) -> Self {
-        let service = Rc::new(init_service(app(pool)).await);
-        let ask = move |request: TestRequest| -> Asking {
-            let service = Rc::clone(&service);
-            Box::pin(async move {
-                let response = call_service(&*service, request.to_request()).await;
-                let (status, headers) = (response.status().as_u16(), response.headers().clone());
-                let body = serde_json::from_slice(&read_body(response).await).unwrap_or_default();
-                Answer { status, headers, body }
-            })
-        };
-        Self { ask: Box::new(ask) }
-    }
-
-    async fn get(&self, path: &str) -> Answer {
-        (self.ask)(TestRequest::get().uri(path)).await
-    }
-
-    async fn request(&self, method: Method, path: &str) -> Answer {
-        (self.ask)(TestRequest::with_uri(path).method(method)).await
-    }
-
-    /// The body of an answer that must be 200.
-    async fn ok(&self, path: &str) -> Value {
-        let answer = self.get(path).await;
-        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
-        answer.body
-    }
-
-    /// The status and detail of a problem.
-    async fn problem(&self, path: &str) -> (u16, String) {
-        let answer = self.get(path).await;
-        (answer.status, answer.detail().to_owned())
-    }
-}
 
 fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()

@@ -3,6 +3,7 @@
 //! `SIMUSAGE_TEST_DATABASE_URL` names a server, on which each test makes a database and drops it. Without it,
 //! tests take turns on a few embedded databases, which are emptied between them.
 
+pub mod api;
 pub mod program;
 
 use std::collections::BTreeMap;
@@ -228,8 +229,10 @@ async fn empty_out(connection: &Connection) {
         .unwrap()
         .get(0);
     if has_timescaledb {
-        let views = "select format('drop materialized view if exists %I.%I cascade', view_schema, view_name) \
-                     from timescaledb_information.continuous_aggregates";
+        // The last one made goes first: an aggregate cannot be dropped under another, not even with cascade.
+        let views = "select format('drop materialized view %I.%I', view_schema, view_name) \
+                     from timescaledb_information.continuous_aggregates \
+                     order by substring(materialization_hypertable_name from '[0-9]+$')::integer desc";
         for row in connection.query(views, &[]).await.unwrap() {
             connection.batch_execute(row.get(0)).await.unwrap();
         }

@@ -1,0 +1,136 @@
+//! `simusage serve` as a process: it says where it listens, answers, and ends when it is told to.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::support::program::{command, load_inventory, simusage};
+use crate::support::{TestDatabase, has_native_server};
+
+/// A running server.
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    fn start(url: &str) -> Self {
+        let mut child = command(url, &["serve", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut seen = String::new();
+        let address = loop {
+            let line = lines.next().unwrap_or_else(|| panic!("the server ended: {seen}")).unwrap();
+            if let Some((_, address)) = line.split_once("listening on http://") {
+                break address.to_owned();
+            }
+            seen.push_str(&line);
+        };
+        // Whatever it logs later is read away, or the pipe would fill up.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, address }
+    }
+
+    /// Sends a request, and gives the connection on which the answer will come.
+    fn send(&self, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address).unwrap();
+        stream
+    }
+
+    fn get(&self, path: &str) -> String {
+        read(self.send(path))
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    fn wait(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+fn read(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_server_answers_and_ends_cleanly_on_either_signal() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    for signal in ["-TERM", "-INT"] {
+        let server = Server::start(database.url());
+        assert!(server.get("/livez").starts_with("HTTP/1.1 200 OK\r\n"));
+        assert!(server.get("/readyz").ends_with("{\"status\":\"ok\"}"));
+        assert!(server.get("/api/v1/inventory?size=1").contains("\"simcard\":\"89440001\""));
+        server.signal(signal);
+        assert_eq!(server.wait().code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_answered_before_the_end() {
+    if !has_native_server("a request that waits for a lock") {
+        return;
+    }
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let server = Server::start(database.url());
+    assert!(server.get("/api/v1/inventory").starts_with("HTTP/1.1 200"));
+    let mut blocker = database.connect().await;
+    let transaction = blocker.transaction().await.unwrap();
+    transaction.batch_execute("lock table sim_card_assignments in access exclusive mode").await.unwrap();
+    let stream = server.send("/api/v1/inventory?size=1");
+    let waiting =
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
+    while database.number(waiting).await == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    server.signal("-TERM");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(TcpStream::connect(&server.address).is_err(), "a server that ends takes no new connection");
+    transaction.commit().await.unwrap();
+    let answer = tokio::task::spawn_blocking(move || read(stream)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_answered_with_503() {
+    if !has_native_server("a statement that the server cancels") {
+        return;
+    }
+    let database = TestDatabase::migrated().await;
+    let mut blocker = database.connect().await;
+    let transaction = blocker.transaction().await.unwrap();
+    transaction.batch_execute("lock table sim_card_assignments in access exclusive mode").await.unwrap();
+    let mut config = database.config();
+    config.serve.statement_timeout_ms = 200;
+    let api = crate::support::api::Api::new(&config).await;
+    let answer = api.get("/api/v1/inventory").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "5"), "{}", answer.body);
+    assert!(answer.detail().starts_with("The database took longer than it may."), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_start_says_why() {
+    let database = TestDatabase::migrated().await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let run = simusage(database.url(), &["serve", "--listen", &address]);
+    assert_eq!(run.status, 1, "{run:?}");
+    assert!(run.stderr.contains(&format!("cannot listen on {address}")), "{run:?}");
+    let run = simusage(database.url(), &["serve", "--listen", "everywhere"]);
+    assert_eq!(run.status, 2, "{run:?}");
+    assert!(run.stderr.contains("--listen: serve.listen: 'everywhere' is not an address and port"), "{run:?}");
+    drop(database);
+    let empty = TestDatabase::empty().await;
+    let run = simusage(empty.url(), &["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(run.status, 1, "{run:?}");
+    assert!(run.stderr.contains("run `simusage migrate`"), "{run:?}");
+}
