@@ -1,0 +1,22 @@
+# Two stages: the second has the program, a shell for the health check, and nothing of the build.
+
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /simusage
+COPY Cargo.toml Cargo.lock config.toml ./
+COPY sql sql
+COPY src src
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/simusage/target \
+    cargo build --locked --release --bin simusage && cp target/release/simusage /usr/local/bin/
+
+FROM debian:bookworm-slim
+RUN useradd --system --no-create-home --uid 10001 simusage
+COPY --from=build /usr/local/bin/simusage /usr/local/bin/simusage
+COPY examples/inventory.json /usr/local/share/simusage/inventory.json
+USER simusage
+ENV SIMUSAGE_SERVE_LISTEN=0.0.0.0:8000
+EXPOSE 8000
+# bash speaks enough TCP to ask whether the process lives; the image needs no curl for that.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["bash", "-c", \
+    "exec 3<>/dev/tcp/127.0.0.1/8000 && printf 'GET /livez HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q '200 OK' <&3"]
+ENTRYPOINT ["simusage"]
+CMD ["serve"]

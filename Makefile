@@ -1,0 +1,31 @@
+# make demo: the whole program on generated usage, with the embedded TimescaleDB. Ctrl-C ends it.
+# make test: everything that must hold before a change lands.
+
+CARGO ?= cargo
+# npm writes this file last, so it tells that the packages are whole.
+PACKAGES := embedded/node_modules/.package-lock.json
+
+.PHONY: demo test packages tools
+
+demo: tools packages
+	$(CARGO) build --locked --release
+	bash examples/demo.sh
+
+test: tools packages
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	$(CARGO) test --locked
+
+packages: $(PACKAGES)
+
+$(PACKAGES): embedded/package-lock.json
+	cd embedded && npm ci --no-audit --no-fund
+	@touch $@
+
+# What a fresh machine must have. Everything else installs itself.
+tools:
+	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: cargo is not on the PATH (https://rustup.rs)" >&2; exit 1; }
+	@command -v node >/dev/null || { echo "Node.js is missing: version 20 or later runs the embedded TimescaleDB" >&2; exit 1; }
+	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { echo "Node.js 20 or later is needed, this is $$(node --version)" >&2; exit 1; }
+	@command -v npm >/dev/null || { echo "npm is missing: it comes with Node.js" >&2; exit 1; }
