@@ -26,10 +26,13 @@ const OPT_OUT: &str = "-- simusage: no transaction";
 
 /// A numbered file of `sql/migrations`.
 #[derive(Debug, Clone, Copy)]
-struct Migration {
-    number: i32,
-    name: &'static str,
-    sql: &'static str,
+pub struct Migration {
+    /// Its number, from 1.
+    pub number: i32,
+    /// Its file name without the ending.
+    pub name: &'static str,
+    /// Its text.
+    pub sql: &'static str,
 }
 
 /// `migration!(1, "0001_inventory")` embeds `sql/migrations/0001_inventory.sql`.
@@ -251,7 +254,11 @@ fn pending(applied: &[Applied]) -> anyhow::Result<Vec<Migration>> {
     Ok(MIGRATIONS.iter().filter(is_new).copied().collect())
 }
 
-async fn apply(connection: &mut Connection, migration: Migration) -> anyhow::Result<()> {
+/// Applies one migration and records it: in one transaction, unless its first line opts out.
+///
+/// # Errors
+/// A statement fails. Then nothing of the file is applied, or, where it opted out, the statements before.
+pub async fn apply(connection: &mut Connection, migration: Migration) -> anyhow::Result<()> {
     let record = include_str!("../../sql/ledger/record.sql");
     let version = env!("CARGO_PKG_VERSION");
     let checksum = migration.checksum();

@@ -2,6 +2,7 @@
 
 use simusage::config::Storage;
 use simusage::db;
+use simusage::db::migrate::Migration;
 
 use crate::support::program::{command, simusage};
 use crate::support::{TestDatabase, has_native_server};
@@ -95,6 +96,32 @@ async fn a_database_of_an_edited_file_is_refused() {
     let run = simusage(database.url(), &["migrate"]);
     assert_eq!(run.status, 1, "{run:?}");
     assert!(run.stderr.contains("0002_usage is not the file that was applied"), "{run:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_fails_leaves_nothing_behind() {
+    let database = TestDatabase::migrated().await;
+    let sql = "create table half_done (id integer); select 1 / 0";
+    let migration = Migration { number: 9_998, name: "9998_failing", sql };
+    let error = db::migrate::apply(&mut database.connect().await, migration).await.unwrap_err();
+    assert!(error.to_string().contains("division by zero"), "{error:#}");
+    assert_eq!(database.number("select count(*) from pg_tables where tablename = 'half_done'").await, 0);
+    assert_eq!(database.number("select count(*) from simusage_migrations where number = 9998").await, 0);
+}
+
+#[tokio::test]
+async fn a_file_that_opts_out_may_do_what_no_transaction_may() {
+    let database = TestDatabase::migrated().await;
+    let mut connection = database.connect().await;
+    let refresh = "call refresh_continuous_aggregate('usage_hourly', '2020-01-01', '2020-01-02')";
+    let refused = Migration { number: 9_998, name: "9998_refused", sql: refresh };
+    let error = db::migrate::apply(&mut connection, refused).await.unwrap_err();
+    assert!(error.to_string().contains("transaction block"), "{error:#}");
+    let sql = "-- simusage: no transaction\n\ncreate table beside (id integer);\n\n\
+               call refresh_continuous_aggregate('usage_hourly', '2020-01-01', '2020-01-02');\n";
+    db::migrate::apply(&mut connection, Migration { number: 9_998, name: "9998_opted_out", sql }).await.unwrap();
+    assert_eq!(database.number("select count(*) from pg_tables where tablename = 'beside'").await, 1);
+    assert_eq!(database.number("select count(*) from simusage_migrations where number = 9998").await, 1);
 }
 
 #[tokio::test]
