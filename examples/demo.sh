@@ -2,6 +2,9 @@
 # The whole way of a usage record, on a database that lives as long as this script: started, migrated, filled
 # with generated usage, and served. `make demo` builds what it needs. Ctrl-C ends all of it.
 set -euo pipefail
+# Job control gives each child a process group of its own, so Ctrl-C reaches this script alone, which ends the
+# children in order.
+set -m
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 listen=${SIMUSAGE_SERVE_LISTEN:-127.0.0.1:8000}
