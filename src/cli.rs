@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 /// Ingests the usage of SIM cards into `TimescaleDB` and answers how much was used when.
 #[derive(Debug, Parser)]
@@ -24,6 +25,22 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Checks what the options cannot say one by one.
+    ///
+    /// # Errors
+    /// `--source-id` without standard input, or with anything else.
+    pub fn check(&self) -> Result<(), clap::Error> {
+        match &self.command {
+            Command::Ingest(ingest) if ingest.source_id.is_some() && ingest.files != [PathBuf::from("-")] => {
+                let problem = "--source-id names what standard input brings, so - must be the only FILE";
+                Err(Self::command().error(ErrorKind::ArgumentConflict, problem))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What to do.
@@ -54,7 +71,11 @@ pub struct Migrate {
 Examples:
   simusage ingest --inventory inventory.json
   simusage ingest usage-*.ndjson
-  zcat usage.csv.gz | simusage ingest --format csv --json -")]
+  simusage ingest usage-2020-02.csv.gz
+  kcat -C -t usage | simusage ingest --source-id usage --json -
+  simusage ingest --inventory inventory.json --replay-rejects
+
+A file that was ingested before is recognised under any name: what is new in it is stored, and nothing twice.")]
 pub struct Ingest {
     /// Load the inventory first, from JSON or CSV: sim-card-id, org-id, valid-from
     #[arg(long, value_name = "FILE")]
@@ -62,14 +83,20 @@ pub struct Ingest {
     /// Format of the usage records; auto goes by the file's name, or else by its content
     #[arg(long, value_enum, default_value_t = FormatName::Auto)]
     pub format: FormatName,
+    /// Name of what standard input brings: given again from its beginning, it goes on where it was left
+    #[arg(long, value_name = "NAME")]
+    pub source_id: Option<String>,
     /// Stop when more records than this were rejected
     #[arg(long, value_name = "N")]
     pub max_rejects: Option<u64>,
+    /// Try the records again that were rejected, by this inventory and this version
+    #[arg(long, conflicts_with_all = ["files", "source_id", "max_rejects"])]
+    pub replay_rejects: bool,
     /// Print the summary as one line of JSON
     #[arg(long)]
     pub json: bool,
-    /// Files of usage records; - is standard input
-    #[arg(value_name = "FILE", required_unless_present = "inventory")]
+    /// Files of usage records, plain, gzip or zstd; - is standard input
+    #[arg(value_name = "FILE", required_unless_present_any = ["inventory", "replay_rejects"])]
     pub files: Vec<PathBuf>,
 }
 
@@ -138,7 +165,6 @@ pub struct GenerateInventory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -110,7 +110,9 @@ async fn store(options: crate::cli::Ingest, config: &Config) -> anyhow::Result<E
         inventory: options.inventory,
         sources: options.files.into_iter().map(source).collect(),
         format: options.format.into_format(),
+        source_id: options.source_id,
         max_rejects: options.max_rejects,
+        replay_rejects: options.replay_rejects,
     };
     let summary = ingest::ingest(config, options).await?;
     if json {

@@ -50,6 +50,12 @@ pub struct Ingest {
     pub batch_rows: u64,
     /// The longest line that can be a record.
     pub max_record_bytes: usize,
+    /// How old a batch becomes where records come slowly.
+    pub batch_age_ms: u64,
+    /// How long committed records may be missing from the aggregates, at least.
+    pub refresh_every_ms: u64,
+    /// How long to wait for a database that went away. 0: not at all.
+    pub retry_for_ms: u64,
 }
 
 /// How requests are answered.
@@ -331,6 +337,8 @@ impl Config {
         for (key, value) in [
             ("database.connect_timeout_ms", database.connect_timeout_ms),
             ("ingest.batch_rows", ingest.batch_rows),
+            ("ingest.batch_age_ms", ingest.batch_age_ms),
+            ("ingest.refresh_every_ms", ingest.refresh_every_ms),
             ("serve.pool_size", serve.pool_size as u64),
             ("serve.pool_timeout_ms", serve.pool_timeout_ms),
             ("serve.statement_timeout_ms", serve.statement_timeout_ms),

@@ -9,6 +9,7 @@ pub mod commands;
 pub mod config;
 pub mod db;
 pub mod domain;
+mod failpoint;
 pub mod generate;
 pub mod http;
 pub mod ingest;

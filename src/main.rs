@@ -10,6 +10,7 @@ const WRONG_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    cli.check().unwrap_or_else(|error| error.exit());
     // SIMUSAGE_LOG takes env_logger's filters, ex: debug or simusage=debug,actix_web=info.
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("SIMUSAGE_LOG", "warn,simusage=info"))
         .format_target(false)

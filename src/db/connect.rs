@@ -6,8 +6,15 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
-use super::error::describe;
+use super::error::{WriteError, describe};
 use crate::config::Database;
+
+/// Both sides look whether the other is still there, because either would else wait for hours on one that went
+/// without a word; and what a lost session has locked stays locked until the server knows.
+const KEEPALIVES: &str = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3";
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVES_RETRIES: u32 = 3;
 
 /// A connection and the task that drives it. After a drop, the session ends as soon as the task gets its turn.
 #[derive(Debug)]
@@ -59,11 +66,20 @@ pub(super) fn parameters(database: &Database, session_options: &str) -> tokio_po
 ///
 /// # Errors
 /// The server cannot be reached or refuses. The error names the server, without the password.
-pub async fn connect(database: &Database) -> anyhow::Result<Connection> {
-    let (client, connection) = parameters(database, "")
-        .connect(NoTls)
-        .await
-        .map_err(|error| anyhow::anyhow!("cannot connect to {}: {}", database.url, describe(&error)))?;
+pub async fn connect(database: &Database) -> Result<Connection, WriteError> {
+    let mut parameters = parameters(database, KEEPALIVES);
+    if parameters.get_keepalives_idle() > KEEPALIVES_IDLE {
+        parameters.keepalives_idle(KEEPALIVES_IDLE);
+        parameters.keepalives_interval(KEEPALIVES_INTERVAL);
+        parameters.keepalives_retries(KEEPALIVES_RETRIES);
+    }
+    let (client, connection) = parameters.connect(NoTls).await.map_err(|error| {
+        let place = format!("cannot connect to {}", database.url);
+        match error.code() {
+            Some(_) => WriteError::from(error).during(&place),
+            None => WriteError::Unreachable(describe(&error)).during(&place),
+        }
+    })?;
     let driver = tokio::spawn(async move {
         if let Err(error) = connection.await {
             log::debug!("connection ended: {}", describe(&error));

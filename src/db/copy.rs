@@ -1,6 +1,6 @@
-//! Batches of usage records by binary COPY, each batch with its rejected records in one transaction.
+//! Batches of usage records by binary COPY. With each batch its rejected records, the hours it touched and the
+//! place its source has reached are written, in one transaction.
 
-use anyhow::Context as _;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::SinkExt as _;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
@@ -8,8 +8,12 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CopyInSink, Transaction};
 
 use super::connect::Connection;
-use super::error::explained;
+use super::error::WriteError;
 use super::inventory::Stamp;
+use super::refresh::note_stale_hours;
+use super::sources::{Checkpoint, Claim};
+use crate::domain::Interval;
+use crate::failpoint;
 
 const COPY_USAGE_RECORDS: &str = include_str!("../../sql/ingest/copy_usage_records.sql");
 const COPY_REJECTED_RECORDS: &str = include_str!("../../sql/ingest/copy_rejected_records.sql");
@@ -51,6 +55,10 @@ pub struct RejectedRecord {
     pub position: i64,
     /// Its line, from 1.
     pub line: i64,
+    /// The name of its format.
+    pub format: &'static str,
+    /// The header it stood under, if it was CSV.
+    pub header: Option<Bytes>,
     /// The reason's code.
     pub reason: &'static str,
     /// The field at fault.
@@ -59,6 +67,19 @@ pub struct RejectedRecord {
     pub detail: String,
     /// The record as it was read.
     pub raw: Vec<u8>,
+}
+
+/// What completes a batch.
+#[derive(Debug)]
+pub struct BatchEnd {
+    /// How many usage records were sent.
+    pub rows: u64,
+    /// What could not be stored, in reading order.
+    pub rejected: Vec<RejectedRecord>,
+    /// The hours of the usage records.
+    pub hours: Vec<Interval>,
+    /// The place behind the batch's last record.
+    pub checkpoint: Checkpoint,
 }
 
 /// A transaction that stores one batch. Dropping it rolls back.
@@ -73,67 +94,151 @@ impl<'a> BatchWriter<'a> {
     ///
     /// # Errors
     /// The database refuses or is away.
-    pub async fn begin(connection: &'a mut Connection) -> anyhow::Result<Self> {
-        let transaction = connection.transaction().await.map_err(explained).context("beginning a batch")?;
-        Ok(Self { transaction, sink: None })
+    pub async fn begin(connection: &'a mut Connection) -> Result<Self, WriteError> {
+        failpoint::pass("before-begin");
+        Ok(Self { transaction: connection.transaction().await?, sink: None })
     }
 
     /// Sends usage records, encoded by [`encode_usage_record`].
     ///
     /// # Errors
-    /// The connection broke. What the server has against the records appears in [`Self::commit`] only.
-    pub async fn write(&mut self, tuples: Bytes) -> anyhow::Result<()> {
+    /// The connection broke. What the server has against the records appears at the batch's end only.
+    pub async fn write(&mut self, tuples: Bytes) -> Result<(), WriteError> {
         let sink = match &mut self.sink {
             Some(sink) => sink,
             none => {
-                let sink = self.transaction.copy_in(COPY_USAGE_RECORDS).await.map_err(explained)?;
-                let sink = none.insert(Box::pin(sink));
-                sink.send(Bytes::from_static(HEADER)).await.map_err(explained)?;
+                let sink = none.insert(Box::pin(self.transaction.copy_in(COPY_USAGE_RECORDS).await?));
+                sink.send(Bytes::from_static(HEADER)).await?;
                 sink
             }
         };
-        sink.send(tuples).await.map_err(explained)
+        Ok(sink.send(tuples).await?)
     }
 
-    /// Adds the rejected records and commits. Returns how many usage records the server stored.
+    /// Completes the batch, moves the claim's source behind it, and commits. A rejected record of an earlier run whose
+    /// line was read again is replaced.
     ///
     /// # Errors
-    /// The server refuses a record or the commit, or the connection broke; then nothing of the batch is stored.
-    pub async fn commit(mut self, rejected: &[RejectedRecord]) -> anyhow::Result<u64> {
+    /// The server refuses a record or the commit, or another process has moved the source: nothing of the batch is
+    /// stored. Or the connection broke: then [`super::outcome`] knows.
+    pub async fn commit(mut self, claim: &Claim, end: &BatchEnd) -> Result<(), WriteError> {
+        self.finish_copy(end.rows).await?;
+        let replaced = if claim.lasting && !claim.moved {
+            let forget = include_str!("../../sql/ingest/forget_unfinished_line.sql");
+            self.transaction.execute(forget, &[&claim.id, &claim.position]).await?
+        } else {
+            0
+        };
+        if !end.rejected.is_empty() {
+            let source_id = claim.lasting.then_some(claim.id);
+            let stored = copy_rejected(&self.transaction, source_id, &end.rejected).await;
+            stored.map_err(|error| error.during("storing rejected records"))?;
+        }
+        failpoint::pass("after-rejects");
+        note_stale_hours(&self.transaction, &end.hours).await?;
+        self.advance(claim, end, replaced).await?;
+        self.commit_alone().await
+    }
+
+    /// Ends the COPY, and checks that the server has stored every one of `rows`.
+    ///
+    /// # Errors
+    /// The server refuses a record, or the connection broke.
+    pub(super) async fn finish_copy(&mut self, rows: u64) -> Result<(), WriteError> {
         let stored = match self.sink.take() {
             Some(mut sink) => {
-                sink.send(Bytes::from_static(TRAILER)).await.map_err(explained)?;
-                sink.as_mut().finish().await.map_err(explained)?
+                sink.send(Bytes::from_static(TRAILER)).await?;
+                sink.as_mut().finish().await?
             }
             None => 0,
         };
-        if !rejected.is_empty() {
-            copy_rejected(&self.transaction, rejected).await.context("storing rejected records")?;
+        failpoint::pass("after-copy");
+        if stored == rows {
+            Ok(())
+        } else {
+            Err(WriteError::Refused(format!("the server stored {stored} of {rows} records")))
         }
-        self.transaction.commit().await.map_err(explained).context("committing a batch")?;
-        Ok(stored)
+    }
+
+    /// The transaction, for what else belongs into it.
+    pub(super) fn transaction(&self) -> &Transaction<'a> {
+        &self.transaction
+    }
+
+    /// Commits.
+    ///
+    /// # Errors
+    /// The server refuses, or the connection broke.
+    pub(super) async fn commit_alone(self) -> Result<(), WriteError> {
+        failpoint::pass("before-commit");
+        self.transaction.commit().await.map_err(|error| WriteError::from(error).during("committing a batch"))?;
+        failpoint::pass("after-commit");
+        Ok(())
+    }
+
+    async fn advance(&self, claim: &Claim, end: &BatchEnd, replaced: u64) -> Result<(), WriteError> {
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let (stored, rejected) = (count(end.rows), count(end.rejected.len() as u64) - count(replaced));
+        let Checkpoint { position, line, prefix_hash } = &end.checkpoint;
+        let parameters: [&(dyn ToSql + Sync); 10] = [
+            &claim.id,
+            &claim.position,
+            &claim.batches,
+            position,
+            line,
+            &prefix_hash.as_slice(),
+            &claim.name.as_ref(),
+            &claim.writer,
+            &stored,
+            &rejected,
+        ];
+        let advance = include_str!("../../sql/ingest/advance_source.sql");
+        match self.transaction.execute(advance, &parameters).await? {
+            1 => Ok(()),
+            _ => Err(WriteError::Overtaken),
+        }
     }
 }
 
-async fn copy_rejected(transaction: &Transaction<'_>, rejected: &[RejectedRecord]) -> anyhow::Result<()> {
-    let types = [Type::TEXT, Type::INT8, Type::INT8, Type::TEXT, Type::TEXT, Type::TEXT, Type::BYTEA, Type::TEXT];
-    let sink = transaction.copy_in(COPY_REJECTED_RECORDS).await.map_err(explained)?;
+async fn copy_rejected(
+    transaction: &Transaction<'_>,
+    source_id: Option<i64>,
+    rejected: &[RejectedRecord],
+) -> Result<(), WriteError> {
+    let types = [
+        Type::TEXT,
+        Type::INT8,
+        Type::INT8,
+        Type::INT8,
+        Type::TEXT,
+        Type::BYTEA,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::BYTEA,
+        Type::TEXT,
+    ];
+    let sink = transaction.copy_in(COPY_REJECTED_RECORDS).await?;
     let mut writer = std::pin::pin!(BinaryCopyInWriter::new(sink, &types));
     for record in rejected {
         let source = record.source.as_ref();
+        let header = record.header.as_deref();
         let version = env!("CARGO_PKG_VERSION");
-        let row: [&(dyn ToSql + Sync); 8] = [
+        let row: [&(dyn ToSql + Sync); 11] = [
             &source,
+            &source_id,
             &record.position,
             &record.line,
+            &record.format,
+            &header,
             &record.reason,
             &record.field,
             &record.detail,
             &record.raw,
             &version,
         ];
-        writer.as_mut().write(&row).await.map_err(explained)?;
+        writer.as_mut().write(&row).await?;
     }
-    writer.as_mut().finish().await.map_err(explained)?;
+    writer.as_mut().finish().await?;
     Ok(())
 }

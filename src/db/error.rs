@@ -31,11 +31,7 @@ impl From<tokio_postgres::Error> for StorageError {
     fn from(error: tokio_postgres::Error) -> Self {
         let text = describe(&error);
         let Some(code) = error.code() else {
-            return if error.is_closed() || error.source().is_some_and(<dyn std::error::Error>::is::<std::io::Error>) {
-                Self::Unavailable(text)
-            } else {
-                Self::Other(text)
-            };
+            return if is_broken(&error) { Self::Unavailable(text) } else { Self::Other(text) };
         };
         if *code == SqlState::NUMERIC_VALUE_OUT_OF_RANGE {
             Self::TotalOverflow
@@ -59,6 +55,73 @@ fn is_connection_lost(code: &SqlState) -> bool {
     ["08", "57P", "53", "28", "3D"].iter().any(|class| code.starts_with(class))
 }
 
+/// Why something was not written. What it says is for people; which variant it is says what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The server did not answer.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The connection broke, the server has none to spare now, or it asks for the transaction to be repeated.
+    #[error("{0}")]
+    Passing(String),
+    /// The server's disk is full.
+    #[error("the database has no space left: {0}")]
+    DiskFull(String),
+    /// Another process has moved the source.
+    #[error("another process ingests it")]
+    Overtaken,
+    /// Anything else; the same again would fail again.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl WriteError {
+    /// Whether the same may succeed a little later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Passing(_))
+    }
+
+    /// The error with what was being done in front, as in "copying usage records: …".
+    #[must_use]
+    pub(crate) fn during(self, doing: &str) -> Self {
+        let text = |text: String| format!("{doing}: {text}");
+        match self {
+            Self::Unreachable(cause) => Self::Unreachable(text(cause)),
+            Self::Passing(cause) => Self::Passing(text(cause)),
+            Self::DiskFull(cause) => Self::DiskFull(text(cause)),
+            Self::Refused(cause) => Self::Refused(text(cause)),
+            Self::Overtaken => Self::Overtaken,
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for WriteError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let text = describe(&error);
+        match error.code() {
+            Some(code) if *code == SqlState::DISK_FULL => Self::DiskFull(text),
+            Some(code) if is_passing(code) => Self::Passing(text),
+            None if is_broken(&error) => Self::Passing(text),
+            _ => Self::Refused(text),
+        }
+    }
+}
+
+/// Whether the connection, and not a statement, is what failed.
+fn is_broken(error: &tokio_postgres::Error) -> bool {
+    error.is_closed() || error.source().is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
+}
+
+/// Whether the code says that the session ended, that the server takes no new one now, or that the transaction
+/// should be repeated.
+fn is_passing(code: &SqlState) -> bool {
+    // 08 connection exception, 57P operator intervention, 53300 too many connections, 55P03 lock not available,
+    // 40 transaction rollback: serialization failures and deadlocks.
+    let code = code.code();
+    ["08", "57P", "53300", "55P03", "40"].iter().any(|class| code.starts_with(class))
+}
+
 /// The error with its causes: tokio-postgres's own text is only "db error".
 pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(server) = error.as_db_error() {
@@ -76,4 +139,27 @@ pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
 #[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
 pub(crate) fn explained(error: tokio_postgres::Error) -> anyhow::Error {
     anyhow::anyhow!(describe(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_itself_is_told_from_what_does_not() {
+        for code in ["08006", "57P01", "57P02", "57P03", "53300", "40001", "40P01", "55P03"] {
+            assert!(is_passing(&SqlState::from_code(code)), "{code}");
+        }
+        for code in ["53100", "53200", "42P01", "23505", "28P01", "3D000", "57014", "XX000", "22003"] {
+            assert!(!is_passing(&SqlState::from_code(code)), "{code}");
+        }
+    }
+
+    #[test]
+    fn the_text_says_what_was_being_done() {
+        let error = WriteError::DiskFull("could not extend file".to_owned()).during("copying usage records");
+        let text = "the database has no space left: copying usage records: could not extend file";
+        assert_eq!(error.to_string(), text);
+        assert!(!error.is_passing());
+    }
 }

@@ -1,13 +1,14 @@
 //! The inventory: written from assignments, read as the directory that ingest stamps records with.
 
-use anyhow::Context as _;
+use std::num::TryFromIntError;
+
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
 use rustc_hash::FxHashMap;
 use tokio_postgres::Client;
 
 use super::connect::Connection;
-use super::error::explained;
+use super::error::WriteError;
 use crate::domain::Assignment;
 
 const INVENTORY_DIRECTORY: &str = include_str!("../../sql/ingest/inventory_directory.sql");
@@ -22,19 +23,19 @@ const ASSIGNMENTS_AT_ONCE: usize = 50_000;
 ///
 /// # Errors
 /// The database refuses or is away.
-pub async fn store_inventory(connection: &mut Connection, assignments: &[Assignment]) -> anyhow::Result<()> {
-    let transaction = connection.transaction().await.map_err(explained)?;
+pub async fn store_inventory(connection: &mut Connection, assignments: &[Assignment]) -> Result<(), WriteError> {
+    let transaction = connection.transaction().await?;
     for assignments in assignments.chunks(ASSIGNMENTS_AT_ONCE) {
         let sim_cards: Vec<&str> = assignments.iter().map(|assignment| assignment.sim_card.as_str()).collect();
         let organizations: Vec<&str> = assignments.iter().map(|assignment| assignment.organization.as_str()).collect();
         let valid_from: Vec<Option<DateTime<Utc>>> =
             assignments.iter().map(|assignment| assignment.valid_from).collect();
-        transaction.execute(ADD_ORGANIZATIONS, &[&organizations]).await.map_err(explained)?;
-        transaction.execute(ADD_SIM_CARDS, &[&sim_cards]).await.map_err(explained)?;
+        transaction.execute(ADD_ORGANIZATIONS, &[&organizations]).await?;
+        transaction.execute(ADD_SIM_CARDS, &[&sim_cards]).await?;
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&sim_cards, &organizations, &valid_from];
-        transaction.execute(ASSIGN_SIM_CARDS, &parameters).await.map_err(explained)?;
+        transaction.execute(ASSIGN_SIM_CARDS, &parameters).await?;
     }
-    transaction.commit().await.map_err(explained)
+    Ok(transaction.commit().await?)
 }
 
 /// The numbers that a usage record carries.
@@ -69,23 +70,29 @@ impl Directory {
     ///
     /// # Errors
     /// The database refuses or is away.
-    pub async fn load(client: &Client) -> anyhow::Result<Self> {
+    pub async fn load(client: &Client) -> Result<Self, WriteError> {
         let mut directory = Self::default();
         let parameters: [&str; 0] = [];
-        let rows = client.query_raw(INVENTORY_DIRECTORY, parameters).await.map_err(explained)?;
+        let rows = client.query_raw(INVENTORY_DIRECTORY, parameters).await?;
         let mut rows = std::pin::pin!(rows);
-        while let Some(row) = rows.try_next().await.map_err(explained)? {
+        while let Some(row) = rows.try_next().await? {
             let valid_from: Option<DateTime<Utc>> = row.get("valid_from");
             let valid_from_us = valid_from.map_or(i64::MIN, |instant| instant.timestamp_micros());
             directory
                 .add(row.get("iccid"), row.get("sim_card_id"), valid_from_us, row.get("organization_id"))
-                .context("loading the inventory")?;
+                .map_err(|error| WriteError::Refused(format!("loading the inventory: {error}")))?;
         }
         Ok(directory)
     }
 
     /// Adds an assignment. Those of one SIM card come one after the other, by time.
-    fn add(&mut self, iccid: &str, sim_card: i32, valid_from_us: i64, organization: i32) -> anyhow::Result<()> {
+    fn add(
+        &mut self,
+        iccid: &str,
+        sim_card: i32,
+        valid_from_us: i64,
+        organization: i32,
+    ) -> Result<(), TryFromIntError> {
         let next = u32::try_from(self.assignments.len())?;
         self.assignments.push((valid_from_us, organization));
         if let Some((_, _, end)) = self.sim_cards.get_mut(iccid) {

@@ -43,8 +43,12 @@ macro_rules! migration {
 }
 
 /// Every migration, in order.
-const MIGRATIONS: &[Migration] =
-    &[migration!(1, "0001_inventory"), migration!(2, "0002_usage"), migration!(3, "0003_rejected_records")];
+const MIGRATIONS: &[Migration] = &[
+    migration!(1, "0001_inventory"),
+    migration!(2, "0002_usage"),
+    migration!(3, "0003_rejected_records"),
+    migration!(4, "0004_ingest_ledger"),
+];
 
 impl Migration {
     /// SHA-256 of the file, in hexadecimal.

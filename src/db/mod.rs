@@ -8,11 +8,18 @@ pub mod migrate;
 mod pool;
 pub mod queries;
 mod refresh;
+mod replay;
 mod settings;
+mod sources;
 
 pub use connect::{Connection, connect};
-pub use copy::{BatchWriter, RejectedRecord, TUPLE_BYTES, encode_usage_record};
-pub use error::StorageError;
+pub use copy::{BatchEnd, BatchWriter, RejectedRecord, TUPLE_BYTES, encode_usage_record};
+pub use error::{StorageError, WriteError};
 pub use inventory::{Directory, NoStamp, Stamp, store_inventory};
 pub use pool::Pool;
-pub use refresh::refresh_aggregates;
+pub use refresh::{StaleHours, refresh_aggregates};
+pub use replay::{Replay, StillRejected, TakenRecord, count_rejected};
+pub use sources::{
+    Checkpoint, Claim, HEAD_BYTES, Identity, KnownSource, Outcome, enter_source, find_file, head_lengths, outcome,
+    remove_run, rename_source,
+};

@@ -1,24 +1,37 @@
 //! From lines to batches: the thread that reads, parses, stamps and encodes.
+//!
+//! # The last line of a source that has no line end
+//! It may be a whole record or a half-written one, and only a later run can know. If it can be stored, it is, and the
+//! source's position moves behind it; should the line go on later, the source is refused, because the record was
+//! not what it seemed. If it cannot be stored, it is rejected, but the position stays before it: the next run reads
+//! the line again, whole or not, and what comes of it takes the place of the rejected record. So at every commit
+//! each line is either stored or rejected, and once.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc::Sender;
 
 use super::hours::TouchedHours;
-use super::lines::{Line, Lines};
-use super::parse::{CsvHeader, CsvParser, UsageRecord, name, parse_ndjson};
+use super::identity::{pass_over, refuse_grown_line};
+use super::lines::{Line, Lines, is_silence};
+use super::parse::Parser;
 use super::progress::Counters;
 use super::reject::{Defect, Reason};
-use super::source::{Format, Source};
-use crate::db::{Directory, NoStamp, RejectedRecord, TUPLE_BYTES, encode_usage_record};
-use crate::domain::Interval;
+use super::source::{Format, Opened};
+use super::stamp::Stamper;
+use crate::db::{BatchEnd, KnownSource, RejectedRecord, TUPLE_BYTES};
 
 /// Encoded tuples travel in pieces of about this size.
 const PIECE_BYTES: usize = 256 * 1024;
+
+/// A batch ends when the usage records in it weigh this much: until it is committed they stay in memory, because a
+/// lost connection loses what was sent.
+const BATCH_BYTES: u64 = 32 * 1024 * 1024;
 
 /// A batch ends when the rejected records it holds in memory weigh this much.
 const REJECTED_BYTES: usize = 4 * 1024 * 1024;
@@ -34,49 +47,44 @@ pub(super) enum Message {
     End(BatchEnd),
 }
 
-/// The end of a batch.
-pub(super) struct BatchEnd {
-    /// What could not be stored, in reading order.
-    pub rejected: Vec<RejectedRecord>,
-    /// How many usage records were sent.
-    pub rows: u64,
-    /// The place behind the batch's last record, for messages.
-    pub place: String,
-}
-
 /// What the reading thread is told.
 pub(super) struct Settings {
     pub format: Option<Format>,
     pub batch_rows: u64,
+    /// A source that comes slowly ends its batches at this age.
+    pub batch_age: Duration,
     pub max_record_bytes: usize,
     pub max_rejects: Option<u64>,
-    /// Records older than this, in microseconds since 1970, are rejected.
-    pub oldest_us: Option<i64>,
-}
-
-/// What a batcher remembers of all it read.
-pub(super) struct Account {
-    /// The hours of the usage records that were sent.
-    pub hours: TouchedHours,
-    /// How many records were rejected, by reason.
-    pub reasons: BTreeMap<Reason, u64>,
 }
 
 /// Reads sources one after the other and sends their records on.
 pub(super) struct Batcher {
     settings: Settings,
-    directory: Directory,
-    outlet: Sender<Message>,
+    stamper: Stamper,
     counters: Arc<Counters>,
-    account: Account,
+    /// How many records were rejected, by reason.
+    pub reasons: BTreeMap<Reason, u64>,
     tuples: BytesMut,
     rejected: Vec<RejectedRecord>,
     rejected_bytes: usize,
+    hours: TouchedHours,
     rows: u64,
     total_rejected: u64,
 }
 
-/// Why reading ended before the sources did.
+/// What is being read, and where its records go.
+struct Reading {
+    name: Arc<str>,
+    format: Format,
+    /// The header of CSV.
+    header: Option<Bytes>,
+    outlet: Sender<Message>,
+    /// The position behind the last batch.
+    sent_to: i64,
+    began: Instant,
+}
+
+/// Why reading ended before the source did.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Stopped {
     /// `--max-rejects` is exceeded. What was read is sent on.
@@ -90,146 +98,151 @@ pub(super) enum Stopped {
     Source(#[from] anyhow::Error),
 }
 
-/// A parser of one source's lines.
-enum Parser {
-    Ndjson,
-    Csv(Box<CsvParser>),
-}
-
-impl Parser {
-    fn parse<'a>(&'a mut self, line: &'a [u8]) -> Result<UsageRecord<'a>, Defect> {
-        match self {
-            Self::Ndjson => parse_ndjson(line),
-            Self::Csv(parser) => parser.parse(line),
-        }
-    }
-}
-
 impl Batcher {
-    /// A batcher that stamps by `directory` and sends to `outlet`.
-    pub fn new(settings: Settings, directory: Directory, outlet: Sender<Message>, counters: Arc<Counters>) -> Self {
+    /// A batcher of records that `stamper` stamps.
+    pub fn new(settings: Settings, stamper: Stamper, counters: Arc<Counters>) -> Self {
         Self {
             settings,
-            directory,
-            outlet,
+            stamper,
             counters,
-            account: Account { hours: TouchedHours::new(), reasons: BTreeMap::new() },
+            reasons: BTreeMap::new(),
             tuples: BytesMut::with_capacity(PIECE_BYTES + TUPLE_BYTES),
             rejected: vec![],
             rejected_bytes: 0,
+            hours: TouchedHours::new(),
             rows: 0,
             total_rejected: 0,
         }
     }
 
-    /// Ends the batcher, and with it the channel.
-    pub fn into_account(self) -> Account {
-        self.account
-    }
-
-    /// Reads a source to its end. Its last batch is sent, too: no batch holds records of two sources.
-    pub fn read(&mut self, source: &Source) -> Result<(), Stopped> {
-        let name = source.name();
-        let (input, _) = source.open()?;
-        let mut lines = Lines::new(input, self.settings.max_record_bytes).with_context(|| format!("reading {name}"))?;
-        let result = self.read_lines(source, &name, &mut lines);
-        let place = format!("{name} at byte {}", lines.position());
+    /// Reads a source from where `known` says to its end. Its last batch is sent, too: no batch holds records of two
+    /// sources.
+    pub fn read(&mut self, mut opened: Opened, known: &KnownSource, outlet: Sender<Message>) -> Result<(), Stopped> {
+        let longest = self.settings.max_record_bytes;
+        let passed = pass_over(&mut opened, known, longest)?;
+        let input = std::mem::replace(&mut opened.input, Box::new(std::io::empty()));
+        let unit = if opened.compressed { " (decompressed)" } else { "" };
+        let failed = |error: std::io::Error, position: u64| {
+            anyhow!(error).context(format!("reading {} at byte {position}{unit}", opened.name))
+        };
+        let start = passed.place.position;
+        let mut lines = Lines::new(input, longest, passed.place).map_err(|error| failed(error, start))?;
+        if passed.in_line {
+            refuse_grown_line(&opened, known, lines.pending())?;
+        }
+        let beginning = if start > 0 { passed.beginning.as_slice() } else { lines.pending() };
+        let beginning = beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(beginning);
+        let format = self.settings.format.unwrap_or_else(|| opened.source.detect_format(beginning));
+        let header = match format {
+            Format::Csv if start > 0 => beginning.split(|&byte| byte == b'\n').next().map(Bytes::copy_from_slice),
+            Format::Csv => {
+                let header = loop {
+                    match lines.next().map(|line| line.map(|line| Bytes::copy_from_slice(line.bytes))) {
+                        Err(error) if is_silence(&error) => {}
+                        other => break other,
+                    }
+                };
+                match header.map_err(|error| failed(error, lines.read_to()))? {
+                    Some(header) => Some(header),
+                    None => return Ok(()),
+                }
+            }
+            Format::Ndjson => None,
+        };
+        let name = Arc::clone(&opened.name);
+        let mut parser = Parser::new(format, header.as_deref()).map_err(|problem| anyhow!("{name}:1: {problem}"))?;
+        let mut reading = Reading { name, format, header, outlet, sent_to: known.position, began: Instant::now() };
+        let result = self.read_lines(&mut reading, &mut lines, &mut parser);
+        let result = result.map_err(|error| match error {
+            Interrupted::Unreadable(error) => failed(error, lines.read_to()).into(),
+            Interrupted::Stopped(stopped) => stopped,
+        });
         if !matches!(result, Err(Stopped::OutletClosed)) {
-            self.end_batch(place)?;
+            self.end_batch(&mut reading, &mut lines)?;
         }
         result
     }
 
-    fn read_lines(&mut self, source: &Source, name: &Arc<str>, lines: &mut Lines<impl Read>) -> Result<(), Stopped> {
-        let format = self.settings.format.unwrap_or_else(|| source.detect_format(lines.pending()));
-        let mut parser = match format {
-            Format::Ndjson => Parser::Ndjson,
-            Format::Csv => match lines.next().with_context(|| format!("reading {name}"))? {
-                Some(header) => Parser::Csv(Box::new(CsvParser::new(
-                    CsvHeader::parse(header.bytes).map_err(|problem| anyhow!("{name}:{}: {problem}", header.number))?,
-                ))),
-                None => return Ok(()),
-            },
-        };
-        let mut counted = 0;
+    fn read_lines(
+        &mut self,
+        reading: &mut Reading,
+        lines: &mut Lines<impl Read>,
+        parser: &mut Parser,
+    ) -> Result<(), Interrupted> {
+        let mut reads = lines.reads();
         loop {
-            let Some(line) = lines.next().with_context(|| format!("reading {name}"))? else { break };
+            let line = match lines.next() {
+                Ok(Some(line)) => line,
+                Ok(None) => return Ok(()),
+                Err(error) if is_silence(&error) => {
+                    self.end_batch(reading, lines)?;
+                    if reading.outlet.is_closed() {
+                        return Err(Stopped::OutletClosed.into());
+                    }
+                    continue;
+                }
+                Err(error) => return Err(Interrupted::Unreadable(error)),
+            };
             if line.bytes.is_empty() {
                 continue;
             }
-            self.add(name, &line, &mut parser);
-            let (number, end) = (line.number, line.position + line.length);
+            let number = line.number;
+            self.add(reading, &line, parser);
             if self.tuples.len() >= PIECE_BYTES {
-                self.counters.add(end - counted, 0);
-                counted = end;
-                self.send_tuples()?;
+                self.send_tuples(reading)?;
             }
             if let Some(limit) = self.settings.max_rejects.filter(|&limit| self.total_rejected > limit) {
-                return Err(Stopped::TooManyRejects { place: format!("{name}:{number}"), limit });
+                let place = format!("{}:{number}", reading.name);
+                return Err(Stopped::TooManyRejects { place, limit }.into());
             }
+            // Looking at the clock costs, and a source that comes slowly is read often.
+            let is_old = lines.reads() != reads && reading.began.elapsed() >= self.settings.batch_age;
+            reads = lines.reads();
             let records = self.rows + self.rejected.len() as u64;
-            if records >= self.settings.batch_rows || self.rejected_bytes >= REJECTED_BYTES {
-                self.end_batch(format!("{name}:{number}"))?;
+            if records >= self.settings.batch_rows
+                || self.rows * TUPLE_BYTES as u64 >= BATCH_BYTES
+                || self.rejected_bytes >= REJECTED_BYTES
+                || is_old
+            {
+                self.end_batch(reading, lines)?;
             }
         }
-        self.counters.add(lines.position() - counted, 0);
-        Ok(())
     }
 
     /// Takes one line into the batch, as a usage record or as a rejected one.
-    fn add(&mut self, source: &Arc<str>, line: &Line<'_>, parser: &mut Parser) {
+    fn add(&mut self, reading: &Reading, line: &Line<'_>, parser: &mut Parser) {
         let result = if line.is_cut() {
             let longest = self.settings.max_record_bytes;
             let detail = format!("{} bytes, of which the first {longest} are kept", line.length);
             Err(Defect::of_line(Reason::TooLong, detail))
         } else {
-            parser.parse(line.bytes).and_then(|record| self.add_record(&record))
+            parser.parse(line.bytes).and_then(|record| {
+                self.stamper.encode(&record, &mut self.tuples)?;
+                self.hours.insert(record.time_us);
+                Ok(())
+            })
         };
-        if let Err(defect) = result {
-            self.reject(source, line, defect);
+        match result {
+            Ok(()) => self.rows += 1,
+            Err(defect) => self.reject(reading, line, defect),
         }
     }
 
-    fn add_record(&mut self, record: &UsageRecord<'_>) -> Result<(), Defect> {
-        let time_us = record.time_us;
-        let date_defect = |reason, problem: &str| {
-            let date =
-                chrono::DateTime::from_timestamp_micros(time_us).map_or_else(String::new, |date| date.to_rfc3339());
-            Err(Defect::of_field(reason, name::DATE, &date, problem))
-        };
-        let recordable = Interval::RECORDABLE;
-        if !(recordable.start().timestamp_micros()..recordable.end().timestamp_micros()).contains(&time_us) {
-            return date_defect(Reason::DateOutOfRange, "is not from 1970 to 2199");
-        }
-        if self.settings.oldest_us.is_some_and(|oldest_us| time_us < oldest_us) {
-            return date_defect(Reason::OlderThanRetention, "is older than storage.retention_records_days");
-        }
-        let stamp = self.directory.stamp(&record.sim_card, time_us).map_err(|why| {
-            let (reason, problem) = match why {
-                NoStamp::Unknown => (Reason::UnknownSimCard, "is not in the inventory"),
-                NoStamp::Unassigned => (Reason::UnassignedSimCard, "belonged to no organization at the record's date"),
-            };
-            Defect::of_field(reason, name::SIM_CARD, &record.sim_card, problem)
-        })?;
-        encode_usage_record(&mut self.tuples, time_us, stamp, record.bytes);
-        self.account.hours.insert(time_us);
-        self.rows += 1;
-        Ok(())
-    }
-
-    fn reject(&mut self, source: &Arc<str>, line: &Line<'_>, defect: Defect) {
+    fn reject(&mut self, reading: &Reading, line: &Line<'_>, defect: Defect) {
         self.total_rejected += 1;
         if self.total_rejected <= LOGGED_REJECTS {
-            log::warn!("{source}:{}: {}: {}", line.number, defect.reason, defect.detail);
+            log::warn!("{}:{}: {}: {}", reading.name, line.number, defect.reason, defect.detail);
         } else if self.total_rejected == LOGGED_REJECTS + 1 {
             log::warn!("more records are rejected; all are in the table rejected_records");
         }
-        *self.account.reasons.entry(defect.reason).or_default() += 1;
+        *self.reasons.entry(defect.reason).or_default() += 1;
         self.rejected_bytes += line.bytes.len() + size_of::<RejectedRecord>() + defect.detail.len();
         self.rejected.push(RejectedRecord {
-            source: Arc::clone(source),
+            source: Arc::clone(&reading.name),
             position: i64::try_from(line.position).unwrap_or(i64::MAX),
             line: i64::try_from(line.number).unwrap_or(i64::MAX),
+            format: reading.format.name(),
+            header: reading.header.clone(),
             reason: defect.reason.code(),
             field: defect.field,
             detail: defect.detail,
@@ -237,25 +250,49 @@ impl Batcher {
         });
     }
 
-    fn send_tuples(&mut self) -> Result<(), Stopped> {
+    fn send_tuples(&mut self, reading: &Reading) -> Result<(), Stopped> {
         if self.tuples.is_empty() {
             return Ok(());
         }
         let fresh = BytesMut::with_capacity(PIECE_BYTES + TUPLE_BYTES);
         let tuples = std::mem::replace(&mut self.tuples, fresh).freeze();
-        self.counters.add(0, (tuples.len() / TUPLE_BYTES) as u64);
-        self.outlet.blocking_send(Message::Tuples(tuples)).map_err(|_| Stopped::OutletClosed)
+        self.counters.add_records((tuples.len() / TUPLE_BYTES) as u64);
+        reading.outlet.blocking_send(Message::Tuples(tuples)).map_err(|_| Stopped::OutletClosed)
     }
 
-    fn end_batch(&mut self, place: String) -> Result<(), Stopped> {
-        self.send_tuples()?;
-        if self.rows == 0 && self.rejected.is_empty() {
+    /// Sends the end of the batch, unless there is nothing to say: neither a record, nor that a source of which
+    /// records are stored has been read further.
+    fn end_batch(&mut self, reading: &mut Reading, lines: &mut Lines<impl Read>) -> Result<(), Stopped> {
+        self.send_tuples(reading)?;
+        reading.began = Instant::now();
+        let is_empty = self.rows == 0 && self.rejected.is_empty();
+        if is_empty && (reading.sent_to == 0 || u64::try_from(reading.sent_to) == Ok(lines.position())) {
             return Ok(());
         }
+        if let Some(last) = self.rejected.last() {
+            lines.leave_unfinished(last.position);
+        }
+        let checkpoint = lines.checkpoint();
+        if is_empty && checkpoint.position == reading.sent_to {
+            return Ok(());
+        }
+        reading.sent_to = checkpoint.position;
         let rejected = std::mem::take(&mut self.rejected);
         self.rejected_bytes = 0;
-        self.counters.add(0, rejected.len() as u64);
-        let end = BatchEnd { rejected, rows: std::mem::take(&mut self.rows), place };
-        self.outlet.blocking_send(Message::End(end)).map_err(|_| Stopped::OutletClosed)
+        self.counters.add_records(rejected.len() as u64);
+        let end = BatchEnd { rows: std::mem::take(&mut self.rows), rejected, hours: self.hours.take(), checkpoint };
+        reading.outlet.blocking_send(Message::End(end)).map_err(|_| Stopped::OutletClosed)
+    }
+}
+
+/// Why lines are read no further.
+enum Interrupted {
+    Stopped(Stopped),
+    Unreadable(std::io::Error),
+}
+
+impl From<Stopped> for Interrupted {
+    fn from(stopped: Stopped) -> Self {
+        Self::Stopped(stopped)
     }
 }

@@ -35,28 +35,54 @@ impl TouchedHours {
         }
     }
 
-    /// The hours as intervals, by time; neighbours are joined across the shortest gaps if they are many.
-    pub fn intervals(&self) -> Vec<Interval> {
+    /// The hours as intervals, by time, and an empty set from now on; neighbours are joined across the shortest gaps
+    /// if they are many.
+    pub fn take(&mut self) -> Vec<Interval> {
         let mut runs: Vec<(i64, i64)> = vec![];
-        let is_set = |&hour: &i64| {
-            let word = usize::try_from(hour / 64).ok().and_then(|index| self.bits.get(index)).copied().unwrap_or(0);
-            word >> (hour % 64) & 1 == 1
-        };
-        let hours = i64::try_from(self.bits.len()).unwrap_or_default() * 64;
-        for hour in (0..hours).filter(is_set) {
-            match runs.last_mut() {
-                Some((_, end)) if *end == hour => *end = hour + 1,
-                _ => runs.push((hour, hour + 1)),
+        if self.last >= 0 {
+            for (first, word) in (0..).step_by(64).zip(&mut self.bits) {
+                let mut rest = std::mem::take(word);
+                while rest != 0 {
+                    let hour = first + i64::from(rest.trailing_zeros());
+                    rest &= rest - 1;
+                    match runs.last_mut() {
+                        Some((_, end)) if *end == hour => *end = hour + 1,
+                        _ => runs.push((hour, hour + 1)),
+                    }
+                }
             }
         }
-        join_shortest_gaps(&runs, MOST_INTERVALS)
-            .into_iter()
-            .filter_map(|(start, end)| {
-                let at = |hour: i64| DateTime::UNIX_EPOCH + TimeDelta::hours(hour);
-                Interval::new(at(start), at(end)).ok()
-            })
-            .collect()
+        self.last = -1;
+        intervals(&runs)
     }
+}
+
+/// At most so many intervals that cover the given ones, which may overlap and be in no order.
+pub(super) fn joined(given: &[Interval]) -> Vec<Interval> {
+    let hour = TimeDelta::hours(1);
+    let mut hours: Vec<(i64, i64)> = given
+        .iter()
+        .map(|interval| interval.rounded_out(hour))
+        .map(|interval| (interval.start().timestamp() / 3_600, interval.end().timestamp() / 3_600))
+        .collect();
+    hours.sort_unstable();
+    let mut runs: Vec<(i64, i64)> = vec![];
+    for (start, end) in hours {
+        match runs.last_mut() {
+            Some(last) if start <= last.1 => last.1 = last.1.max(end),
+            _ => runs.push((start, end)),
+        }
+    }
+    intervals(&runs)
+}
+
+/// Runs of hours, which are apart and in order, as intervals.
+fn intervals(runs: &[(i64, i64)]) -> Vec<Interval> {
+    let at = |hour: i64| DateTime::UNIX_EPOCH + TimeDelta::hours(hour);
+    join_shortest_gaps(runs, MOST_INTERVALS)
+        .into_iter()
+        .filter_map(|(start, end)| Interval::new(at(start), at(end)).ok())
+        .collect()
 }
 
 /// At most `most` runs that cover the given ones, which are apart and in order.
@@ -86,11 +112,14 @@ mod tests {
             hours.insert(hour * HOUR_US + 7);
         }
         let intervals: Vec<_> = hours
-            .intervals()
+            .take()
             .iter()
             .map(|interval| (interval.start().timestamp() / 3_600, interval.end().timestamp() / 3_600))
             .collect();
         assert_eq!(intervals, [(4, 7), (8, 9), (100, 101)]);
+        assert!(hours.take().is_empty());
+        hours.insert(100 * HOUR_US);
+        assert_eq!(hours.take().len(), 1);
     }
 
     #[test]
@@ -98,10 +127,21 @@ mod tests {
         let mut hours = TouchedHours::new();
         hours.insert(0);
         hours.insert(Interval::RECORDABLE.end().timestamp_micros() - 1);
-        let intervals = hours.intervals();
+        let intervals = hours.take();
         assert_eq!(intervals.len(), 2);
         assert_eq!(intervals[0].start(), Interval::RECORDABLE.start());
         assert_eq!(intervals[1].end(), Interval::RECORDABLE.end());
+    }
+
+    #[test]
+    fn intervals_of_several_runs_are_joined_where_they_meet() {
+        let interval = |start: i64, end: i64| {
+            let at = |hour: i64| DateTime::from_timestamp(hour * 3_600, 0).unwrap();
+            Interval::new(at(start), at(end)).unwrap()
+        };
+        let given = [interval(7, 9), interval(1, 3), interval(20, 21), interval(2, 5), interval(5, 6), interval(1, 2)];
+        assert_eq!(joined(&given), [interval(1, 6), interval(7, 9), interval(20, 21)]);
+        assert!(joined(&[]).is_empty());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use crate::db::Checkpoint;
+
 /// How much is read at once. Larger blocks measured no faster.
 const BLOCK_BYTES: usize = 256 * 1024;
 
@@ -16,6 +18,8 @@ pub(super) struct Line<'a> {
     pub number: u64,
     /// Its full length in bytes.
     pub length: u64,
+    /// Whether the stream ended before the line did.
+    pub unfinished: bool,
 }
 
 impl Line<'_> {
@@ -25,130 +29,222 @@ impl Line<'_> {
     }
 }
 
+/// A place in a stream, with a hash of everything before it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Place {
+    /// How many bytes are before it.
+    pub position: u64,
+    /// How many lines end before it.
+    pub lines: u64,
+    /// Has been fed all bytes before it.
+    pub hasher: blake3::Hasher,
+}
+
+impl Place {
+    fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            position: i64::try_from(self.position).unwrap_or(i64::MAX),
+            line: i64::try_from(self.lines).unwrap_or(i64::MAX),
+            prefix_hash: *self.hasher.finalize().as_bytes(),
+        }
+    }
+}
+
 /// Splits a stream into lines. A byte order mark at the start is passed over.
 pub(super) struct Lines<R> {
     input: R,
     buffer: Vec<u8>,
     /// The part of `buffer` that holds bytes not yet handed out.
     filled: std::ops::Range<usize>,
-    /// Offset in the stream of `buffer[filled.start]`.
-    position: u64,
-    number: u64,
+    /// The place of `buffer[hashed]`, from which on no byte is hashed yet: many lines at once cost less.
+    place: Place,
+    hashed: usize,
     longest: usize,
     ended: bool,
     /// The beginning of a line that is longer than the buffer.
     cut: Vec<u8>,
+    /// The place before the last line, if that is unfinished.
+    before_unfinished: Option<Checkpoint>,
+    /// The same, once that line is left.
+    left: Option<Checkpoint>,
+    reads: u64,
 }
 
 impl<R: Read> Lines<R> {
-    /// Lines of `input`, cut at `longest` bytes.
+    /// Lines of `input`, cut at `longest` bytes. The stream's first byte is at `place`.
     ///
     /// # Errors
     /// The stream cannot be read.
-    pub fn new(input: R, longest: usize) -> io::Result<Self> {
+    pub fn new(input: R, longest: usize, place: Place) -> io::Result<Self> {
+        let at_start = place.position == 0;
         let mut lines = Self {
             input,
             buffer: vec![0; BLOCK_BYTES.max(2 * longest)],
             filled: 0..0,
-            position: 0,
-            number: 0,
+            place,
+            hashed: 0,
             longest,
             ended: false,
             cut: vec![],
+            before_unfinished: None,
+            left: None,
+            reads: 0,
         };
         while lines.filled.len() < 3 && !lines.ended {
-            lines.fill()?;
+            match lines.fill() {
+                Err(error) if is_silence(&error) => {}
+                other => other?,
+            }
         }
-        if lines.pending().starts_with(b"\xef\xbb\xbf") {
-            lines.consume(3);
+        if at_start && lines.pending().starts_with(b"\xef\xbb\xbf") {
+            lines.filled.start += 3;
         }
         Ok(lines)
     }
 
-    /// The bytes at hand that are not handed out yet; at least three of them unless the stream is shorter.
+    /// The bytes at hand that are not handed out yet; at first, at least three of them unless the stream is shorter.
     pub fn pending(&self) -> &[u8] {
         &self.buffer[self.filled.clone()]
     }
 
     /// How many bytes of the stream have been handed out.
     pub fn position(&self) -> u64 {
-        self.position
+        self.place.position + (self.filled.start - self.hashed) as u64
+    }
+
+    /// How many bytes of the stream have been read.
+    pub fn read_to(&self) -> u64 {
+        self.position() + self.filled.len() as u64
+    }
+
+    /// How often the stream was read.
+    pub fn reads(&self) -> u64 {
+        self.reads
+    }
+
+    /// Leaves the line at `position` to whoever reads the stream again, if it is unfinished.
+    pub fn leave_unfinished(&mut self, position: i64) {
+        self.left = self.left.or(self.before_unfinished.filter(|before| before.position == position));
+    }
+
+    /// The place behind all lines that were handed out, but for one that is left.
+    pub fn checkpoint(&mut self) -> Checkpoint {
+        self.left.unwrap_or_else(|| self.checkpoint_here())
+    }
+
+    fn checkpoint_here(&mut self) -> Checkpoint {
+        self.hash_up();
+        self.place.checkpoint()
     }
 
     /// The next line; `None` at the end.
     ///
     /// # Errors
-    /// The stream cannot be read.
+    /// The stream cannot be read. After [`is_silence`], this can be called again.
     pub fn next(&mut self) -> io::Result<Option<Line<'_>>> {
         let mut searched = 0;
         loop {
             if let Some(found) = memchr::memchr(b'\n', &self.pending()[searched..]) {
                 let length = searched + found;
-                return Ok(Some(self.take(length, 1)));
+                return Ok(Some(self.take(length)));
             }
             searched = self.filled.len();
             if searched == self.buffer.len() {
                 return self.take_cut().map(Some);
             }
             if self.ended {
-                return Ok((searched > 0).then(|| self.take(searched, 0)));
+                return Ok((searched > 0).then(|| self.take_unfinished(searched)));
             }
             self.fill()?;
         }
     }
 
     /// Hands out the next `length` bytes as a line and passes over the line end behind them.
-    fn take(&mut self, length: usize, line_end: usize) -> Line<'_> {
-        let (start, position) = (self.filled.start, self.position);
-        self.consume(length + line_end);
-        self.number += 1;
-        let bytes = &self.buffer[start..start + length];
-        let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+    fn take(&mut self, length: usize) -> Line<'_> {
+        let (start, position) = (self.filled.start, self.position());
+        self.filled.start += length + 1;
+        self.place.lines += 1;
+        let bytes = without_return(&self.buffer[start..start + length]);
         let kept = &bytes[..bytes.len().min(self.longest)];
-        Line { bytes: kept, position, number: self.number, length: bytes.len() as u64 }
+        Line { bytes: kept, position, number: self.place.lines, length: bytes.len() as u64, unfinished: false }
+    }
+
+    /// Hands out the last `length` bytes of the stream, behind which there is no line end. So no line more has
+    /// ended: where the stream goes on one day, it goes on in this line.
+    fn take_unfinished(&mut self, length: usize) -> Line<'_> {
+        let (start, position) = (self.filled.start, self.position());
+        self.before_unfinished = Some(self.checkpoint_here());
+        self.filled.start += length;
+        let bytes = without_return(&self.buffer[start..start + length]);
+        let kept = &bytes[..bytes.len().min(self.longest)];
+        Line { bytes: kept, position, number: self.place.lines + 1, length: bytes.len() as u64, unfinished: true }
     }
 
     /// A line that is longer than the buffer: its beginning is kept, the rest only counted.
     fn take_cut(&mut self) -> io::Result<Line<'_>> {
         self.cut = self.pending()[..self.longest].to_vec();
-        let position = self.position;
+        let before = self.checkpoint_here();
+        let position = self.position();
         let mut length = 0;
-        loop {
+        let unfinished = loop {
             if let Some(found) = memchr::memchr(b'\n', self.pending()) {
                 length += found;
-                self.consume(found + 1);
-                break;
+                self.filled.start += found + 1;
+                break false;
             }
             length += self.filled.len();
-            self.consume(self.filled.len());
+            self.filled.start = self.filled.end;
             if self.ended {
-                break;
+                break true;
             }
-            self.fill()?;
+            match self.fill() {
+                Err(error) if is_silence(&error) => {}
+                other => other?,
+            }
+        };
+        let number = self.place.lines + 1;
+        if unfinished {
+            self.before_unfinished = Some(before);
+        } else {
+            self.place.lines = number;
         }
-        self.number += 1;
-        Ok(Line { bytes: &self.cut, position, number: self.number, length: length as u64 })
+        Ok(Line { bytes: &self.cut, position, number, length: length as u64, unfinished })
     }
 
-    fn consume(&mut self, bytes: usize) {
-        self.filled.start += bytes;
-        self.position += bytes as u64;
+    /// Hashes what has been handed out since the last time.
+    fn hash_up(&mut self) {
+        let fresh = &self.buffer[self.hashed..self.filled.start];
+        self.place.hasher.update(fresh);
+        self.place.position += fresh.len() as u64;
+        self.hashed = self.filled.start;
     }
 
     /// Reads more, after moving what is left to the front.
     fn fill(&mut self) -> io::Result<()> {
+        self.hash_up();
         self.buffer.copy_within(self.filled.clone(), 0);
         self.filled = 0..self.filled.len();
+        self.hashed = 0;
         let read = loop {
             match self.input.read(&mut self.buffer[self.filled.end..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => break other?,
             }
         };
+        self.reads += 1;
         self.filled.end += read;
         self.ended = read == 0;
         Ok(())
     }
+}
+
+/// Whether the stream is only silent for a while.
+pub(super) fn is_silence(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut
+}
+
+fn without_return(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 #[cfg(test)]
@@ -173,13 +269,41 @@ mod tests {
     }
 
     fn collect(input: &[u8], size: usize, longest: usize) -> Vec<(Vec<u8>, u64, u64, u64)> {
-        let mut lines = Lines::new(Pieces { rest: input, size }, longest).unwrap();
+        let mut lines = Lines::new(Pieces { rest: input, size }, longest, Place::default()).unwrap();
         let mut all = vec![];
         while let Some(line) = lines.next().unwrap() {
             all.push((line.bytes.to_vec(), line.position, line.number, line.length));
         }
         assert_eq!(lines.position(), input.len() as u64);
+        let checkpoint = lines.checkpoint();
+        assert_eq!(checkpoint.position, i64::try_from(input.len()).unwrap());
+        assert_eq!(checkpoint.line, i64::try_from(input.split(|&byte| byte == b'\n').count() - 1).unwrap());
+        assert_eq!(checkpoint.prefix_hash, *blake3::hash(input).as_bytes());
         all
+    }
+
+    #[test]
+    fn an_unfinished_line_can_be_left_and_gone_on_with() {
+        for (input, longest) in [(&b"one\ntw"[..], 10), (&[&b"one\n"[..], &b"x".repeat(600_000)].concat(), 1_024)] {
+            let mut lines = Lines::new(input, longest, Place::default()).unwrap();
+            assert!(!lines.next().unwrap().unwrap().unfinished);
+            assert!(lines.next().unwrap().unwrap().unfinished);
+            assert!(lines.next().unwrap().is_none());
+            lines.leave_unfinished(0);
+            let taken = lines.checkpoint();
+            assert_eq!((taken.position, taken.line), (i64::try_from(input.len()).unwrap(), 1));
+            lines.leave_unfinished(4);
+            let left = lines.checkpoint();
+            assert_eq!((left.position, left.line), (4, 1));
+            assert_eq!(left.prefix_hash, *blake3::hash(b"one\n").as_bytes());
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"one\ntw");
+        let place = Place { position: 6, lines: 1, hasher };
+        let mut lines = Lines::new(&b"\nthree\n"[..], 10, place).unwrap();
+        assert_eq!(lines.next().unwrap().unwrap().number, 2);
+        assert_eq!(lines.next().unwrap().unwrap().number, 3);
+        assert_eq!(lines.checkpoint().prefix_hash, *blake3::hash(b"one\ntw\nthree\n").as_bytes());
     }
 
     #[test]

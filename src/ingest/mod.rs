@@ -1,26 +1,33 @@
 //! The way in: usage records from files and standard input to the usage table, by binary COPY.
 //!
 //! ```text
-//! lines ─> parse ─> stamp (SIM card, organization) ─> encode ═ bounded channel ═> COPY, commit ─> refresh
-//! └──────────────── one thread ───────────────────────────┘                     └──── async ────┘
+//! recognise ─> lines ─> parse ─> stamp (SIM card, organization) ─> encode ═ bounded channel ═> COPY, commit ─> refresh
+//!   async      └──────────────── one thread ─────────────────────┘                         └──── async ────┘
 //! ```
 //!
 //! A record that cannot be stored is rejected: it goes to `rejected_records` in the transaction of its batch,
-//! so at every commit the records read are those stored plus those rejected. Nothing here speaks SQL; that is
-//! [`crate::db`]'s.
+//! so at every commit the records read are those stored plus those rejected. The same transaction moves the
+//! source's position in the ledger from where the batch began to where it ends, or does not happen: so a record
+//! is stored once, however often a run is killed, cut off or repeated, and however many run at once. Nothing here
+//! speaks SQL; that is [`crate::db`]'s.
 
 mod batch;
 mod csv_line;
 mod hours;
+mod identity;
 mod inventory_file;
 mod lines;
 mod parse;
 mod progress;
 mod reject;
+mod replay;
 mod run;
+mod session;
 mod source;
+mod stamp;
+mod store;
 
 pub use inventory_file::read_inventory;
 pub use reject::Reason;
-pub use run::{Options, Summary, ingest};
+pub use run::{Options, SourceStatus, SourceSummary, Summary, ingest};
 pub use source::{Format, Source};

@@ -22,9 +22,13 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Counts bytes and records that were read.
-    pub fn add(&self, bytes: u64, records: u64) {
+    /// Counts bytes that were read, as they are in the file.
+    pub fn add_bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts records that were read.
+    pub fn add_records(&self, records: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
     }
 

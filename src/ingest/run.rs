@@ -5,21 +5,29 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow};
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 
-use super::batch::{Account, Batcher, Message, Settings, Stopped};
+use super::batch::{Batcher, Settings, Stopped};
+use super::identity::recognise;
 use super::inventory_file::read_inventory;
 use super::progress::{Counters, Progress, rate};
 use super::reject::Reason;
-use super::source::{Format, Source};
+use super::replay::replay_rejected;
+use super::session::Session;
+use super::source::{Format, Opened, Source};
+use super::stamp::Stamper;
+use super::store::{Refresher, Tally, store_batches};
 use crate::config::Config;
-use crate::db::{self, BatchWriter, Connection, Directory};
+use crate::db::{self, Claim, Directory, WriteError};
 
 /// How many pieces may wait for the database: with their size, what bounds memory.
 const PIECES_IN_FLIGHT: usize = 16;
+
+const PANICKED: &str = "the reading thread panicked";
 
 /// What to ingest, and how.
 #[derive(Debug, Clone, Default)]
@@ -30,8 +38,37 @@ pub struct Options {
     pub sources: Vec<Source>,
     /// The format of all sources; without it, each source tells.
     pub format: Option<Format>,
+    /// The name that standard input has in the ledger. Without it, nothing of it is known to later runs.
+    pub source_id: Option<String>,
     /// Stop when more records than this were rejected.
     pub max_rejects: Option<u64>,
+    /// Try rejected records again.
+    pub replay_rejects: bool,
+}
+
+/// What became of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceStatus {
+    /// Its records were stored.
+    Stored,
+    /// The records behind those of an earlier run were stored.
+    Continued,
+    /// All of it was stored by an earlier run.
+    AlreadyIngested,
+}
+
+/// What was read of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceSummary {
+    /// What it is called.
+    pub name: String,
+    /// What became of it.
+    pub status: SourceStatus,
+    /// The first byte that was read for records, decompressed.
+    pub from: i64,
+    /// The byte behind the last record that was stored or rejected for good.
+    pub to: i64,
 }
 
 /// What an ingest did. Records read are those stored plus those rejected.
@@ -46,6 +83,9 @@ pub struct Summary {
     /// Records rejected, by reason.
     #[serde(serialize_with = "by_code")]
     pub reasons: BTreeMap<Reason, u64>,
+    /// The sources, in the order in which they were read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceSummary>,
     /// Assignments in the inventory file, where one was loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub assignments: Option<usize>,
@@ -71,6 +111,13 @@ impl std::fmt::Display for Summary {
         if let Some(assignments) = self.assignments {
             writeln!(formatter, "inventory: {assignments} assignments")?;
         }
+        for SourceSummary { name, status, from, .. } in &self.sources {
+            match status {
+                SourceStatus::Stored => {}
+                SourceStatus::Continued => writeln!(formatter, "{name}: continued at byte {from}")?,
+                SourceStatus::AlreadyIngested => writeln!(formatter, "{name}: already ingested")?,
+            }
+        }
         write!(formatter, "read {}, stored {}, rejected {}", self.read, self.stored, self.rejected)?;
         let mut separator = " (";
         for (reason, count) in &self.reasons {
@@ -87,117 +134,184 @@ impl std::fmt::Display for Summary {
     }
 }
 
-/// Loads the inventory, if one is given, and stores the usage records of all sources. When it returns, also
-/// with an error, what was stored is visible in every aggregate, unless the database went away.
+/// Loads the inventory, if one is given, and stores the usage records of all sources, from where earlier runs have
+/// left each of them. When it returns, also with an error, what was stored is visible in every aggregate, unless the
+/// database went away.
 ///
 /// # Errors
-/// A source cannot be read, the database refuses or is away, or there were more rejects than allowed. Batches
-/// committed before stay, and the error says how far they go.
+/// A source cannot be read or has changed, the database refuses or is away for too long, or there were more rejects
+/// than allowed. Batches committed before stay, and the error says how far they go; another run goes on from there.
 pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary> {
     let started = Instant::now();
     // Inputs first: a name that is misspelt must not leave half of the work done.
     let inventory = options.inventory.as_deref().map(read_inventory).transpose()?;
     let mut size = Some(0);
     for source in &options.sources {
-        let (_, this) = source.open()?;
-        size = size.zip(this).map(|(size, this)| size + this);
+        size = size.zip(source.size()?).map(|(size, this)| size + this);
     }
-    let mut connection = db::connect(&config.database).await?;
-    db::migrate::ensure_current(&connection).await?;
+    let mut session = Session::open(config).await?;
+    db::migrate::ensure_current(session.connection()).await?;
     let mut summary = Summary::default();
     if let Some(assignments) = inventory {
-        db::store_inventory(&mut connection, &assignments).await.context("storing the inventory")?;
+        let stored = session.repeat(async |connection| db::store_inventory(connection, &assignments).await).await;
+        stored.context("storing the inventory")?;
         summary.assignments = Some(assignments.len());
     }
-    if !options.sources.is_empty() {
-        store_sources(config, options, size, &mut connection, &mut summary).await?;
+    let refresh_every = Duration::from_millis(config.ingest.refresh_every_ms);
+    let mut run = Run {
+        refresher: Refresher::new(refresh_every, config.storage.retention_records_days),
+        session,
+        tally: Tally::default(),
+        number: i64::from_ne_bytes(fastrand::u64(..).to_ne_bytes()),
+    };
+    let stored = if options.replay_rejects {
+        run.replay(config, &mut summary).await
+    } else if options.sources.is_empty() {
+        Ok(())
+    } else {
+        run.store_sources(config, options, size, &mut summary).await
+    };
+    // Also after a failure: batches that were committed must be seen. Nobody waits for a database twice, though.
+    let refreshed = match &stored {
+        Err(failure) if failure.away => Ok(()),
+        _ => run.refresher.refresh(&mut run.session).await,
+    };
+    let Tally { stored: records, rejected } = run.tally;
+    (summary.read, summary.stored, summary.rejected) = (records + rejected, records, rejected);
+    if let Err(failure) = stored {
+        return Err(failure.context(format!("stopped after {records} records stored and {rejected} rejected")).error);
     }
+    refreshed.with_context(|| format!("{records} records are stored, but not yet in the aggregates"))?;
     summary.elapsed = started.elapsed();
     Ok(summary)
 }
 
-async fn store_sources(
-    config: &Config,
-    options: Options,
-    size: Option<u64>,
-    connection: &mut Connection,
-    summary: &mut Summary,
-) -> anyhow::Result<()> {
-    let directory = Directory::load(connection).await?;
-    if directory.is_empty() {
-        log::warn!("the inventory is empty, so every record will be rejected: load one with --inventory");
-    }
-    let counters = Arc::new(Counters::default());
-    let progress = Progress::start(Arc::clone(&counters), size);
-    let (outlet, inlet) = mpsc::channel(PIECES_IN_FLIGHT);
-    let settings = Settings {
-        format: options.format,
-        batch_rows: config.ingest.batch_rows,
-        max_record_bytes: config.ingest.max_record_bytes,
-        max_rejects: options.max_rejects,
-        oldest_us: oldest_us(config.storage.retention_records_days),
-    };
-    let batcher = Batcher::new(settings, directory, outlet, counters);
-    let reading = tokio::task::spawn_blocking(move || read_sources(batcher, &options.sources));
-    let stored = store_batches(connection, inlet, summary).await;
-    let (account, read) = reading.await.context("the reading thread panicked")?;
-    drop(progress);
-    // Also after a failure: batches that were committed must be seen.
-    let refreshed = match &stored {
-        Err(_) if connection.is_closed() => Ok(()),
-        _ => db::refresh_aggregates(connection, &account.hours.intervals()).await,
-    };
-    summary.reasons = account.reasons;
-    let so_far = || format!("stopped after {} records stored and {} rejected", summary.stored, summary.rejected);
-    stored.with_context(so_far)?;
-    refreshed.with_context(|| format!("{} records are stored, but not yet in the aggregates", summary.stored))?;
-    match read {
-        Ok(()) => Ok(()),
-        Err(Stopped::OutletClosed) => bail!("the reading thread lost its other side"),
-        Err(stopped) => Err(stopped).with_context(so_far),
+/// Why a run stopped.
+struct Failure {
+    error: anyhow::Error,
+    /// Whether it is that the database is away.
+    away: bool,
+}
+
+impl Failure {
+    fn context(self, text: String) -> Self {
+        Self { error: self.error.context(text), ..self }
     }
 }
 
-/// The oldest record that is stored, in microseconds since 1970.
-fn oldest_us(retention_days: u32) -> Option<i64> {
-    let age = chrono::TimeDelta::days(retention_days.into());
-    (retention_days > 0).then(|| (chrono::Utc::now() - age).timestamp_micros())
+impl From<WriteError> for Failure {
+    fn from(error: WriteError) -> Self {
+        Self { away: error.is_passing(), error: error.into() }
+    }
 }
 
-/// The reading thread. At its end the channel closes, which ends the other side.
-fn read_sources(mut batcher: Batcher, sources: &[Source]) -> (Account, Result<(), Stopped>) {
-    let result = sources.iter().try_for_each(|source| batcher.read(source));
-    (batcher.into_account(), result)
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self { error, away: false }
+    }
 }
 
-/// Copies and commits what the reading thread sends.
-async fn store_batches(
-    connection: &mut Connection,
-    mut inlet: mpsc::Receiver<Message>,
-    summary: &mut Summary,
-) -> anyhow::Result<()> {
-    while let Some(first) = inlet.recv().await {
-        let mut batch = BatchWriter::begin(connection).await?;
-        let mut message = first;
-        let end = loop {
-            match message {
-                Message::Tuples(tuples) => batch.write(tuples).await.context("copying usage records")?,
-                Message::End(end) => break end,
-            }
-            match inlet.recv().await {
-                Some(next) => message = next,
-                // The reading thread panicked; the batch is dropped and so rolled back.
-                None => return Ok(()),
-            }
+/// What a run has in hand all along.
+struct Run<'a> {
+    session: Session<'a>,
+    refresher: Refresher,
+    tally: Tally,
+    /// Tells this run from all others in the ledger.
+    number: i64,
+}
+
+impl Run<'_> {
+    async fn stamper(&mut self, config: &Config) -> Result<Stamper, WriteError> {
+        let directory = self.session.repeat(async |connection| Directory::load(connection).await).await?;
+        Ok(Stamper::new(directory, config.storage.retention_records_days))
+    }
+
+    async fn replay(&mut self, config: &Config, summary: &mut Summary) -> Result<(), Failure> {
+        let stamper = self.stamper(config).await?;
+        let count = |reason| *summary.reasons.entry(reason).or_default() += 1;
+        replay_rejected(&mut self.session, &stamper, &mut self.tally, &mut self.refresher, count).await?;
+        Ok(())
+    }
+
+    async fn store_sources(
+        &mut self,
+        config: &Config,
+        options: Options,
+        size: Option<u64>,
+        summary: &mut Summary,
+    ) -> Result<(), Failure> {
+        let counters = Arc::new(Counters::default());
+        let settings = Settings {
+            format: options.format,
+            batch_rows: config.ingest.batch_rows,
+            batch_age: Duration::from_millis(config.ingest.batch_age_ms),
+            max_record_bytes: config.ingest.max_record_bytes,
+            max_rejects: options.max_rejects,
         };
-        let stored =
-            batch.commit(&end.rejected).await.with_context(|| format!("storing records up to {}", end.place))?;
-        if stored != end.rows {
-            bail!("the server stored {stored} of the {} records up to {}", end.rows, end.place);
+        let mut batcher = Batcher::new(settings, self.stamper(config).await?, Arc::clone(&counters));
+        let progress = Progress::start(Arc::clone(&counters), size);
+        for source in options.sources {
+            let patience = Duration::from_millis(config.ingest.batch_age_ms);
+            let counters = Arc::clone(&counters);
+            let opened = spawn_blocking(move || source.open(counters, patience)).await.context(PANICKED)??;
+            let source_summary;
+            (batcher, source_summary) = self.store_source(batcher, opened, options.source_id.as_deref()).await?;
+            summary.sources.push(source_summary);
         }
-        summary.stored += stored;
-        summary.rejected += end.rejected.len() as u64;
-        summary.read = summary.stored + summary.rejected;
+        drop(progress);
+        summary.reasons = batcher.reasons;
+        Ok(())
     }
-    Ok(())
+
+    async fn store_source(
+        &mut self,
+        mut batcher: Batcher,
+        opened: Opened,
+        source_id: Option<&str>,
+    ) -> Result<(Batcher, SourceSummary), Failure> {
+        let name = Arc::clone(&opened.name);
+        let is_file = opened.source != Source::Stdin;
+        let mut source = SourceSummary { name: name.to_string(), status: SourceStatus::Stored, from: 0, to: 0 };
+        if is_file && opened.head.is_empty() {
+            return Ok((batcher, source));
+        }
+        let known = recognise(&mut self.session, &opened, source_id, self.number).await?;
+        let mut claim = Claim {
+            id: known.id,
+            lasting: is_file || source_id.is_some(),
+            position: known.position,
+            batches: known.batches,
+            writer: self.number,
+            moved: false,
+            name: Arc::clone(&name),
+        };
+        source.from = known.position;
+        let (outlet, mut inlet) = mpsc::channel(PIECES_IN_FLIGHT);
+        let reading = spawn_blocking(move || {
+            let result = batcher.read(opened, &known, outlet);
+            (batcher, result)
+        });
+        let Self { session, refresher, tally, .. } = self;
+        let stored = store_batches(session, &mut claim, &mut inlet, tally, refresher).await;
+        // This is what tells the reading thread, should it still be at work.
+        drop(inlet);
+        let (batcher, read) = reading.await.context(PANICKED)?;
+        let so_far = || format!("{name} is stored up to byte {}", claim.position);
+        stored.map_err(|error| Failure::from(error).context(so_far()))?;
+        if !claim.lasting {
+            session.repeat(async |connection| db::remove_run(connection, &claim).await).await?;
+        }
+        match read {
+            Ok(()) => {}
+            Err(Stopped::OutletClosed) => return Err(anyhow!("the reading thread lost its other side").into()),
+            Err(stopped) => return Err(Failure::from(anyhow::Error::from(stopped)).context(so_far())),
+        }
+        source.to = claim.position;
+        source.status = match (source.from, claim.moved) {
+            (0, _) => SourceStatus::Stored,
+            (_, true) => SourceStatus::Continued,
+            (_, false) => SourceStatus::AlreadyIngested,
+        };
+        Ok((batcher, source))
+    }
 }

@@ -1,27 +1,12 @@
 //! `simusage ingest`: what is stored, what is rejected, and what it says of both.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use simusage::db::Connection;
 
 use crate::support::program::{command, inventory, load_inventory, simusage, simusage_with_input};
+use crate::support::usage::Files;
 use crate::support::{TestDatabase, has_native_server};
-
-/// A folder with files to ingest.
-struct Files(tempfile::TempDir);
-
-impl Files {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        let path: PathBuf = self.0.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-}
 
 fn ndjson(records: &[(&str, i64, &str)]) -> String {
     records.iter().fold(String::new(), |mut text, (sim_card, bytes, date)| {
@@ -298,7 +283,12 @@ async fn ingests_at_the_same_time_store_and_show_everything() {
         .collect();
     let file = files.write("usage.ndjson", usage);
     let children: Vec<_> = (0..4)
-        .map(|_| command(database.url(), &["ingest", &file]).stdout(std::process::Stdio::null()).spawn().unwrap())
+        .map(|_| {
+            // Through standard input, because a file is stored once, whoever asks for it.
+            let input = std::fs::File::open(&file).unwrap();
+            let stdout = std::process::Stdio::null();
+            command(database.url(), &["ingest", "-"]).stdin(input).stdout(stdout).spawn().unwrap()
+        })
         .collect();
     for mut child in children {
         assert!(child.wait().unwrap().success());

@@ -3,9 +3,12 @@
 mod api;
 mod embedded;
 mod embedded_server;
+mod exactly_once;
 mod exactness;
 mod ingest;
 mod migrate;
+mod outages;
 mod queries;
+mod replay;
 mod serve;
 mod support;

@@ -9,18 +9,37 @@ use crate::support::TestDatabase;
 const SERIES: &str = "total int8, all_bytes int8, bucket timestamptz, bytes int8, records int8";
 const TOTALS: &str = "total int8, all_bytes int8, id text, bytes int8, records int8";
 
+const SOURCE: &str = "id int8, head_bytes int4, name text, position int8, line int8, prefix_hash bytea, batches int8, \
+                      updated_at timestamptz";
+
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 29] = [
+const EXPECTED: [(&str, &str, &str); 45] = [
     ("ingest/add_organizations.sql", "_text 1", ""),
     ("ingest/add_sim_cards.sql", "_text 1", ""),
+    ("ingest/add_source.sql", "text 2, int4 1, text 1", ""),
+    ("ingest/add_stale_hours.sql", "_timestamptz 2", ""),
+    ("ingest/advance_source.sql", "int8 5, bytea 1, text 1, int8 3", ""),
     ("ingest/assign_sim_cards.sql", "_text 2, _timestamptz 1", ""),
     ("ingest/copy_rejected_records.sql", "", ""),
     ("ingest/copy_usage_records.sql", "", ""),
+    ("ingest/count_rejected.sql", "_int8 1", "count int8"),
+    ("ingest/delete_rejected.sql", "_int8 1", ""),
+    ("ingest/find_file.sql", "_text 1", SOURCE),
+    ("ingest/find_source.sql", "text 2", SOURCE),
+    ("ingest/forget_stale_hours.sql", "_int8 1", ""),
+    ("ingest/forget_unfinished_line.sql", "int8 2", ""),
+    ("ingest/head_lengths.sql", "", "head_bytes int4"),
     (
         "ingest/inventory_directory.sql",
         "",
         "iccid text, sim_card_id int4, valid_from timestamptz, organization_id int4",
     ),
+    ("ingest/lock_source.sql", "int8 1", "position int8, batches int8, writer int8"),
+    ("ingest/reject_again.sql", "_int8 1, _text 3, text 1", ""),
+    ("ingest/remove_run.sql", "int8 1", ""),
+    ("ingest/rename_source.sql", "int8 1, text 1, int4 1", ""),
+    ("ingest/stale_hours.sql", "", "id int8, start_at timestamptz, end_at timestamptz"),
+    ("ingest/take_rejected.sql", "int8 3", "id int8, source text, line int8, format text, header bytea, raw bytea"),
     ("ledger/applied.sql", "", "number int4, name text, checksum text"),
     ("ledger/create.sql", "", ""),
     ("ledger/exists.sql", "", "exists bool"),

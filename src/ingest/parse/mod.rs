@@ -4,8 +4,9 @@ mod csv;
 mod field;
 mod ndjson;
 
-pub(super) use csv::{CsvHeader, CsvParser};
-pub(super) use ndjson::parse as parse_ndjson;
+use super::reject::Defect;
+use super::source::Format;
+use csv::{CsvHeader, CsvParser};
 
 /// The names of a record's fields.
 pub(super) mod name {
@@ -23,4 +24,33 @@ pub(super) struct UsageRecord<'a> {
     pub bytes: i64,
     /// When, in microseconds since 1970-01-01T00:00:00Z.
     pub time_us: i64,
+}
+
+/// A parser of one source's lines.
+pub(super) enum Parser {
+    /// Of JSON objects.
+    Ndjson,
+    /// Of CSV under a header.
+    Csv(Box<CsvParser>),
+}
+
+impl Parser {
+    /// A parser of lines of `format`, under `header` if that is CSV.
+    ///
+    /// # Errors
+    /// What is wrong with the header.
+    pub fn new(format: Format, header: Option<&[u8]>) -> Result<Self, String> {
+        Ok(match format {
+            Format::Ndjson => Self::Ndjson,
+            Format::Csv => Self::Csv(Box::new(CsvParser::new(CsvHeader::parse(header.unwrap_or_default())?))),
+        })
+    }
+
+    /// Reads one line.
+    pub fn parse<'a>(&'a mut self, line: &'a [u8]) -> Result<UsageRecord<'a>, Defect> {
+        match self {
+            Self::Ndjson => ndjson::parse(line),
+            Self::Csv(parser) => parser.parse(line),
+        }
+    }
 }

@@ -5,6 +5,8 @@
 
 pub mod api;
 pub mod program;
+pub mod proxy;
+pub mod usage;
 
 use std::collections::BTreeMap;
 use std::path::Path;

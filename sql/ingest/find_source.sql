@@ -1,0 +1,10 @@
+-- A source by its identity.
+--
+-- Parameters:
+--   $1 text  kind
+--   $2 text  identity
+-- Columns: those of find_file.sql
+
+select id, head_bytes, name, position, line, prefix_hash, batches, updated_at
+from ingest_sources
+where kind = $1 and identity = $2

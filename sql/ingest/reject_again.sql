@@ -1,0 +1,13 @@
+-- Says what is wrong with rejected records now.
+--
+-- Parameters, one row each across the arrays but for the last:
+--   $1 bigint[]  records
+--   $2 text[]    reasons
+--   $3 text[]    fields, null where none is at fault
+--   $4 text[]    details
+--   $5 text      version of the program
+
+update rejected_records as rejected
+set reason = given.reason, field = given.field, detail = given.detail, version = $5
+from unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) as given (id, reason, field, detail)
+where rejected.id = given.id

@@ -1,0 +1,9 @@
+-- The hours that are yet to be refreshed.
+--
+-- Parameters: none
+-- Columns:
+--   id        bigint
+--   start_at  timestamptz
+--   end_at    timestamptz
+
+select id, start_at, end_at from stale_hours

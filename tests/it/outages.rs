@@ -1,0 +1,147 @@
+//! The database goes away in the midst of an ingest, or has no space left.
+
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use crate::support::program::{Run, command, load_inventory, simusage};
+use crate::support::proxy::{Commit, Proxy};
+use crate::support::usage::{Files, ndjson, rejected_of};
+use crate::support::{TestDatabase, has_native_server};
+
+fn start(url: &str, arguments: &[&str], batch_rows: &str) -> Child {
+    let arguments = [&["ingest", "--json"], arguments].concat();
+    command(url, &arguments)
+        .env("SIMUSAGE_INGEST_BATCH_ROWS", batch_rows)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn end(child: Child) -> Run {
+    child.wait_with_output().unwrap().into()
+}
+
+/// Waits until so many records are stored.
+async fn until_stored(database: &TestDatabase, count: i64) {
+    for _ in 0..600 {
+        if database.number("select count(*) from usage_records").await >= count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{count} records are not stored in time");
+}
+
+#[tokio::test]
+async fn a_commit_that_is_lost_or_never_answered_stores_its_batch_once() {
+    for commit in [Commit::LoseRequest, Commit::LoseAnswer] {
+        for standard_input in [false, true] {
+            let database = TestDatabase::migrated().await;
+            load_inventory(database.url());
+            let (files, proxy) = (Files::new(), Proxy::start(database.url()));
+            let file = files.write("usage.ndjson", ndjson(0..200));
+            proxy.at_commit(3, commit);
+            let mut ingest = command(proxy.url(), &["ingest", "--json", if standard_input { "-" } else { &file }]);
+            ingest.env("SIMUSAGE_INGEST_BATCH_ROWS", "20").stdin(std::fs::File::open(&file).unwrap());
+            let run = Run::from(ingest.output().unwrap());
+            assert!(proxy.has_cut());
+            assert_eq!((run.status, run.counts()), (3, (200, 180, 20)), "{commit:?} {run:?}");
+            assert!(run.stderr.contains("trying again") && run.stderr.contains("the database is back"), "{run:?}");
+            database.assert_has_exactly(200).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_gone_for_a_while_is_waited_for() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let (files, proxy) = (Files::new(), Proxy::start(database.url()));
+    let file = files.write("usage.ndjson", ndjson(0..4_000));
+    let child = start(proxy.url(), &[&file], "20");
+    until_stored(&database, 100).await;
+    proxy.go_down();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    proxy.come_back();
+    let run = end(child);
+    assert_eq!((run.status, run.counts()), (3, (4_000, 3_600, 400)), "{run:?}");
+    assert!(run.stderr.contains("trying again"), "{run:?}");
+    database.assert_has_exactly(4_000).await;
+}
+
+#[tokio::test]
+async fn a_database_that_stays_away_is_an_error_and_the_next_run_goes_on() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let (files, proxy) = (Files::new(), Proxy::start(database.url()));
+    let file = files.write("usage.ndjson", ndjson(0..4_000));
+    let arguments = ["ingest", file.as_str()];
+    let child = command(proxy.url(), &arguments)
+        .env("SIMUSAGE_INGEST_BATCH_ROWS", "20")
+        .env("SIMUSAGE_INGEST_RETRY_FOR_MS", "300")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until_stored(&database, 100).await;
+    proxy.go_down();
+    let run = end(child);
+    assert_eq!(run.status, 1, "{run:?}");
+    assert!(run.stderr.contains(&format!("{file} is stored up to byte ")), "{run:?}");
+    assert_eq!(simusage(database.url(), &arguments).status, 3);
+    database.assert_has_exactly(4_000).await;
+}
+
+#[tokio::test]
+async fn a_backend_that_is_terminated_is_replaced() {
+    if !has_native_server("terminating a backend") {
+        return;
+    }
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let files = Files::new();
+    let file = files.write("usage.ndjson", ndjson(0..6_000));
+    let child = start(database.url(), &[&file], "20");
+    for count in [200, 1_000, 2_000] {
+        until_stored(&database, count).await;
+        let terminate = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+                         where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'";
+        assert!(database.number(terminate).await > 0);
+    }
+    let run = end(child);
+    assert_eq!((run.status, run.counts()), (3, (6_000, 5_400, 600)), "{run:?}");
+    database.assert_has_exactly(6_000).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_says_so_and_the_next_run_is_exact() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let files = Files::new();
+    let file = files.write("usage.ndjson", ndjson(0..100));
+    // The server's own words and code, at the point where the third batch would be stored.
+    let connection = database.connect().await;
+    connection
+        .batch_execute(
+            "create function fill_up() returns trigger language plpgsql as $$ begin
+                 if new.batches = 3 then raise exception 'could not extend file' using errcode = '53100'; end if;
+                 return new;
+             end $$;
+             create trigger fill_up before update on ingest_sources for each row execute function fill_up()",
+        )
+        .await
+        .unwrap();
+    let run = end(start(database.url(), &[&file], "20"));
+    assert_eq!(run.status, 1, "{run:?}");
+    let position = ndjson(0..40).len();
+    assert!(run.stderr.contains("stopped after 36 records stored and 4 rejected"), "{run:?}");
+    assert!(run.stderr.contains(&format!("{file} is stored up to byte {position}")), "{run:?}");
+    assert!(run.stderr.contains("the database has no space left: could not extend file [53100]"), "{run:?}");
+    database.assert_has_exactly(40).await;
+    connection.batch_execute("drop trigger fill_up on ingest_sources; drop function fill_up").await.unwrap();
+    let run = end(start(database.url(), &[&file], "20"));
+    assert_eq!((run.status, run.counts().0), (3, 100 - 40), "{run:?}");
+    database.assert_has_exactly(100).await;
+    assert_eq!(rejected_of(100), 10);
+}
