@@ -1,6 +1,8 @@
 # Two stages: the second has the program, a shell for the health check, and nothing of the build.
 
 FROM rust:1.95-slim-bookworm AS build
+# librdkafka and OpenSSL are built from source.
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ make perl && rm -rf /var/lib/apt/lists/*
 WORKDIR /simusage
 COPY Cargo.toml Cargo.lock config.toml ./
 COPY sql sql

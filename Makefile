@@ -26,6 +26,8 @@ $(PACKAGES): embedded/package-lock.json
 # What a fresh machine must have. Everything else installs itself.
 tools:
 	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: cargo is not on the PATH (https://rustup.rs)" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "A C compiler is missing: librdkafka, OpenSSL and zstd are built from source" >&2; exit 1; }
+	@command -v perl >/dev/null || { echo "Perl is missing: OpenSSL is built with it" >&2; exit 1; }
 	@command -v node >/dev/null || { echo "Node.js is missing: version 20 or later runs the embedded TimescaleDB" >&2; exit 1; }
 	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { echo "Node.js 20 or later is needed, this is $$(node --version)" >&2; exit 1; }
 	@command -v npm >/dev/null || { echo "npm is missing: it comes with Node.js" >&2; exit 1; }

@@ -31,9 +31,13 @@ impl Cli {
     /// Checks what the options cannot say one by one.
     ///
     /// # Errors
-    /// `--source-id` without standard input, or with anything else.
+    /// `--source-id` without standard input, or with anything else; `--kafka` with CSV.
     pub fn check(&self) -> Result<(), clap::Error> {
         match &self.command {
+            Command::Ingest(ingest) if ingest.kafka.is_some() && ingest.format == FormatName::Csv => {
+                let problem = "--kafka reads JSON: a message has no header that could name CSV's columns";
+                Err(Self::command().error(ErrorKind::ArgumentConflict, problem))
+            }
             Command::Ingest(ingest) if ingest.source_id.is_some() && ingest.files != [PathBuf::from("-")] => {
                 let problem = "--source-id names what standard input brings, so - must be the only FILE";
                 Err(Self::command().error(ErrorKind::ArgumentConflict, problem))
@@ -72,7 +76,8 @@ Examples:
   simusage ingest --inventory inventory.json
   simusage ingest usage-*.ndjson
   simusage ingest usage-2020-02.csv.gz
-  kcat -C -t usage | simusage ingest --source-id usage --json -
+  tail -n +1 -F usage.log | simusage ingest --source-id usage -
+  simusage ingest --kafka broker:9092 --topic usage --group simusage
   simusage ingest --inventory inventory.json --replay-rejects
 
 A file that was ingested before is recognised under any name: what is new in it is stored, and nothing twice.")]
@@ -86,17 +91,29 @@ pub struct Ingest {
     /// Name of what standard input brings: given again from its beginning, it goes on where it was left
     #[arg(long, value_name = "NAME")]
     pub source_id: Option<String>,
+    /// Read from Kafka, until told to stop: addresses of some brokers, as host:9092,other:9092
+    #[arg(long, value_name = "BROKERS", requires_all = ["topic", "group"], conflicts_with_all = ["files", "source_id"])]
+    pub kafka: Option<String>,
+    /// Topic to read; each message is one JSON object
+    #[arg(long, value_name = "NAME", requires = "kafka")]
+    pub topic: Option<String>,
+    /// Consumer group to join; processes of one group share the topic's partitions
+    #[arg(long, value_name = "NAME", requires = "kafka")]
+    pub group: Option<String>,
+    /// Stop at the end of what the topic holds
+    #[arg(long, requires = "kafka")]
+    pub until_end: bool,
     /// Stop when more records than this were rejected
     #[arg(long, value_name = "N")]
     pub max_rejects: Option<u64>,
     /// Try the records again that were rejected, by this inventory and this version
-    #[arg(long, conflicts_with_all = ["files", "source_id", "max_rejects"])]
+    #[arg(long, conflicts_with_all = ["files", "kafka", "source_id", "max_rejects"])]
     pub replay_rejects: bool,
     /// Print the summary as one line of JSON
     #[arg(long)]
     pub json: bool,
     /// Files of usage records, plain, gzip or zstd; - is standard input
-    #[arg(value_name = "FILE", required_unless_present_any = ["inventory", "replay_rejects"])]
+    #[arg(value_name = "FILE", required_unless_present_any = ["inventory", "kafka", "replay_rejects"])]
     pub files: Vec<PathBuf>,
 }
 

@@ -106,9 +106,16 @@ async fn store(options: crate::cli::Ingest, config: &Config) -> anyhow::Result<E
         _ => ingest::Source::File(path),
     };
     let json = options.json;
+    let kafka = options.kafka.zip(options.topic).zip(options.group).map(|((brokers, name), group)| ingest::Topic {
+        brokers,
+        name,
+        group,
+        until_end: options.until_end,
+    });
     let options = ingest::Options {
         inventory: options.inventory,
         sources: options.files.into_iter().map(source).collect(),
+        kafka,
         format: options.format.into_format(),
         source_id: options.source_id,
         max_rejects: options.max_rejects,

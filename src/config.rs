@@ -26,6 +26,8 @@ pub struct Config {
     pub database: Database,
     /// How records come in.
     pub ingest: Ingest,
+    /// How to reach Kafka.
+    pub kafka: Kafka,
     /// How requests are answered.
     pub serve: Serve,
     /// How `migrate` sets up chunks, columnstore, refresh and retention.
@@ -56,6 +58,60 @@ pub struct Ingest {
     pub refresh_every_ms: u64,
     /// How long to wait for a database that went away. 0: not at all.
     pub retry_for_ms: u64,
+}
+
+/// How to reach Kafka. An empty text leaves a setting to librdkafka, whose names these are with `_` for `.`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    /// `plaintext`, `ssl`, `sasl_plaintext` or `sasl_ssl`.
+    pub security_protocol: String,
+    /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
+    pub sasl_mechanism: String,
+    /// User.
+    pub sasl_username: String,
+    /// Password.
+    pub sasl_password: Secret,
+    /// File with the certificates of the authorities to trust.
+    pub ssl_ca_location: String,
+    /// File with the client's certificate.
+    pub ssl_certificate_location: String,
+    /// File with the client's private key.
+    pub ssl_key_location: String,
+    /// Password of that key.
+    pub ssl_key_password: Secret,
+    /// Silence after which the group gives a member's partitions to others.
+    pub session_timeout_ms: u64,
+}
+
+impl Kafka {
+    /// What is set, by librdkafka's names.
+    #[must_use]
+    pub fn properties(&self) -> Vec<(&'static str, String)> {
+        let texts = [
+            ("security.protocol", &self.security_protocol),
+            ("sasl.mechanism", &self.sasl_mechanism),
+            ("sasl.username", &self.sasl_username),
+            ("sasl.password", &self.sasl_password.0),
+            ("ssl.ca.location", &self.ssl_ca_location),
+            ("ssl.certificate.location", &self.ssl_certificate_location),
+            ("ssl.key.location", &self.ssl_key_location),
+            ("ssl.key.password", &self.ssl_key_password.0),
+        ];
+        let set = texts.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, text.clone()));
+        set.chain([("session.timeout.ms", self.session_timeout_ms.to_string())]).collect()
+    }
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("…")
+    }
 }
 
 /// How requests are answered.
@@ -333,7 +389,7 @@ impl Layers {
 impl Config {
     /// Checks what the types cannot say. The error is (key, problem).
     fn validate(&self) -> Result<(), (&'static str, String)> {
-        let Self { database, ingest, serve, storage } = self;
+        let Self { database, ingest, kafka, serve, storage } = self;
         for (key, value) in [
             ("database.connect_timeout_ms", database.connect_timeout_ms),
             ("ingest.batch_rows", ingest.batch_rows),
@@ -349,6 +405,9 @@ impl Config {
             if value == 0 {
                 return Err((key, "must be at least 1".to_owned()));
             }
+        }
+        if !(1..=3_600_000).contains(&kafka.session_timeout_ms) {
+            return Err(("kafka.session_timeout_ms", "must be from 1 to 3600000".to_owned()));
         }
         if !(1_024..=16_777_216).contains(&ingest.max_record_bytes) {
             return Err(("ingest.max_record_bytes", "must be from 1024 to 16777216".to_owned()));

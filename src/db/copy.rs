@@ -186,7 +186,7 @@ impl<'a> BatchWriter<'a> {
             &claim.batches,
             position,
             line,
-            &prefix_hash.as_slice(),
+            &prefix_hash.as_ref().map(<[u8; 32]>::as_slice),
             &claim.name.as_ref(),
             &claim.writer,
             &stored,

@@ -25,6 +25,17 @@ pub enum Identity {
     Stream(String),
     /// The standard input of one run, by the run's number.
     Run(i64),
+    /// A partition of a Kafka topic, as one consumer group reads it.
+    Partition {
+        /// The cluster's identifier.
+        cluster: String,
+        /// The consumer group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition's number.
+        partition: i32,
+    },
 }
 
 impl Identity {
@@ -33,6 +44,7 @@ impl Identity {
             Self::File { .. } => "file",
             Self::Stream(_) => "stream",
             Self::Run(_) => "run",
+            Self::Partition { .. } => "kafka",
         }
     }
 
@@ -41,6 +53,8 @@ impl Identity {
             Self::File { head_bytes, hash } => format!("{head_bytes}-{hash}"),
             Self::Stream(name) => name.clone(),
             Self::Run(number) => number.to_string(),
+            // No topic and no cluster has a slash in its name, so no two of these read the same.
+            Self::Partition { cluster, group, topic, partition } => format!("{cluster}/{topic}/{partition}/{group}"),
         }
     }
 
@@ -59,8 +73,8 @@ pub struct Checkpoint {
     pub position: i64,
     /// How many lines end before it.
     pub line: i64,
-    /// BLAKE3 of all bytes before it.
-    pub prefix_hash: [u8; 32],
+    /// BLAKE3 of all bytes before it; none where nobody can read them again.
+    pub prefix_hash: Option<[u8; 32]>,
 }
 
 /// What the ledger knows of a source.
@@ -116,6 +130,22 @@ pub struct Claim {
     pub moved: bool,
     /// What the source is called.
     pub name: std::sync::Arc<str>,
+}
+
+impl Claim {
+    /// The claim of the run `writer` on a source where the ledger has it.
+    #[must_use]
+    pub fn new(known: &KnownSource, lasting: bool, writer: i64, name: std::sync::Arc<str>) -> Self {
+        let KnownSource { id, position, batches, .. } = *known;
+        Self { id, lasting, position, batches, writer, moved: false, name }
+    }
+
+    /// Notes that a batch is stored which ends at `position`.
+    pub fn advance(&mut self, position: i64) {
+        self.position = position;
+        self.batches += 1;
+        self.moved = true;
+    }
 }
 
 /// What became of a batch whose commit was not answered.

@@ -7,16 +7,15 @@
 //! the line again, whole or not, and what comes of it takes the place of the rejected record. So at every commit
 //! each line is either stored or rejected, and once.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
-use super::hours::TouchedHours;
+use super::collect::{Collected, Rejects};
 use super::identity::{pass_over, refuse_grown_line};
 use super::lines::{Line, Lines, is_silence};
 use super::parse::Parser;
@@ -26,18 +25,9 @@ use super::source::{Format, Opened};
 use super::stamp::Stamper;
 use crate::db::{BatchEnd, KnownSource, RejectedRecord, TUPLE_BYTES};
 
-/// Encoded tuples travel in pieces of about this size.
-const PIECE_BYTES: usize = 256 * 1024;
-
 /// A batch ends when the usage records in it weigh this much: until it is committed they stay in memory, because a
 /// lost connection loses what was sent.
 const BATCH_BYTES: u64 = 32 * 1024 * 1024;
-
-/// A batch ends when the rejected records it holds in memory weigh this much.
-const REJECTED_BYTES: usize = 4 * 1024 * 1024;
-
-/// How many rejected records are logged one by one.
-const LOGGED_REJECTS: u64 = 10;
 
 /// What goes to the thread's other side. A batch is pieces, then an end.
 pub(super) enum Message {
@@ -62,14 +52,8 @@ pub(super) struct Batcher {
     settings: Settings,
     stamper: Stamper,
     counters: Arc<Counters>,
-    /// How many records were rejected, by reason.
-    pub reasons: BTreeMap<Reason, u64>,
-    tuples: BytesMut,
-    rejected: Vec<RejectedRecord>,
-    rejected_bytes: usize,
-    hours: TouchedHours,
-    rows: u64,
-    total_rejected: u64,
+    rejects: Rejects,
+    batch: Collected,
 }
 
 /// What is being read, and where its records go.
@@ -101,18 +85,7 @@ pub(super) enum Stopped {
 impl Batcher {
     /// A batcher of records that `stamper` stamps.
     pub fn new(settings: Settings, stamper: Stamper, counters: Arc<Counters>) -> Self {
-        Self {
-            settings,
-            stamper,
-            counters,
-            reasons: BTreeMap::new(),
-            tuples: BytesMut::with_capacity(PIECE_BYTES + TUPLE_BYTES),
-            rejected: vec![],
-            rejected_bytes: 0,
-            hours: TouchedHours::new(),
-            rows: 0,
-            total_rejected: 0,
-        }
+        Self { settings, stamper, counters, rejects: Rejects::default(), batch: Collected::new() }
     }
 
     /// Reads a source from where `known` says to its end. Its last batch is sent, too: no batch holds records of two
@@ -188,20 +161,19 @@ impl Batcher {
             }
             let number = line.number;
             self.add(reading, &line, parser);
-            if self.tuples.len() >= PIECE_BYTES {
-                self.send_tuples(reading)?;
+            if let Some(piece) = self.batch.take_piece() {
+                self.send_tuples(reading, piece)?;
             }
-            if let Some(limit) = self.settings.max_rejects.filter(|&limit| self.total_rejected > limit) {
+            if let Some(limit) = self.rejects.over(self.settings.max_rejects) {
                 let place = format!("{}:{number}", reading.name);
                 return Err(Stopped::TooManyRejects { place, limit }.into());
             }
             // Looking at the clock costs, and a source that comes slowly is read often.
             let is_old = lines.reads() != reads && reading.began.elapsed() >= self.settings.batch_age;
             reads = lines.reads();
-            let records = self.rows + self.rejected.len() as u64;
-            if records >= self.settings.batch_rows
-                || self.rows * TUPLE_BYTES as u64 >= BATCH_BYTES
-                || self.rejected_bytes >= REJECTED_BYTES
+            if self.batch.records() >= self.settings.batch_rows
+                || self.batch.tuple_bytes() >= BATCH_BYTES
+                || self.batch.is_full_of_rejects()
                 || is_old
             {
                 self.end_batch(reading, lines)?;
@@ -216,28 +188,16 @@ impl Batcher {
             let detail = format!("{} bytes, of which the first {longest} are kept", line.length);
             Err(Defect::of_line(Reason::TooLong, detail))
         } else {
-            parser.parse(line.bytes).and_then(|record| {
-                self.stamper.encode(&record, &mut self.tuples)?;
-                self.hours.insert(record.time_us);
-                Ok(())
-            })
+            parser.parse(line.bytes).and_then(|record| self.batch.add(&record, &self.stamper))
         };
-        match result {
-            Ok(()) => self.rows += 1,
-            Err(defect) => self.reject(reading, line, defect),
+        if let Err(defect) = result {
+            self.reject(reading, line, defect);
         }
     }
 
     fn reject(&mut self, reading: &Reading, line: &Line<'_>, defect: Defect) {
-        self.total_rejected += 1;
-        if self.total_rejected <= LOGGED_REJECTS {
-            log::warn!("{}:{}: {}: {}", reading.name, line.number, defect.reason, defect.detail);
-        } else if self.total_rejected == LOGGED_REJECTS + 1 {
-            log::warn!("more records are rejected; all are in the table rejected_records");
-        }
-        *self.reasons.entry(defect.reason).or_default() += 1;
-        self.rejected_bytes += line.bytes.len() + size_of::<RejectedRecord>() + defect.detail.len();
-        self.rejected.push(RejectedRecord {
+        self.rejects.count(&defect, format_args!("{}:{}", reading.name, line.number));
+        self.batch.reject(RejectedRecord {
             source: Arc::clone(&reading.name),
             position: i64::try_from(line.position).unwrap_or(i64::MAX),
             line: i64::try_from(line.number).unwrap_or(i64::MAX),
@@ -250,12 +210,7 @@ impl Batcher {
         });
     }
 
-    fn send_tuples(&mut self, reading: &Reading) -> Result<(), Stopped> {
-        if self.tuples.is_empty() {
-            return Ok(());
-        }
-        let fresh = BytesMut::with_capacity(PIECE_BYTES + TUPLE_BYTES);
-        let tuples = std::mem::replace(&mut self.tuples, fresh).freeze();
+    fn send_tuples(&mut self, reading: &Reading, tuples: Bytes) -> Result<(), Stopped> {
         self.counters.add_records((tuples.len() / TUPLE_BYTES) as u64);
         reading.outlet.blocking_send(Message::Tuples(tuples)).map_err(|_| Stopped::OutletClosed)
     }
@@ -263,24 +218,24 @@ impl Batcher {
     /// Sends the end of the batch, unless there is nothing to say: neither a record, nor that a source of which
     /// records are stored has been read further.
     fn end_batch(&mut self, reading: &mut Reading, lines: &mut Lines<impl Read>) -> Result<(), Stopped> {
-        self.send_tuples(reading)?;
+        if let Some(rest) = self.batch.take_rest() {
+            self.send_tuples(reading, rest)?;
+        }
         reading.began = Instant::now();
-        let is_empty = self.rows == 0 && self.rejected.is_empty();
+        let is_empty = self.batch.records() == 0;
         if is_empty && (reading.sent_to == 0 || u64::try_from(reading.sent_to) == Ok(lines.position())) {
             return Ok(());
         }
-        if let Some(last) = self.rejected.last() {
-            lines.leave_unfinished(last.position);
+        if let Some(position) = self.batch.last_rejected() {
+            lines.leave_unfinished(position);
         }
         let checkpoint = lines.checkpoint();
         if is_empty && checkpoint.position == reading.sent_to {
             return Ok(());
         }
         reading.sent_to = checkpoint.position;
-        let rejected = std::mem::take(&mut self.rejected);
-        self.rejected_bytes = 0;
-        self.counters.add_records(rejected.len() as u64);
-        let end = BatchEnd { rows: std::mem::take(&mut self.rows), rejected, hours: self.hours.take(), checkpoint };
+        let end = self.batch.take_end(checkpoint);
+        self.counters.add_records(end.rejected.len() as u64);
         reading.outlet.blocking_send(Message::End(end)).map_err(|_| Stopped::OutletClosed)
     }
 }

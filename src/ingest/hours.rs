@@ -10,7 +10,7 @@ const HOUR_US: i64 = 3_600_000_000;
 /// between that nothing touched cost nothing.
 const MOST_INTERVALS: usize = 32;
 
-/// A set of hours within [`Interval::RECORDABLE`]: a bit each, a quarter of a megabyte in all.
+/// A set of hours within [`Interval::RECORDABLE`]: a bit each from 1970 on, a quarter of a megabyte at most.
 pub(super) struct TouchedHours {
     bits: Vec<u64>,
     last: i64,
@@ -19,8 +19,7 @@ pub(super) struct TouchedHours {
 impl TouchedHours {
     /// The empty set.
     pub fn new() -> Self {
-        let hours = Interval::RECORDABLE.end().timestamp() / 3_600;
-        Self { bits: vec![0; usize::try_from(hours / 64 + 1).unwrap_or_default()], last: -1 }
+        Self { bits: vec![], last: -1 }
     }
 
     /// Adds the hour of an instant within [`Interval::RECORDABLE`], in microseconds since 1970.
@@ -29,9 +28,11 @@ impl TouchedHours {
         // Records come in about the order of time, so most fall into the hour of the one before.
         if hour != self.last {
             self.last = hour;
-            if let Some(word) = usize::try_from(hour / 64).ok().and_then(|index| self.bits.get_mut(index)) {
-                *word |= 1 << (hour % 64);
+            let index = usize::try_from(hour / 64).unwrap_or_default();
+            if index >= self.bits.len() {
+                self.bits.resize(index + 1, 0);
             }
+            self.bits[index] |= 1 << (hour % 64);
         }
     }
 

@@ -12,10 +12,12 @@
 //! speaks SQL; that is [`crate::db`]'s.
 
 mod batch;
+mod collect;
 mod csv_line;
 mod hours;
 mod identity;
 mod inventory_file;
+mod kafka;
 mod lines;
 mod parse;
 mod progress;
@@ -28,6 +30,7 @@ mod stamp;
 mod store;
 
 pub use inventory_file::read_inventory;
+pub use kafka::Topic;
 pub use reject::Reason;
 pub use run::{Options, SourceStatus, SourceSummary, Summary, ingest};
 pub use source::{Format, Source};

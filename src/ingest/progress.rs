@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
@@ -19,6 +19,8 @@ const DRAW_EVERY: Duration = Duration::from_millis(200);
 pub(super) struct Counters {
     bytes: AtomicU64,
     records: AtomicU64,
+    /// Records that wait in Kafka; below zero where that is unknown.
+    lag: Arc<AtomicI64>,
 }
 
 impl Counters {
@@ -30,6 +32,11 @@ impl Counters {
     /// Counts records that were read.
     pub fn add_records(&self, records: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// Where whoever reads from Kafka keeps the number of records that wait there.
+    pub fn lag(&self) -> Arc<AtomicI64> {
+        Arc::clone(&self.lag)
     }
 
     fn read(&self) -> (u64, u64) {

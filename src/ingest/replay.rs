@@ -18,7 +18,6 @@ struct Tried {
     last: i64,
     stored: Vec<i64>,
     rejected: Vec<StillRejected>,
-    reasons: Vec<super::Reason>,
 }
 
 /// Tries every rejected record once more, from the oldest on. Those that can be stored now are stored, and are
@@ -31,7 +30,6 @@ pub(super) async fn replay_rejected(
     stamper: &Stamper,
     tally: &mut Tally,
     refresher: &mut Refresher,
-    mut count: impl FnMut(super::Reason),
 ) -> Result<(), WriteError> {
     let mut hours = TouchedHours::new();
     let mut last = 0;
@@ -53,9 +51,7 @@ pub(super) async fn replay_rejected(
             return Ok(());
         }
         last = tried.last;
-        tally.stored += tried.stored.len() as u64;
-        tally.rejected += tried.rejected.len() as u64;
-        tried.reasons.into_iter().for_each(&mut count);
+        tally.add(tried.stored.len() as u64, tried.rejected.iter().map(|record| record.reason));
         refresher.committed();
     }
 }
@@ -77,7 +73,6 @@ async fn attempt(
             }
             Err(defect) => {
                 log::debug!("{}:{}: {}: {}", record.source, record.line, defect.reason, defect.detail);
-                tried.reasons.push(defect.reason);
                 let (reason, field) = (defect.reason.code(), defect.field);
                 tried.rejected.push(StillRejected { id: record.id, reason, field, detail: defect.detail });
             }

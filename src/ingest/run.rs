@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
-use serde::ser::{SerializeMap as _, Serializer};
+use serde::ser::Serializer;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::batch::{Batcher, Settings, Stopped};
 use super::identity::recognise;
 use super::inventory_file::read_inventory;
+use super::kafka::{Storing, Topic, store_topic};
 use super::progress::{Counters, Progress, rate};
-use super::reject::Reason;
 use super::replay::replay_rejected;
 use super::session::Session;
 use super::source::{Format, Opened, Source};
@@ -36,6 +36,8 @@ pub struct Options {
     pub inventory: Option<PathBuf>,
     /// Where usage records come from, in this order.
     pub sources: Vec<Source>,
+    /// A topic that they come from, instead of sources.
+    pub kafka: Option<Topic>,
     /// The format of all sources; without it, each source tells.
     pub format: Option<Format>,
     /// The name that standard input has in the ledger. Without it, nothing of it is known to later runs.
@@ -80,9 +82,8 @@ pub struct Summary {
     pub stored: u64,
     /// Records rejected.
     pub rejected: u64,
-    /// Records rejected, by reason.
-    #[serde(serialize_with = "by_code")]
-    pub reasons: BTreeMap<Reason, u64>,
+    /// Records rejected, by the reason's code.
+    pub reasons: BTreeMap<&'static str, u64>,
     /// The sources, in the order in which they were read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<SourceSummary>,
@@ -92,14 +93,6 @@ pub struct Summary {
     /// Time taken.
     #[serde(rename = "elapsed-ms", serialize_with = "milliseconds")]
     pub elapsed: Duration,
-}
-
-fn by_code<S: Serializer>(reasons: &BTreeMap<Reason, u64>, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut map = serializer.serialize_map(Some(reasons.len()))?;
-    for (reason, count) in reasons {
-        map.serialize_entry(reason.code(), count)?;
-    }
-    map.end()
 }
 
 fn milliseconds<S: Serializer>(elapsed: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -165,7 +158,9 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
         number: i64::from_ne_bytes(fastrand::u64(..).to_ne_bytes()),
     };
     let stored = if options.replay_rejects {
-        run.replay(config, &mut summary).await
+        run.replay(config).await
+    } else if let Some(topic) = &options.kafka {
+        run.store_topic(config, topic, options.max_rejects).await
     } else if options.sources.is_empty() {
         Ok(())
     } else {
@@ -176,8 +171,9 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
         Err(failure) if failure.away => Ok(()),
         _ => run.refresher.refresh(&mut run.session).await,
     };
-    let Tally { stored: records, rejected } = run.tally;
+    let Tally { stored: records, rejected, reasons } = run.tally;
     (summary.read, summary.stored, summary.rejected) = (records + rejected, records, rejected);
+    summary.reasons = reasons;
     if let Err(failure) = stored {
         return Err(failure.context(format!("stopped after {records} records stored and {rejected} rejected")).error);
     }
@@ -187,14 +183,15 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
 }
 
 /// Why a run stopped.
-struct Failure {
+pub(super) struct Failure {
     error: anyhow::Error,
     /// Whether it is that the database is away.
     away: bool,
 }
 
 impl Failure {
-    fn context(self, text: String) -> Self {
+    /// The failure with what was being done in front.
+    pub fn context(self, text: String) -> Self {
         Self { error: self.error.context(text), ..self }
     }
 }
@@ -226,11 +223,21 @@ impl Run<'_> {
         Ok(Stamper::new(directory, config.storage.retention_records_days))
     }
 
-    async fn replay(&mut self, config: &Config, summary: &mut Summary) -> Result<(), Failure> {
+    async fn replay(&mut self, config: &Config) -> Result<(), Failure> {
         let stamper = self.stamper(config).await?;
-        let count = |reason| *summary.reasons.entry(reason).or_default() += 1;
-        replay_rejected(&mut self.session, &stamper, &mut self.tally, &mut self.refresher, count).await?;
+        replay_rejected(&mut self.session, &stamper, &mut self.tally, &mut self.refresher).await?;
         Ok(())
+    }
+
+    async fn store_topic(&mut self, config: &Config, topic: &Topic, max_rejects: Option<u64>) -> Result<(), Failure> {
+        let stamper = self.stamper(config).await?;
+        let counters = Arc::new(Counters::default());
+        let progress = Progress::start(Arc::clone(&counters), None);
+        let Self { session, refresher, tally, number } = self;
+        let mut storing = Storing { session, tally, refresher, number: *number };
+        let stored = store_topic(config, topic, max_rejects, stamper, counters, &mut storing).await;
+        drop(progress);
+        stored
     }
 
     async fn store_sources(
@@ -259,7 +266,6 @@ impl Run<'_> {
             summary.sources.push(source_summary);
         }
         drop(progress);
-        summary.reasons = batcher.reasons;
         Ok(())
     }
 
@@ -276,15 +282,7 @@ impl Run<'_> {
             return Ok((batcher, source));
         }
         let known = recognise(&mut self.session, &opened, source_id, self.number).await?;
-        let mut claim = Claim {
-            id: known.id,
-            lasting: is_file || source_id.is_some(),
-            position: known.position,
-            batches: known.batches,
-            writer: self.number,
-            moved: false,
-            name: Arc::clone(&name),
-        };
+        let mut claim = Claim::new(&known, is_file || source_id.is_some(), self.number, Arc::clone(&name));
         source.from = known.position;
         let (outlet, mut inlet) = mpsc::channel(PIECES_IN_FLIGHT);
         let reading = spawn_blocking(move || {

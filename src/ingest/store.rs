@@ -1,5 +1,6 @@
 //! From batches to the database: copies, commits, and finds out what became of a commit that nobody answered.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,17 +17,30 @@ use crate::failpoint;
 const REFRESH_SHARE: u32 = 10;
 
 /// What has been committed.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Tally {
     pub stored: u64,
     pub rejected: u64,
+    /// Rejected records by the reason's code.
+    pub reasons: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    /// Counts what a transaction has stored and rejected.
+    pub fn add(&mut self, stored: u64, rejected: impl Iterator<Item = &'static str>) {
+        self.stored += stored;
+        for reason in rejected {
+            self.rejected += 1;
+            *self.reasons.entry(reason).or_default() += 1;
+        }
+    }
 }
 
 /// A batch while it is under way. All of it is kept, to be sent again should the connection break.
 #[derive(Default)]
-struct Held {
-    pieces: Vec<Bytes>,
-    end: Option<BatchEnd>,
+pub(super) struct Held {
+    pub pieces: Vec<Bytes>,
+    pub end: Option<BatchEnd>,
 }
 
 impl Held {
@@ -58,43 +72,56 @@ pub(super) async fn store_batches(
     tally: &mut Tally,
     refresher: &mut Refresher,
 ) -> Result<(), WriteError> {
-    loop {
-        let next = inlet.recv();
-        let first = match refresher.due() {
-            None => Ok(next.await),
-            Some(due) => timeout_at(due.into(), next).await,
-        };
-        let Ok(first) = first else {
-            refresher.refresh(session).await?;
-            continue;
-        };
+    while let Some(first) = next_message(session, inlet, refresher).await? {
         let mut held = Held::default();
-        held.keep(first);
-        if held.pieces.is_empty() && held.end.is_none() {
-            return Ok(());
+        held.keep(Some(first));
+        let Some(end) = store_batch(session, claim, Some(inlet), held).await? else { return Ok(()) };
+        committed(claim, &end, tally, refresher);
+    }
+    Ok(())
+}
+
+/// The next message, `None` after the last. Refreshes meanwhile what is due.
+///
+/// # Errors
+/// The database refuses a refresh or is away for too long.
+pub(super) async fn next_message<T>(
+    session: &mut Session<'_>,
+    inlet: &mut Receiver<T>,
+    refresher: &mut Refresher,
+) -> Result<Option<T>, WriteError> {
+    loop {
+        let Some(due) = refresher.due() else { return Ok(inlet.recv().await) };
+        // A refresh that is due comes first, also where there is always a message waiting.
+        if due > Instant::now()
+            && let Ok(message) = timeout_at(due.into(), inlet.recv()).await
+        {
+            return Ok(message);
         }
-        let Some(end) = store_batch(session, claim, inlet, held).await? else { return Ok(()) };
-        claim.position = end.checkpoint.position;
-        claim.batches += 1;
-        claim.moved = true;
-        tally.stored += end.rows;
-        tally.rejected += end.rejected.len() as u64;
-        refresher.committed();
-        if refresher.due().is_some_and(|due| due <= Instant::now()) {
-            refresher.refresh(session).await?;
-        }
+        refresher.refresh(session).await?;
     }
 }
 
-/// Stores one batch, however often the connection breaks meanwhile. `None`: the reading thread went away within it.
-async fn store_batch(
+/// Takes note of a batch that is stored.
+pub(super) fn committed(claim: &mut Claim, end: &BatchEnd, tally: &mut Tally, refresher: &mut Refresher) {
+    claim.advance(end.checkpoint.position);
+    tally.add(end.rows, end.rejected.iter().map(|record| record.reason));
+    refresher.committed();
+}
+
+/// Stores one batch, however often the connection breaks meanwhile. What is not held of it yet comes from `inlet`.
+/// `None`: the reading thread went away within it.
+///
+/// # Errors
+/// As [`store_batches`].
+pub(super) async fn store_batch(
     session: &mut Session<'_>,
     claim: &Claim,
-    inlet: &mut Receiver<Message>,
+    mut inlet: Option<&mut Receiver<Message>>,
     mut held: Held,
 ) -> Result<Option<BatchEnd>, WriteError> {
     loop {
-        match attempt(session.connection(), claim, inlet, &mut held).await {
+        match attempt(session.connection(), claim, inlet.as_deref_mut(), &mut held).await {
             Ok(()) => {
                 session.succeeded();
                 return Ok(held.end);
@@ -116,7 +143,7 @@ async fn store_batch(
 async fn attempt(
     connection: &mut Connection,
     claim: &Claim,
-    inlet: &mut Receiver<Message>,
+    inlet: Option<&mut Receiver<Message>>,
     held: &mut Held,
 ) -> Result<(), WriteError> {
     let copying = |error: WriteError| error.during("copying usage records");
@@ -124,10 +151,12 @@ async fn attempt(
     for piece in &held.pieces {
         batch.write(piece.clone()).await.map_err(copying)?;
     }
-    while held.end.is_none() {
-        match held.keep(inlet.recv().await) {
-            Some(piece) => batch.write(piece).await.map_err(copying)?,
-            None => break,
+    if let Some(inlet) = inlet {
+        while held.end.is_none() {
+            match held.keep(inlet.recv().await) {
+                Some(piece) => batch.write(piece).await.map_err(copying)?,
+                None => break,
+            }
         }
     }
     match &held.end {

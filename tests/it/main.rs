@@ -6,6 +6,7 @@ mod embedded_server;
 mod exactly_once;
 mod exactness;
 mod ingest;
+mod kafka;
 mod migrate;
 mod outages;
 mod queries;

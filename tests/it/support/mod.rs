@@ -4,6 +4,7 @@
 //! tests take turns on a few embedded databases, which are emptied between them.
 
 pub mod api;
+pub mod kafka;
 pub mod program;
 pub mod proxy;
 pub mod usage;

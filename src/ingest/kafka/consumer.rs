@@ -1,0 +1,425 @@
+//! The thread that is a member of the consumer group: reads messages, and hands their records on in batches.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver as Reply, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use bytes::Bytes;
+use rdkafka::Statistics;
+use rdkafka::client::ClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::mpsc::Sender;
+
+use super::super::collect::{Collected, Rejects};
+use super::super::parse::Parser;
+use super::super::reject::{Defect, Reason};
+use super::super::source::Format;
+use super::super::stamp::Stamper;
+use super::super::store::Held;
+use super::{Request, Settings, Shared};
+use crate::db::{Checkpoint, RejectedRecord};
+
+/// Batches of all partitions are handed on when their usage records weigh this much together.
+const BATCHES_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How long to wait for the first word of a broker.
+const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a message is waited for: a signal is obeyed, and a batch's age is looked at, this often.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How many messages come between two looks at the clock.
+const MESSAGES_BETWEEN_LOOKS: u32 = 1_000;
+
+/// How often Kafka is told how far the partitions are stored.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a partition that is taken away waits for what was read of it to be committed.
+const REVOKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a member without a partition waits for one before it takes the end for reached.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the consuming side ends early.
+#[derive(Debug, thiserror::Error)]
+#[error("the storing side ended")]
+struct StoringEnded;
+
+/// A partition that is assigned to this member.
+struct Partition {
+    batch: Collected,
+    pieces: Vec<Bytes>,
+    /// The next offset, and how many records have been read.
+    next: i64,
+    /// Whether all messages there are have been read.
+    at_end: bool,
+}
+
+/// The assigned partitions, and what was read of them and not handed on yet.
+struct Assigned {
+    partitions: FxHashMap<i32, Partition>,
+    /// When the first record came that is not handed on.
+    began: Option<Instant>,
+    /// How many records are not handed on.
+    waiting_records: u64,
+    /// When partitions were assigned or taken away last; `None` before the first time.
+    changed: Option<Instant>,
+    /// Why no partition can be read.
+    failed: Option<anyhow::Error>,
+}
+
+/// What librdkafka calls back to, always from within a poll.
+struct Context {
+    topic: String,
+    cluster: Mutex<String>,
+    assigned: Mutex<Assigned>,
+    shared: Arc<Shared>,
+    outlet: Sender<Request>,
+}
+
+impl Context {
+    fn assigned(&self) -> MutexGuard<'_, Assigned> {
+        self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self, request: Request) -> anyhow::Result<()> {
+        self.outlet.blocking_send(request).map_err(|_| StoringEnded.into())
+    }
+
+    /// Hands on what was read of the partitions that `which` names.
+    fn hand_on(&self, which: impl Fn(i32) -> bool) -> anyhow::Result<()> {
+        let mut ready = vec![];
+        let mut assigned = self.assigned();
+        for (&number, partition) in assigned.partitions.iter_mut().filter(|(number, _)| which(**number)) {
+            if partition.batch.records() == 0 {
+                continue;
+            }
+            partition.pieces.extend(partition.batch.take_rest());
+            let checkpoint = Checkpoint { position: partition.next, line: partition.next, prefix_hash: None };
+            let end = Some(partition.batch.take_end(checkpoint));
+            ready.push((number, Held { pieces: std::mem::take(&mut partition.pieces), end }));
+        }
+        drop(assigned);
+        for (partition, batch) in ready {
+            self.ask(Request::Store { partition, batch })?;
+        }
+        Ok(())
+    }
+
+    /// Hands on what was read of all partitions.
+    fn hand_all_on(&self) -> anyhow::Result<()> {
+        let mut assigned = self.assigned();
+        (assigned.began, assigned.waiting_records) = (None, 0);
+        drop(assigned);
+        self.hand_on(|_| true)
+    }
+
+    /// Waits until everything that was handed on is committed; without `timeout`, for however long that takes.
+    fn wait_until_stored(&self, timeout: Option<Duration>) -> anyhow::Result<()> {
+        let (done, waiting): (_, Reply<()>) = sync_channel(1);
+        self.ask(Request::Barrier(done))?;
+        match timeout {
+            None => waiting.recv().map_err(|_| StoringEnded.into()),
+            Some(timeout) => waiting.recv_timeout(timeout).context("waiting for the database"),
+        }
+    }
+
+    /// Has the partitions begin where the ledger says.
+    fn begin(&self, list: &TopicPartitionList) -> anyhow::Result<()> {
+        let partitions: Vec<i32> = list.elements().iter().map(TopicPartitionListElem::partition).collect();
+        let (reply, answer) = sync_channel(1);
+        let cluster = self.cluster.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.ask(Request::Begin { cluster, partitions, reply })?;
+        let offsets = answer.recv().map_err(|_| StoringEnded)?;
+        let mut assigned = self.assigned();
+        for (element, offset) in list.elements().iter_mut().zip(offsets) {
+            element.set_offset(offset.map_or(Offset::Beginning, Offset::Offset))?;
+            let next = offset.unwrap_or_default();
+            let partition = Partition { batch: Collected::new(), pieces: vec![], next, at_end: false };
+            assigned.partitions.insert(element.partition(), partition);
+            log::info!("{}/{} is read from {}", self.topic, element.partition(), place(offset));
+        }
+        Ok(())
+    }
+
+    /// Tells Kafka how far the partitions are stored, for tools that show a group's lag.
+    fn tell(&self, consumer: &BaseConsumer<Self>, mode: CommitMode) {
+        let mut list = TopicPartitionList::new();
+        for (partition, next) in self.shared.take_stored() {
+            // An error would name a partition that was added twice.
+            let _ = list.add_partition_offset(&self.topic, partition, Offset::Offset(next));
+        }
+        if list.count() > 0
+            && let Err(error) = consumer.commit(&list, mode)
+        {
+            log::debug!("telling Kafka the offsets: {error}");
+        }
+    }
+
+    fn end(&self, list: &TopicPartitionList, consumer: &BaseConsumer<Self>) {
+        let numbers: FxHashSet<i32> = list.elements().iter().map(TopicPartitionListElem::partition).collect();
+        // Nobody waits for the database for ever: what is not committed by then is for the next owner to read.
+        let stored = self.hand_on(|number| numbers.contains(&number));
+        match stored.and_then(|()| self.wait_until_stored(Some(REVOKE_TIMEOUT))) {
+            Ok(()) => self.tell(consumer, CommitMode::Async),
+            Err(error) => log::debug!("partitions are given up before their records are committed: {error:#}"),
+        }
+        self.assigned().partitions.retain(|number, _| !numbers.contains(number));
+    }
+}
+
+fn place(offset: Option<i64>) -> String {
+    offset.map_or_else(|| "its beginning".to_owned(), |offset| format!("offset {offset}"))
+}
+
+impl ClientContext for Context {
+    fn stats(&self, statistics: Statistics) {
+        let Some(topic) = statistics.topics.get(&self.topic) else { return };
+        let assigned = self.assigned();
+        let of_assigned = topic
+            .partitions
+            .values()
+            .filter(|partition| assigned.partitions.contains_key(&partition.partition) && partition.consumer_lag >= 0);
+        self.shared.lag.store(of_assigned.map(|partition| partition.consumer_lag).sum(), Ordering::Relaxed);
+    }
+}
+
+impl ConsumerContext for Context {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(list) => {
+                if let Err(error) = self.begin(list) {
+                    self.assigned().failed = Some(error);
+                }
+            }
+            Rebalance::Revoke(list) => self.end(list, consumer),
+            Rebalance::Error(error) => log::warn!("rebalancing: {error}"),
+        }
+        self.assigned().changed = Some(Instant::now());
+    }
+}
+
+/// A member of the group.
+pub(super) struct Member {
+    settings: Settings,
+    stamper: Arc<Stamper>,
+    shared: Arc<Shared>,
+    rejects: Rejects,
+    outlet: Sender<Request>,
+}
+
+impl Member {
+    pub fn new(
+        settings: Settings,
+        stamper: Arc<Stamper>,
+        shared: Arc<Shared>,
+        rejects: Rejects,
+        outlet: Sender<Request>,
+    ) -> Self {
+        Self { settings, stamper, shared, rejects, outlet }
+    }
+
+    /// Reads until it is told to stop, or the end is reached. What was read is committed when this returns, unless it
+    /// says why not.
+    pub fn consume(mut self) -> (Rejects, anyhow::Result<()>) {
+        let result = self.join().and_then(|consumer| {
+            let result = self.read(&consumer);
+            // Also behind a failure: what was read before is worth keeping.
+            let context = consumer.context();
+            let stored = context.hand_all_on().and_then(|()| context.wait_until_stored(None));
+            context.tell(&consumer, CommitMode::Sync);
+            result.and(stored)
+        });
+        (self.rejects, result)
+    }
+
+    /// Joins the group.
+    fn join(&self) -> anyhow::Result<BaseConsumer<Context>> {
+        let topic = &self.settings.topic;
+        let mut config = ClientConfig::new();
+        config
+            .set("client.id", "simusage")
+            .set("bootstrap.servers", &topic.brokers)
+            .set("group.id", &topic.group)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            // The ledger says where to begin. An offset that it has and Kafka does not is lost records, and an error.
+            .set("auto.offset.reset", "error")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "true")
+            .set("statistics.interval.ms", "2000")
+            // What waits here is memory.
+            .set("queued.max.messages.kbytes", "16384");
+        for (name, value) in &self.settings.connection {
+            config.set(*name, value);
+        }
+        let context = Context {
+            topic: topic.name.clone(),
+            cluster: Mutex::default(),
+            assigned: Mutex::new(Assigned {
+                partitions: FxHashMap::default(),
+                began: None,
+                waiting_records: 0,
+                changed: None,
+                failed: None,
+            }),
+            shared: Arc::clone(&self.shared),
+            outlet: self.outlet.clone(),
+        };
+        let consumer: BaseConsumer<Context> = config.create_with_context(context).context("setting up Kafka")?;
+        let metadata = consumer.fetch_metadata(Some(&topic.name), BROKER_TIMEOUT).context("asking the brokers")?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic.name);
+        ensure!(
+            found.is_some_and(|found| found.error().is_none() && !found.partitions().is_empty()),
+            "there is no topic {}",
+            topic.name
+        );
+        let cluster = consumer.client().fetch_cluster_id(BROKER_TIMEOUT).context("the brokers name no cluster")?;
+        *consumer.context().cluster.lock().unwrap_or_else(PoisonError::into_inner) = cluster;
+        consumer.subscribe(&[&topic.name]).context("joining the group")?;
+        Ok(consumer)
+    }
+
+    fn read(&mut self, consumer: &BaseConsumer<Context>) -> anyhow::Result<()> {
+        let context = Arc::clone(consumer.context());
+        let mut parser = Parser::new(Format::Ndjson, None).map_err(|problem| anyhow!(problem))?;
+        let mut told = Instant::now();
+        let mut messages = 0;
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            let polled = consumer.poll(POLL);
+            if let Some(error) = context.assigned().failed.take() {
+                return Err(error);
+            }
+            let is_message = matches!(polled, Some(Ok(_)));
+            match polled {
+                None => {}
+                Some(Ok(message)) => self.add(&context, &message, &mut parser)?,
+                Some(Err(KafkaError::PartitionEOF(number))) => {
+                    if let Some(partition) = context.assigned().partitions.get_mut(&number) {
+                        partition.at_end = true;
+                    }
+                    if self.settings.topic.until_end && Self::is_at_end(&context.assigned()) {
+                        return Ok(());
+                    }
+                }
+                Some(Err(error)) => self.note(&context, error)?,
+            }
+            messages += 1;
+            if is_message && messages < MESSAGES_BETWEEN_LOOKS {
+                continue;
+            }
+            messages = 0;
+            if context.assigned().began.is_some_and(|began| began.elapsed() >= self.settings.batch_age) {
+                context.hand_all_on()?;
+            }
+            if told.elapsed() >= TELL_EVERY {
+                context.tell(consumer, CommitMode::Async);
+                told = Instant::now();
+            }
+            if self.outlet.is_closed() {
+                return Err(StoringEnded.into());
+            }
+            if self.settings.topic.until_end && Self::is_at_end(&context.assigned()) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn is_at_end(assigned: &Assigned) -> bool {
+        let Some(changed) = assigned.changed else { return false };
+        if assigned.partitions.is_empty() {
+            return changed.elapsed() >= IDLE_TIMEOUT;
+        }
+        assigned.partitions.values().all(|partition| partition.at_end)
+    }
+
+    /// Takes a message's record into its partition's batch.
+    fn add(&mut self, context: &Context, message: &BorrowedMessage<'_>, parser: &mut Parser) -> anyhow::Result<()> {
+        let mut guard = context.assigned();
+        let assigned = &mut *guard;
+        let (number, offset) = (message.partition(), message.offset());
+        let Some(partition) = assigned.partitions.get_mut(&number).filter(|partition| offset >= partition.next) else {
+            return Ok(());
+        };
+        // A message without a payload, as one that compaction has left, holds no record.
+        let payload = message.payload().unwrap_or_default();
+        let longest = self.settings.max_record_bytes;
+        let result = if payload.len() > longest {
+            let detail = format!("{} bytes, of which the first {longest} are kept", payload.len());
+            Err(Defect::of_line(Reason::TooLong, detail))
+        } else {
+            parser.parse(payload).and_then(|record| partition.batch.add(&record, &self.stamper))
+        };
+        if let Err(defect) = result {
+            let source: Arc<str> = format!("{}/{number}", context.topic).into();
+            self.rejects.count(&defect, format_args!("{source} at offset {offset}"));
+            partition.batch.reject(RejectedRecord {
+                source,
+                position: offset,
+                line: offset + 1,
+                format: Format::Ndjson.name(),
+                header: None,
+                reason: defect.reason.code(),
+                field: defect.field,
+                detail: defect.detail,
+                raw: payload[..payload.len().min(longest)].to_vec(),
+            });
+        }
+        partition.next = offset + 1;
+        partition.at_end = false;
+        partition.pieces.extend(partition.batch.take_piece());
+        let is_full = partition.batch.is_full_of_rejects();
+        assigned.began.get_or_insert_with(Instant::now);
+        self.shared.counters.add_bytes(payload.len() as u64);
+        self.shared.counters.add_records(1);
+        assigned.waiting_records += 1;
+        let is_full = is_full
+            || assigned.waiting_records >= self.settings.batch_rows
+            || assigned.waiting_records * crate::db::TUPLE_BYTES as u64 >= BATCHES_BYTES;
+        drop(guard);
+        if is_full {
+            context.hand_all_on()?;
+        }
+        if let Some(limit) = self.rejects.over(self.settings.max_rejects) {
+            bail!("stopped at {}/{number}, offset {offset}: more than {limit} records were rejected", context.topic);
+        }
+        Ok(())
+    }
+
+    /// Tells what passes by itself from what does not.
+    fn note(&self, context: &Context, error: KafkaError) -> anyhow::Result<()> {
+        match error {
+            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                let places: Vec<String> = context
+                    .assigned()
+                    .partitions
+                    .iter()
+                    .map(|(number, partition)| format!("{number} at offset {}", partition.next))
+                    .collect();
+                bail!(
+                    "the next message is not in Kafka any more, so records are lost, or the topic was made anew; \
+                     the partitions stand at: {}; another --group reads from the beginning",
+                    places.join(", ")
+                )
+            }
+            KafkaError::MessageConsumptionFatal(code) => Err(anyhow!(KafkaError::MessageConsumptionFatal(code))),
+            KafkaError::MessageConsumption(
+                code @ (RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::UnknownTopicOrPartition),
+            ) => Err(anyhow!(KafkaError::MessageConsumption(code))),
+            passing => {
+                log::warn!("{}: {passing}", self.settings.topic.name);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Records from a Kafka topic, one a message, as a member of a consumer group.
+//!
+//! ```text
+//! group ─> consumer ─> parse ─> stamp ─> a batch per partition ═ bounded channel ═> COPY, commit ─> refresh
+//!          └──────────────── one thread ─────────────────────┘                 └──── async ────┘
+//! ```
+//!
+//! A partition is a source of the ledger like any other, and its position is the offset of the next message. When
+//! the group assigns a partition, reading begins where the ledger says; when it takes one away, what was read of it
+//! is committed first. Should two members ever believe to have one partition, the ledger lets only one of them
+//! move it: the other leaves the group and joins it anew. What Kafka keeps as the group's offsets is written after
+//! the commit, for lag tools; nobody reads it here.
+
+mod consumer;
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustc_hash::FxHashMap;
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::collect::Rejects;
+use super::progress::Counters;
+use super::run::Failure;
+use super::session::Session;
+use super::stamp::Stamper;
+use super::store::{Held, Refresher, Tally, committed, next_message, store_batch};
+use crate::config::Config;
+use crate::db::{self, Claim, Identity, WriteError};
+use consumer::Member;
+
+/// How many batches may wait for the database.
+const BATCHES_IN_FLIGHT: usize = 1;
+
+/// How long to wait before joining a group again that had given a partition to somebody else.
+const REJOIN_AFTER: Duration = Duration::from_secs(1);
+
+/// A topic, and the group to read it in.
+#[derive(Debug, Clone)]
+pub struct Topic {
+    /// Addresses of some brokers, with commas between.
+    pub brokers: String,
+    /// The topic's name.
+    pub name: String,
+    /// The consumer group's name.
+    pub group: String,
+    /// Stop at the end of what there is.
+    pub until_end: bool,
+}
+
+/// What the consuming thread asks of the storing side, which does one after the other.
+enum Request {
+    /// Where the ledger has these partitions of the cluster; `None` where nothing is stored of one yet.
+    Begin { cluster: String, partitions: Vec<i32>, reply: SyncSender<Vec<Option<i64>>> },
+    /// Store a batch of a partition.
+    Store { partition: i32, batch: Held },
+    /// Say when everything before this is done.
+    Barrier(SyncSender<()>),
+}
+
+/// What the consuming thread shares with the others.
+pub(super) struct Shared {
+    pub counters: Arc<Counters>,
+    /// Whether to finish.
+    pub stop: Arc<AtomicBool>,
+    /// The next offset of partitions that were stored lately and Kafka was not told about.
+    stored: Mutex<FxHashMap<i32, i64>>,
+    /// Messages in the assigned partitions that are not stored yet, as far as is known.
+    pub lag: Arc<AtomicI64>,
+}
+
+impl Shared {
+    fn take_stored(&self) -> FxHashMap<i32, i64> {
+        std::mem::take(&mut *self.stored.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What the consuming thread needs to know.
+#[derive(Clone)]
+struct Settings {
+    topic: Topic,
+    /// Names and values as librdkafka has them.
+    connection: Vec<(&'static str, String)>,
+    batch_rows: u64,
+    batch_age: Duration,
+    max_record_bytes: usize,
+    max_rejects: Option<u64>,
+}
+
+/// The storing side.
+pub(super) struct Storing<'a, 'b> {
+    pub session: &'a mut Session<'b>,
+    pub tally: &'a mut Tally,
+    pub refresher: &'a mut Refresher,
+    /// The number of this run.
+    pub number: i64,
+}
+
+/// Stores a topic's records until it is told to stop, or the topic ends.
+///
+/// # Errors
+/// Kafka or the database refuses or is away for too long, messages are gone that were not stored, or there were more
+/// rejects than allowed. What was committed stays.
+pub(super) async fn store_topic(
+    config: &Config,
+    topic: &Topic,
+    max_rejects: Option<u64>,
+    stamper: Stamper,
+    counters: Arc<Counters>,
+    storing: &mut Storing<'_, '_>,
+) -> Result<(), Failure> {
+    let settings = Settings {
+        topic: topic.clone(),
+        connection: config.kafka.properties(),
+        batch_rows: config.ingest.batch_rows,
+        batch_age: Duration::from_millis(config.ingest.batch_age_ms),
+        max_record_bytes: config.ingest.max_record_bytes,
+        max_rejects,
+    };
+    let lag = counters.lag();
+    let stop = Arc::new(AtomicBool::new(false));
+    let shared = Arc::new(Shared { counters, stop: Arc::clone(&stop), stored: Mutex::default(), lag });
+    let signals = stop_on_signal(stop)?;
+    let stamper = Arc::new(stamper);
+    let mut rejects = Rejects::default();
+    let result = loop {
+        let (outlet, mut inlet) = channel(BATCHES_IN_FLIGHT);
+        let member = Member::new(settings.clone(), Arc::clone(&stamper), Arc::clone(&shared), rejects, outlet);
+        let consuming = spawn_blocking(move || member.consume());
+        let stored = store_requests(storing, topic, &shared, &mut inlet).await;
+        // This is what tells the consuming thread, should it still be at work.
+        drop(inlet);
+        let (back, consumed) = consuming.await.context("the consuming thread panicked")?;
+        rejects = back;
+        match stored {
+            Err(WriteError::Overtaken) => {
+                log::warn!("another member of group {} has moved a partition; joining the group anew", topic.group);
+                tokio::time::sleep(REJOIN_AFTER).await;
+            }
+            Err(error) => break Err(Failure::from(error)),
+            Ok(()) => break consumed.map_err(Failure::from),
+        }
+    };
+    signals.abort();
+    result.map_err(|failure| failure.context(format!("ingesting {} from {}", topic.name, topic.brokers)))
+}
+
+/// Does what the consuming thread asks for, until it has no more.
+async fn store_requests(
+    storing: &mut Storing<'_, '_>,
+    topic: &Topic,
+    shared: &Shared,
+    inlet: &mut Receiver<Request>,
+) -> Result<(), WriteError> {
+    let Storing { session, tally, refresher, number } = storing;
+    let mut claims: FxHashMap<i32, Claim> = FxHashMap::default();
+    while let Some(request) = next_message(session, inlet, refresher).await? {
+        match request {
+            Request::Begin { cluster, partitions, reply } => {
+                let mut offsets = vec![];
+                for partition in partitions {
+                    let name = format!("{}/{partition}", topic.name);
+                    let (group, topic) = (topic.group.clone(), topic.name.clone());
+                    let identity = Identity::Partition { cluster: cluster.clone(), group, topic, partition };
+                    let known =
+                        session.repeat(async |connection| db::enter_source(connection, &identity, &name).await).await?;
+                    offsets.push((known.batches > 0).then_some(known.position));
+                    claims.insert(partition, Claim::new(&known, true, *number, name.into()));
+                }
+                // A thread that no longer waits has gone, and the channel says so.
+                let _ = reply.send(offsets);
+            }
+            Request::Store { partition, batch } => {
+                let Some(claim) = claims.get_mut(&partition) else { continue };
+                let Some(end) = store_batch(session, claim, None, batch).await? else { continue };
+                committed(claim, &end, tally, refresher);
+                let mut stored = shared.stored.lock().unwrap_or_else(PoisonError::into_inner);
+                stored.insert(partition, end.checkpoint.position);
+            }
+            Request::Barrier(reply) => {
+                let _ = reply.send(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lets SIGINT and SIGTERM end the ingest once what was read is committed; the second one ends it at once, which
+/// loses nothing either.
+fn stop_on_signal(stop: Arc<AtomicBool>) -> anyhow::Result<JoinHandle<()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    Ok(tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if stop.swap(true, Ordering::Relaxed) {
+                std::process::exit(1);
+            }
+            log::info!("stopping once everything that was read is committed");
+        }
+    }))
+}

@@ -1,0 +1,254 @@
+//! Every message of a topic is stored or rejected once, however often members of the group come, go and die.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use crate::support::kafka::{Kafka, signal};
+use crate::support::program::{Run, load_inventory, simusage};
+use crate::support::usage::ndjson;
+use crate::support::{TestDatabase, has_native_server};
+
+async fn ready(partitions: i32) -> (TestDatabase, Kafka) {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    (database, Kafka::start(partitions))
+}
+
+/// Waits until so many records are stored or rejected.
+async fn until_stored(database: &TestDatabase, count: i64) {
+    let rows = "select (select count(*) from usage_records) + (select count(*) from rejected_records)";
+    let mut patience = 600;
+    while database.number(rows).await < count {
+        patience -= 1;
+        assert!(patience > 0, "{count} records are not stored in time");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_topic_is_stored_to_its_end_and_goes_on_where_it_was_left() {
+    let (database, kafka) = ready(3).await;
+    kafka.send(&ndjson(0..200));
+    let run = kafka.ingest_to_end(database.url());
+    assert_eq!((run.status, run.counts()), (3, (200, 180, 20)), "{run:?}");
+    database.assert_has_exactly(200).await;
+    let run = kafka.ingest_to_end(database.url());
+    assert_eq!((run.status, run.counts()), (0, (0, 0, 0)), "{run:?}");
+    kafka.send(&ndjson(200..301));
+    let run = kafka.ingest_to_end(database.url());
+    assert_eq!((run.status, run.counts().0), (3, 101), "{run:?}");
+    database.assert_has_exactly(301).await;
+    assert_eq!(database.number("select count(*) from ingest_sources where kind = 'kafka'").await, 3);
+    assert_eq!(database.number("select sum(position)::bigint from ingest_sources").await, 301);
+    let places = "select count(*) from rejected_records where source in ('usage/0', 'usage/1', 'usage/2') \
+                  and raw like '{%89440099%' and line = position + 1 and format = 'ndjson'";
+    assert_eq!(database.number(&places.replace("raw", "encode(raw, 'escape')")).await, 30);
+}
+
+#[tokio::test]
+async fn another_group_reads_the_topic_for_itself() {
+    let (database, kafka) = ready(1).await;
+    kafka.send(&ndjson(0..5));
+    assert_eq!(kafka.ingest_to_end(database.url()).counts().1, 5);
+    let other: Run = kafka.ingest(database.url(), &["--until-end"]).args(["--group", "x"]).output().unwrap().into();
+    // Given twice, an option is wrong usage; so the group is another in a command line of its own.
+    assert_eq!(other.status, 2, "{other:?}");
+    let brokers = kafka.brokers();
+    let arguments = ["ingest", "--json", "--kafka", &brokers, "--topic", "usage", "--group", "x", "--until-end"];
+    assert_eq!(simusage(database.url(), &arguments).counts().1, 5);
+}
+
+#[tokio::test]
+async fn a_message_that_is_no_record_is_rejected_whatever_it_holds() {
+    let (database, kafka) = ready(1).await;
+    let long = format!("{{\"sim-card-id\": \"{}\"}}", "9".repeat(70_000));
+    kafka.send(&format!("{}nonsense\n{{}}\n{long}\n\n", ndjson(0..2)));
+    let run = kafka.ingest_to_end(database.url());
+    assert_eq!((run.status, run.counts()), (3, (6, 2, 4)), "{run:?}");
+    assert_eq!(
+        run.json()["reasons"],
+        serde_json::json!({"malformed": 2, "missing-field": 1, "too-long": 1}),
+        "{run:?}"
+    );
+    assert_eq!(database.number("select max(octet_length(raw))::bigint from rejected_records").await, 65_536);
+}
+
+#[tokio::test]
+async fn a_signal_ends_a_running_ingest_with_everything_committed_and_shown() {
+    for name in ["TERM", "INT"] {
+        let (database, kafka) = ready(2).await;
+        kafka.send(&ndjson(0..50));
+        let child = kafka.ingest(database.url(), &[]).spawn().unwrap();
+        until_stored(&database, 50).await;
+        kafka.send(&ndjson(50..90));
+        until_stored(&database, 60).await;
+        signal(&child, name);
+        let run: Run = child.wait_with_output().unwrap().into();
+        assert_eq!(run.status, 3, "{run:?}");
+        let (read, ..) = run.counts();
+        database.assert_shows_everything().await;
+        let run = kafka.ingest_to_end(database.url());
+        assert_eq!(read + run.counts().0, 90, "{run:?}");
+        database.assert_has_exactly(90).await;
+    }
+}
+
+#[tokio::test]
+async fn rows_are_seen_while_the_ingest_goes_on() {
+    let (database, kafka) = ready(1).await;
+    let mut child = kafka.ingest(database.url(), &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // The last of these are late: they are older than what is there before.
+    for (numbers, shown) in [(500..504, 4), (504..508, 8), (0..4, 12)] {
+        kafka.send(&ndjson(numbers));
+        let mut patience = 200;
+        while database.number("select coalesce(sum(records), 0)::bigint from organization_usage_daily").await < shown {
+            patience -= 1;
+            assert!(patience > 0, "{shown} records are not seen in time");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    signal(&child, "TERM");
+    assert!(child.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn too_many_rejects_end_it_with_what_came_before_committed() {
+    let (database, kafka) = ready(1).await;
+    kafka.send(&ndjson(0..100));
+    let run: Run = kafka.ingest(database.url(), &["--until-end", "--max-rejects", "3"]).output().unwrap().into();
+    assert_eq!(run.status, 1, "{run:?}");
+    assert!(run.stderr.contains("stopped at usage/0, offset 39: more than 3 records were rejected"), "{run:?}");
+    database.assert_has_exactly(40).await;
+    assert_eq!(kafka.ingest_to_end(database.url()).status, 3);
+    database.assert_has_exactly(100).await;
+}
+
+#[tokio::test]
+async fn first_mistakes_are_explained() {
+    let (database, kafka) = ready(1).await;
+    let brokers = kafka.brokers();
+    let mistake = |brokers: &str, topic: &str| {
+        simusage(database.url(), &["ingest", "--kafka", brokers, "--topic", topic, "--group", "g"])
+    };
+    // A mock cluster makes any topic it is asked for, unless it is told not to have it.
+    kafka.cluster.topic_error("missing", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+    let run = mistake(&brokers, "missing");
+    assert_eq!(run.status, 1, "{run:?}");
+    assert!(run.stderr.contains(&format!("ingesting missing from {brokers}: there is no topic missing")), "{run:?}");
+    let url = database.url();
+    assert_eq!(simusage(url, &["ingest", "--kafka", "x:1", "--topic", "t"]).status, 2);
+    assert_eq!(simusage(url, &["ingest", "--kafka", "x:1", "--topic", "t", "--group", "g", "file"]).status, 2);
+    let csv = ["ingest", "--kafka", "x:1", "--topic", "t", "--group", "g", "--format", "csv"];
+    assert!(simusage(url, &csv).stderr.contains("--kafka reads JSON"));
+    let run = mistake("127.0.0.1:1", "usage");
+    assert_eq!(run.status, 1, "{run:?}");
+    assert!(run.stderr.contains("asking the brokers"), "{run:?}");
+}
+
+#[tokio::test]
+async fn brokers_that_fail_for_a_while_cost_nothing() {
+    let (database, kafka) = ready(2).await;
+    kafka.send(&ndjson(0..100));
+    let child = kafka.ingest(database.url(), &[]).spawn().unwrap();
+    until_stored(&database, 100).await;
+    // Leaders change, answers are late, and the coordinator denies being one.
+    for partition in 0..2 {
+        kafka.cluster.partition_leader("usage", partition, Some(3)).unwrap();
+    }
+    for broker in 1..=3 {
+        kafka.cluster.broker_round_trip_time(broker, Duration::from_millis(50)).unwrap();
+    }
+    let failures = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR; 3];
+    kafka.cluster.request_errors(RDKafkaApiKey::Heartbeat, &failures);
+    kafka.cluster.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION]);
+    kafka.send(&ndjson(100..300));
+    until_stored(&database, 300).await;
+    signal(&child, "TERM");
+    let run: Run = child.wait_with_output().unwrap().into();
+    assert_eq!((run.status, run.counts().0), (3, 300), "{run:?}");
+    database.assert_has_exactly(300).await;
+}
+
+#[cfg(debug_assertions)]
+#[tokio::test]
+async fn wherever_the_program_dies_the_next_run_makes_it_exact() {
+    for point in ["after-copy", "before-commit", "after-commit"] {
+        let (database, kafka) = ready(2).await;
+        kafka.send(&ndjson(0..200));
+        let mut dying = kafka.ingest(database.url(), &["--until-end"]);
+        let died = dying.env("SIMUSAGE_FAILPOINT", format!("{point}:1")).output().unwrap();
+        assert_eq!(died.status.code(), None, "{point}: {died:?}");
+        let run = kafka.ingest_to_end(database.url());
+        assert!([0, 3].contains(&run.status), "{point}: {run:?}");
+        database.assert_has_exactly(200).await;
+    }
+}
+
+#[tokio::test]
+async fn killed_at_any_moment_and_run_again_it_is_exact() {
+    let rounds: u64 = std::env::var("SIMUSAGE_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    let (database, kafka) = ready(3).await;
+    let mut count = 0;
+    for round in 0..rounds {
+        kafka.send(&ndjson(count..count + 500));
+        count += 500;
+        let mut child = kafka.ingest(database.url(), &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let before = database.number("select count(*) from usage_records").await;
+        let mut patience = 200;
+        while database.number("select count(*) from usage_records").await == before && patience > 0 {
+            patience -= 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(round * 37 % 90)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let run = kafka.ingest_to_end(database.url());
+    assert!([0, 3].contains(&run.status), "{run:?}");
+    database.assert_has_exactly(count).await;
+}
+
+#[tokio::test]
+async fn members_share_the_partitions_and_take_over_from_one_that_dies() {
+    if !has_native_server("several members of a consumer group") {
+        return;
+    }
+    let (database, kafka) = ready(4).await;
+    let start = || kafka.ingest(database.url(), &[]).spawn().unwrap();
+    kafka.send(&ndjson(0..1_000));
+    let mut one = start();
+    until_stored(&database, 500).await;
+    let two = start();
+    let mut sent = 1_000;
+    for _ in 0..20 {
+        kafka.send(&ndjson(sent..sent + 200));
+        sent += 200;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let writers = "select count(distinct writer) from ingest_sources";
+    let mut patience = 100;
+    while database.number(writers).await < 2 {
+        patience -= 1;
+        assert!(patience > 0, "the second member got no partition");
+        kafka.send(&ndjson(sent..sent + 200));
+        sent += 200;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    one.kill().unwrap();
+    one.wait().unwrap();
+    kafka.send(&ndjson(sent..sent + 1_000));
+    sent += 1_000;
+    until_stored(&database, i64::try_from(sent).unwrap()).await;
+    let three = start();
+    kafka.send(&ndjson(sent..sent + 200));
+    sent += 200;
+    until_stored(&database, i64::try_from(sent).unwrap()).await;
+    for child in [two, three] {
+        signal(&child, "TERM");
+        let run: Run = child.wait_with_output().unwrap().into();
+        assert!([0, 3].contains(&run.status), "{run:?}");
+    }
+    database.assert_has_exactly(sent).await;
+}

@@ -1,0 +1,77 @@
+//! A Kafka cluster within the test's process, and messages in it.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+
+use super::program::{Run, command};
+
+/// The topic's name, and the group that reads it.
+pub const TOPIC: &str = "usage";
+pub const GROUP: &str = "billing";
+
+/// A cluster of three brokers. It ends when this is dropped.
+pub struct Kafka {
+    pub cluster: MockCluster<'static, DefaultProducerContext>,
+    producer: BaseProducer,
+    partitions: i32,
+}
+
+impl Kafka {
+    /// A cluster with the topic, in so many partitions.
+    pub fn start(partitions: i32) -> Self {
+        let cluster = MockCluster::new(3).unwrap();
+        cluster.create_topic(TOPIC, partitions, 3).unwrap();
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .set("queue.buffering.max.ms", "0")
+            .set("reconnect.backoff.max.ms", "200")
+            .create()
+            .unwrap();
+        Self { cluster, producer, partitions }
+    }
+
+    pub fn brokers(&self) -> String {
+        self.cluster.bootstrap_servers()
+    }
+
+    /// Writes each line as a message, to one partition after the other.
+    pub fn send(&self, lines: &str) {
+        for (partition, line) in (0..self.partitions).cycle().zip(lines.lines()) {
+            let record = BaseRecord::<(), str>::to(TOPIC).partition(partition).payload(line);
+            self.producer.send(record).map_err(|(error, _)| error).unwrap();
+            self.producer.poll(Duration::ZERO);
+        }
+        self.producer.flush(Duration::from_secs(30)).unwrap();
+    }
+
+    /// The command line that ingests the topic, with small batches and a group that soon misses a member.
+    pub fn ingest(&self, url: &str, arguments: &[&str]) -> Command {
+        let brokers = self.brokers();
+        let kafka = ["ingest", "--json", "--kafka", &brokers, "--topic", TOPIC, "--group", GROUP];
+        let mut command = command(url, &[&kafka, arguments].concat());
+        command
+            .env("SIMUSAGE_INGEST_BATCH_ROWS", "40")
+            .env("SIMUSAGE_INGEST_BATCH_AGE_MS", "100")
+            .env("SIMUSAGE_INGEST_REFRESH_EVERY_MS", "100")
+            .env("SIMUSAGE_KAFKA_SESSION_TIMEOUT_MS", "4000")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Ingests all that the topic holds.
+    pub fn ingest_to_end(&self, url: &str) -> Run {
+        self.ingest(url, &["--until-end"]).output().unwrap().into()
+    }
+}
+
+/// Sends a process a signal.
+pub fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
