@@ -103,6 +103,9 @@ pub struct Ingest {
     /// Stop at the end of what the topic holds
     #[arg(long, requires = "kafka")]
     pub until_end: bool,
+    /// Answer /metrics for Prometheus at this address while the ingest goes on
+    #[arg(long, value_name = "ADDR")]
+    pub metrics_listen: Option<std::net::SocketAddr>,
     /// Stop when more records than this were rejected
     #[arg(long, value_name = "N")]
     pub max_rejects: Option<u64>,

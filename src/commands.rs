@@ -112,6 +112,11 @@ async fn store(options: crate::cli::Ingest, config: &Config) -> anyhow::Result<E
         group,
         until_end: options.until_end,
     });
+    let counters = std::sync::Arc::<ingest::Counters>::default();
+    if let Some(address) = options.metrics_listen {
+        let counters = counters.clone();
+        http::metrics::serve_metrics(&address.to_string(), move || counters.to_prometheus())?;
+    }
     let options = ingest::Options {
         inventory: options.inventory,
         sources: options.files.into_iter().map(source).collect(),
@@ -120,6 +125,7 @@ async fn store(options: crate::cli::Ingest, config: &Config) -> anyhow::Result<E
         source_id: options.source_id,
         max_rejects: options.max_rejects,
         replay_rejects: options.replay_rejects,
+        counters,
     };
     let summary = ingest::ingest(config, options).await?;
     if json {

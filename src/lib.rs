@@ -13,3 +13,4 @@ mod failpoint;
 pub mod generate;
 pub mod http;
 pub mod ingest;
+mod signals;

@@ -10,6 +10,9 @@ that loses a byte has no figure.
     cargo build --release
     ./ingest.py --server postgresql://postgres@127.0.0.1/postgres --records 2000000 --rounds 5
 
+A broker, given as --kafka, has its topic simusage-bench made anew and filled with the records once; every round reads
+all of it, because each database has a ledger of its own.
+
 The server must be on this machine: one contender has it read a file. It is asked for nothing but databases to make and
 to drop, all of them named simusage_bench_….
 """
@@ -28,11 +31,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg2
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 
 PROJECT = Path(__file__).resolve().parents[2]
 SIMUSAGE = PROJECT / "target/release/simusage"
 INSERTED_ROWS = 20_000
 """Rows that are inserted one by one: enough for a rate, few enough to wait for."""
+
+TOPIC = "simusage-bench"
 
 BARE = """
 create extension if not exists timescaledb;
@@ -145,6 +152,40 @@ def simusage(path):
         return inputs.records
 
     return prepare, measure, "usage_records"
+
+
+def simusage_kafka(brokers):
+    """simusage reading the same records from Kafka, a message each."""
+    prepare, _, table = simusage("ndjson")
+
+    def measure(server, database, inputs):
+        arguments = ["--kafka", brokers, "--topic", TOPIC, "--group", "simusage-bench", "--until-end"]
+        run(SIMUSAGE, "ingest", *arguments, env=server.environment(database))
+        return inputs.records
+
+    return prepare, measure, table
+
+
+def fill_topic(brokers, path, partitions=2):
+    """Sends each line of a file as a message."""
+    admin = AdminClient({"bootstrap.servers": brokers})
+    for future in admin.delete_topics([TOPIC]).values():
+        try:
+            future.result()
+        except Exception as error:  # The topic is not there yet.
+            print(f"{TOPIC}: {error}", file=sys.stderr)
+    for future in admin.create_topics([NewTopic(TOPIC, partitions, 1)]).values():
+        future.result()
+    producer = Producer({"bootstrap.servers": brokers, "linger.ms": 50, "batch.size": 1_000_000})
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines):
+            while True:
+                try:
+                    producer.produce(TOPIC, line.rstrip(), partition=number % partitions)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+    producer.flush()
 
 
 def bare(columnstore):
@@ -263,6 +304,7 @@ def main():
     parser.add_argument("--sim-cards", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--direct-compress", action="store_true", help="COPY straight into the columnstore, for all who can")
+    parser.add_argument("--kafka", help="a broker's address, to have simusage read the records from a topic, too")
     parser.add_argument("--parallel-copy", help="timescaledb-parallel-copy's binary, to have it run, too")
     arguments = parser.parse_args()
     server = Server(arguments.server, arguments.direct_compress)
@@ -276,10 +318,14 @@ def main():
     }
     if arguments.parallel_copy:
         contenders["timescaledb-parallel-copy"] = (prepare, parallel_copy(arguments.parallel_copy), "usage")
+    if arguments.kafka:
+        contenders["simusage Kafka"] = simusage_kafka(arguments.kafka)
     results = {name: Measured() for name in contenders}
     with tempfile.TemporaryDirectory() as folder:
         inputs = make_inputs(folder, arguments.records, arguments.sim_cards)
         make_binary(server, inputs)
+        if arguments.kafka:
+            fill_topic(arguments.kafka, inputs.ndjson)
         for number in range(arguments.rounds):
             names = list(contenders)
             random.shuffle(names)

@@ -5,6 +5,7 @@
 
 mod health;
 mod inventory;
+pub mod metrics;
 mod params;
 mod problem;
 mod usage_series;
@@ -21,6 +22,7 @@ use anyhow::{Context as _, bail};
 
 use crate::config::{Config, Serve};
 use crate::db::{self, Pool};
+use crate::signals::Signals;
 use problem::ApiError;
 
 /// Answers requests until the process is told to stop, by SIGTERM or SIGINT. Requests in flight are answered
@@ -115,44 +117,4 @@ where
         .route(web::get().to(answer.clone()))
         .route(web::head().to(answer))
         .default_service(web::to(async || Err::<String, _>(ApiError::Method)))
-}
-
-/// The signals that ask the process to stop.
-#[cfg(unix)]
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// The signals that ask the process to stop: where there is no SIGTERM, Ctrl-C alone.
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // Nobody can signal, so nobody does.
-            std::future::pending::<()>().await;
-        }
-    }
 }

@@ -31,6 +31,7 @@ mod store;
 
 pub use inventory_file::read_inventory;
 pub use kafka::Topic;
+pub use progress::Counters;
 pub use reject::Reason;
 pub use run::{Options, SourceStatus, SourceSummary, Summary, ingest};
 pub use source::{Format, Source};

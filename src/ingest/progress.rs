@@ -1,8 +1,9 @@
 //! How far an ingest is: a bar on a terminal, a line now and then in a log.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
@@ -14,33 +15,73 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 /// How often the bar moves.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
 
-/// What has been read so far; counted in one thread, shown in another.
+/// What has been done so far; counted in some threads, shown in others.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub struct Counters {
     bytes: AtomicU64,
     records: AtomicU64,
-    /// Records that wait in Kafka; below zero where that is unknown.
-    lag: Arc<AtomicI64>,
+    stored: AtomicU64,
+    rejected: AtomicU64,
+    refreshes: AtomicU64,
+    /// Records that wait in Kafka, and whether that is known.
+    lag: AtomicU64,
+    lag_known: AtomicBool,
 }
 
 impl Counters {
     /// Counts bytes that were read, as they are in the file.
-    pub fn add_bytes(&self, bytes: u64) {
+    pub(super) fn add_bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Counts records that were read.
-    pub fn add_records(&self, records: u64) {
+    pub(super) fn add_records(&self, records: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
     }
 
-    /// Where whoever reads from Kafka keeps the number of records that wait there.
-    pub fn lag(&self) -> Arc<AtomicI64> {
-        Arc::clone(&self.lag)
+    /// Counts records that were committed.
+    pub(super) fn add_committed(&self, stored: u64, rejected: u64) {
+        self.stored.fetch_add(stored, Ordering::Relaxed);
+        self.rejected.fetch_add(rejected, Ordering::Relaxed);
+    }
+
+    /// Counts a refresh of the aggregates.
+    pub(super) fn add_refresh(&self) {
+        self.refreshes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says how many records wait in Kafka.
+    pub(super) fn set_lag(&self, records: u64) {
+        self.lag.store(records, Ordering::Relaxed);
+        self.lag_known.store(true, Ordering::Relaxed);
+    }
+
+    fn lag(&self) -> Option<u64> {
+        self.lag_known.load(Ordering::Relaxed).then(|| self.lag.load(Ordering::Relaxed))
     }
 
     fn read(&self) -> (u64, u64) {
         (self.bytes.load(Ordering::Relaxed), self.records.load(Ordering::Relaxed))
+    }
+
+    /// All counters in the text format of Prometheus.
+    #[must_use]
+    pub fn to_prometheus(&self) -> String {
+        let mut text = String::new();
+        let mut add = |name: &str, kind: &str, help: &str, value: u64| {
+            // Writing into a String cannot fail.
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+        };
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        add("simusage_ingest_bytes_total", "counter", "Bytes read.", load(&self.bytes));
+        add("simusage_ingest_records_total", "counter", "Records read.", load(&self.records));
+        add("simusage_ingest_stored_total", "counter", "Records stored.", load(&self.stored));
+        add("simusage_ingest_rejected_total", "counter", "Records rejected.", load(&self.rejected));
+        add("simusage_ingest_refreshes_total", "counter", "Refreshes of the aggregates.", load(&self.refreshes));
+        if let Some(lag) = self.lag() {
+            add("simusage_ingest_lag_records", "gauge", "Messages in the assigned partitions that wait.", lag);
+        }
+        text
     }
 }
 
@@ -68,7 +109,15 @@ impl Progress {
                     shown.set_message(format!("{} records, {}/s", HumanCount(records), HumanCount(rate)));
                     shown.set_position(bytes);
                 } else {
-                    log::info!("{} records, {}, {}/s", HumanCount(records), HumanBytes(bytes), HumanCount(rate));
+                    let rejected = counters.rejected.load(Ordering::Relaxed);
+                    let lag = counters.lag().map(|lag| format!(", {} to go", HumanCount(lag))).unwrap_or_default();
+                    log::info!(
+                        "{} records, {}, {}/s, {} rejected{lag}",
+                        HumanCount(records),
+                        HumanBytes(bytes),
+                        HumanCount(rate),
+                        HumanCount(rejected)
+                    );
                 }
             }
         });

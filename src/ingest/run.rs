@@ -46,6 +46,8 @@ pub struct Options {
     pub max_rejects: Option<u64>,
     /// Try rejected records again.
     pub replay_rejects: bool,
+    /// Where to count what is done, for whoever looks meanwhile.
+    pub counters: Arc<Counters>,
 }
 
 /// What became of a source.
@@ -152,15 +154,15 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
     }
     let refresh_every = Duration::from_millis(config.ingest.refresh_every_ms);
     let mut run = Run {
-        refresher: Refresher::new(refresh_every, config.storage.retention_records_days),
+        refresher: Refresher::new(refresh_every, config.storage.retention_records_days, Arc::clone(&options.counters)),
         session,
-        tally: Tally::default(),
+        tally: Tally::new(Arc::clone(&options.counters)),
         number: i64::from_ne_bytes(fastrand::u64(..).to_ne_bytes()),
     };
     let stored = if options.replay_rejects {
         run.replay(config).await
     } else if let Some(topic) = &options.kafka {
-        run.store_topic(config, topic, options.max_rejects).await
+        run.store_topic(config, topic, options.max_rejects, Arc::clone(&options.counters)).await
     } else if options.sources.is_empty() {
         Ok(())
     } else {
@@ -171,7 +173,7 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
         Err(failure) if failure.away => Ok(()),
         _ => run.refresher.refresh(&mut run.session).await,
     };
-    let Tally { stored: records, rejected, reasons } = run.tally;
+    let Tally { stored: records, rejected, reasons, .. } = run.tally;
     (summary.read, summary.stored, summary.rejected) = (records + rejected, records, rejected);
     summary.reasons = reasons;
     if let Err(failure) = stored {
@@ -229,9 +231,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn store_topic(&mut self, config: &Config, topic: &Topic, max_rejects: Option<u64>) -> Result<(), Failure> {
+    async fn store_topic(
+        &mut self,
+        config: &Config,
+        topic: &Topic,
+        max_rejects: Option<u64>,
+        counters: Arc<Counters>,
+    ) -> Result<(), Failure> {
         let stamper = self.stamper(config).await?;
-        let counters = Arc::new(Counters::default());
         let progress = Progress::start(Arc::clone(&counters), None);
         let Self { session, refresher, tally, number } = self;
         let mut storing = Storing { session, tally, refresher, number: *number };
@@ -247,7 +254,7 @@ impl Run<'_> {
         size: Option<u64>,
         summary: &mut Summary,
     ) -> Result<(), Failure> {
-        let counters = Arc::new(Counters::default());
+        let counters = options.counters;
         let settings = Settings {
             format: options.format,
             batch_rows: config.ingest.batch_rows,

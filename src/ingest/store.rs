@@ -1,6 +1,7 @@
 //! From batches to the database: copies, commits, and finds out what became of a commit that nobody answered.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use tokio::time::timeout_at;
 
 use super::batch::Message;
 use super::hours::joined;
+use super::progress::Counters;
 use super::session::Session;
 use crate::db::{self, BatchEnd, BatchWriter, Claim, Connection, Outcome, StaleHours, WriteError};
 use crate::failpoint;
@@ -17,8 +19,9 @@ use crate::failpoint;
 const REFRESH_SHARE: u32 = 10;
 
 /// What has been committed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub(super) struct Tally {
+    counters: Arc<Counters>,
     pub stored: u64,
     pub rejected: u64,
     /// Rejected records by the reason's code.
@@ -26,13 +29,20 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Nothing yet. What comes is counted in `counters`, too.
+    pub fn new(counters: Arc<Counters>) -> Self {
+        Self { counters, stored: 0, rejected: 0, reasons: BTreeMap::new() }
+    }
+
     /// Counts what a transaction has stored and rejected.
     pub fn add(&mut self, stored: u64, rejected: impl Iterator<Item = &'static str>) {
         self.stored += stored;
+        let before = self.rejected;
         for reason in rejected {
             self.rejected += 1;
             *self.reasons.entry(reason).or_default() += 1;
         }
+        self.counters.add_committed(stored, self.rejected - before);
     }
 }
 
@@ -173,14 +183,15 @@ pub(super) struct Refresher {
     last: (Instant, Duration),
     /// Whether something was committed since.
     stale: bool,
+    counters: Arc<Counters>,
 }
 
 impl Refresher {
     /// A refresher that waits for `every` between two refreshes, or for much longer than one takes. It looks no
     /// further back than `retention_days`, unless they are 0: the aggregates keep hours whose records are gone, and
     /// a refresh over those would delete them.
-    pub fn new(every: Duration, retention_days: u32) -> Self {
-        Self { every, retention_days, last: (Instant::now(), Duration::ZERO), stale: false }
+    pub fn new(every: Duration, retention_days: u32, counters: Arc<Counters>) -> Self {
+        Self { every, retention_days, last: (Instant::now(), Duration::ZERO), stale: false, counters }
     }
 
     /// Says that something was committed.
@@ -218,6 +229,7 @@ impl Refresher {
             .await?;
         self.last = (Instant::now(), began.elapsed());
         self.stale = false;
+        self.counters.add_refresh();
         Ok(())
     }
 }

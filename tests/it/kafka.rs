@@ -1,5 +1,7 @@
 //! Every message of a topic is stored or rejected once, however often members of the group come, go and die.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -96,9 +98,18 @@ async fn a_signal_ends_a_running_ingest_with_everything_committed_and_shown() {
 }
 
 #[tokio::test]
-async fn rows_are_seen_while_the_ingest_goes_on() {
+async fn rows_and_metrics_are_seen_while_the_ingest_goes_on() {
     let (database, kafka) = ready(1).await;
-    let mut child = kafka.ingest(database.url(), &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let arguments = ["--metrics-listen", "127.0.0.1:0"];
+    let mut child = kafka.ingest(database.url(), &arguments).stdout(Stdio::null()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let metrics_at = log
+        .find_map(|line| {
+            Some(line.unwrap().split_once("metrics on http://")?.1.trim_end_matches("/metrics").to_owned())
+        })
+        .unwrap();
+    // A pipe that nobody empties would stop the program.
+    std::thread::spawn(move || log.for_each(drop));
     // The last of these are late: they are older than what is there before.
     for (numbers, shown) in [(500..504, 4), (504..508, 8), (0..4, 12)] {
         kafka.send(&ndjson(numbers));
@@ -108,6 +119,22 @@ async fn rows_are_seen_while_the_ingest_goes_on() {
             assert!(patience > 0, "{shown} records are not seen in time");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+    let mut patience = 100;
+    loop {
+        let mut answer = String::new();
+        let mut connection = TcpStream::connect(&metrics_at).unwrap();
+        connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        connection.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("\nsimusage_ingest_stored_total 12\n"), "{answer}");
+        assert!(answer.contains("\nsimusage_ingest_rejected_total 0\n"), "{answer}");
+        // Kafka hears of the commit a moment later.
+        if answer.contains("\nsimusage_ingest_lag_records 0\n") {
+            break;
+        }
+        patience -= 1;
+        assert!(patience > 0, "{answer}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     signal(&child, "TERM");
     assert!(child.wait().unwrap().success());

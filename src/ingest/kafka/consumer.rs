@@ -187,7 +187,7 @@ impl ClientContext for Context {
             .partitions
             .values()
             .filter(|partition| assigned.partitions.contains_key(&partition.partition) && partition.consumer_lag >= 0);
-        self.shared.lag.store(of_assigned.map(|partition| partition.consumer_lag).sum(), Ordering::Relaxed);
+        self.shared.counters.set_lag(of_assigned.map(|partition| partition.consumer_lag.unsigned_abs()).sum());
     }
 }
 

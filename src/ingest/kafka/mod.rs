@@ -13,7 +13,7 @@
 
 mod consumer;
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,6 +31,7 @@ use super::stamp::Stamper;
 use super::store::{Held, Refresher, Tally, committed, next_message, store_batch};
 use crate::config::Config;
 use crate::db::{self, Claim, Identity, WriteError};
+use crate::signals::Signals;
 use consumer::Member;
 
 /// How many batches may wait for the database.
@@ -69,8 +70,6 @@ pub(super) struct Shared {
     pub stop: Arc<AtomicBool>,
     /// The next offset of partitions that were stored lately and Kafka was not told about.
     stored: Mutex<FxHashMap<i32, i64>>,
-    /// Messages in the assigned partitions that are not stored yet, as far as is known.
-    pub lag: Arc<AtomicI64>,
 }
 
 impl Shared {
@@ -121,9 +120,8 @@ pub(super) async fn store_topic(
         max_record_bytes: config.ingest.max_record_bytes,
         max_rejects,
     };
-    let lag = counters.lag();
     let stop = Arc::new(AtomicBool::new(false));
-    let shared = Arc::new(Shared { counters, stop: Arc::clone(&stop), stored: Mutex::default(), lag });
+    let shared = Arc::new(Shared { counters, stop: Arc::clone(&stop), stored: Mutex::default() });
     let signals = stop_on_signal(stop)?;
     let stamper = Arc::new(stamper);
     let mut rejects = Rejects::default();
@@ -192,15 +190,10 @@ async fn store_requests(
 /// Lets SIGINT and SIGTERM end the ingest once what was read is committed; the second one ends it at once, which
 /// loses nothing either.
 fn stop_on_signal(stop: Arc<AtomicBool>) -> anyhow::Result<JoinHandle<()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut signals = Signals::listen().context("listening for signals")?;
     Ok(tokio::spawn(async move {
         loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+            signals.next().await;
             if stop.swap(true, Ordering::Relaxed) {
                 std::process::exit(1);
             }
