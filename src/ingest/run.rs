@@ -95,6 +95,9 @@ pub struct Summary {
     /// Time taken.
     #[serde(rename = "elapsed-ms", serialize_with = "milliseconds")]
     pub elapsed: Duration,
+    /// How much of it went into refreshing the aggregates, while nothing was stored.
+    #[serde(rename = "refresh-ms", serialize_with = "milliseconds")]
+    pub refresh: Duration,
 }
 
 fn milliseconds<S: Serializer>(elapsed: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -122,9 +125,10 @@ impl std::fmt::Display for Summary {
         let close = if self.reasons.is_empty() { "" } else { ")" };
         write!(
             formatter,
-            "{close} in {:.2} s ({} records/s)",
+            "{close} in {:.2} s ({} records/s), {:.2} s of it refreshing the aggregates",
             self.elapsed.as_secs_f64(),
-            rate(self.read, self.elapsed)
+            rate(self.read, self.elapsed),
+            self.refresh.as_secs_f64()
         )
     }
 }
@@ -181,6 +185,7 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
     }
     refreshed.with_context(|| format!("{records} records are stored, but not yet in the aggregates"))?;
     summary.elapsed = started.elapsed();
+    summary.refresh = run.refresher.spent;
     Ok(summary)
 }
 

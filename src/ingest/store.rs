@@ -184,6 +184,8 @@ pub(super) struct Refresher {
     /// Whether something was committed since.
     stale: bool,
     counters: Arc<Counters>,
+    /// How long all refreshes took together.
+    pub spent: Duration,
 }
 
 impl Refresher {
@@ -191,7 +193,14 @@ impl Refresher {
     /// further back than `retention_days`, unless they are 0: the aggregates keep hours whose records are gone, and
     /// a refresh over those would delete them.
     pub fn new(every: Duration, retention_days: u32, counters: Arc<Counters>) -> Self {
-        Self { every, retention_days, last: (Instant::now(), Duration::ZERO), stale: false, counters }
+        Self {
+            every,
+            retention_days,
+            last: (Instant::now(), Duration::ZERO),
+            stale: false,
+            counters,
+            spent: Duration::ZERO,
+        }
     }
 
     /// Says that something was committed.
@@ -228,6 +237,7 @@ impl Refresher {
             })
             .await?;
         self.last = (Instant::now(), began.elapsed());
+        self.spent += began.elapsed();
         self.stale = false;
         self.counters.add_refresh();
         Ok(())
