@@ -35,7 +35,17 @@ pub async fn store_inventory(connection: &mut Connection, assignments: &[Assignm
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&sim_cards, &organizations, &valid_from];
         transaction.execute(ASSIGN_SIM_CARDS, &parameters).await?;
     }
+    transaction.execute(include_str!("../../sql/ingest/advance_inventory_version.sql"), &[]).await?;
     Ok(transaction.commit().await?)
+}
+
+/// How often the inventory has been loaded. A [`Directory`] of another version is out of date.
+///
+/// # Errors
+/// The database refuses or is away.
+pub async fn inventory_version(client: &Client) -> Result<i64, WriteError> {
+    let row = client.query_one(include_str!("../../sql/ingest/inventory_version.sql"), &[]).await?;
+    Ok(row.get("version"))
 }
 
 /// The numbers that a usage record carries.
@@ -59,6 +69,8 @@ pub enum NoStamp {
 /// The inventory in memory, for a look-up per record.
 #[derive(Debug, Default)]
 pub struct Directory {
+    /// The inventory's version.
+    version: i64,
     /// By ICCID: the SIM card's number, and its assignments as a range of `assignments`.
     sim_cards: FxHashMap<Box<str>, (i32, u32, u32)>,
     /// (valid from, in microseconds since 1970; organization), by time within a SIM card.
@@ -71,7 +83,8 @@ impl Directory {
     /// # Errors
     /// The database refuses or is away.
     pub async fn load(client: &Client) -> Result<Self, WriteError> {
-        let mut directory = Self::default();
+        // The version first: a change that comes in between makes it look out of date, which costs one more load.
+        let mut directory = Self { version: inventory_version(client).await?, ..Self::default() };
         let parameters: [&str; 0] = [];
         let rows = client.query_raw(INVENTORY_DIRECTORY, parameters).await?;
         let mut rows = std::pin::pin!(rows);
@@ -112,6 +125,12 @@ impl Directory {
         let assignments = &self.assignments[start as usize..end as usize];
         let last = assignments.iter().rev().find(|(valid_from_us, _)| *valid_from_us <= time_us);
         last.map(|&(_, organization)| Stamp { sim_card, organization }).ok_or(NoStamp::Unassigned)
+    }
+
+    /// The inventory's version.
+    #[must_use]
+    pub fn version(&self) -> i64 {
+        self.version
     }
 
     /// How many SIM cards there are.

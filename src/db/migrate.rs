@@ -48,6 +48,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(2, "0002_usage"),
     migration!(3, "0003_rejected_records"),
     migration!(4, "0004_ingest_ledger"),
+    migration!(5, "0005_inventory_version"),
 ];
 
 impl Migration {

@@ -225,8 +225,16 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn stamper(&mut self, config: &Config) -> Result<Stamper, WriteError> {
+    async fn directory(&mut self) -> Result<Arc<Directory>, WriteError> {
         let directory = self.session.repeat(async |connection| Directory::load(connection).await).await?;
+        if directory.is_empty() {
+            log::warn!("the inventory is empty, so every record will be rejected: load one with --inventory");
+        }
+        Ok(Arc::new(directory))
+    }
+
+    async fn stamper(&mut self, config: &Config) -> Result<Stamper, WriteError> {
+        let directory = self.directory().await?;
         Ok(Stamper::new(directory, config.storage.retention_records_days))
     }
 
@@ -243,11 +251,12 @@ impl Run<'_> {
         max_rejects: Option<u64>,
         counters: Arc<Counters>,
     ) -> Result<(), Failure> {
-        let stamper = self.stamper(config).await?;
+        let directory = self.directory().await?;
         let progress = Progress::start(Arc::clone(&counters), None);
         let Self { session, refresher, tally, number } = self;
-        let mut storing = Storing { session, tally, refresher, number: *number };
-        let stored = store_topic(config, topic, max_rejects, stamper, counters, &mut storing).await;
+        let retention_days = config.storage.retention_records_days;
+        let mut storing = Storing { session, tally, refresher, number: *number, directory, retention_days };
+        let stored = store_topic(config, topic, max_rejects, counters, &mut storing).await;
         drop(progress);
         stored
     }

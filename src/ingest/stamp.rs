@@ -1,5 +1,7 @@
 //! From a record as it was read to the tuple that is stored: which SIM card, and which organization at its date.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 
 use super::parse::{UsageRecord, name};
@@ -9,17 +11,14 @@ use crate::domain::Interval;
 
 /// Stamps records by the inventory.
 pub(super) struct Stamper {
-    directory: Directory,
+    directory: Arc<Directory>,
     /// Records older than this, in microseconds since 1970, are rejected.
     oldest_us: Option<i64>,
 }
 
 impl Stamper {
     /// A stamper by `directory`, for records of the last `retention_days`, or of all time if that is 0.
-    pub fn new(directory: Directory, retention_days: u32) -> Self {
-        if directory.is_empty() {
-            log::warn!("the inventory is empty, so every record will be rejected: load one with --inventory");
-        }
+    pub fn new(directory: Arc<Directory>, retention_days: u32) -> Self {
         let age = chrono::TimeDelta::days(retention_days.into());
         let oldest_us = (retention_days > 0).then(|| (chrono::Utc::now() - age).timestamp_micros());
         Self { directory, oldest_us }

@@ -9,7 +9,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::support::kafka::{Kafka, signal};
 use crate::support::program::{Run, load_inventory, simusage};
-use crate::support::usage::ndjson;
+use crate::support::usage::{Files, ndjson};
 use crate::support::{TestDatabase, has_native_server};
 
 async fn ready(partitions: i32) -> (TestDatabase, Kafka) {
@@ -138,6 +138,26 @@ async fn rows_and_metrics_are_seen_while_the_ingest_goes_on() {
     }
     signal(&child, "TERM");
     assert!(child.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_sim_card_that_moves_is_stamped_with_its_new_owner_within_seconds() {
+    let (database, kafka) = ready(1).await;
+    let files = Files::new();
+    let mut child = kafka.ingest(database.url(), &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    kafka.send(&ndjson(0..9));
+    until_stored(&database, 9).await;
+    let moved = files.write("moved.csv", "sim-card-id,org-id\n89440001,elsewhere\n89440099,elsewhere\n");
+    assert_eq!(simusage(database.url(), &["ingest", "--inventory", &moved]).status, 0);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    kafka.send(&ndjson(9..20));
+    until_stored(&database, 20).await;
+    signal(&child, "TERM");
+    assert!(child.wait().unwrap().success());
+    let owned =
+        "select count(*) from usage_records join organizations on id = organization_id where name = 'elsewhere'";
+    assert_eq!(database.number(owned).await, 11);
+    assert_eq!(database.number("select count(*) from usage_records").await, 20);
 }
 
 #[tokio::test]

@@ -13,11 +13,12 @@ const SOURCE: &str = "id int8, head_bytes int4, name text, position int8, line i
                       updated_at timestamptz";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 45] = [
+const EXPECTED: [(&str, &str, &str); 47] = [
     ("ingest/add_organizations.sql", "_text 1", ""),
     ("ingest/add_sim_cards.sql", "_text 1", ""),
     ("ingest/add_source.sql", "text 2, int4 1, text 1", ""),
     ("ingest/add_stale_hours.sql", "_timestamptz 2", ""),
+    ("ingest/advance_inventory_version.sql", "", ""),
     ("ingest/advance_source.sql", "int8 5, bytea 1, text 1, int8 3", ""),
     ("ingest/assign_sim_cards.sql", "_text 2, _timestamptz 1", ""),
     ("ingest/copy_rejected_records.sql", "", ""),
@@ -34,6 +35,7 @@ const EXPECTED: [(&str, &str, &str); 45] = [
         "",
         "iccid text, sim_card_id int4, valid_from timestamptz, organization_id int4",
     ),
+    ("ingest/inventory_version.sql", "", "version int8"),
     ("ingest/lock_source.sql", "int8 1", "position int8, batches int8, writer int8"),
     ("ingest/reject_again.sql", "_int8 1, _text 3, text 1", ""),
     ("ingest/remove_run.sql", "int8 1", ""),

@@ -38,7 +38,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// How many messages come between two looks at the clock.
 const MESSAGES_BETWEEN_LOOKS: u32 = 1_000;
 
-/// How often Kafka is told how far the partitions are stored.
+/// How often Kafka is told how far the partitions are stored, and the inventory is looked at.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a partition that is taken away waits for what was read of it to be committed.
@@ -216,13 +216,8 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub fn new(
-        settings: Settings,
-        stamper: Arc<Stamper>,
-        shared: Arc<Shared>,
-        rejects: Rejects,
-        outlet: Sender<Request>,
-    ) -> Self {
+    pub fn new(settings: Settings, shared: Arc<Shared>, rejects: Rejects, outlet: Sender<Request>) -> Self {
+        let stamper = shared.stamper();
         Self { settings, stamper, shared, rejects, outlet }
     }
 
@@ -316,11 +311,13 @@ impl Member {
                 continue;
             }
             messages = 0;
+            self.stamper = self.shared.stamper();
             if context.assigned().began.is_some_and(|began| began.elapsed() >= self.settings.batch_age) {
                 context.hand_all_on()?;
             }
             if told.elapsed() >= TELL_EVERY {
                 context.tell(consumer, CommitMode::Async);
+                context.ask(Request::Inventory)?;
                 told = Instant::now();
             }
             if self.outlet.is_closed() {

@@ -30,7 +30,7 @@ use super::session::Session;
 use super::stamp::Stamper;
 use super::store::{Held, Refresher, Tally, committed, next_message, store_batch};
 use crate::config::Config;
-use crate::db::{self, Claim, Identity, WriteError};
+use crate::db::{self, Claim, Directory, Identity, WriteError};
 use crate::signals::Signals;
 use consumer::Member;
 
@@ -59,6 +59,8 @@ enum Request {
     Begin { cluster: String, partitions: Vec<i32>, reply: SyncSender<Vec<Option<i64>>> },
     /// Store a batch of a partition.
     Store { partition: i32, batch: Held },
+    /// See whether the inventory has changed.
+    Inventory,
     /// Say when everything before this is done.
     Barrier(SyncSender<()>),
 }
@@ -70,9 +72,15 @@ pub(super) struct Shared {
     pub stop: Arc<AtomicBool>,
     /// The next offset of partitions that were stored lately and Kafka was not told about.
     stored: Mutex<FxHashMap<i32, i64>>,
+    /// What stamps records, by the newest inventory.
+    stamper: Mutex<Arc<Stamper>>,
 }
 
 impl Shared {
+    fn stamper(&self) -> Arc<Stamper> {
+        Arc::clone(&self.stamper.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn take_stored(&self) -> FxHashMap<i32, i64> {
         std::mem::take(&mut *self.stored.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -97,6 +105,27 @@ pub(super) struct Storing<'a, 'b> {
     pub refresher: &'a mut Refresher,
     /// The number of this run.
     pub number: i64,
+    /// The inventory.
+    pub directory: Arc<Directory>,
+    /// How long records are kept; 0 is for ever.
+    pub retention_days: u32,
+}
+
+impl Storing<'_, '_> {
+    fn stamper(&self) -> Arc<Stamper> {
+        Arc::new(Stamper::new(Arc::clone(&self.directory), self.retention_days))
+    }
+
+    /// Loads the inventory anew if it has changed.
+    async fn refresh_directory(&mut self) -> Result<(), WriteError> {
+        let version = self.session.repeat(async |connection| db::inventory_version(connection).await).await?;
+        if version != self.directory.version() {
+            let loaded = self.session.repeat(async |connection| Directory::load(connection).await).await?;
+            log::info!("the inventory has changed; it has {} SIM cards now", loaded.len());
+            self.directory = Arc::new(loaded);
+        }
+        Ok(())
+    }
 }
 
 /// Stores a topic's records until it is told to stop, or the topic ends.
@@ -108,7 +137,6 @@ pub(super) async fn store_topic(
     config: &Config,
     topic: &Topic,
     max_rejects: Option<u64>,
-    stamper: Stamper,
     counters: Arc<Counters>,
     storing: &mut Storing<'_, '_>,
 ) -> Result<(), Failure> {
@@ -121,13 +149,17 @@ pub(super) async fn store_topic(
         max_rejects,
     };
     let stop = Arc::new(AtomicBool::new(false));
-    let shared = Arc::new(Shared { counters, stop: Arc::clone(&stop), stored: Mutex::default() });
+    let shared = Arc::new(Shared {
+        counters,
+        stop: Arc::clone(&stop),
+        stored: Mutex::default(),
+        stamper: Mutex::new(storing.stamper()),
+    });
     let signals = stop_on_signal(stop)?;
-    let stamper = Arc::new(stamper);
     let mut rejects = Rejects::default();
     let result = loop {
         let (outlet, mut inlet) = channel(BATCHES_IN_FLIGHT);
-        let member = Member::new(settings.clone(), Arc::clone(&stamper), Arc::clone(&shared), rejects, outlet);
+        let member = Member::new(settings.clone(), Arc::clone(&shared), rejects, outlet);
         let consuming = spawn_blocking(move || member.consume());
         let stored = store_requests(storing, topic, &shared, &mut inlet).await;
         // This is what tells the consuming thread, should it still be at work.
@@ -154,9 +186,9 @@ async fn store_requests(
     shared: &Shared,
     inlet: &mut Receiver<Request>,
 ) -> Result<(), WriteError> {
-    let Storing { session, tally, refresher, number } = storing;
     let mut claims: FxHashMap<i32, Claim> = FxHashMap::default();
-    while let Some(request) = next_message(session, inlet, refresher).await? {
+    while let Some(request) = next_message(storing.session, inlet, storing.refresher).await? {
+        let Storing { session, tally, refresher, number, .. } = storing;
         match request {
             Request::Begin { cluster, partitions, reply } => {
                 let mut offsets = vec![];
@@ -178,6 +210,11 @@ async fn store_requests(
                 committed(claim, &end, tally, refresher);
                 let mut stored = shared.stored.lock().unwrap_or_else(PoisonError::into_inner);
                 stored.insert(partition, end.checkpoint.position);
+            }
+            Request::Inventory => {
+                storing.refresh_directory().await?;
+                // Also where it has not changed: what is too old to be kept has.
+                *shared.stamper.lock().unwrap_or_else(PoisonError::into_inner) = storing.stamper();
             }
             Request::Barrier(reply) => {
                 let _ = reply.send(());
