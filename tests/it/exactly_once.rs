@@ -352,12 +352,7 @@ async fn a_slow_stream_is_seen_before_it_ends() {
     for count in 1..=3 {
         stdin.write_all(ndjson(count - 1..count).as_bytes()).unwrap();
         let shown = "select coalesce(sum(records), 0)::bigint from organization_usage_daily";
-        let mut patience = 100;
-        while database.number(shown).await < i64::try_from(count).unwrap() {
-            patience -= 1;
-            assert!(patience > 0, "record {count} is not seen");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        database.until_at_least(shown, i64::try_from(count).unwrap(), Duration::from_secs(10)).await;
     }
     drop(stdin);
     assert!(child.wait().unwrap().success());

@@ -21,12 +21,7 @@ async fn ready(partitions: i32) -> (TestDatabase, Kafka) {
 /// Waits until so many records are stored or rejected.
 async fn until_stored(database: &TestDatabase, count: i64) {
     let rows = "select (select count(*) from usage_records) + (select count(*) from rejected_records)";
-    let mut patience = 600;
-    while database.number(rows).await < count {
-        patience -= 1;
-        assert!(patience > 0, "{count} records are not stored in time");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    database.until_at_least(rows, count, Duration::from_secs(30)).await;
 }
 
 #[tokio::test]
@@ -113,12 +108,8 @@ async fn rows_and_metrics_are_seen_while_the_ingest_goes_on() {
     // The last of these are late: they are older than what is there before.
     for (numbers, shown) in [(500..504, 4), (504..508, 8), (0..4, 12)] {
         kafka.send(&ndjson(numbers));
-        let mut patience = 200;
-        while database.number("select coalesce(sum(records), 0)::bigint from organization_usage_daily").await < shown {
-            patience -= 1;
-            assert!(patience > 0, "{shown} records are not seen in time");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let sum = "select coalesce(sum(records), 0)::bigint from organization_usage_daily";
+        database.until_at_least(sum, shown, Duration::from_secs(20)).await;
     }
     let mut patience = 100;
     loop {

@@ -24,13 +24,7 @@ fn end(child: Child) -> Run {
 
 /// Waits until so many records are stored.
 async fn until_stored(database: &TestDatabase, count: i64) {
-    for _ in 0..600 {
-        if database.number("select count(*) from usage_records").await >= count {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{count} records are not stored in time");
+    database.until_at_least("select count(*) from usage_records", count, Duration::from_secs(6)).await;
 }
 
 #[tokio::test]

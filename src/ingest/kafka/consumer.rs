@@ -289,9 +289,6 @@ impl Member {
         let mut messages = 0;
         while !self.shared.stop.load(Ordering::Relaxed) {
             let polled = consumer.poll(POLL);
-            if let Some(error) = context.assigned().failed.take() {
-                return Err(error);
-            }
             let is_message = matches!(polled, Some(Ok(_)));
             match polled {
                 None => {}
@@ -299,9 +296,6 @@ impl Member {
                 Some(Err(KafkaError::PartitionEOF(number))) => {
                     if let Some(partition) = context.assigned().partitions.get_mut(&number) {
                         partition.at_end = true;
-                    }
-                    if self.settings.topic.until_end && Self::is_at_end(&context.assigned()) {
-                        return Ok(());
                     }
                 }
                 Some(Err(error)) => self.note(&context, error)?,
@@ -311,6 +305,10 @@ impl Member {
                 continue;
             }
             messages = 0;
+            // A partition that could not begin is not among the assigned ones, so none of its messages was taken in.
+            if let Some(error) = context.assigned().failed.take() {
+                return Err(error);
+            }
             self.stamper = self.shared.stamper();
             if context.assigned().began.is_some_and(|began| began.elapsed() >= self.settings.batch_age) {
                 context.hand_all_on()?;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -60,6 +61,17 @@ pub fn rejected_of(count: u64) -> u64 {
 }
 
 impl TestDatabase {
+    /// Waits until a query answers with so much, and fails if the pauses between the attempts add up to `patience`.
+    pub async fn until_at_least(&self, query: &str, expected: i64, patience: Duration) {
+        const PAUSE: Duration = Duration::from_millis(10);
+        let mut paused = Duration::ZERO;
+        while self.number(query).await < expected {
+            assert!(paused < patience, "{query} is not yet {expected}");
+            tokio::time::sleep(PAUSE).await;
+            paused += PAUSE;
+        }
+    }
+
     /// Asserts that the first `count` records are stored or rejected, each once, and that every aggregate says so.
     pub async fn assert_has_exactly(&self, count: u64) {
         let rejected = rejected_of(count);
