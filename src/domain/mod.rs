@@ -5,6 +5,7 @@ mod id;
 mod interval;
 mod inventory;
 mod page;
+mod scope;
 mod usage;
 
 pub use granularity::{Granularity, UnknownGranularity};
@@ -12,4 +13,5 @@ pub use id::{InvalidId, OrganizationId, SimCardId};
 pub use interval::{EmptyInterval, Interval, Parts};
 pub use inventory::{Assignment, Inventory};
 pub use page::Page;
+pub use scope::Scope;
 pub use usage::{UsageBucket, UsageSeries, UsageTotal, UsageTotals};
