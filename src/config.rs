@@ -128,6 +128,10 @@ pub struct Serve {
     pub pool_timeout_ms: u64,
     /// How long a statement may take.
     pub statement_timeout_ms: u64,
+    /// How long an answer in CSV or NDJSON may take, with all its rows.
+    pub stream_timeout_ms: u64,
+    /// The most buckets of a time series.
+    pub max_buckets: usize,
     /// How long requests in flight may take at the end.
     pub shutdown_timeout_ms: u64,
 }

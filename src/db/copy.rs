@@ -2,6 +2,7 @@
 //! place its source has reached are written, in one transaction.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use chrono::{DateTime, Utc};
 use futures_util::SinkExt as _;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{ToSql, Type};
@@ -78,6 +79,8 @@ pub struct BatchEnd {
     pub rejected: Vec<RejectedRecord>,
     /// The hours of the usage records.
     pub hours: Vec<Interval>,
+    /// The time of the newest usage record; none where all were rejected.
+    pub newest_record_at: Option<DateTime<Utc>>,
     /// The place behind the batch's last record.
     pub checkpoint: Checkpoint,
 }
@@ -180,7 +183,7 @@ impl<'a> BatchWriter<'a> {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let (stored, rejected) = (count(end.rows), count(end.rejected.len() as u64) - count(replaced));
         let Checkpoint { position, line, prefix_hash } = &end.checkpoint;
-        let parameters: [&(dyn ToSql + Sync); 10] = [
+        let parameters: [&(dyn ToSql + Sync); 11] = [
             &claim.id,
             &claim.position,
             &claim.batches,
@@ -191,6 +194,7 @@ impl<'a> BatchWriter<'a> {
             &claim.writer,
             &stored,
             &rejected,
+            &end.newest_record_at,
         ];
         let advance = include_str!("../../sql/ingest/advance_source.sql");
         match self.transaction.execute(advance, &parameters).await? {

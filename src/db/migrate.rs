@@ -49,6 +49,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(3, "0003_rejected_records"),
     migration!(4, "0004_ingest_ledger"),
     migration!(5, "0005_inventory_version"),
+    migration!(6, "0006_freshness"),
 ];
 
 impl Migration {

@@ -8,6 +8,7 @@ use tokio_postgres::NoTls;
 
 use super::connect::parameters;
 use super::error::{StorageError, describe};
+use super::queries::Rows;
 use crate::config::Config;
 
 /// How much longer than the server's own limit a statement is waited for. It is over only where the server says
@@ -19,6 +20,8 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct Pool {
     connections: deadpool_postgres::Pool,
     patience: Duration,
+    statement_timeout_ms: u64,
+    stream_timeout_ms: u64,
 }
 
 impl fmt::Debug for Pool {
@@ -50,7 +53,12 @@ impl Pool {
             .timeouts(Timeouts { wait, create: wait, recycle: wait })
             .build()
             .expect("a pool with a runtime can be built");
-        Self { connections, patience: Duration::from_millis(serve.statement_timeout_ms) + GRACE }
+        Self {
+            connections,
+            patience: Duration::from_millis(serve.statement_timeout_ms) + GRACE,
+            statement_timeout_ms: serve.statement_timeout_ms,
+            stream_timeout_ms: serve.stream_timeout_ms,
+        }
     }
 
     /// Asks a question on one of the connections.
@@ -69,6 +77,80 @@ impl Pool {
             drop(Client::take(client));
         }
         answer
+    }
+
+    /// Asks a question whose rows are read one after the other, at the reader's pace. The connection stays with
+    /// what is returned.
+    ///
+    /// # Errors
+    /// No connection can be had in time, or the question's own error.
+    pub async fn open<T>(
+        &self,
+        question: impl AsyncFnOnce(&Client) -> Result<T, StorageError>,
+    ) -> Result<(T, Lease), StorageError> {
+        let client = self.connections.get().await.map_err(no_connection)?;
+        let asking = async {
+            client.batch_execute(&format!("set statement_timeout = {}", self.stream_timeout_ms)).await?;
+            question(&client).await
+        };
+        let answer = tokio::time::timeout(self.patience, asking).await.unwrap_or(Err(StorageError::Timeout));
+        let lease = Lease { client: Some(client), statement_timeout_ms: self.statement_timeout_ms };
+        Ok((answer?, lease))
+    }
+}
+
+/// A connection from which rows are being read. One that is dropped is closed, because the server may still be at
+/// work on it.
+pub struct Lease {
+    client: Option<Client>,
+    statement_timeout_ms: u64,
+}
+
+impl Lease {
+    /// Gives the connection back to its pool.
+    pub async fn give_back(&mut self) {
+        let Some(client) = self.client.take() else { return };
+        let usual = format!("set statement_timeout = {}", self.statement_timeout_ms);
+        if client.batch_execute(&usual).await.is_err() {
+            drop(Client::take(client));
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            drop(Client::take(client));
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Lease").finish_non_exhaustive()
+    }
+}
+
+/// Rows and the connection that they come from.
+#[derive(Debug)]
+pub struct Streaming<T> {
+    /// The rows.
+    pub rows: Rows<T>,
+    /// The connection.
+    pub lease: Lease,
+}
+
+impl<T> Streaming<T> {
+    /// The next row; after the last, `None`, and the connection is given back.
+    ///
+    /// # Errors
+    /// The statement failed half-way, or the connection broke.
+    pub async fn next(&mut self) -> Result<Option<T>, StorageError> {
+        let row = self.rows.next().await?;
+        if row.is_none() {
+            self.lease.give_back().await;
+        }
+        Ok(row)
     }
 }
 

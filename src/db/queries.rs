@@ -1,50 +1,97 @@
 //! The questions that the API asks, one round trip each. The statements stand in `sql/queries`, with the meaning of
 //! their parameters and columns.
 
+use std::pin::Pin;
+
+use chrono::{DateTime, Utc};
 use deadpool_postgres::Client;
-use tokio_postgres::Row;
+use futures_util::TryStreamExt as _;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, RowStream};
 
 use super::StorageError;
 use crate::domain::{
-    Assignment, Granularity, Interval, InvalidId, Inventory, OrganizationId, Page, Parts, SimCardId, UsageBucket,
-    UsageSeries, UsageTotal, UsageTotals,
+    Assignment, Buckets, Cut, Freshness, Interval, InvalidId, Order, OrganizationId, Parts, Pieces, Scope, SimCardId,
+    Subject, UsageBucket, UsageTotal, Window,
 };
 
-/// The buckets of a SIM card that have usage, and `None` where nobody knows the card.
-///
-/// # Errors
-/// See [`StorageError`]; `TotalOverflow` where the interval has more bytes than 64 bits can say.
-pub async fn sim_card_usage(
-    client: &Client,
-    sim_card: &SimCardId,
-    interval: Interval,
-    granularity: Granularity,
-    page: Page,
-) -> Result<Option<UsageSeries>, StorageError> {
-    let statement = match granularity {
-        Granularity::Hour => include_str!("../../sql/queries/simcard_usage_hourly.sql"),
-        Granularity::Day => include_str!("../../sql/queries/simcard_usage_daily.sql"),
-    };
-    series(client, statement, sim_card.as_str(), interval, granularity, page).await
+/// The parameters of a statement.
+type Parameters<'a> = [&'a (dyn ToSql + Sync)];
+
+/// Rows, with what is true of all of them.
+#[derive(Debug)]
+pub struct Answer<T> {
+    /// How many rows the whole list has, and how many bytes.
+    pub totals: Totals,
+    /// How fresh all this is.
+    pub freshness: Freshness,
+    /// The rows of the window.
+    pub rows: Rows<T>,
 }
 
-/// The buckets of an organization that have usage, and `None` where nobody knows the organization.
+/// What a whole list sums up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// Rows.
+    pub rows: i64,
+    /// Bytes.
+    pub bytes: i64,
+}
+
+/// A question for a time series.
+#[derive(Debug, Clone, Copy)]
+pub struct SeriesQuestion<'a> {
+    /// What may be seen.
+    pub scope: &'a Scope,
+    /// The interval whose freshness is told.
+    pub interval: Interval,
+    /// The buckets of the interval.
+    pub buckets: &'a Buckets,
+    /// The first bucket that is read. The totals leave out what comes before.
+    pub from: usize,
+    /// The buckets of which rows are answered, by their places.
+    pub shown: (usize, usize),
+    /// Which of those that have usage.
+    pub window: Window,
+}
+
+/// The buckets of a SIM card or an organization that have usage, by time; `None` where nobody knows it.
 ///
 /// # Errors
 /// See [`StorageError`]; `TotalOverflow` where the interval has more bytes than 64 bits can say.
-pub async fn organization_usage(
+pub async fn usage_series(
     client: &Client,
-    organization: &OrganizationId,
-    interval: Interval,
-    granularity: Granularity,
-    page: Page,
-) -> Result<Option<UsageSeries>, StorageError> {
-    let statement = match granularity {
-        Granularity::Hour => include_str!("../../sql/queries/organization_usage_hourly.sql"),
-        Granularity::Day => include_str!("../../sql/queries/organization_usage_daily.sql"),
+    subject: &Subject,
+    question: SeriesQuestion<'_>,
+) -> Result<Option<Answer<UsageBucket>>, StorageError> {
+    let (id, whole, in_pieces) = match subject {
+        Subject::SimCard(sim_card) => (
+            sim_card.as_str(),
+            include_str!("../../sql/queries/simcard_usage.sql"),
+            include_str!("../../sql/queries/simcard_usage_in_pieces.sql"),
+        ),
+        Subject::Organization(organization) => (
+            organization.as_str(),
+            include_str!("../../sql/queries/organization_usage.sql"),
+            include_str!("../../sql/queries/organization_usage_in_pieces.sql"),
+        ),
     };
-    series(client, statement, organization.as_str(), interval, granularity, page).await
+    series(client, [whole, in_pieces], id, question).await
+}
+
+/// A question for a list of totals.
+#[derive(Debug, Clone, Copy)]
+pub struct ListQuestion<'a> {
+    /// What may be seen.
+    pub scope: &'a Scope,
+    /// The interval of the totals.
+    pub interval: Interval,
+    /// The order of the rows.
+    pub order: Order,
+    /// The row behind which the window begins, by its place in the order ([`Order::place`]) and its identifier.
+    pub after: Option<(i64, &'a str)>,
+    /// Which rows.
+    pub window: Window,
 }
 
 /// The SIM cards with usage in the interval, of one organization or of all; `None` where nobody knows the
@@ -55,91 +102,246 @@ pub async fn organization_usage(
 pub async fn sim_card_totals(
     client: &Client,
     organization: Option<&OrganizationId>,
-    interval: Interval,
-    page: Page,
-) -> Result<Option<UsageTotals>, StorageError> {
+    question: ListQuestion<'_>,
+) -> Result<Option<Answer<UsageTotal>>, StorageError> {
     let statement = include_str!("../../sql/queries/simcard_totals.sql");
-    let Parts { start, hours, days, days_end, hours_end, end } = interval.parts();
-    let organization = organization.map(OrganizationId::as_str);
-    let rows = query(
-        client,
-        statement,
-        &[&organization, &start, &hours, &days, &days_end, &hours_end, &end, &page.size(), &page.offset()],
-    )
-    .await?;
-    totals(&rows)
+    let Parts { start, hours, days, days_end, hours_end, end } = question.interval.parts();
+    let ListQuestion { scope, order, after, window, .. } = question;
+    let parameters: [&(dyn ToSql + Sync); 13] = [
+        &scope.organizations(),
+        &organization.map(OrganizationId::as_str),
+        &start,
+        &hours,
+        &days,
+        &days_end,
+        &hours_end,
+        &end,
+        &order.factor(),
+        &after.map(|(place, _)| place),
+        &after.map(|(_, id)| id),
+        &window.limit,
+        &window.offset,
+    ];
+    usage(Rows::query(client, statement, &parameters, total).await?)
 }
 
 /// The organizations with usage in the interval.
 ///
 /// # Errors
 /// See [`StorageError`]; `TotalOverflow` where the list has more bytes than 64 bits can say.
-pub async fn organization_totals(client: &Client, interval: Interval, page: Page) -> Result<UsageTotals, StorageError> {
+pub async fn organization_totals(
+    client: &Client,
+    question: ListQuestion<'_>,
+) -> Result<Answer<UsageTotal>, StorageError> {
     let statement = include_str!("../../sql/queries/organization_totals.sql");
-    let Parts { start, hours, days, days_end, hours_end, end } = interval.parts();
-    let rows =
-        query(client, statement, &[&start, &hours, &days, &days_end, &hours_end, &end, &page.size(), &page.offset()])
-            .await?;
-    totals(&rows)?.ok_or_else(no_row)
+    let Parts { start, hours, days, days_end, hours_end, end } = question.interval.parts();
+    let ListQuestion { scope, order, after, window, .. } = question;
+    let parameters: [&(dyn ToSql + Sync); 12] = [
+        &scope.organizations(),
+        &start,
+        &hours,
+        &days,
+        &days_end,
+        &hours_end,
+        &end,
+        &order.factor(),
+        &after.map(|(place, _)| place),
+        &after.map(|(_, id)| id),
+        &window.limit,
+        &window.offset,
+    ];
+    usage(Rows::query(client, statement, &parameters, total).await?)?.ok_or_else(no_row)
 }
 
-/// The assignments of SIM cards to organizations.
+/// A question for the inventory.
+#[derive(Debug, Clone, Copy)]
+pub struct InventoryQuestion<'a> {
+    /// What may be seen.
+    pub scope: &'a Scope,
+    /// Only what was assigned to this organization.
+    pub organization: Option<&'a OrganizationId>,
+    /// Only where the SIM card or the organization begins so.
+    pub prefix: Option<&'a str>,
+    /// The assignment behind which the window begins.
+    pub after: Option<(&'a str, Option<DateTime<Utc>>)>,
+    /// Which assignments.
+    pub window: Window,
+}
+
+/// Assignments of SIM cards to organizations.
+#[derive(Debug)]
+pub struct Inventory {
+    /// How many the whole list has; `None` where the question began behind an assignment.
+    pub total: Option<i64>,
+    /// Grows whenever the inventory was loaded.
+    pub version: i64,
+    /// The assignments of the window, by SIM card, then by time.
+    pub rows: Rows<Assignment>,
+}
+
+/// The assignments of SIM cards to organizations; `None` where nobody knows the organization.
 ///
 /// # Errors
 /// See [`StorageError`].
-pub async fn inventory(client: &Client, page: Page) -> Result<Inventory, StorageError> {
+pub async fn inventory(client: &Client, question: InventoryQuestion<'_>) -> Result<Option<Inventory>, StorageError> {
     let statement = include_str!("../../sql/queries/inventory.sql");
-    let rows = query(client, statement, &[&page.size(), &page.offset()]).await?;
-    let total = rows.first().ok_or_else(no_row)?.try_get("total")?;
-    let items = rows.iter().filter_map(|row| assignment(row).transpose()).collect::<Result<_, _>>()?;
-    Ok(Inventory { items, total })
+    let InventoryQuestion { scope, organization, prefix, after, window } = question;
+    let parameters: [&(dyn ToSql + Sync); 7] = [
+        &scope.organizations(),
+        &organization.map(OrganizationId::as_str),
+        &prefix,
+        &after.map(|(sim_card, _)| sim_card),
+        &after.and_then(|(_, valid_from)| valid_from),
+        &window.limit,
+        &window.offset,
+    ];
+    let Some((first, rows)) = Rows::query(client, statement, &parameters, assignment).await? else { return Ok(None) };
+    Ok(Some(Inventory { total: first.try_get("total")?, version: first.try_get("inventory_version")?, rows }))
 }
 
-/// Runs a statement that is prepared once per session.
-async fn query(client: &Client, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StorageError> {
-    let statement = client.prepare_cached(statement).await?;
-    Ok(client.query(&statement, parameters).await?)
+/// How fresh an answer over the interval would be. Touches none of its usage.
+///
+/// # Errors
+/// See [`StorageError`].
+pub async fn freshness(client: &Client, interval: Interval) -> Result<Freshness, StorageError> {
+    let statement = client.prepare_cached(include_str!("../../sql/queries/freshness.sql")).await?;
+    let row = client.query_one(&statement, &[&interval.start(), &interval.end()]).await?;
+    freshness_of(&row)
 }
 
-/// The series that one of the four statements of a SIM card or an organization answers.
+/// Rows as they come from the server. Whoever drops them before their end leaves the session at work.
+pub struct Rows<T> {
+    stream: Pin<Box<RowStream>>,
+    /// The first row, which also carries what is true of all.
+    first: Option<T>,
+    read: fn(&Row) -> Result<Option<T>, StorageError>,
+}
+
+impl<T> std::fmt::Debug for Rows<T> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Rows").finish_non_exhaustive()
+    }
+}
+
+impl<T> Rows<T> {
+    /// Runs a statement that is prepared once per session. `None`: it has no row.
+    async fn query(
+        client: &Client,
+        statement: &str,
+        parameters: &Parameters<'_>,
+        read: fn(&Row) -> Result<Option<T>, StorageError>,
+    ) -> Result<Option<(Row, Self)>, StorageError> {
+        let statement = client.prepare_cached(statement).await?;
+        let mut stream = Box::pin(client.query_raw(&statement, parameters.iter().copied()).await?);
+        let Some(first) = stream.try_next().await? else { return Ok(None) };
+        let value = read(&first)?;
+        Ok(Some((first, Self { stream, first: value, read })))
+    }
+
+    /// The next row; `None` after the last.
+    ///
+    /// # Errors
+    /// The statement failed half-way, or the connection broke.
+    pub async fn next(&mut self) -> Result<Option<T>, StorageError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        match self.stream.try_next().await? {
+            Some(row) => (self.read)(&row),
+            None => Ok(None),
+        }
+    }
+
+    /// All rows.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn collect(mut self) -> Result<Vec<T>, StorageError> {
+        let mut all = vec![];
+        while let Some(row) = self.next().await? {
+            all.push(row);
+        }
+        Ok(all)
+    }
+}
+
+/// The series that the two statements of a SIM card or an organization answer.
 async fn series(
     client: &Client,
-    statement: &str,
+    [whole, in_pieces]: [&'static str; 2],
     id: &str,
-    interval: Interval,
-    granularity: Granularity,
-    page: Page,
-) -> Result<Option<UsageSeries>, StorageError> {
-    let Parts { start, hours, days, days_end, hours_end, end } = interval.parts();
-    let (size, offset) = (page.size(), page.offset());
-    let rows = match granularity {
-        Granularity::Hour => query(client, statement, &[&id, &start, &hours, &hours_end, &end, &size, &offset]).await?,
-        Granularity::Day => {
-            query(client, statement, &[&id, &start, &hours, &days, &days_end, &hours_end, &end, &size, &offset]).await?
+    question: SeriesQuestion<'_>,
+) -> Result<Option<Answer<UsageBucket>>, StorageError> {
+    let SeriesQuestion { scope, interval, buckets, from, shown, window } = question;
+    let scope = scope.organizations();
+    let number = |index: usize| i32::try_from(index).unwrap_or(i32::MAX);
+    let (after, until) = (number(shown.0), number(shown.1));
+    let common: [&(dyn ToSql + Sync); 7] =
+        [&buckets.starts(), &after, &until, &window.limit, &window.offset, &interval.start(), &interval.end()];
+    let rows = match buckets.cut(from) {
+        Cut::Whole(Parts { start, hours, days, days_end, hours_end, end }) => {
+            let cut: [&(dyn ToSql + Sync); 8] = [&id, &scope, &start, &hours, &days, &days_end, &hours_end, &end];
+            Rows::query(client, whole, &[&cut[..], &common].concat(), bucket).await?
+        }
+        Cut::Pieces(Pieces { records, hours, days }) => {
+            let [records, hours, days] = [records, hours, days].map(|pieces| Columns::of(&pieces));
+            let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &scope];
+            for columns in [&records, &hours, &days] {
+                parameters.extend::<[&(dyn ToSql + Sync); 4]>([
+                    &columns.first,
+                    &columns.last,
+                    &columns.starts,
+                    &columns.ends,
+                ]);
+            }
+            parameters.extend(common);
+            Rows::query(client, in_pieces, &parameters, bucket).await?
         }
     };
-    let Some(first) = rows.first() else { return Ok(None) };
-    Ok(Some(UsageSeries {
-        total: first.try_get("total")?,
-        bytes: first.try_get("all_bytes")?,
-        buckets: rows.iter().filter_map(|row| bucket(row).transpose()).collect::<Result<_, _>>()?,
-    }))
+    usage(rows)
 }
 
-/// The totals that one of the two statements of lists answers; `None` where it has no row.
-fn totals(rows: &[Row]) -> Result<Option<UsageTotals>, StorageError> {
-    let Some(first) = rows.first() else { return Ok(None) };
-    Ok(Some(UsageTotals {
-        total: first.try_get("total")?,
-        bytes: first.try_get("all_bytes")?,
-        items: rows.iter().filter_map(|row| total(row).transpose()).collect::<Result<_, _>>()?,
-    }))
+/// Pieces of one kind, as a statement takes them.
+struct Columns {
+    first: DateTime<Utc>,
+    last: DateTime<Utc>,
+    starts: Vec<DateTime<Utc>>,
+    ends: Vec<DateTime<Utc>>,
+}
+
+impl Columns {
+    fn of(pieces: &[Interval]) -> Self {
+        Self {
+            first: pieces.first().map_or(DateTime::UNIX_EPOCH, |piece| piece.start()),
+            last: pieces.last().map_or(DateTime::UNIX_EPOCH, |piece| piece.end()),
+            starts: pieces.iter().map(|piece| piece.start()).collect(),
+            ends: pieces.iter().map(|piece| piece.end()).collect(),
+        }
+    }
+}
+
+/// What a statement of usage answers; `None` where it has no row.
+fn usage<T>(answered: Option<(Row, Rows<T>)>) -> Result<Option<Answer<T>>, StorageError> {
+    let Some((first, rows)) = answered else { return Ok(None) };
+    let totals = Totals { rows: first.try_get("total")?, bytes: first.try_get("all_bytes")? };
+    Ok(Some(Answer { totals, freshness: freshness_of(&first)?, rows }))
+}
+
+fn freshness_of(row: &Row) -> Result<Freshness, StorageError> {
+    Ok(Freshness {
+        version: row.try_get("version")?,
+        inventory_version: row.try_get("inventory_version")?,
+        is_settled: row.try_get::<_, Option<DateTime<Utc>>>("stale_from")?.is_none(),
+        complete_through: row.try_get("complete_through")?,
+        last_ingested_at: row.try_get("last_ingested_at")?,
+    })
 }
 
 /// The bucket of a row; `None` where the row only carries the totals of an empty page.
 fn bucket(row: &Row) -> Result<Option<UsageBucket>, StorageError> {
-    let Some(start) = row.try_get("bucket")? else { return Ok(None) };
-    Ok(Some(UsageBucket { start, bytes: row.try_get("bytes")?, records: row.try_get("records")? }))
+    let Some(number) = row.try_get::<_, Option<i32>>("number")? else { return Ok(None) };
+    let index = usize::try_from(number - 1).map_err(|_| StorageError::Other(format!("there is no bucket {number}")))?;
+    Ok(Some(UsageBucket { index, bytes: row.try_get("bytes")?, records: row.try_get("records")? }))
 }
 
 /// The total of a row; `None` where the row only carries the totals of an empty page.

@@ -1,58 +1,137 @@
-//! The width of a bucket.
+//! How wide the buckets of a time series are.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-/// The width of the buckets of a time series. Buckets begin on whole UTC hours or days.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Granularity {
-    /// One hour.
+/// What a granularity is a multiple of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// From one full hour on the wall to the next.
     Hour,
-    /// One UTC day.
+    /// From one local midnight to the next.
     Day,
+    /// From Monday to Monday, as ISO 8601 has it.
+    Week,
+    /// From the first of a month to the next.
+    Month,
+}
+
+/// The width of the buckets of a time series: so many units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Granularity {
+    count: u32,
+    unit: Unit,
 }
 
 /// A text that names no granularity.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no granularity (ex: 1day / 1hour)")]
+#[error("no granularity: {0}")]
 pub struct UnknownGranularity(String);
 
 impl Granularity {
-    /// The name that answers carry.
+    /// The most units of one bucket.
+    pub const MAX_COUNT: u32 = 10_000;
+
+    /// One hour.
+    pub const HOUR: Self = Self { count: 1, unit: Unit::Hour };
+    /// One day.
+    pub const DAY: Self = Self { count: 1, unit: Unit::Day };
+
+    /// The granularity; `None` where the count is not from 1 to [`Self::MAX_COUNT`].
     #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Hour => "1hour",
-            Self::Day => "1day",
-        }
+    pub fn new(count: u32, unit: Unit) -> Option<Self> {
+        (1..=Self::MAX_COUNT).contains(&count).then_some(Self { count, unit })
+    }
+
+    /// How many units.
+    #[must_use]
+    pub fn count(self) -> u32 {
+        self.count
+    }
+
+    /// Of what.
+    #[must_use]
+    pub fn unit(self) -> Unit {
+        self.unit
+    }
+
+    /// About how many seconds a bucket is wide.
+    #[must_use]
+    pub fn about_seconds(self) -> i64 {
+        let unit = match self.unit {
+            Unit::Hour => 3_600,
+            Unit::Day => 86_400,
+            Unit::Week => 7 * 86_400,
+            Unit::Month => 30 * 86_400,
+        };
+        i64::from(self.count) * unit
     }
 }
 
 impl fmt::Display for Granularity {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
+        let unit = match self.unit {
+            Unit::Hour => "hour",
+            Unit::Day => "day",
+            Unit::Week => "week",
+            Unit::Month => "month",
+        };
+        write!(formatter, "{}{unit}", self.count)
     }
 }
 
 impl Serialize for Granularity {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
+        serializer.collect_str(self)
     }
 }
 
 impl FromStr for Granularity {
     type Err = UnknownGranularity;
 
-    /// Reads `1hour` and `1day`, without the number, or as an ISO 8601 duration.
+    /// Reads `6hour`, `day` for `1day`, or an ISO 8601 duration of one unit, such as `PT6H`.
     fn from_str(text: &str) -> Result<Self, UnknownGranularity> {
-        match text {
-            "1hour" | "hour" | "PT1H" => Ok(Self::Hour),
-            "1day" | "day" | "P1D" => Ok(Self::Day),
-            _ => Err(UnknownGranularity(text.to_owned())),
-        }
+        let read = match text.strip_prefix('P') {
+            Some(duration) => duration_of_one_unit(duration),
+            None => number_and_word(text),
+        };
+        read.ok_or_else(|| UnknownGranularity(text.to_owned()))
     }
+}
+
+/// Reads what stands behind the `P` of an ISO 8601 duration.
+fn duration_of_one_unit(text: &str) -> Option<Granularity> {
+    let (count, unit) = match text.strip_prefix('T') {
+        Some(time) => (time.strip_suffix('H')?, Unit::Hour),
+        None => match text.split_at_checked(text.len().checked_sub(1)?)? {
+            (count, "D") => (count, Unit::Day),
+            (count, "W") => (count, Unit::Week),
+            (count, "M") => (count, Unit::Month),
+            _ => return None,
+        },
+    };
+    Granularity::new(whole_number(count)?, unit)
+}
+
+fn number_and_word(text: &str) -> Option<Granularity> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (count, word) = text.split_at(digits);
+    let unit = match word {
+        "hour" => Unit::Hour,
+        "day" => Unit::Day,
+        "week" => Unit::Week,
+        "month" => Unit::Month,
+        _ => return None,
+    };
+    Granularity::new(if count.is_empty() { 1 } else { whole_number(count)? }, unit)
+}
+
+/// A number as one writes it: digits, without a sign and without zeros before them.
+fn whole_number(text: &str) -> Option<u32> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    text.parse().ok().filter(|_| plain)
 }
 
 #[cfg(test)]
@@ -61,21 +140,54 @@ mod tests {
 
     #[test]
     fn every_spelling_is_read() {
-        for (text, expected) in [
-            ("1hour", Granularity::Hour),
-            ("hour", Granularity::Hour),
-            ("PT1H", Granularity::Hour),
-            ("1day", Granularity::Day),
-            ("day", Granularity::Day),
-            ("P1D", Granularity::Day),
+        for (text, canonical) in [
+            ("1hour", "1hour"),
+            ("hour", "1hour"),
+            ("PT1H", "1hour"),
+            ("6hour", "6hour"),
+            ("PT36H", "36hour"),
+            ("1day", "1day"),
+            ("day", "1day"),
+            ("P1D", "1day"),
+            ("7day", "7day"),
+            ("week", "1week"),
+            ("P2W", "2week"),
+            ("1month", "1month"),
+            ("P1M", "1month"),
+            ("10000month", "10000month"),
         ] {
-            assert_eq!(text.parse(), Ok(expected));
+            assert_eq!(text.parse::<Granularity>().unwrap().to_string(), canonical);
         }
     }
 
     #[test]
     fn trailing_junk_is_refused() {
-        for text in ["", "hello", "1hourx", "1 hour", "1hours", "0hour", "1HOUR", "1day "] {
+        for text in [
+            "",
+            "hello",
+            "1hourx",
+            "1 hour",
+            "1hours",
+            "0hour",
+            "01hour",
+            "1HOUR",
+            "1day ",
+            "-1day",
+            "+1day",
+            "1.5day",
+            "10001day",
+            "P",
+            "PT",
+            "PT1",
+            "P1H",
+            "P1DT1H",
+            "PT1M",
+            "P1Y",
+            "PD",
+            "P0D",
+            "P1é",
+            "99999999999day",
+        ] {
             assert!(text.parse::<Granularity>().is_err(), "{text:?} was accepted");
         }
     }

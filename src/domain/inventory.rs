@@ -14,12 +14,3 @@ pub struct Assignment {
     /// Since when; `None` is "since ever".
     pub valid_from: Option<DateTime<Utc>>,
 }
-
-/// One page of the assignments.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inventory {
-    /// The page, by SIM card, then by time.
-    pub items: Vec<Assignment>,
-    /// How many assignments there are.
-    pub total: i64,
-}

@@ -1,5 +1,6 @@
 //! What simusage talks about, free of I/O: identifiers, granularities, intervals, pages, usage and inventory.
 
+mod buckets;
 mod granularity;
 mod id;
 mod interval;
@@ -7,11 +8,14 @@ mod inventory;
 mod page;
 mod scope;
 mod usage;
+mod zone;
 
-pub use granularity::{Granularity, UnknownGranularity};
+pub use buckets::{Buckets, Cut, Pieces, TooManyBuckets};
+pub use granularity::{Granularity, Unit, UnknownGranularity};
 pub use id::{InvalidId, OrganizationId, SimCardId};
 pub use interval::{EmptyInterval, Interval, Parts};
-pub use inventory::{Assignment, Inventory};
-pub use page::Page;
+pub use inventory::Assignment;
+pub use page::{Page, Window};
 pub use scope::Scope;
-pub use usage::{UsageBucket, UsageSeries, UsageTotal, UsageTotals};
+pub use usage::{Freshness, Order, Subject, UsageBucket, UsageTotal};
+pub use zone::{UnknownZone, Zone};

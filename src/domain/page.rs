@@ -1,7 +1,7 @@
 //! Pages of a list.
 
 /// Which part of a list is asked for: the `number`th run, counted from 1, of `size` rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Page {
     number: i64,
     size: i64,
@@ -47,6 +47,32 @@ impl Page {
     pub fn next(self, total: i64) -> Option<Self> {
         if self.number * self.size < total { Self::new(self.number + 1, self.size) } else { None }
     }
+
+    /// The page before it.
+    #[must_use]
+    pub fn previous(self) -> Option<Self> {
+        Self::new(self.number - 1, self.size)
+    }
+}
+
+/// How many rows to skip, and how many to take from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Rows to skip.
+    pub offset: i64,
+    /// Rows to take; `None` for all.
+    pub limit: Option<i64>,
+}
+
+impl Window {
+    /// Everything.
+    pub const ALL: Self = Self { offset: 0, limit: None };
+}
+
+impl From<Page> for Window {
+    fn from(page: Page) -> Self {
+        Self { offset: page.offset(), limit: Some(page.size()) }
+    }
 }
 
 #[cfg(test)]
@@ -60,6 +86,13 @@ mod tests {
         assert_eq!(page.next(11), Page::new(3, 5));
         assert_eq!(page.next(10), None);
         assert_eq!(page.next(0), None);
+    }
+
+    #[test]
+    fn the_first_page_has_no_previous() {
+        let page = Page::new(1, 5).unwrap();
+        assert_eq!(page.previous(), None);
+        assert_eq!(page.next(6).unwrap().previous(), Some(page));
     }
 
     #[test]

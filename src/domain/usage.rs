@@ -2,26 +2,26 @@
 
 use chrono::{DateTime, Utc};
 
-/// The usage of one bucket.
+use super::{OrganizationId, SimCardId};
+
+/// Whose usage is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// That of a SIM card.
+    SimCard(SimCardId),
+    /// That of an organization.
+    Organization(OrganizationId),
+}
+
+/// The usage of one bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsageBucket {
-    /// The bucket's start.
-    pub start: DateTime<Utc>,
+    /// The bucket's place in [`super::Buckets::starts`].
+    pub index: usize,
     /// Bytes used in the bucket.
     pub bytes: i64,
     /// Usage records in the bucket.
     pub records: i64,
-}
-
-/// One page of a time series, with the totals of the whole interval.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UsageSeries {
-    /// The buckets of the page, by time. Buckets without a record are left out.
-    pub buckets: Vec<UsageBucket>,
-    /// How many buckets the whole series has.
-    pub total: i64,
-    /// Bytes used in the whole interval.
-    pub bytes: i64,
 }
 
 /// The usage of one organization or SIM card over an interval.
@@ -35,13 +35,46 @@ pub struct UsageTotal {
     pub records: i64,
 }
 
-/// One page of a list of totals, with the totals of the whole list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UsageTotals {
-    /// The page, most bytes first, then by identifier.
-    pub items: Vec<UsageTotal>,
-    /// How many rows the whole list has.
-    pub total: i64,
-    /// Bytes used by all rows of the whole list.
-    pub bytes: i64,
+/// The order of a list of totals. Equals are ordered by identifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// Most bytes first.
+    MostBytes,
+    /// Fewest bytes first.
+    FewestBytes,
+    /// By identifier.
+    Id,
+}
+
+impl Order {
+    /// A number that grows along the order, for a total of so many bytes.
+    #[must_use]
+    pub fn place(self, bytes: i64) -> i64 {
+        bytes * i64::from(self.factor())
+    }
+
+    /// What bytes are multiplied by for their place.
+    #[must_use]
+    pub fn factor(self) -> i32 {
+        match self {
+            Self::MostBytes => -1,
+            Self::FewestBytes => 1,
+            Self::Id => 0,
+        }
+    }
+}
+
+/// How fresh an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freshness {
+    /// Grows whenever the usage in the answer's interval has changed.
+    pub version: i64,
+    /// Grows whenever the inventory was loaded.
+    pub inventory_version: i64,
+    /// Whether all that is stored of the interval is in the aggregates.
+    pub is_settled: bool,
+    /// Up to here, what ingest has read is in the answer. `None`: nothing was ingested.
+    pub complete_through: Option<DateTime<Utc>>,
+    /// When ingest has last moved on.
+    pub last_ingested_at: Option<DateTime<Utc>>,
 }

@@ -1,21 +1,165 @@
 //! The list of which SIM card belongs to which organization.
 
-use actix_web::{HttpRequest, web};
-use serde::Serialize;
+use std::fmt::Write as _;
 
-use super::params::{Parameters, next_page, rfc3339};
+use actix_web::http::header::EntityTag;
+use actix_web::{HttpRequest, HttpResponse, web};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::answer::{Links, begin, digest, lasting_tag, scope, stream, unchanged};
+use super::cursor;
+use super::format::Format;
+use super::params::{CURSOR, Paging, Parameters, rfc3339};
 use super::problem::ApiError;
-use crate::db::{Pool, queries};
-use crate::domain::{OrganizationId, SimCardId};
+use crate::db::queries::{self, InventoryQuestion};
+use crate::db::{Pool, Streaming};
+use crate::domain::{Assignment, OrganizationId, Scope, SimCardId, Window};
+
+/// The columns of CSV, which are those that `simusage ingest --inventory` reads.
+const CSV_HEAD: &str = "sim-card-id,org-id,valid-from\n";
+
+/// What is asked for.
+#[derive(Debug)]
+struct Question {
+    scope: Scope,
+    organization: Option<String>,
+    prefix: Option<String>,
+    paging: Paging,
+    format: Format,
+    /// Behind which assignment the page begins, if an earlier answer has said so.
+    place: Option<Place>,
+    /// Which list is asked for, whatever the page and the format.
+    list: String,
+}
+
+/// A place in the list: behind an assignment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Place {
+    sim_card: String,
+    valid_from: Option<DateTime<Utc>>,
+    /// How many assignments the whole list has, as the first page has told it.
+    total: i64,
+}
+
+impl Question {
+    fn parse(request: &HttpRequest) -> Result<Self, ApiError> {
+        let mut parameters = Parameters::parse(request.query_string());
+        let (organization, prefix) = (parameters.organization(), parameters.prefix());
+        let (paging, place, format) =
+            (parameters.paging(), parameters.cursor(), parameters.format(Format::accepted(request)));
+        let question = paging.zip(format).and_then(|(paging, format)| {
+            let scope = scope(request);
+            let list = digest(request, &scope, &format!("{organization:?} {prefix:?}"));
+            let place = match place {
+                Some(text) => Some(cursor::read(&list, &text).or_else(|| {
+                    parameters.refuse(CURSOR, &text, "it is not of this list");
+                    None
+                })?),
+                None => None,
+            };
+            Some(Self { scope, organization, prefix, paging, format, place, list })
+        });
+        parameters.finish(question)
+    }
+
+    fn filter(&self) -> Result<Option<OrganizationId>, ApiError> {
+        self.organization.as_deref().map(OrganizationId::parse).transpose().map_err(|_| self.nobody_knows())
+    }
+
+    fn nobody_knows(&self) -> ApiError {
+        ApiError::NoOrganization(self.organization.clone().unwrap_or_default())
+    }
+
+    fn is_unbounded(&self) -> bool {
+        self.format != Format::Json && !self.paging.has_size
+    }
+
+    fn ask<'a>(&'a self, organization: Option<&'a OrganizationId>) -> InventoryQuestion<'a> {
+        let page = self.paging.page;
+        let after = self.place.as_ref().map(|place| (place.sim_card.as_str(), place.valid_from));
+        // One more than the page shows whether there is a next one.
+        let limit = (!self.is_unbounded()).then(|| page.size() + i64::from(self.format == Format::Json));
+        let offset = if after.is_some() || self.is_unbounded() { 0 } else { page.offset() };
+        let prefix = self.prefix.as_deref();
+        InventoryQuestion { scope: &self.scope, organization, prefix, after, window: Window { offset, limit } }
+    }
+
+    fn tag(&self, version: i64) -> EntityTag {
+        let Self { list, paging, format, place, .. } = self;
+        lasting_tag(&format!("{list} {paging:?} {format:?} {place:?} {version}"))
+    }
+
+    /// One page, as JSON.
+    async fn page(&self, request: &HttpRequest, pool: &Pool) -> Result<HttpResponse, ApiError> {
+        let filter = self.filter()?;
+        let answered = pool.ask(async |client| {
+            let Some(answer) = queries::inventory(client, self.ask(filter.as_ref())).await? else { return Ok(None) };
+            Ok(Some((answer.total, answer.version, answer.rows.collect().await?)))
+        });
+        let (total, version, mut rows) = answered.await?.ok_or_else(|| self.nobody_knows())?;
+        let tag = self.tag(version);
+        if let Some(unchanged) = unchanged(request, Some(&tag)) {
+            return Ok(unchanged);
+        }
+        let total = self.place.as_ref().map(|place| place.total).or(total).unwrap_or_default();
+        let size = usize::try_from(self.paging.page.size()).unwrap_or(usize::MAX);
+        let has_next = rows.len() > size;
+        rows.truncate(size);
+        let place = rows.last().filter(|_| has_next).map(|row| {
+            let place = Place { sim_card: row.sim_card.to_string(), valid_from: row.valid_from, total };
+            cursor::write(&self.list, &place)
+        });
+        let links = Links::new(request, self.paging.page, place.as_deref());
+        let body = Answer {
+            items: rows.into_iter().map(Item::from).collect(),
+            total,
+            page: self.paging.page.number(),
+            size: self.paging.page.size(),
+            next: links.next(),
+        };
+        Ok(begin(self.format, Some(&tag), Some(&links)).json(body))
+    }
+
+    /// All rows, or those of a page, as CSV or NDJSON.
+    async fn rows(self, request: &HttpRequest, pool: &Pool) -> Result<HttpResponse, ApiError> {
+        let filter = self.filter()?;
+        let question = async |client: &_| queries::inventory(client, self.ask(filter.as_ref())).await;
+        let (answer, mut lease) = pool.open(question).await?;
+        let Some(answer) = answer else {
+            lease.give_back().await;
+            return Err(self.nobody_knows());
+        };
+        let tag = self.tag(answer.version);
+        if let Some(unchanged) = unchanged(request, Some(&tag)) {
+            return Ok(unchanged);
+        }
+        let format = self.format;
+        let head = if format == Format::Csv { CSV_HEAD } else { "" };
+        let write = move |row: Option<Assignment>, text: &mut String| {
+            let Some(row) = row else { return };
+            let item = Item::from(row);
+            if format == Format::Csv {
+                // Neither an identifier nor an instant has anything in it that would have to be quoted.
+                let since = item.valid_from.unwrap_or_default();
+                writeln!(text, "{},{},{since}", item.simcard, item.organization).expect("a string takes everything");
+            } else {
+                text.push_str(&serde_json::to_string(&item).expect("texts are JSON"));
+                text.push('\n');
+            }
+        };
+        Ok(stream(begin(format, Some(&tag), None), head, Streaming { rows: answer.rows, lease }, write))
+    }
+}
 
 /// One page of the assignments.
 #[derive(Debug, Serialize)]
-struct Answer {
+struct Answer<'a> {
     items: Vec<Item>,
     total: i64,
     page: i64,
     size: i64,
-    next: Option<String>,
+    next: Option<&'a str>,
 }
 
 /// One assignment; without `valid-from` it holds since ever.
@@ -27,22 +171,17 @@ struct Item {
     valid_from: Option<String>,
 }
 
+impl From<Assignment> for Item {
+    fn from(Assignment { sim_card, organization, valid_from }: Assignment) -> Self {
+        Self { simcard: sim_card, organization, valid_from: valid_from.map(rfc3339) }
+    }
+}
+
 /// `GET /api/v1/inventory`
-pub(super) async fn list(request: HttpRequest, pool: web::Data<Pool>) -> Result<web::Json<impl Serialize>, ApiError> {
-    let mut parameters = Parameters::parse(request.query_string());
-    let page = parameters.page();
-    let page = parameters.finish(page)?;
-    let inventory = pool.ask(async |client| queries::inventory(client, page).await).await?;
-    let items = inventory.items.into_iter().map(|assignment| Item {
-        simcard: assignment.sim_card,
-        organization: assignment.organization,
-        valid_from: assignment.valid_from.map(rfc3339),
-    });
-    Ok(web::Json(Answer {
-        items: items.collect(),
-        total: inventory.total,
-        page: page.number(),
-        size: page.size(),
-        next: next_page(&request, page, inventory.total),
-    }))
+pub(super) async fn list(request: HttpRequest, pool: web::Data<Pool>) -> Result<HttpResponse, ApiError> {
+    let question = Question::parse(&request)?;
+    match question.format {
+        Format::Json => question.page(&request, &pool).await,
+        Format::Csv | Format::Ndjson => question.rows(&request, &pool).await,
+    }
 }

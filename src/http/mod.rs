@@ -3,6 +3,9 @@
 //! One file per resource holds its parameters, its answer and what lies between. Nothing here knows SQL, and
 //! nothing outside names actix.
 
+mod answer;
+mod cursor;
+mod format;
 mod health;
 mod inventory;
 pub mod metrics;
@@ -23,6 +26,7 @@ use anyhow::{Context as _, bail};
 use crate::config::{Config, Serve};
 use crate::db::{self, Pool};
 use crate::signals::Signals;
+use answer::Rules;
 use problem::ApiError;
 
 /// Answers requests until the process is told to stop, by SIGTERM or SIGINT. Requests in flight are answered
@@ -38,7 +42,7 @@ pub async fn serve(config: &Config) -> anyhow::Result<()> {
     let pool_config = config.clone();
     let pool_size = (config.serve.pool_size / workers).max(1);
     // The closure runs once in each worker's thread, so that a worker drives its connections itself.
-    let server = HttpServer::new(move || app(Pool::new(&pool_config, pool_size)))
+    let server = HttpServer::new(move || app(&pool_config, Pool::new(&pool_config, pool_size)))
         .workers(workers)
         .shutdown_timeout(config.serve.shutdown_timeout_ms.div_ceil(1_000))
         .disable_signals()
@@ -83,18 +87,20 @@ fn workers(serve: &Serve) -> usize {
 
 /// The whole API on one pool.
 pub fn app(
+    config: &Config,
     pool: Pool,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
         Config = (),
-        Response = ServiceResponse<impl MessageBody>,
+        Response = ServiceResponse<impl MessageBody + use<>>,
         Error = actix_web::Error,
         InitError = (),
-    >,
+    > + use<>,
 > {
     App::new()
         .app_data(web::Data::new(pool))
+        .app_data(web::Data::new(Rules::new(config)))
         .wrap(Compress::default())
         .service(get("/api/v1/usage/organizations", usage_totals::of_organizations))
         .service(get("/api/v1/usage/simcards", usage_totals::of_sim_cards))

@@ -3,12 +3,12 @@
 //! A reader collects every problem, so that one answer names them all. It also learns which names a path knows by
 //! what is asked of it, so a name that nobody asked for cannot pass unnoticed.
 
-use actix_web::HttpRequest;
 use actix_web::web::Query;
 use chrono::{DateTime, Datelike, Days, NaiveDate, SecondsFormat, Utc};
 
+use super::format::Format;
 use super::problem::{ApiError, ParameterProblem};
-use crate::domain::{Granularity, Interval, Page};
+use crate::domain::{Granularity, Interval, Order, Page, Zone};
 
 /// The parameter's name.
 pub const START: &str = "start";
@@ -16,19 +16,41 @@ pub const START: &str = "start";
 pub const END: &str = "end";
 /// The parameter's name.
 pub const EVERY: &str = "every";
-const PAGE: &str = "page";
+/// The parameter's name.
+pub const PAGE: &str = "page";
+/// The parameter's name.
+pub const CURSOR: &str = "cursor";
+const TZ: &str = "tz";
+const FILL: &str = "fill";
 const SIZE: &str = "size";
+const SORT: &str = "sort";
+const FORMAT: &str = "format";
 const ORGANIZATION: &str = "organization";
+const PREFIX: &str = "q";
 
 /// What a parameter can be, as the end of a sentence.
 fn hint(name: &str) -> String {
     match name {
         START | END => "(ex: 2020-01-31 / 2020-01-31T12:00:00Z)".to_owned(),
         EVERY => "(ex: 1day / 1hour)".to_owned(),
+        TZ => "(ex: UTC / Europe/Berlin)".to_owned(),
+        FILL => "(none / zero)".to_owned(),
         PAGE => format!("(1 to {})", Page::MAX_NUMBER),
         SIZE => format!("(1 to {})", Page::MAX_SIZE),
+        CURSOR => "(as next has it)".to_owned(),
+        SORT => "(-bytes / bytes / id)".to_owned(),
+        FORMAT => "(json / csv / ndjson)".to_owned(),
         _ => "(ex: x00g8)".to_owned(),
     }
+}
+
+/// Which page, and whether anybody asked for its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paging {
+    /// The page.
+    pub page: Page,
+    /// Whether the size was given.
+    pub has_size: bool,
 }
 
 /// Reads the parameters of one request.
@@ -37,36 +59,46 @@ pub struct Parameters {
     given: Vec<(String, String)>,
     known: Vec<&'static str>,
     problems: Vec<ParameterProblem>,
+    is_unacceptable: bool,
 }
 
 impl Parameters {
     /// Decodes a query string.
     #[must_use]
     pub fn parse(query: &str) -> Self {
-        Self { given: decode(query), known: Vec::new(), problems: Vec::new() }
+        Self { given: decode(query), known: Vec::new(), problems: Vec::new(), is_unacceptable: false }
     }
 
     /// Says that the parameters cannot be left out.
     pub fn require(&mut self, names: &[&'static str]) {
         for name in names {
-            if self.given.iter().all(|(given, _)| given != name) {
+            if !self.has(name) {
                 self.problem(name, format!("Query parameter '{name}' is required. {}", hint(name)));
             }
         }
     }
 
+    /// The time zone, UTC where nothing is said.
+    pub fn zone(&mut self) -> Option<Zone> {
+        // No zone has a blank in its name, so one stands for a plus that was not encoded.
+        self.choice(TZ, Zone::UTC, |text| text.replace(' ', "+").parse().ok())
+    }
+
     /// The first instant asked for. A date is its midnight.
-    pub fn start(&mut self) -> Option<DateTime<Utc>> {
+    pub fn start(&mut self, zone: Zone) -> Option<DateTime<Utc>> {
         let text = self.value(START)?;
-        let instant = parse_date(&text).map(midnight).or_else(|| parse_instant(&text)).filter(is_writable);
-        self.or_refuse(START, &text, instant)
+        let instant = match parse_date(&text) {
+            Some(date) => Some(zone.day_start(date)),
+            None => parse_instant(&text),
+        };
+        self.or_refuse(START, &text, instant.filter(is_writable))
     }
 
     /// The first instant behind what is asked for. A date is included, so it is the next day's midnight.
-    pub fn end(&mut self) -> Option<DateTime<Utc>> {
+    pub fn end(&mut self, zone: Zone) -> Option<DateTime<Utc>> {
         let text = self.value(END)?;
         let instant = match parse_date(&text) {
-            Some(date) => date.checked_add_days(Days::new(1)).map(midnight),
+            Some(date) => date.checked_add_days(Days::new(1)).map(|next| zone.day_start(next)),
             None => parse_instant(&text),
         };
         self.or_refuse(END, &text, instant.filter(is_writable))
@@ -94,11 +126,52 @@ impl Parameters {
         self.or_refuse(EVERY, &text, granularity)
     }
 
+    /// Refuses a value that can be read, for a reason that lies elsewhere.
+    pub fn refuse(&mut self, name: &'static str, value: &str, reason: &str) {
+        self.problem(name, format!("Query parameter '{name}' cannot be {value}: {reason}."));
+    }
+
+    /// Whether buckets without usage are answered, too.
+    pub fn fill(&mut self) -> Option<bool> {
+        self.choice(FILL, false, |text| match text {
+            "none" => Some(false),
+            "zero" => Some(true),
+            _ => None,
+        })
+    }
+
+    /// The order of a list, most bytes first where nothing is said.
+    pub fn order(&mut self) -> Option<Order> {
+        self.choice(SORT, Order::MostBytes, |text| match text {
+            "-bytes" => Some(Order::MostBytes),
+            "bytes" => Some(Order::FewestBytes),
+            "id" => Some(Order::Id),
+            _ => None,
+        })
+    }
+
+    /// The format, `accepted` by the request's header where nothing else is said.
+    pub fn format(&mut self, accepted: Option<Format>) -> Option<Format> {
+        self.is_unacceptable = accepted.is_none() && !self.has(FORMAT);
+        self.choice(FORMAT, accepted.unwrap_or(Format::Json), Format::named)
+    }
+
     /// The page, the first one of the usual size where nothing else is said.
-    pub fn page(&mut self) -> Option<Page> {
+    pub fn paging(&mut self) -> Option<Paging> {
         let number = self.whole_number(PAGE, 1, Page::MAX_NUMBER);
+        let has_size = self.has(SIZE);
         let size = self.whole_number(SIZE, Page::DEFAULT_SIZE, Page::MAX_SIZE);
-        Page::new(number?, size?)
+        Some(Paging { page: Page::new(number?, size?)?, has_size })
+    }
+
+    /// Where a page begins, as an earlier answer has put it.
+    pub fn cursor(&mut self) -> Option<String> {
+        self.value(CURSOR)
+    }
+
+    /// How an identifier begins.
+    pub fn prefix(&mut self) -> Option<String> {
+        self.value(PREFIX)
     }
 
     /// The organization to filter by.
@@ -109,7 +182,7 @@ impl Parameters {
     /// Ends the reading: all that was read, or all that was wrong.
     ///
     /// # Errors
-    /// Every problem found, and every parameter nobody asked for.
+    /// Every problem found, and every parameter nobody asked for; or that no format is acceptable.
     pub fn finish<T>(mut self, read: Option<T>) -> Result<T, ApiError> {
         let known = self.known.join(", ");
         let unknown: Vec<_> =
@@ -119,9 +192,25 @@ impl Parameters {
             self.problems.push(ParameterProblem { parameter: name.clone(), detail });
         }
         match read {
+            Some(_) if self.problems.is_empty() && self.is_unacceptable => Err(ApiError::NotAcceptable),
             Some(read) if self.problems.is_empty() => Ok(read),
             _ => Err(ApiError::Parameters(self.problems)),
         }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.given.iter().any(|(given, _)| given == name)
+    }
+
+    /// The parameter as one of the values it can have.
+    fn choice<T>(&mut self, name: &'static str, default: T, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        if !self.has(name) {
+            self.known.push(name);
+            return Some(default);
+        }
+        let text = self.value(name)?;
+        let value = read(&text);
+        self.or_refuse(name, &text, value)
     }
 
     /// The text of a parameter that is given once and is not empty.
@@ -140,15 +229,11 @@ impl Parameters {
 
     /// The parameter as a number from 1 to `max`.
     fn whole_number(&mut self, name: &'static str, default: i64, max: i64) -> Option<i64> {
-        if self.given.iter().all(|(given, _)| given != name) {
-            self.known.push(name);
-            return Some(default);
-        }
-        let text = self.value(name)?;
-        // The parser of numbers would take a sign.
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = text.parse().ok().filter(|number| digits && (1..=max).contains(number));
-        self.or_refuse(name, &text, number)
+        self.choice(name, default, |text| {
+            // The parser of numbers would take a sign.
+            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse().ok().filter(|number| digits && (1..=max).contains(number))
+        })
     }
 
     fn or_refuse<T>(&mut self, name: &'static str, text: &str, value: Option<T>) -> Option<T> {
@@ -191,10 +276,6 @@ fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_micros(parsed.ok()?.timestamp_micros())
 }
 
-fn midnight(date: NaiveDate) -> DateTime<Utc> {
-    date.and_time(chrono::NaiveTime::MIN).and_utc()
-}
-
 /// Whether RFC 3339 can write the instant, whose years have four digits.
 fn is_writable(instant: &DateTime<Utc>) -> bool {
     (1..=9999).contains(&instant.year())
@@ -206,18 +287,13 @@ pub fn rfc3339(instant: DateTime<Utc>) -> String {
     instant.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-/// The path and query of the next page, where a list of `total` rows has one: the request's own, but for `page`.
+/// A query string with another page, and where that begins if it is known. All else stays as the client wrote it.
 #[must_use]
-pub fn next_page(request: &HttpRequest, page: Page, total: i64) -> Option<String> {
-    let next = page.next(total)?;
-    let query = with_page(request.query_string(), next.number());
-    Some(format!("{}?{query}", request.uri().path()))
-}
-
-/// The query string with another page number. All else stays as the client wrote it.
-fn with_page(query: &str, number: i64) -> String {
-    let others = query.split('&').filter(|pair| decode(pair).iter().any(|(name, _)| name != PAGE));
-    others.map(str::to_owned).chain([format!("{PAGE}={number}")]).collect::<Vec<_>>().join("&")
+pub fn with_page(query: &str, number: i64, cursor: Option<&str>) -> String {
+    let is_other = |pair: &&str| decode(pair).iter().any(|(name, _)| name != PAGE && name != CURSOR);
+    let others = query.split('&').filter(is_other).map(str::to_owned);
+    let place = cursor.map(|cursor| format!("{CURSOR}={cursor}"));
+    others.chain([format!("{PAGE}={number}")]).chain(place).collect::<Vec<_>>().join("&")
 }
 
 #[cfg(test)]
@@ -230,20 +306,20 @@ mod tests {
     }
 
     fn start(text: &str) -> Option<DateTime<Utc>> {
-        Parameters::parse(&format!("start={text}")).start()
+        Parameters::parse(&format!("start={text}")).start(Zone::UTC)
     }
 
     fn end(text: &str) -> Option<DateTime<Utc>> {
-        Parameters::parse(&format!("end={text}")).end()
+        Parameters::parse(&format!("end={text}")).end(Zone::UTC)
     }
 
     /// The details of what is wrong with a query string, read like that of a time series.
     fn problems(query: &str) -> Vec<String> {
         let mut parameters = Parameters::parse(query);
         parameters.require(&[START, END, EVERY]);
-        let (start, end) = (parameters.start(), parameters.end());
+        let (start, end) = (parameters.start(Zone::UTC), parameters.end(Zone::UTC));
         let interval = if start.is_some() && end.is_some() { parameters.interval(start, end) } else { None };
-        let (every, page) = (parameters.every(), parameters.page());
+        let (every, page) = (parameters.every(), parameters.paging());
         let read = interval.zip(every).zip(page);
         match parameters.finish(read) {
             Ok(_) => Vec::new(),
@@ -339,27 +415,30 @@ mod tests {
     #[test]
     fn page_numbers_have_no_sign_and_do_not_overflow() {
         for text in ["-1", "%2B1", "1.5", "", "x", "1000000001", "99999999999999999999999", "%201"] {
-            assert_eq!(Parameters::parse(&format!("page={text}")).page(), None, "{text}");
+            assert_eq!(Parameters::parse(&format!("page={text}")).paging(), None, "{text}");
         }
-        assert_eq!(Parameters::parse("page=1000000000&size=1000").page(), Page::new(1_000_000_000, 1000));
-        assert_eq!(Parameters::parse("").page(), Page::new(1, 50));
+        assert_eq!(
+            Parameters::parse("page=1000000000&size=1000").paging().map(|paging| paging.page),
+            Page::new(1_000_000_000, 1000)
+        );
+        assert_eq!(Parameters::parse("").paging().map(|paging| paging.page), Page::new(1, 50));
     }
 
     #[test]
     fn the_next_page_differs_in_its_number_alone() {
-        assert_eq!(with_page("", 2), "page=2");
+        assert_eq!(with_page("", 2, None), "page=2");
         assert_eq!(
-            with_page("start=2020-01-01T00:00:00+02:00&page=1&size=5", 2),
+            with_page("start=2020-01-01T00:00:00+02:00&page=1&size=5", 2, None),
             "start=2020-01-01T00:00:00+02:00&size=5&page=2"
         );
-        assert_eq!(with_page("p%61ge=1&every=1%64ay", 2), "every=1%64ay&page=2");
+        assert_eq!(with_page("p%61ge=1&every=1%64ay&cursor=x", 2, Some("y")), "every=1%64ay&page=2&cursor=y");
     }
 
     proptest! {
         #[test]
         fn no_query_string_panics(query in ".*") {
             problems(&query);
-            with_page(&query, 1);
+            let _ = with_page(&query, 1, None);
         }
 
         #[test]

@@ -37,6 +37,20 @@ pub enum ApiError {
     /// A path that nothing answers.
     #[error("There is nothing at this path.")]
     NoPath,
+    /// Records that would have to be summed, and are not kept any more.
+    #[error(
+        "A bucket's edge cuts the hour at {hour} in two, and records before {kept_from} are not kept any more. \
+         Buckets and intervals of whole UTC hours can be answered."
+    )]
+    RecordsGone {
+        /// The first hour that is cut.
+        hour: String,
+        /// From when on records are kept.
+        kept_from: String,
+    },
+    /// A format that no answer has.
+    #[error("Answers come as application/json, text/csv or application/x-ndjson.")]
+    NotAcceptable,
     /// A method that the path does not have.
     #[error("This path answers {ALLOWED} only.")]
     Method,
@@ -84,8 +98,9 @@ impl ApiError {
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::Parameters(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Parameters(_) | Self::RecordsGone { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NoOrganization(_) | Self::NoSimCard(_) | Self::NoPath => StatusCode::NOT_FOUND,
+            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Storage(StorageError::TotalOverflow | StorageError::Other(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,

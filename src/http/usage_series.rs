@@ -1,58 +1,272 @@
 //! The time series of one SIM card or one organization.
 
-use actix_web::{HttpRequest, web};
-use serde::Serialize;
+use std::fmt::Write as _;
 
-use super::params::{END, EVERY, Parameters, START, next_page, rfc3339};
+use actix_web::http::header::EntityTag;
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::{Deserialize, Serialize};
+
+use super::answer::{Links, Rules, begin, digest, scope, stream, tag, unchanged, unchanged_over};
+use super::cursor;
+use super::format::Format;
+use super::params::{CURSOR, END, EVERY, Paging, Parameters, START};
 use super::problem::ApiError;
-use crate::db::{Pool, queries};
-use crate::domain::{Granularity, Interval, OrganizationId, Page, SimCardId, UsageSeries};
+use crate::db::queries::{self, SeriesQuestion, Totals};
+use crate::db::{Pool, Streaming};
+use crate::domain::{
+    Buckets, Cut, Freshness, Granularity, Interval, OrganizationId, Scope, SimCardId, Subject, UsageBucket, Window,
+    Zone,
+};
+
+/// The columns of CSV.
+const CSV_HEAD: &str = "date,bytes-used-total,records\n";
 
 /// What is asked for.
 #[derive(Debug)]
 struct Question {
+    scope: Scope,
     interval: Interval,
     every: Granularity,
-    page: Page,
+    zone: Zone,
+    fill: bool,
+    paging: Paging,
+    format: Format,
+    buckets: Buckets,
+    /// Where the page begins, if an earlier answer has said so.
+    place: Option<Place>,
+    /// Which series is asked for, whatever the page and the format.
+    series: String,
+}
+
+/// A place in a series.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Place {
+    /// The next bucket.
+    from: usize,
+    /// What the whole series sums up to, as the first page has told it.
+    total: i64,
+    bytes: i64,
 }
 
 impl Question {
-    fn parse(query: &str) -> Result<Self, ApiError> {
-        let mut parameters = Parameters::parse(query);
+    fn parse(request: &HttpRequest, rules: &Rules) -> Result<Self, ApiError> {
+        let mut parameters = Parameters::parse(request.query_string());
         parameters.require(&[START, END, EVERY]);
-        let (start, end) = (parameters.start(), parameters.end());
+        // A zone that is wrong is a problem of its own; the dates are looked at all the same.
+        let zone = parameters.zone();
+        let (start, end) = (parameters.start(zone.unwrap_or(Zone::UTC)), parameters.end(zone.unwrap_or(Zone::UTC)));
         // Without both there is no interval, and the one that misses has its problem already.
         let interval = if start.is_some() && end.is_some() { parameters.interval(start, end) } else { None };
-        let (every, page) = (parameters.every(), parameters.page());
-        let read = interval.zip(every).zip(page).map(|((interval, every), page)| Self { interval, every, page });
-        parameters.finish(read)
+        let (every, fill, paging) = (parameters.every(), parameters.fill(), parameters.paging());
+        let (place, format) = (parameters.cursor(), parameters.format(Format::accepted(request)));
+        let read = interval.zip(every).zip(zone).zip(fill).zip(paging).zip(format);
+        let question = read.and_then(|(((((interval, every), zone), fill), paging), format)| {
+            let buckets = Buckets::new(interval, every, zone, rules.max_buckets);
+            let buckets = buckets.map_err(|error| {
+                let reason = format!("the interval has {error} of it, and serve.max_buckets allows no more");
+                parameters.refuse(EVERY, &every.to_string(), &reason);
+            });
+            let buckets = buckets.ok()?;
+            let scope = scope(request);
+            let series = digest(request, &scope, &format!("{interval} {every} {zone} {fill}"));
+            let place = match place {
+                Some(text) => {
+                    let place =
+                        cursor::read(&series, &text).filter(|place: &Place| place.from < buckets.starts().len());
+                    Some(place.or_else(|| {
+                        parameters.refuse(CURSOR, &text, "it is not of this series");
+                        None
+                    })?)
+                }
+                None => None,
+            };
+            Some(Self { scope, interval, every, zone, fill, paging, format, buckets, place, series })
+        });
+        parameters.finish(question)
     }
 
-    fn answer(&self, series: UsageSeries, request: &HttpRequest) -> web::Json<Answer> {
-        let items = series.buckets.into_iter().map(|bucket| Item {
-            date: rfc3339(bucket.start),
-            bytes_used_total: bucket.bytes,
-            records: bucket.records,
-        });
-        web::Json(Answer {
-            items: items.collect(),
-            total: series.total,
-            page: self.page.number(),
-            size: self.page.size(),
-            start: rfc3339(self.interval.start()),
-            end: rfc3339(self.interval.end()),
-            every: self.every,
-            tz: "UTC",
-            bytes_used_total: series.bytes,
-            next: next_page(request, self.page, series.total),
-        })
+    /// Records that retention has taken would miss in the sums.
+    fn check_records(&self, rules: &Rules) -> Result<(), ApiError> {
+        let first = match self.buckets.cut(self.from()) {
+            Cut::Whole(parts) if parts.start < parts.hours => Some(parts.start),
+            Cut::Whole(parts) if parts.hours_end < parts.end => Some(parts.hours_end),
+            Cut::Whole(_) => None,
+            Cut::Pieces(pieces) => pieces.records.first().map(|piece| piece.start()),
+        };
+        match (first, rules.oldest_record()) {
+            (Some(first), Some(oldest)) if first < oldest => {
+                Err(ApiError::RecordsGone { hour: self.zone.write(first), kept_from: self.zone.write(oldest) })
+            }
+            _ => Ok(()),
+        }
     }
+
+    /// The first bucket that is read.
+    fn from(&self) -> usize {
+        self.place.map_or(0, |place| place.from)
+    }
+
+    /// The buckets that are answered, by their places. Without `fill` it is only known where they begin.
+    fn shown(&self) -> (usize, usize) {
+        let all = self.buckets.starts().len();
+        if !self.fill || self.is_unbounded() {
+            return (self.from(), all);
+        }
+        let page = self.paging.page;
+        let place = |rows: i64| usize::try_from(rows).unwrap_or(usize::MAX);
+        let from = self.place.map_or_else(|| place(page.offset()), |place| place.from);
+        (from.min(all), from.saturating_add(place(page.size())).min(all))
+    }
+
+    /// Whether all rows are asked for rather than a page.
+    fn is_unbounded(&self) -> bool {
+        self.format != Format::Json && !self.paging.has_size
+    }
+
+    fn ask(&self) -> SeriesQuestion<'_> {
+        let page = self.paging.page;
+        let window = if self.fill || self.is_unbounded() {
+            Window::ALL
+        } else {
+            // One more than the page shows whether there is a next one.
+            Window { offset: self.place.map_or(page.offset(), |_| 0), limit: Some(page.size() + 1) }
+        };
+        let Self { scope, interval, buckets, .. } = self;
+        SeriesQuestion { scope, interval: *interval, buckets, from: self.from(), shown: self.shown(), window }
+    }
+
+    /// What an answer to this is known by, in each of its formats.
+    fn answer_digest(&self) -> String {
+        let Self { series, paging, format, place, .. } = self;
+        cursor::digest(&format!("{series} {paging:?} {format:?} {place:?}"))
+    }
+
+    fn tag(&self, rules: &Rules, freshness: &Freshness) -> Option<EntityTag> {
+        tag(rules, self.interval, freshness, &self.answer_digest())
+    }
+
+    /// What the series sums up to, as all its pages tell it.
+    fn totals(&self, read: Totals) -> Totals {
+        let buckets = i64::try_from(self.buckets.starts().len()).unwrap_or(i64::MAX);
+        let totals = self.place.map_or(read, |place| Totals { rows: place.total, bytes: place.bytes });
+        if self.fill { Totals { rows: buckets, ..totals } } else { totals }
+    }
+
+    fn date(&self, index: usize) -> String {
+        self.buckets.starts().get(index).map(|&start| self.zone.write(start)).unwrap_or_default()
+    }
+
+    fn item(&self, UsageBucket { index, bytes, records }: UsageBucket) -> Item {
+        Item { date: self.date(index), bytes_used_total: bytes, records }
+    }
+
+    /// One page, as JSON.
+    async fn page(
+        &self,
+        request: &HttpRequest,
+        rules: &Rules,
+        pool: &Pool,
+        subject: &Subject,
+    ) -> Result<HttpResponse, ApiError> {
+        let answered = pool.ask(async |client| {
+            let Some(answer) = queries::usage_series(client, subject, self.ask()).await? else { return Ok(None) };
+            Ok(Some((answer.totals, answer.freshness, answer.rows.collect().await?)))
+        });
+        let (totals, freshness, mut rows) = answered.await?.ok_or_else(|| nobody_knows(subject))?;
+        let tag = self.tag(rules, &freshness);
+        if let Some(unchanged) = unchanged(request, tag.as_ref()) {
+            return Ok(unchanged);
+        }
+        let totals = self.totals(totals);
+        let next = if self.fill {
+            rows = filled(&rows, self.shown());
+            Some(self.shown().1).filter(|&until| until < self.buckets.starts().len())
+        } else {
+            let size = usize::try_from(self.paging.page.size()).unwrap_or(usize::MAX);
+            let next = rows.get(size).map(|row| row.index);
+            rows.truncate(size);
+            next
+        };
+        let place = |from: usize| Place { from, total: totals.rows, bytes: totals.bytes };
+        let next = next.map(|from| cursor::write(&self.series, &place(from)));
+        let links = Links::new(request, self.paging.page, next.as_deref());
+        let body = Answer {
+            items: rows.into_iter().map(|row| self.item(row)).collect(),
+            total: totals.rows,
+            page: self.paging.page.number(),
+            size: self.paging.page.size(),
+            start: self.zone.write(self.interval.start()),
+            end: self.zone.write(self.interval.end()),
+            every: self.every,
+            tz: self.zone,
+            bytes_used_total: totals.bytes,
+            complete_through: freshness.complete_through.map(|instant| self.zone.write(instant)),
+            last_ingested_at: freshness.last_ingested_at.map(|instant| self.zone.write(instant)),
+            next: links.next(),
+        };
+        Ok(begin(self.format, tag.as_ref(), Some(&links)).json(body))
+    }
+
+    /// All rows, or those of a page, as CSV or NDJSON.
+    async fn rows(self, rules: &Rules, pool: &Pool, subject: &Subject) -> Result<HttpResponse, ApiError> {
+        let question = async |client: &_| queries::usage_series(client, subject, self.ask()).await;
+        let (answer, mut lease) = pool.open(question).await?;
+        let Some(answer) = answer else {
+            lease.give_back().await;
+            return Err(nobody_knows(subject));
+        };
+        let tag = self.tag(rules, &answer.freshness);
+        let response = begin(self.format, tag.as_ref(), None);
+        let head = if self.format == Format::Csv { CSV_HEAD } else { "" };
+        let (mut next, until) = self.shown();
+        let limit = if self.fill || self.is_unbounded() { i64::MAX } else { self.paging.page.size() };
+        let mut left = limit;
+        let write = move |row: Option<UsageBucket>, text: &mut String| {
+            if self.fill {
+                let zeros = row.map_or(until, |row| row.index);
+                while next < zeros {
+                    self.write(UsageBucket { index: next, bytes: 0, records: 0 }, text);
+                    next += 1;
+                }
+                next += 1;
+            }
+            if let Some(row) = row
+                && left > 0
+            {
+                self.write(row, text);
+                left -= 1;
+            }
+        };
+        Ok(stream(response, head, Streaming { rows: answer.rows, lease }, write))
+    }
+
+    fn write(&self, row: UsageBucket, text: &mut String) {
+        let UsageBucket { index, bytes, records } = row;
+        let date = self.date(index);
+        // Neither a date nor a number needs to be quoted.
+        let written = if self.format == Format::Csv {
+            writeln!(text, "{date},{bytes},{records}")
+        } else {
+            writeln!(text, r#"{{"date":"{date}","bytes-used-total":{bytes},"records":{records}}}"#)
+        };
+        written.expect("a string takes everything");
+    }
+}
+
+/// Every bucket of a range, those without usage included.
+fn filled(rows: &[UsageBucket], (from, until): (usize, usize)) -> Vec<UsageBucket> {
+    let mut rows = rows.iter().peekable();
+    let bucket = |index| match rows.next_if(|row| row.index == index) {
+        Some(row) => *row,
+        None => UsageBucket { index, bytes: 0, records: 0 },
+    };
+    (from..until).map(bucket).collect()
 }
 
 /// One page of a series. `total`, `bytes-used-total` are those of the whole interval.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Answer {
+struct Answer<'a> {
     items: Vec<Item>,
     total: i64,
     page: i64,
@@ -60,9 +274,11 @@ struct Answer {
     start: String,
     end: String,
     every: Granularity,
-    tz: &'static str,
+    tz: Zone,
     bytes_used_total: i64,
-    next: Option<String>,
+    complete_through: Option<String>,
+    last_ingested_at: Option<String>,
+    next: Option<&'a str>,
 }
 
 /// One bucket; `date` is its start.
@@ -74,36 +290,51 @@ struct Item {
     records: i64,
 }
 
+fn nobody_knows(subject: &Subject) -> ApiError {
+    match subject {
+        Subject::SimCard(sim_card) => ApiError::NoSimCard(sim_card.to_string()),
+        Subject::Organization(organization) => ApiError::NoOrganization(organization.to_string()),
+    }
+}
+
+async fn answer(
+    request: &HttpRequest,
+    rules: &Rules,
+    pool: &Pool,
+    subject: Result<Subject, ApiError>,
+) -> Result<HttpResponse, ApiError> {
+    let question = Question::parse(request, rules)?;
+    let subject = subject?;
+    question.check_records(rules)?;
+    let digest = question.answer_digest();
+    if let Some(unchanged) = unchanged_over(request, pool, rules, question.interval, &digest).await? {
+        return Ok(unchanged);
+    }
+    match question.format {
+        Format::Json => question.page(request, rules, pool, &subject).await,
+        Format::Csv | Format::Ndjson => question.rows(rules, pool, &subject).await,
+    }
+}
+
 /// `GET /api/v1/simcard/{simcard}/usage`
 pub(super) async fn of_sim_card(
     request: HttpRequest,
     id: web::Path<String>,
+    rules: web::Data<Rules>,
     pool: web::Data<Pool>,
-) -> Result<web::Json<impl Serialize>, ApiError> {
-    let question = Question::parse(request.query_string())?;
-    let nobody_knows = || ApiError::NoSimCard(id.to_string());
-    let sim_card = SimCardId::parse(&id).map_err(|_| nobody_knows())?;
-    let Question { interval, every, page } = question;
-    let series = pool
-        .ask(async |client| queries::sim_card_usage(client, &sim_card, interval, every, page).await)
-        .await?
-        .ok_or_else(nobody_knows)?;
-    Ok(question.answer(series, &request))
+) -> Result<HttpResponse, ApiError> {
+    let subject = SimCardId::parse(&id).map(Subject::SimCard).map_err(|_| ApiError::NoSimCard(id.into_inner()));
+    answer(&request, &rules, &pool, subject).await
 }
 
 /// `GET /api/v1/organization/{organization}/usage`
 pub(super) async fn of_organization(
     request: HttpRequest,
     id: web::Path<String>,
+    rules: web::Data<Rules>,
     pool: web::Data<Pool>,
-) -> Result<web::Json<impl Serialize>, ApiError> {
-    let question = Question::parse(request.query_string())?;
-    let nobody_knows = || ApiError::NoOrganization(id.to_string());
-    let organization = OrganizationId::parse(&id).map_err(|_| nobody_knows())?;
-    let Question { interval, every, page } = question;
-    let series = pool
-        .ask(async |client| queries::organization_usage(client, &organization, interval, every, page).await)
-        .await?
-        .ok_or_else(nobody_knows)?;
-    Ok(question.answer(series, &request))
+) -> Result<HttpResponse, ApiError> {
+    let nobody_knows = |_| ApiError::NoOrganization(id.to_string());
+    let subject = OrganizationId::parse(&id).map(Subject::Organization).map_err(nobody_knows);
+    answer(&request, &rules, &pool, subject).await
 }

@@ -1,129 +1,279 @@
 //! The lists of organizations and of SIM cards with what each used.
 
-use actix_web::{HttpRequest, web};
-use chrono::{DateTime, Utc};
-use serde::Serialize;
+use std::fmt::Write as _;
 
-use super::params::{Parameters, next_page, rfc3339};
+use actix_web::http::header::EntityTag;
+use actix_web::{HttpRequest, HttpResponse, web};
+use chrono::{DateTime, Utc};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::answer::{Links, Rules, begin, digest, scope, stream, tag, unchanged, unchanged_over};
+use super::cursor;
+use super::format::Format;
+use super::params::{CURSOR, Paging, Parameters};
 use super::problem::ApiError;
-use crate::db::{Pool, queries};
-use crate::domain::{Interval, OrganizationId, Page, UsageTotal, UsageTotals};
+use crate::db::queries::{self, ListQuestion, Totals};
+use crate::db::{Pool, Streaming};
+use crate::domain::{Freshness, Interval, Order, OrganizationId, Scope, UsageTotal, Window, Zone};
+
+/// What a list is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Organizations,
+    SimCards,
+}
+
+impl Kind {
+    /// The name of a row's identifier.
+    fn id(self) -> &'static str {
+        match self {
+            Self::Organizations => "organization",
+            Self::SimCards => "simcard",
+        }
+    }
+}
 
 /// What is asked for.
 #[derive(Debug)]
 struct Question {
+    kind: Kind,
+    scope: Scope,
+    organization: Option<String>,
     start: Option<DateTime<Utc>>,
     end: Option<DateTime<Utc>>,
     interval: Interval,
-    page: Page,
+    zone: Zone,
+    order: Order,
+    paging: Paging,
+    format: Format,
+    /// Behind which row the page begins, if an earlier answer has said so.
+    place: Option<Place>,
+    /// Which list is asked for, whatever the page and the format.
+    list: String,
+}
+
+/// A place in a list: behind a row.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Place {
+    bytes: i64,
+    id: String,
 }
 
 impl Question {
-    fn parse(query: &str) -> Result<Self, ApiError> {
-        let mut parameters = Parameters::parse(query);
-        let read = Self::read(&mut parameters);
-        parameters.finish(read)
-    }
-
-    fn parse_with_organization(query: &str) -> Result<(Self, Option<String>), ApiError> {
-        let mut parameters = Parameters::parse(query);
-        let read = Self::read(&mut parameters);
-        let organization = parameters.organization();
-        parameters.finish(read.map(|question| (question, organization)))
-    }
-
-    fn read(parameters: &mut Parameters) -> Option<Self> {
-        let (start, end) = (parameters.start(), parameters.end());
+    fn parse(request: &HttpRequest, kind: Kind) -> Result<Self, ApiError> {
+        let mut parameters = Parameters::parse(request.query_string());
+        let zone = parameters.zone();
+        let (start, end) = (parameters.start(zone.unwrap_or(Zone::UTC)), parameters.end(zone.unwrap_or(Zone::UTC)));
         let interval = parameters.interval(start, end);
         // Clients send the granularity that they ask a series with. A total has none, so it is only checked.
         parameters.every();
-        let page = parameters.page();
-        Some(Self { start, end, interval: interval?, page: page? })
+        let (order, paging) = (parameters.order(), parameters.paging());
+        let (place, format) = (parameters.cursor(), parameters.format(Format::accepted(request)));
+        let organization = if kind == Kind::SimCards { parameters.organization() } else { None };
+        let read = interval.zip(zone).zip(order).zip(paging).zip(format);
+        let question = read.and_then(|((((interval, zone), order), paging), format)| {
+            let scope = scope(request);
+            let list = digest(request, &scope, &format!("{interval} {zone} {order:?} {organization:?}"));
+            let place = match place {
+                Some(text) => Some(cursor::read(&list, &text).or_else(|| {
+                    parameters.refuse(CURSOR, &text, "it is not of this list");
+                    None
+                })?),
+                None => None,
+            };
+            let question =
+                Self { kind, scope, organization, start, end, interval, zone, order, paging, format, place, list };
+            Some(question)
+        });
+        parameters.finish(question)
     }
 
-    fn answer<Item>(
+    /// Records that retention has taken would miss in the sums.
+    fn check_records(&self, rules: &Rules) -> Result<(), ApiError> {
+        let parts = self.interval.parts();
+        let first = if parts.start < parts.hours { parts.start } else { parts.hours_end };
+        match rules.oldest_record() {
+            Some(oldest) if first < parts.end && first < oldest => {
+                Err(ApiError::RecordsGone { hour: self.zone.write(first), kept_from: self.zone.write(oldest) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The organization to filter by.
+    fn filter(&self) -> Result<Option<OrganizationId>, ApiError> {
+        self.organization.as_deref().map(OrganizationId::parse).transpose().map_err(|_| self.nobody_knows())
+    }
+
+    fn nobody_knows(&self) -> ApiError {
+        ApiError::NoOrganization(self.organization.clone().unwrap_or_default())
+    }
+
+    fn is_unbounded(&self) -> bool {
+        self.format != Format::Json && !self.paging.has_size
+    }
+
+    fn ask(&self) -> ListQuestion<'_> {
+        let page = self.paging.page;
+        let after = self.place.as_ref().map(|place| (self.order.place(place.bytes), place.id.as_str()));
+        // One more than the page shows whether there is a next one.
+        let limit = (!self.is_unbounded()).then(|| page.size() + i64::from(self.format == Format::Json));
+        let offset = if after.is_some() || self.is_unbounded() { 0 } else { page.offset() };
+        let Self { scope, interval, order, .. } = self;
+        ListQuestion { scope, interval: *interval, order: *order, after, window: Window { offset, limit } }
+    }
+
+    /// What an answer to this is known by, in each of its formats.
+    fn answer_digest(&self) -> String {
+        let Self { list, paging, format, place, .. } = self;
+        cursor::digest(&format!("{list} {paging:?} {format:?} {place:?}"))
+    }
+
+    fn tag(&self, rules: &Rules, freshness: &Freshness) -> Option<EntityTag> {
+        tag(rules, self.interval, freshness, &self.answer_digest())
+    }
+
+    /// One page, as JSON.
+    async fn page(&self, request: &HttpRequest, rules: &Rules, pool: &Pool) -> Result<HttpResponse, ApiError> {
+        let filter = self.filter()?;
+        let answered = pool.ask(async |client| {
+            let answer = match self.kind {
+                Kind::Organizations => Some(queries::organization_totals(client, self.ask()).await?),
+                Kind::SimCards => queries::sim_card_totals(client, filter.as_ref(), self.ask()).await?,
+            };
+            let Some(answer) = answer else { return Ok(None) };
+            Ok(Some((answer.totals, answer.freshness, answer.rows.collect().await?)))
+        });
+        let (totals, freshness, mut rows) = answered.await?.ok_or_else(|| self.nobody_knows())?;
+        let tag = self.tag(rules, &freshness);
+        if let Some(unchanged) = unchanged(request, tag.as_ref()) {
+            return Ok(unchanged);
+        }
+        let size = usize::try_from(self.paging.page.size()).unwrap_or(usize::MAX);
+        let has_next = rows.len() > size;
+        rows.truncate(size);
+        let place = rows.last().filter(|_| has_next).map(|row| Place { bytes: row.bytes, id: row.id.clone() });
+        let next = place.map(|place| cursor::write(&self.list, &place));
+        let links = Links::new(request, self.paging.page, next.as_deref());
+        let body = self.body(rows, totals, freshness, links.next());
+        Ok(begin(self.format, tag.as_ref(), Some(&links)).json(body))
+    }
+
+    fn body<'a>(
         &self,
-        totals: UsageTotals,
-        item: impl Fn(UsageTotal) -> Item,
-        request: &HttpRequest,
-    ) -> web::Json<Answer<Item>> {
-        web::Json(Answer {
-            items: totals.items.into_iter().map(item).collect(),
-            total: totals.total,
-            page: self.page.number(),
-            size: self.page.size(),
-            start: self.start.map(rfc3339),
-            end: self.end.map(rfc3339),
-            tz: "UTC",
+        rows: Vec<UsageTotal>,
+        totals: Totals,
+        freshness: Freshness,
+        next: Option<&'a str>,
+    ) -> Answer<'a> {
+        let write = |instant: DateTime<Utc>| self.zone.write(instant);
+        Answer {
+            items: rows.into_iter().map(|total| Item { kind: self.kind, total }).collect(),
+            total: totals.rows,
+            page: self.paging.page.number(),
+            size: self.paging.page.size(),
+            start: self.start.map(write),
+            end: self.end.map(write),
+            tz: self.zone,
             bytes_used_total: totals.bytes,
-            next: next_page(request, self.page, totals.total),
-        })
+            complete_through: freshness.complete_through.map(write),
+            last_ingested_at: freshness.last_ingested_at.map(write),
+            next,
+        }
+    }
+
+    /// All rows, or those of a page, as CSV or NDJSON.
+    async fn rows(self, rules: &Rules, pool: &Pool) -> Result<HttpResponse, ApiError> {
+        let filter = self.filter()?;
+        let question = async |client: &_| match self.kind {
+            Kind::Organizations => queries::organization_totals(client, self.ask()).await.map(Some),
+            Kind::SimCards => queries::sim_card_totals(client, filter.as_ref(), self.ask()).await,
+        };
+        let (answer, mut lease) = pool.open(question).await?;
+        let Some(answer) = answer else {
+            lease.give_back().await;
+            return Err(self.nobody_knows());
+        };
+        let response = begin(self.format, self.tag(rules, &answer.freshness).as_ref(), None);
+        let (format, id) = (self.format, self.kind.id());
+        let head = if format == Format::Csv { format!("{id},bytes-used-total,records\n") } else { String::new() };
+        let write = move |row: Option<UsageTotal>, text: &mut String| {
+            let Some(UsageTotal { id: value, bytes, records }) = row else { return };
+            // An identifier has nothing in it that would have to be quoted in CSV.
+            let written = if format == Format::Csv {
+                writeln!(text, "{value},{bytes},{records}")
+            } else {
+                let value = serde_json::Value::String(value);
+                writeln!(text, r#"{{"{id}":{value},"bytes-used-total":{bytes},"records":{records}}}"#)
+            };
+            written.expect("a string takes everything");
+        };
+        Ok(stream(response, &head, Streaming { rows: answer.rows, lease }, write))
     }
 }
 
 /// One page of a list. `total`, `bytes-used-total` are those of the whole list.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Answer<Item> {
+struct Answer<'a> {
     items: Vec<Item>,
     total: i64,
     page: i64,
     size: i64,
     start: Option<String>,
     end: Option<String>,
-    tz: &'static str,
+    tz: Zone,
     bytes_used_total: i64,
-    next: Option<String>,
+    complete_through: Option<String>,
+    last_ingested_at: Option<String>,
+    next: Option<&'a str>,
 }
 
-/// What one organization used.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct OrganizationItem {
-    organization: String,
-    bytes_used_total: i64,
-    records: i64,
+/// What one organization or SIM card used.
+#[derive(Debug)]
+struct Item {
+    kind: Kind,
+    total: UsageTotal,
 }
 
-/// What one SIM card used.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct SimCardItem {
-    simcard: String,
-    bytes_used_total: i64,
-    records: i64,
+impl Serialize for Item {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(3))?;
+        map.serialize_entry(self.kind.id(), &self.total.id)?;
+        map.serialize_entry("bytes-used-total", &self.total.bytes)?;
+        map.serialize_entry("records", &self.total.records)?;
+        map.end()
+    }
+}
+
+async fn answer(request: &HttpRequest, kind: Kind, rules: &Rules, pool: &Pool) -> Result<HttpResponse, ApiError> {
+    let question = Question::parse(request, kind)?;
+    question.check_records(rules)?;
+    let digest = question.answer_digest();
+    if let Some(unchanged) = unchanged_over(request, pool, rules, question.interval, &digest).await? {
+        return Ok(unchanged);
+    }
+    match question.format {
+        Format::Json => question.page(request, rules, pool).await,
+        Format::Csv | Format::Ndjson => question.rows(rules, pool).await,
+    }
 }
 
 /// `GET /api/v1/usage/organizations`
 pub(super) async fn of_organizations(
     request: HttpRequest,
+    rules: web::Data<Rules>,
     pool: web::Data<Pool>,
-) -> Result<web::Json<impl Serialize>, ApiError> {
-    let question = Question::parse(request.query_string())?;
-    let totals =
-        pool.ask(async |client| queries::organization_totals(client, question.interval, question.page).await).await?;
-    let item = |total: UsageTotal| OrganizationItem {
-        organization: total.id,
-        bytes_used_total: total.bytes,
-        records: total.records,
-    };
-    Ok(question.answer(totals, item, &request))
+) -> Result<HttpResponse, ApiError> {
+    answer(&request, Kind::Organizations, &rules, &pool).await
 }
 
 /// `GET /api/v1/usage/simcards`
 pub(super) async fn of_sim_cards(
     request: HttpRequest,
+    rules: web::Data<Rules>,
     pool: web::Data<Pool>,
-) -> Result<web::Json<impl Serialize>, ApiError> {
-    let (question, filter) = Question::parse_with_organization(request.query_string())?;
-    let nobody_knows = || ApiError::NoOrganization(filter.clone().unwrap_or_default());
-    let organization = filter.as_deref().map(OrganizationId::parse).transpose().map_err(|_| nobody_knows())?;
-    let Question { interval, page, .. } = question;
-    let totals = pool
-        .ask(async |client| queries::sim_card_totals(client, organization.as_ref(), interval, page).await)
-        .await?
-        .ok_or_else(nobody_knows)?;
-    let item =
-        |total: UsageTotal| SimCardItem { simcard: total.id, bytes_used_total: total.bytes, records: total.records };
-    Ok(question.answer(totals, item, &request))
+) -> Result<HttpResponse, ApiError> {
+    answer(&request, Kind::SimCards, &rules, &pool).await
 }

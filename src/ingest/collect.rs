@@ -1,6 +1,7 @@
 //! A batch while its records are read: what is to be stored, what cannot be, and the hours that all that touches.
 
 use bytes::{Bytes, BytesMut};
+use chrono::DateTime;
 
 use super::hours::TouchedHours;
 use super::parse::UsageRecord;
@@ -24,12 +25,20 @@ pub(super) struct Collected {
     rejected: Vec<RejectedRecord>,
     rejected_bytes: usize,
     hours: TouchedHours,
+    newest_us: Option<i64>,
 }
 
 impl Collected {
     /// The empty batch.
     pub fn new() -> Self {
-        Self { tuples: BytesMut::new(), rows: 0, rejected: vec![], rejected_bytes: 0, hours: TouchedHours::new() }
+        Self {
+            tuples: BytesMut::new(),
+            rows: 0,
+            rejected: vec![],
+            rejected_bytes: 0,
+            hours: TouchedHours::new(),
+            newest_us: None,
+        }
     }
 
     /// Adds a usage record.
@@ -42,6 +51,7 @@ impl Collected {
         }
         stamper.encode(record, &mut self.tuples)?;
         self.hours.insert(record.time_us);
+        self.newest_us = self.newest_us.max(Some(record.time_us));
         self.rows += 1;
         Ok(())
     }
@@ -89,6 +99,7 @@ impl Collected {
             rows: std::mem::take(&mut self.rows),
             rejected: std::mem::take(&mut self.rejected),
             hours: self.hours.take(),
+            newest_record_at: self.newest_us.take().and_then(DateTime::from_timestamp_micros),
             checkpoint,
         }
     }

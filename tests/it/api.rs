@@ -57,7 +57,7 @@ async fn a_series_is_answered_in_the_shape_of_the_contract() {
         "bytes-used-total": 4124,
         "next": "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=1hour&size=2&page=2",
     });
-    assert_eq!(api.ok(path).await, expected);
+    assert_eq!(api.page(path).await, expected);
 
     let path = format!("/api/v1/simcard/{ONE}/usage?start=2020-01-01T00:30:00Z&end=2020-02-01&every=P1D");
     let expected = json!({
@@ -71,7 +71,7 @@ async fn a_series_is_answered_in_the_shape_of_the_contract() {
         "bytes-used-total": 54023,
         "next": null,
     });
-    assert_eq!(api.ok(&path).await, expected);
+    assert_eq!(api.page(&path).await, expected);
 
     let answer = api.request(Method::HEAD, &path).await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
@@ -91,15 +91,15 @@ async fn lists_are_sorted_filtered_and_paged() {
         "total": 2, "page": 1, "size": 50, "start": null, "end": null, "tz": "UTC",
         "bytes-used-total": 54133, "next": null,
     });
-    assert_eq!(api.ok("/api/v1/usage/organizations").await, expected);
-    assert_eq!(api.ok("/api/v1/usage/organizations?every=1day").await, expected);
+    assert_eq!(api.page("/api/v1/usage/organizations").await, expected);
+    assert_eq!(api.page("/api/v1/usage/organizations?every=1day").await, expected);
 
     let expected = json!({
         "items": [{"simcard": TWO, "bytes-used-total": 7, "records": 2}],
         "total": 3, "page": 2, "size": 1, "start": null, "end": "2020-01-04T00:00:00Z", "tz": "UTC",
         "bytes-used-total": 133, "next": "/api/v1/usage/simcards?size=1&end=2020-01-03&page=3",
     });
-    assert_eq!(api.ok("/api/v1/usage/simcards?page=2&size=1&end=2020-01-03").await, expected);
+    assert_eq!(api.page("/api/v1/usage/simcards?page=2&size=1&end=2020-01-03").await, expected);
 
     let body = api.ok("/api/v1/usage/simcards?organization=x00g8&start=2020-01-03").await;
     let expected = json!([
@@ -144,7 +144,7 @@ async fn the_inventory_has_every_assignment() {
         ],
         "total": 4, "page": 1, "size": 3, "next": "/api/v1/inventory?size=3&page=2",
     });
-    assert_eq!(api.ok("/api/v1/inventory?size=3").await, expected);
+    assert_eq!(api.page("/api/v1/inventory?size=3").await, expected);
     let body = api.ok("/api/v1/inventory?size=3&page=2").await;
     assert_eq!(
         (&body["items"], &body["next"]),
@@ -391,14 +391,15 @@ async fn an_identifier_that_nobody_knows_is_not_found() {
 #[actix_web::test]
 async fn wrong_parameters_are_refused_before_the_database_is_asked() {
     let api = Api::new(&config(AWAY)).await;
-    let answer = api.get("/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=hello&tz=UTC").await;
+    let answer = api.get("/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=hello&tx=UTC").await;
     assert_eq!((answer.status, answer.header("content-type")), (422, "application/problem+json"));
     let every = "Query parameter 'every' cannot be hello. (ex: 1day / 1hour)";
-    let unknown = "Query parameter 'tz' is unknown. (known: start, end, every, page, size)";
+    let unknown = "Query parameter 'tx' is unknown. \
+                   (known: tz, start, end, every, fill, page, size, cursor, format)";
     let expected = json!({
         "type": "about:blank", "title": "Unprocessable Entity", "status": 422,
         "detail": format!("{every} {unknown}"),
-        "errors": [{"parameter": "every", "detail": every}, {"parameter": "tz", "detail": unknown}],
+        "errors": [{"parameter": "every", "detail": every}, {"parameter": "tx", "detail": unknown}],
     });
     assert_eq!(answer.body, expected);
 
@@ -407,12 +408,15 @@ async fn wrong_parameters_are_refused_before_the_database_is_asked() {
             "/api/v1/simcard/1/usage?start=2020-01-01&end=2020-01-31",
             "Query parameter 'every' is required. (ex: 1day / 1hour)",
         ),
-        ("/api/v1/usage/simcards?every=2day", "Query parameter 'every' cannot be 2day. (ex: 1day / 1hour)"),
+        ("/api/v1/usage/simcards?every=2days", "Query parameter 'every' cannot be 2days. (ex: 1day / 1hour)"),
         (
             "/api/v1/usage/organizations?organization=x",
-            "Query parameter 'organization' is unknown. (known: start, end, every, page, size)",
+            "Query parameter 'organization' is unknown. (known: tz, start, end, every, sort, page, size, cursor, format)",
         ),
-        ("/api/v1/inventory?start=2020-01-01", "Query parameter 'start' is unknown. (known: page, size)"),
+        (
+            "/api/v1/inventory?start=2020-01-01",
+            "Query parameter 'start' is unknown. (known: organization, q, page, size, cursor, format)",
+        ),
         ("/api/v1/inventory?size=0", "Query parameter 'size' cannot be 0. (1 to 1000)"),
     ] {
         assert_eq!(api.problem(path).await, (422, detail.to_owned()), "{path}");
@@ -469,7 +473,7 @@ async fn a_request_waits_for_a_connection_only_so_long() {
     let mut config = database.config();
     config.serve.pool_timeout_ms = 50;
     let pool = Pool::new(&config, 1);
-    let api = Api::on(pool.clone()).await;
+    let api = Api::on(&config, pool.clone()).await;
     let (answer, after) = pool
         .ask(async |_| {
             let answer = api.get("/api/v1/inventory").await;

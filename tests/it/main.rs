@@ -13,3 +13,4 @@ mod queries;
 mod replay;
 mod serve;
 mod support;
+mod whole_api;

@@ -15,7 +15,9 @@ use simusage::http::app;
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
+    /// The body, if it is JSON.
     pub body: Value,
+    pub text: String,
 }
 
 impl Answer {
@@ -39,18 +41,18 @@ pub struct Api {
 
 impl Api {
     pub async fn new(config: &Config) -> Self {
-        Self::on(Pool::new(config, 2)).await
+        Self::on(config, Pool::new(config, 2)).await
     }
 
-    pub async fn on(pool: Pool) -> Self {
-        let service = Rc::new(init_service(app(pool)).await);
+    pub async fn on(config: &Config, pool: Pool) -> Self {
+        let service = Rc::new(init_service(app(config, pool)).await);
         let ask = move |request: TestRequest| -> Asking {
             let service = Rc::clone(&service);
             Box::pin(async move {
                 let response = call_service(&*service, request.to_request()).await;
                 let (status, headers) = (response.status().as_u16(), response.headers().clone());
-                let body = serde_json::from_slice(&read_body(response).await).unwrap_or_default();
-                Answer { status, headers, body }
+                let text = String::from_utf8(read_body(response).await.to_vec()).expect("an answer is text");
+                Answer { status, headers, body: serde_json::from_str(&text).unwrap_or_default(), text }
             })
         };
         Self { ask: Box::new(ask) }
@@ -69,6 +71,26 @@ impl Api {
         let answer = self.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
         answer.body
+    }
+
+    /// The body of an answer that must be 200, without the place in `next` and what the ledger says of when.
+    pub async fn page(&self, path: &str) -> Value {
+        let mut body = self.ok(path).await;
+        if let Some(next) = body["next"].as_str() {
+            let (next, _) = next.split_once("&cursor=").expect("the next page says where it begins");
+            body["next"] = next.into();
+        }
+        if let Some(body) = body.as_object_mut() {
+            body.retain(|name, _| !["complete-through", "last-ingested-at"].contains(&name.as_str()));
+        }
+        body
+    }
+
+    /// The answer to a GET with headers.
+    pub async fn get_with(&self, path: &str, headers: &[(&'static str, &str)]) -> Answer {
+        let request =
+            headers.iter().fold(TestRequest::get().uri(path), |request, &header| request.insert_header(header));
+        (self.ask)(request).await
     }
 
     /// The status and detail of a problem.

@@ -240,9 +240,15 @@ async fn empty_out(connection: &Connection) {
             connection.batch_execute(row.get(0)).await.unwrap();
         }
     }
-    let tables = "select format('drop table if exists %I.%I cascade', schemaname, tablename) from pg_tables \
-                  where schemaname = 'public'";
-    for row in connection.query(tables, &[]).await.unwrap() {
+    let rest = "select format('drop table if exists %I.%I cascade', schemaname, tablename) from pg_tables \
+                where schemaname = 'public' \
+                union all \
+                select format('drop sequence if exists %I.%I cascade', schemaname, sequencename) from pg_sequences \
+                where schemaname = 'public' \
+                union all \
+                select format('drop function %s', oid::regprocedure) from pg_proc \
+                where pronamespace = 'public'::regnamespace and proname like 'usage%'";
+    for row in connection.query(rest, &[]).await.unwrap() {
         connection.batch_execute(row.get(0)).await.unwrap();
     }
 }

@@ -1,0 +1,70 @@
+-- What an answer can say about itself: whether it may still change, up to which instant it is complete, and whether
+-- it is the one that a client has already.
+
+-- The time of the newest usage record that was read from a source, rejected records aside.
+alter table ingest_sources add column newest_record_at timestamptz;
+
+create index on ingest_sources (newest_record_at) where kind <> 'kafka';
+create index on ingest_sources (updated_at);
+
+-- For each day of UTC, a number that grows whenever its sums have changed. It is written when the refresh over the
+-- day is done, together with the end of the day's stale hours.
+create sequence usage_version;
+
+create table usage_versions (
+    day timestamptz primary key,
+    version bigint not null
+);
+
+-- How fresh an answer over an interval is. One row:
+--
+--   version            grows whenever the usage in the interval has changed; 0 where there never was any
+--   inventory_version  grows whenever the inventory was loaded
+--   stale_from         where the first records in the interval begin that no aggregate shows yet; null where all do
+--   complete_through   what ingest has read is in the answer up to here: the time of the newest record, of the slowest
+--                      partition where the source is a Kafka topic; earlier where records are stored and not shown
+--   last_ingested_at   when ingest has last moved on in any source
+--
+-- It is a single select, so that it becomes part of the statement that calls it.
+create function usage_freshness(interval_start timestamptz, interval_end timestamptz)
+returns table (
+    version bigint,
+    inventory_version bigint,
+    stale_from timestamptz,
+    complete_through timestamptz,
+    last_ingested_at timestamptz
+)
+language sql
+stable
+as $$
+    select
+        coalesce(
+            (
+                select max(usage_versions.version)
+                from usage_versions
+                where day >= date_trunc('day', interval_start, 'UTC') and day < interval_end
+            ),
+            0
+        ),
+        (select inventory_version.version from inventory_version),
+        stale.stale_from,
+        least(
+            stale.stale_from,
+            greatest(
+                (select max(newest_record_at) from ingest_sources where kind <> 'kafka'),
+                (
+                    select max(topic.newest)
+                    from (
+                        select min(newest_record_at) as newest
+                        from ingest_sources
+                        where kind = 'kafka'
+                        group by regexp_replace(identity, '^([^/]*/[^/]*)/[0-9]+/', '\1/')
+                    ) as topic
+                )
+            )
+        ),
+        (select max(updated_at) from ingest_sources)
+    from (
+        select min(start_at) as stale_from from stale_hours where start_at < interval_end and end_at > interval_start
+    ) as stale
+$$;

@@ -1,0 +1,85 @@
+-- One page of the time series of an organization, where what is read is one stretch of each kind.
+--
+-- Parameters:
+--   $1  text           the organization's name
+--   $2  integer[]      the organizations that may be seen, by their keys; null for all
+--   $3  timestamptz    start of what is read
+--   $4  timestamptz    first whole hour
+--   $5  timestamptz    first whole day
+--   $6  timestamptz    end of the last whole day
+--   $7  timestamptz    end of the last whole hour
+--   $8  timestamptz    end of what is read
+--   $9  timestamptz[]  starts of the buckets, ascending; the first not after what is read
+--   $10 integer        only buckets behind this one
+--   $11 integer        and up to this one
+--   $12 bigint         rows of the page; null for all
+--   $13 bigint         rows before the page
+--   $14 timestamptz    start of the interval whose freshness is told
+--   $15 timestamptz    end of it
+--
+-- Columns:
+--   total              bigint       buckets of what is read
+--   all_bytes          bigint       bytes of what is read; an error (22003) where they exceed bigint
+--   version            bigint       as usage_freshness has it, like the next four
+--   inventory_version  bigint
+--   stale_from         timestamptz
+--   complete_through   timestamptz
+--   last_ingested_at   timestamptz
+--   number             integer      the bucket, counted from 1; null where the page has no row
+--   bytes              bigint       bytes of the bucket
+--   records            bigint       records of the bucket
+--
+-- No row: there is no such organization, or it may not be seen. One row with a null number: the page is empty.
+-- A comparison of two parameters alone is decided before anything is scanned, so a part that is
+-- empty costs nothing.
+
+with organization as (
+    select id from organizations where name = $1 and ($2::integer[] is null or id = any($2))
+),
+parts as (
+    select time as instant, bytes::numeric, 1 as records
+    from usage_records
+    where organization_id = (select id from organization)
+        and time >= $3 and time < $4 and $3 < $4
+    union all
+    select bucket, bytes, records
+    from organization_usage_hourly
+    where organization_id = (select id from organization)
+        and bucket >= $4 and bucket < $5 and $4 < $5
+    union all
+    select bucket, bytes, records
+    from organization_usage_daily
+    where organization_id = (select id from organization)
+        and bucket >= $5 and bucket < $6 and $5 < $6
+    union all
+    select bucket, bytes, records
+    from organization_usage_hourly
+    where organization_id = (select id from organization)
+        and bucket >= $6 and bucket < $7 and $6 < $7
+    union all
+    select time, bytes, 1
+    from usage_records
+    where organization_id = (select id from organization)
+        and time >= $7 and time < $8 and $7 < $8
+),
+series as (
+    select width_bucket(instant, $9::timestamptz[]) as number, sum(bytes) as bytes, sum(records)::bigint as records
+    from parts
+    group by 1
+),
+totals as (
+    select count(*) as total, coalesce(sum(bytes), 0)::bigint as all_bytes from series
+),
+page as (
+    select number, bytes::bigint as bytes, records
+    from series
+    where number > $10 and number <= $11
+    order by number
+    limit $12 offset $13
+)
+select totals.total, totals.all_bytes, freshness.*, page.number, page.bytes, page.records
+from organization
+cross join totals
+cross join usage_freshness($14, $15) as freshness
+left join page on true
+order by page.number

@@ -1,0 +1,396 @@
+//! Where the buckets of a time series begin, and from which aggregate each piece of them is read.
+//!
+//! Aggregates are kept by the hour and the day of UTC. A bucket that begins elsewhere is put together from whole UTC
+//! days, whole UTC hours and, where its edge cuts an hour, the records themselves.
+
+use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
+
+use super::granularity::{Granularity, Unit};
+use super::interval::{Interval, Parts};
+use super::zone::Zone;
+
+/// From where buckets of several hours, days or weeks are counted: a Monday, and the first of a month.
+const ORIGIN: NaiveDateTime = NaiveDate::from_ymd_opt(2000, 1, 3).expect("a date that exists").and_time(NaiveTime::MIN);
+
+/// The buckets that an interval touches. The first may begin before the interval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buckets {
+    interval: Interval,
+    /// At least one, ascending, none after the interval.
+    starts: Vec<DateTime<Utc>>,
+}
+
+/// More buckets than are allowed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("more than {0} buckets")]
+pub struct TooManyBuckets(pub usize);
+
+/// Where an interval is read from, so that no bucket's edge lies within anything that is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cut {
+    /// One stretch of each kind in the midst, as [`Interval::parts`] has them.
+    Whole(Parts),
+    /// Stretches that take turns, because edges cut into days or hours.
+    Pieces(Pieces),
+}
+
+/// What is read, by kind; each ascending, and none touches the next of its kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pieces {
+    /// From the records.
+    pub records: Vec<Interval>,
+    /// From the hourly aggregate.
+    pub hours: Vec<Interval>,
+    /// From the daily aggregate.
+    pub days: Vec<Interval>,
+}
+
+impl Buckets {
+    /// The buckets of that width, by the clock and calendar of the zone. Buckets of several hours, days or weeks are
+    /// counted from Monday, 2000-01-03, and of several months from January 2000, so that they are the same whatever
+    /// interval is asked for.
+    ///
+    /// # Errors
+    /// There are more than `max` of them.
+    pub fn new(interval: Interval, width: Granularity, zone: Zone, max: usize) -> Result<Self, TooManyBuckets> {
+        let seconds = (interval.end() - interval.start()).num_seconds();
+        // Far from the limit the estimate spares the work; near it the buckets themselves are counted.
+        if usize::try_from(seconds / width.about_seconds()).is_ok_and(|about| about / 2 > max) {
+            return Err(TooManyBuckets(max));
+        }
+        let mut starts = match width.unit() {
+            Unit::Hour => hours(interval, width.count(), zone),
+            Unit::Day => days(interval, width.count(), zone),
+            Unit::Week => days(interval, width.count() * 7, zone),
+            Unit::Month => months(interval, width.count(), zone),
+        };
+        starts.sort_unstable();
+        starts.dedup();
+        // The last one that is not after the interval's start is the first bucket.
+        let first = starts.partition_point(|&start| start <= interval.start()).saturating_sub(1);
+        starts.drain(..first);
+        if starts.len() > max { Err(TooManyBuckets(max)) } else { Ok(Self { interval, starts }) }
+    }
+
+    /// Where each begins.
+    #[must_use]
+    pub fn starts(&self) -> &[DateTime<Utc>] {
+        &self.starts
+    }
+
+    /// What they are read from. `from` is the number of the first bucket that matters.
+    #[must_use]
+    pub fn cut(&self, from: usize) -> Cut {
+        let mut stretches = Stretches::default();
+        for (index, &start) in self.starts.iter().enumerate().skip(from) {
+            let end = self.starts.get(index + 1).copied().unwrap_or(self.interval.end());
+            if let Ok(bucket) = Interval::new(start.max(self.interval.start()), end) {
+                stretches.add(bucket.parts());
+            }
+        }
+        stretches.into_cut(self.interval)
+    }
+}
+
+/// What something is read from, the finest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Records,
+    Hours,
+    Days,
+}
+
+/// Stretches by time, each of another kind than the one before.
+#[derive(Default)]
+struct Stretches(Vec<(Kind, Interval)>);
+
+impl Stretches {
+    fn add(&mut self, parts: Parts) {
+        let Parts { start, hours, days, days_end, hours_end, end } = parts;
+        self.push(Kind::Records, start, hours);
+        self.push(Kind::Hours, hours, days);
+        self.push(Kind::Days, days, days_end);
+        self.push(Kind::Hours, days_end, hours_end);
+        self.push(Kind::Records, hours_end, end);
+    }
+
+    fn push(&mut self, kind: Kind, start: DateTime<Utc>, end: DateTime<Utc>) {
+        let Ok(mut stretch) = Interval::new(start, end) else { return };
+        if let Some((last_kind, last)) = self.0.last()
+            && *last_kind == kind
+            && let Ok(joined) = Interval::new(last.start(), end)
+        {
+            stretch = joined;
+            self.0.pop();
+        }
+        self.0.push((kind, stretch));
+    }
+
+    fn into_cut(self, interval: Interval) -> Cut {
+        const ORDER: [Kind; 5] = [Kind::Records, Kind::Hours, Kind::Days, Kind::Hours, Kind::Records];
+        let start = self.0.first().map_or(interval.end(), |(_, first)| first.start());
+        let mut ends = [start; ORDER.len()];
+        let mut place = 0;
+        for &(kind, stretch) in &self.0 {
+            let Some(steps) = ORDER[place..].iter().position(|&next| next == kind) else { return self.into_pieces() };
+            ends[place + steps..].fill(stretch.end());
+            place += steps + 1;
+        }
+        let [hours, days, days_end, hours_end, end] = ends;
+        Cut::Whole(Parts { start, hours, days, days_end, hours_end, end })
+    }
+
+    fn into_pieces(self) -> Cut {
+        let mut pieces = Pieces::default();
+        for (kind, stretch) in self.0 {
+            match kind {
+                Kind::Records => pieces.records.push(stretch),
+                Kind::Hours => pieces.hours.push(stretch),
+                Kind::Days => pieces.days.push(stretch),
+            }
+        }
+        Cut::Pieces(pieces)
+    }
+}
+
+/// What is not after the interval's end, from a time on that is before its start.
+fn within(interval: Interval, starts: impl Iterator<Item = DateTime<Utc>>) -> Vec<DateTime<Utc>> {
+    starts.take_while(|&start| start < interval.end()).collect()
+}
+
+fn hours(interval: Interval, count: u32, zone: Zone) -> Vec<DateTime<Utc>> {
+    let width = TimeDelta::hours(count.into());
+    // A day earlier, because a clock that was put back shows some times twice.
+    let from = zone.wall_time(interval.start()) - TimeDelta::days(1) - width;
+    let steps = (from - ORIGIN).num_seconds().div_euclid(width.num_seconds());
+    let walls = (steps..).map_while(|step| ORIGIN.checked_add_signed(TimeDelta::hours(step * i64::from(count))));
+    if zone == Zone::UTC {
+        return within(interval, walls.map(|wall| wall.and_utc()));
+    }
+    // Instants of neighbouring times may be out of order where the clock was put back, by less than a day.
+    let until = interval.end() + TimeDelta::days(1);
+    let around = walls.flat_map(|wall| zone.instants(wall)).take_while(|&start| start < until);
+    around.filter(|&start| start < interval.end()).collect()
+}
+
+fn days(interval: Interval, count: u32, zone: Zone) -> Vec<DateTime<Utc>> {
+    let first = zone.wall_time(interval.start()).date();
+    let steps = (first - ORIGIN.date()).num_days().div_euclid(count.into()) - 1;
+    let dates = (steps..).map_while(|step| {
+        let days = TimeDelta::try_days(step * i64::from(count))?;
+        ORIGIN.date().checked_add_signed(days)
+    });
+    within(interval, dates.map(|date| zone.day_start(date)))
+}
+
+fn months(interval: Interval, count: u32, zone: Zone) -> Vec<DateTime<Utc>> {
+    let first = zone.wall_time(interval.start()).date();
+    let month = (i64::from(first.year()) - 2000) * 12 + i64::from(first.month0());
+    let steps = month.div_euclid(count.into()) - 1;
+    let january = NaiveDate::from_ymd_opt(2000, 1, 1).expect("a date that exists");
+    let dates = (steps..).map_while(|step| {
+        let months = step * i64::from(count);
+        let distance = Months::new(u32::try_from(months.unsigned_abs()).ok()?);
+        if months < 0 { january.checked_sub_months(distance) } else { january.checked_add_months(distance) }
+    });
+    within(interval, dates.map(|date| zone.day_start(date)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    fn buckets(start: &str, end: &str, every: &str, zone: &str) -> Buckets {
+        let interval = Interval::new(at(start), at(end)).unwrap();
+        Buckets::new(interval, every.parse().unwrap(), zone.parse().unwrap(), 1_000_000).unwrap()
+    }
+
+    fn starts(start: &str, end: &str, every: &str, zone: &str) -> Vec<String> {
+        let place: Zone = zone.parse().unwrap();
+        buckets(start, end, every, zone).starts().iter().map(|&start| place.write(start)).collect()
+    }
+
+    #[test]
+    fn weeks_begin_on_monday_and_months_on_their_first() {
+        assert_eq!(
+            starts("2020-02-01T00:00:00Z", "2020-02-12T00:00:00Z", "week", "UTC"),
+            ["2020-01-27T00:00:00Z", "2020-02-03T00:00:00Z", "2020-02-10T00:00:00Z"]
+        );
+        assert_eq!(
+            starts("2019-12-31T22:30:00Z", "2020-03-01T00:00:00Z", "month", "Europe/Berlin"),
+            [
+                "2019-12-01T00:00:00+01:00",
+                "2020-01-01T00:00:00+01:00",
+                "2020-02-01T00:00:00+01:00",
+                "2020-03-01T00:00:00+01:00"
+            ]
+        );
+        assert_eq!(starts("2019-05-05T00:00:00Z", "2019-05-06T00:00:00Z", "3month", "UTC"), ["2019-04-01T00:00:00Z"]);
+        assert_eq!(starts("1999-05-05T00:00:00Z", "1999-05-06T00:00:00Z", "12month", "UTC"), ["1999-01-01T00:00:00Z"]);
+    }
+
+    #[test]
+    fn an_hour_that_a_clock_shows_twice_is_two_buckets() {
+        assert_eq!(
+            starts("2020-10-24T23:00:00Z", "2020-10-25T03:00:00Z", "hour", "Europe/Berlin"),
+            [
+                "2020-10-25T01:00:00+02:00",
+                "2020-10-25T02:00:00+02:00",
+                "2020-10-25T02:00:00+01:00",
+                "2020-10-25T03:00:00+01:00"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_hour_that_a_clock_leaves_out_is_none() {
+        assert_eq!(
+            starts("2020-03-29T00:00:00Z", "2020-03-29T03:00:00Z", "hour", "Europe/Berlin"),
+            ["2020-03-29T01:00:00+01:00", "2020-03-29T03:00:00+02:00", "2020-03-29T04:00:00+02:00"]
+        );
+    }
+
+    #[test]
+    fn six_hours_begin_at_the_same_times_of_every_day() {
+        let days = starts("2020-03-28T23:00:00Z", "2020-03-30T22:00:00Z", "6hour", "Europe/Berlin");
+        let times: Vec<&str> = days.iter().map(|start| &start[11..16]).collect();
+        assert_eq!(times, ["00:00", "06:00", "12:00", "18:00", "00:00", "06:00", "12:00", "18:00"]);
+    }
+
+    #[test]
+    fn a_clock_that_is_put_back_by_half_an_hour_loses_nothing() {
+        assert_eq!(
+            starts("2020-04-04T14:00:00Z", "2020-04-04T17:30:00Z", "hour", "Australia/Lord_Howe"),
+            ["2020-04-05T01:00:00+11:00", "2020-04-05T02:00:00+10:30", "2020-04-05T03:00:00+10:30"]
+        );
+    }
+
+    #[test]
+    fn a_day_that_was_left_out_is_no_bucket() {
+        assert_eq!(
+            starts("2011-12-29T10:00:00Z", "2011-12-31T10:00:00Z", "day", "Pacific/Apia"),
+            ["2011-12-29T00:00:00-10:00", "2011-12-31T00:00:00+14:00"]
+        );
+    }
+
+    #[test]
+    fn too_many_buckets_are_refused_at_the_limit_and_far_beyond_it() {
+        let year = Interval::new(at("2020-01-01T00:00:00Z"), at("2021-01-01T00:00:00Z")).unwrap();
+        assert!(Buckets::new(year, Granularity::DAY, Zone::UTC, 366).is_ok());
+        for (granularity, max) in [(Granularity::DAY, 365), (Granularity::HOUR, 8_783), (Granularity::HOUR, 5)] {
+            assert_eq!(Buckets::new(year, granularity, Zone::UTC, max), Err(TooManyBuckets(max)));
+        }
+    }
+
+    #[test]
+    fn days_and_hours_of_utc_are_read_whole() {
+        let interval = Interval::new(at("2020-01-01T22:30:00Z"), at("2020-01-05T01:15:00Z")).unwrap();
+        let days = buckets("2020-01-01T22:30:00Z", "2020-01-05T01:15:00Z", "day", "UTC");
+        assert_eq!(days.cut(0), Cut::Whole(interval.parts()));
+        let Cut::Whole(hours) = buckets("2020-01-01T22:30:00Z", "2020-01-05T01:15:00Z", "hour", "UTC").cut(0) else {
+            panic!("hours take turns with nothing")
+        };
+        assert_eq!((hours.hours, hours.days), (at("2020-01-01T23:00:00Z"), at("2020-01-05T01:00:00Z")));
+        assert_eq!((hours.days_end, hours.hours_end), (hours.days, hours.days));
+    }
+
+    #[test]
+    fn hours_of_a_zone_with_half_hours_are_read_from_records_alone() {
+        let buckets = buckets("2020-01-01T18:30:00Z", "2020-01-02T18:30:00Z", "hour", "Asia/Kolkata");
+        let Cut::Whole(parts) = buckets.cut(0) else { panic!("records take turns with nothing") };
+        assert_eq!((parts.start, parts.hours), (at("2020-01-01T18:30:00Z"), at("2020-01-02T18:30:00Z")));
+    }
+
+    #[test]
+    fn days_of_a_zone_with_half_hours_take_only_the_cut_hours_from_records() {
+        let buckets = buckets("2020-01-01T18:30:00Z", "2020-01-03T18:30:00Z", "day", "Asia/Kolkata");
+        let hour = |start: &str, end: &str| Interval::new(at(start), at(end)).unwrap();
+        let expected = Pieces {
+            records: vec![
+                hour("2020-01-01T18:30:00Z", "2020-01-01T19:00:00Z"),
+                hour("2020-01-02T18:00:00Z", "2020-01-02T19:00:00Z"),
+                hour("2020-01-03T18:00:00Z", "2020-01-03T18:30:00Z"),
+            ],
+            hours: vec![
+                hour("2020-01-01T19:00:00Z", "2020-01-02T18:00:00Z"),
+                hour("2020-01-02T19:00:00Z", "2020-01-03T18:00:00Z"),
+            ],
+            days: vec![],
+        };
+        assert_eq!(buckets.cut(0), Cut::Pieces(expected));
+    }
+
+    #[test]
+    fn what_lies_before_the_first_bucket_that_matters_is_not_read() {
+        let buckets = buckets("2020-01-01T00:00:00Z", "2020-01-05T00:00:00Z", "day", "UTC");
+        let Cut::Whole(parts) = buckets.cut(3) else { panic!("days are whole") };
+        assert_eq!((parts.start, parts.end), (at("2020-01-04T00:00:00Z"), at("2020-01-05T00:00:00Z")));
+        let Cut::Whole(nothing) = buckets.cut(4) else { panic!("nothing is whole") };
+        assert_eq!(nothing.start, nothing.end);
+    }
+
+    const ZONES: [&str; 12] = [
+        "UTC",
+        "Europe/Berlin",
+        "Asia/Kolkata",
+        "Asia/Kathmandu",
+        "America/Sao_Paulo",
+        "America/St_Johns",
+        "Australia/Lord_Howe",
+        "Pacific/Apia",
+        "Pacific/Chatham",
+        "Africa/Monrovia",
+        "America/Havana",
+        "Africa/Cairo",
+    ];
+
+    proptest! {
+        #[test]
+        fn buckets_cover_the_interval_and_each_instant_is_read_once(
+            start in 0_i64..7_258_118_400, length in 1_i64..40_000_000, zone in 0..ZONES.len(), width in 0..7_usize,
+        ) {
+            let every = ["hour", "5hour", "6hour", "day", "10day", "week", "month"][width];
+            let start = DateTime::from_timestamp(start, 0).unwrap();
+            let interval = Interval::new(start, start + TimeDelta::seconds(length)).unwrap();
+            let zone: Zone = ZONES[zone].parse().unwrap();
+            let buckets = Buckets::new(interval, every.parse().unwrap(), zone, usize::MAX).unwrap();
+            let starts = buckets.starts();
+            prop_assert!(starts[0] <= interval.start() && starts.iter().skip(1).all(|&start| interval.contains(start)));
+            prop_assert!(starts.is_sorted_by(|one, next| one < next));
+            for (index, &start) in starts.iter().enumerate() {
+                // A bucket's start is a full hour on the wall, or the clock was just put forward.
+                let wall = zone.wall_time(start);
+                let leapt = wall - zone.wall_time(start - TimeDelta::seconds(1)) > TimeDelta::seconds(1);
+                prop_assert!(wall.format("%M:%S").to_string() == "00:00" || leapt, "bucket {} begins at {}", index, wall);
+            }
+            let mut stretches = match buckets.cut(0) {
+                Cut::Whole(parts) => {
+                    let mut stretches = Stretches::default();
+                    stretches.add(parts);
+                    stretches.0
+                }
+                Cut::Pieces(Pieces { records, hours, days }) => {
+                    let of = |kind, list: Vec<Interval>| list.into_iter().map(move |stretch| (kind, stretch));
+                    of(Kind::Records, records).chain(of(Kind::Hours, hours)).chain(of(Kind::Days, days)).collect()
+                }
+            };
+            stretches.sort_by_key(|(_, stretch)| stretch.start());
+            let mut reached = interval.start();
+            for (kind, stretch) in stretches {
+                prop_assert_eq!(stretch.start(), reached);
+                reached = stretch.end();
+                let unit = match kind { Kind::Records => 1, Kind::Hours => 3_600, Kind::Days => 86_400 };
+                prop_assert!(stretch.start().timestamp() % unit == 0 && stretch.end().timestamp() % unit == 0);
+                // An edge inside must not cut what is read as one.
+                let inside = |&&edge: &&DateTime<Utc>| stretch.contains(edge);
+                prop_assert!(starts.iter().filter(inside).all(|edge| edge.timestamp() % unit == 0));
+            }
+            prop_assert_eq!(reached, interval.end());
+        }
+    }
+}
