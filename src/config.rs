@@ -120,6 +120,10 @@ impl fmt::Debug for Secret {
 pub struct Serve {
     /// Address and port.
     pub listen: String,
+    /// File with the server's certificate, or nothing for HTTP without TLS.
+    pub tls_certificate: String,
+    /// File with that certificate's private key.
+    pub tls_key: String,
     /// Threads; 0 is one per core.
     pub workers: usize,
     /// Connections to the database, over all workers.
@@ -134,6 +138,14 @@ pub struct Serve {
     pub max_buckets: usize,
     /// How long requests in flight may take at the end.
     pub shutdown_timeout_ms: u64,
+}
+
+impl Serve {
+    /// The files of the certificate and its key, where they are set.
+    #[must_use]
+    pub fn tls_files(&self) -> Option<(&str, &str)> {
+        (!self.tls_certificate.is_empty()).then_some((&self.tls_certificate, &self.tls_key))
+    }
 }
 
 /// How `migrate` sets up chunks, columnstore, refresh and retention. 0 is "never" where that makes sense.
@@ -425,6 +437,15 @@ impl Config {
                 format!("'{}' is not an address and port (ex: 127.0.0.1:8000)", serve.listen),
             ));
         }
+        let (certificate, tls_key) = (&serve.tls_certificate, &serve.tls_key);
+        for (key, value, other, beside) in [
+            ("serve.tls_certificate", certificate, "serve.tls_key", tls_key),
+            ("serve.tls_key", tls_key, "serve.tls_certificate", certificate),
+        ] {
+            if !value.is_empty() && beside.is_empty() {
+                return Err((key, format!("needs {other} beside it")));
+            }
+        }
         for (key, days) in [
             ("storage.retention_records_days", storage.retention_records_days),
             ("storage.retention_hourly_days", storage.retention_hourly_days),
@@ -477,7 +498,11 @@ mod tests {
                     _ if key == "url" => "postgresql://other@elsewhere/db".to_owned(),
                     _ => "127.0.0.1:9".to_owned(),
                 };
-                let config = load(None, &[(&name, &changed)], &Overrides::default()).unwrap();
+                // A certificate goes with a key.
+                let beside = ["SIMUSAGE_SERVE_TLS_CERTIFICATE", "SIMUSAGE_SERVE_TLS_KEY"];
+                let beside = beside.into_iter().filter(|_| key.starts_with("tls_")).map(|name| (name, "beside"));
+                let environment: Vec<_> = beside.filter(|pair| pair.0 != name).chain([(&*name, &*changed)]).collect();
+                let config = load(None, &environment, &Overrides::default()).unwrap();
                 assert_ne!(config, load(None, &[], &Overrides::default()).unwrap(), "{name} changes nothing");
             }
         }
@@ -499,6 +524,10 @@ mod tests {
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_LISTN", "x")]),
             "SIMUSAGE_SERVE_LISTN: there is no setting serve.listn"
+        );
+        assert_eq!(
+            problem(None, &[("SIMUSAGE_SERVE_TLS_KEY", "server.key")]),
+            "SIMUSAGE_SERVE_TLS_KEY: serve.tls_key: needs serve.tls_certificate beside it"
         );
         assert!(
             problem(None, &[("DATABASE_URL", "nonsense")])

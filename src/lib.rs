@@ -13,4 +13,5 @@ mod failpoint;
 pub mod generate;
 pub mod http;
 pub mod ingest;
+mod pem;
 mod signals;

@@ -11,6 +11,7 @@ mod inventory;
 pub mod metrics;
 mod params;
 mod problem;
+mod tls;
 mod usage_series;
 mod usage_totals;
 
@@ -45,11 +46,15 @@ pub async fn serve(config: &Config) -> anyhow::Result<()> {
     let server = HttpServer::new(move || app(&pool_config, Pool::new(&pool_config, pool_size)))
         .workers(workers)
         .shutdown_timeout(config.serve.shutdown_timeout_ms.div_ceil(1_000))
-        .disable_signals()
-        .bind(&config.serve.listen)
-        .with_context(|| format!("cannot listen on {}", config.serve.listen))?;
-    for address in server.addrs() {
-        log::info!("listening on http://{address}");
+        .disable_signals();
+    let listen = &config.serve.listen;
+    let server = match tls::server_config(&config.serve)? {
+        Some(tls) => server.bind_rustls_0_23(listen, tls),
+        None => server.bind(listen),
+    }
+    .with_context(|| format!("cannot listen on {listen}"))?;
+    for (address, scheme) in server.addrs_with_scheme() {
+        log::info!("listening on {scheme}://{address}");
     }
     let server = server.run();
     let handle = server.handle();

@@ -13,4 +13,5 @@ mod queries;
 mod replay;
 mod serve;
 mod support;
+mod tls;
 mod whole_api;

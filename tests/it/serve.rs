@@ -1,63 +1,11 @@
 //! `simusage serve` as a process: it says where it listens, answers, and ends when it is told to.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use crate::support::program::{command, load_inventory, simusage};
+use crate::support::program::{load_inventory, simusage};
+use crate::support::server::{Server, read};
 use crate::support::{TestDatabase, has_native_server};
-
-/// A running server.
-struct Server {
-    child: Child,
-    address: String,
-}
-
-impl Server {
-    fn start(url: &str) -> Self {
-        let mut child = command(url, &["serve", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut seen = String::new();
-        let address = loop {
-            let line = lines.next().unwrap_or_else(|| panic!("the server ended: {seen}")).unwrap();
-            if let Some((_, address)) = line.split_once("listening on http://") {
-                break address.to_owned();
-            }
-            seen.push_str(&line);
-        };
-        // Whatever it logs later is read away, or the pipe would fill up.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address }
-    }
-
-    /// Sends a request, and gives the connection on which the answer will come.
-    fn send(&self, path: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address).unwrap();
-        stream
-    }
-
-    fn get(&self, path: &str) -> String {
-        read(self.send(path))
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    }
-
-    fn wait(mut self) -> ExitStatus {
-        self.child.wait().unwrap()
-    }
-}
-
-fn read(mut stream: TcpStream) -> String {
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
 
 #[tokio::test]
 async fn a_server_answers_and_ends_cleanly_on_either_signal() {
@@ -93,7 +41,7 @@ async fn a_request_in_flight_is_answered_before_the_end() {
     }
     server.signal("-TERM");
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(TcpStream::connect(&server.address).is_err(), "a server that ends takes no new connection");
+    assert!(TcpStream::connect(server.address()).is_err(), "a server that ends takes no new connection");
     transaction.commit().await.unwrap();
     let answer = tokio::task::spawn_blocking(move || read(stream)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");

@@ -4,9 +4,11 @@
 //! tests take turns on a few embedded databases, which are emptied between them.
 
 pub mod api;
+pub mod certificates;
 pub mod kafka;
 pub mod program;
 pub mod proxy;
+pub mod server;
 pub mod usage;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,113 @@
+//! HTTPS: the handshake, certificates that change while the server runs, and those that cannot be used.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::support::TestDatabase;
+use crate::support::certificates::{Authority, PairFiles};
+use crate::support::program::command;
+use crate::support::server::Server;
+
+fn start(database: &TestDatabase, files: &PairFiles) -> Server {
+    let (certificate, key) = (files.certificate(), files.key());
+    let settings = [
+        ("SIMUSAGE_SERVE_TLS_CERTIFICATE", certificate.to_str().unwrap()),
+        ("SIMUSAGE_SERVE_TLS_KEY", key.to_str().unwrap()),
+    ];
+    Server::start_with(database.url(), &[], &settings)
+}
+
+/// Shakes hands with the server, which must be `localhost` to somebody who trusts the authority.
+async fn connect(server: &Server, authority: &Authority, protocols: &[&str]) -> TlsStream<TcpStream> {
+    let mut client = authority.client();
+    client.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let stream = TcpStream::connect(server.address()).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(client)).connect(name, stream).await.unwrap()
+}
+
+fn certificate(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
+    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+async fn get(mut stream: TlsStream<TcpStream>, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = vec![];
+    // A server that closes without TLS's own goodbye is an error of reading; what came before counts.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn requests_are_answered_over_tls() {
+    let database = TestDatabase::migrated().await;
+    let authority = Authority::new("authority");
+    let server = start(&database, &PairFiles::new(&authority.issue(&["localhost"])));
+    server.until_logged("listening on https://");
+    for (offered, chosen) in [(&["h2", "http/1.1"][..], "h2"), (&["http/1.1"], "http/1.1")] {
+        let stream = connect(&server, &authority, offered).await;
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(chosen.as_bytes()));
+    }
+    let answer = get(connect(&server, &authority, &[]).await, "/readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("{\"status\":\"ok\"}"), "{answer}");
+    server.signal("-TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_given_to_new_connections_and_a_broken_one_to_none() {
+    let database = TestDatabase::migrated().await;
+    let authority = Authority::new("authority");
+    let (first, second) = (authority.issue(&["localhost"]), authority.issue(&["localhost"]));
+    let files = PairFiles::new(&first);
+    let server = start(&database, &files);
+    let open = connect(&server, &authority, &[]).await;
+    assert_eq!(certificate(&open), first.der());
+
+    std::fs::write(files.certificate(), second.pem()).unwrap();
+    let complaint = server.until_logged("the certificate stays as it was");
+    assert!(complaint.contains("server.key is not the key of the certificate in "), "{complaint}");
+    assert_eq!(certificate(&connect(&server, &authority, &[]).await), first.der());
+
+    files.write(&second);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while certificate(&connect(&server, &authority, &[]).await) != second.der() {
+        assert!(Instant::now() < deadline, "the new certificate is not used: {:?}", server.logged());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let answer = get(open, "/livez").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "the connection from before goes on: {answer}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_used_is_refused_at_the_start() {
+    let database = TestDatabase::migrated().await;
+    let authority = Authority::new("authority");
+    let (pair, other) = (authority.issue(&["localhost"]), authority.issue(&["localhost"]));
+    let files = PairFiles::new(&pair);
+    let (certificate, key) = (files.certificate(), files.key());
+    let run = || {
+        let mut command = command(database.url(), &["serve", "--listen", "127.0.0.1:0"]);
+        command.env("SIMUSAGE_SERVE_TLS_CERTIFICATE", &certificate).env("SIMUSAGE_SERVE_TLS_KEY", &key);
+        let run = crate::support::program::Run::from(command.output().unwrap());
+        assert_eq!(run.status, 1, "{run:?}");
+        run.stderr
+    };
+    let (certificate_name, key_name) = (certificate.display(), key.display());
+    std::fs::write(&key, other.key_pem()).unwrap();
+    let expected = format!("{key_name} is not the key of the certificate in {certificate_name}");
+    assert!(run().contains(&expected));
+    std::fs::write(&key, pair.pem()).unwrap();
+    assert!(run().contains(&format!("{key_name} holds no private key in PEM")));
+    std::fs::write(&certificate, "nonsense").unwrap();
+    assert!(run().contains(&format!("{certificate_name} holds no certificate in PEM")));
+    std::fs::remove_file(&certificate).unwrap();
+    assert!(run().contains(&format!("cannot read {certificate_name}: No such file")));
+}
