@@ -3,12 +3,15 @@
 //! The defaults are the project's own `config.toml`, so the documented file cannot drift from them. Its keys
 //! also say which environment variables there are and of which type, so no key can be out of reach.
 
+mod database_url;
+
 use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 
 use serde::Deserialize;
 use toml::{Table, Value};
+
+pub use database_url::{DatabaseUrl, Identity, Roots, Tls, Trust};
 
 /// The file of defaults, documented key by key.
 const DEFAULTS: &str = include_str!("../config.toml");
@@ -168,74 +171,6 @@ pub struct Storage {
     pub retention_hourly_days: u32,
     /// Age at which daily aggregates are dropped.
     pub retention_daily_days: u32,
-}
-
-/// A connection string. It never prints its password.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct DatabaseUrl {
-    parsed: tokio_postgres::Config,
-}
-
-impl DatabaseUrl {
-    /// The parsed connection parameters.
-    #[must_use]
-    pub fn parameters(&self) -> &tokio_postgres::Config {
-        &self.parsed
-    }
-}
-
-impl FromStr for DatabaseUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        // The parser's own error is kept, because it names the part at fault and never repeats the password.
-        let parsed = text.parse::<tokio_postgres::Config>().map_err(|error| {
-            format!(
-                "not a PostgreSQL URL: {}",
-                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
-            )
-        })?;
-        if parsed.get_hosts().is_empty() {
-            return Err("not a PostgreSQL URL: no host (ex: postgresql://user@host:5432/database)".to_owned());
-        }
-        Ok(Self { parsed })
-    }
-}
-
-impl TryFrom<String> for DatabaseUrl {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-/// Prints `user@host:port/database`: what one needs to find the server, and no secret.
-impl fmt::Display for DatabaseUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use tokio_postgres::config::Host;
-
-        let user = self.parsed.get_user().unwrap_or("?");
-        write!(formatter, "{user}@")?;
-        for (index, host) in self.parsed.get_hosts().iter().enumerate() {
-            let separator = if index == 0 { "" } else { "," };
-            // One port may stand for all hosts.
-            let ports = self.parsed.get_ports();
-            let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
-            match host {
-                Host::Tcp(name) => write!(formatter, "{separator}{name}:{port}")?,
-                Host::Unix(path) => write!(formatter, "{separator}{}:{port}", path.display())?,
-            }
-        }
-        write!(formatter, "/{}", self.parsed.get_dbname().unwrap_or(user))
-    }
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{self}")
-    }
 }
 
 /// A setting that cannot be used, and where it stands.

@@ -4,9 +4,10 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use super::error::{WriteError, describe};
+use super::tls::{Connector, is_refusal};
 use crate::config::Database;
 
 /// Both sides look whether the other is still there, because either would else wait for hours on one that went
@@ -73,10 +74,11 @@ pub async fn connect(database: &Database) -> Result<Connection, WriteError> {
         parameters.keepalives_interval(KEEPALIVES_INTERVAL);
         parameters.keepalives_retries(KEEPALIVES_RETRIES);
     }
-    let (client, connection) = parameters.connect(NoTls).await.map_err(|error| {
+    let (client, connection) = parameters.connect(Connector::new(database.url.tls())).await.map_err(|error| {
         let place = format!("cannot connect to {}", database.url);
         match error.code() {
             Some(_) => WriteError::from(error).during(&place),
+            None if is_refusal(&error) => WriteError::Refused(describe(&error)).during(&place),
             None => WriteError::Unreachable(describe(&error)).during(&place),
         }
     })?;

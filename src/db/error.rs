@@ -4,6 +4,8 @@ use std::error::Error as _;
 
 use tokio_postgres::error::SqlState;
 
+use super::tls;
+
 /// A statement or connection that failed. The text is for logs: it may quote the database's own words.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
@@ -129,8 +131,9 @@ pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
         let hint = server.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
         return format!("{} [{}]{detail}{hint}", server.message(), server.code().code());
     }
+    let advice = tls::advice(error).map(|advice| format!("; {advice}")).unwrap_or_default();
     match error.source() {
-        Some(source) => format!("{error}: {source}"),
+        Some(source) => format!("{error}: {source}{advice}"),
         None => error.to_string(),
     }
 }

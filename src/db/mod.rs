@@ -11,6 +11,7 @@ mod refresh;
 mod replay;
 mod settings;
 mod sources;
+mod tls;
 
 pub use connect::{Connection, connect};
 pub use copy::{BatchEnd, BatchWriter, RejectedRecord, TUPLE_BYTES, encode_usage_record};

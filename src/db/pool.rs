@@ -4,11 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Manager, ManagerConfig, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts};
-use tokio_postgres::NoTls;
 
 use super::connect::parameters;
 use super::error::{StorageError, describe};
 use super::queries::Rows;
+use super::tls::Connector;
 use crate::config::Config;
 
 /// How much longer than the server's own limit a statement is waited for. It is over only where the server says
@@ -45,7 +45,8 @@ impl Pool {
         // A session that is not closed is taken for good, because a round trip per request would double the cost of
         // a short one. One that broke meanwhile fails one request with 503.
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(parameters(&config.database, &options), NoTls, recycling);
+        let tls = Connector::new(config.database.url.tls());
+        let manager = Manager::from_config(parameters(&config.database, &options), tls, recycling);
         let wait = Some(Duration::from_millis(serve.pool_timeout_ms));
         let connections = deadpool_postgres::Pool::builder(manager)
             .max_size(size)

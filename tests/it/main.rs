@@ -1,6 +1,7 @@
 //! Tests of the whole, in one binary: the router and the built program against a real TimescaleDB.
 
 mod api;
+mod database_tls;
 mod embedded;
 mod embedded_server;
 mod exactly_once;

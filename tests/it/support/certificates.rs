@@ -1,12 +1,12 @@
 //! Certificates for tests, made when they are needed, and a client that trusts them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::RootCertStore;
 use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Somebody who signs certificates.
 pub struct Authority {
@@ -36,22 +36,45 @@ impl Authority {
         Pair { certificate: CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap(), key }
     }
 
-    /// A client that trusts it, and nobody else.
-    pub fn client(&self) -> rustls::ClientConfig {
+    /// Writes its own certificate, by which others trust it.
+    pub fn write(&self, file: &Path) {
+        std::fs::write(file, self.certificate.pem()).unwrap();
+    }
+
+    /// Itself, as somebody to trust.
+    pub fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der().clone()).unwrap();
+        roots
+    }
+
+    /// A client that trusts it, and nobody else.
+    pub fn client(&self) -> rustls::ClientConfig {
         rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots)
+            .with_root_certificates(self.roots())
             .with_no_client_auth()
     }
 }
 
 impl Pair {
+    /// A certificate that nobody else signed, good until a year, and that calls itself an authority.
+    pub fn self_signed(name: &str, until: i32) -> Self {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        Self { certificate: params.self_signed(&key).unwrap(), key }
+    }
+
     /// The certificate as it is sent.
     pub fn der(&self) -> CertificateDer<'static> {
         self.certificate.der().clone()
+    }
+
+    pub fn key_der(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::try_from(self.key.serialize_der()).unwrap()
     }
 
     pub fn pem(&self) -> String {
