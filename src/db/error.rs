@@ -41,7 +41,8 @@ impl From<tokio_postgres::Error> for StorageError {
             Self::Timeout
         } else if [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::UNDEFINED_FUNCTION].contains(code) {
             Self::NotMigrated(text)
-        } else if is_connection_lost(code) {
+        } else if is_connection_lost(code) || *code == SqlState::T_R_SERIALIZATION_FAILURE {
+            // A replica cancels what is in the way of its primary's changes with the latter. Asked again, it answers.
             Self::Unavailable(text)
         } else {
             Self::Other(text)

@@ -46,12 +46,17 @@ impl Pool {
         // a short one. One that broke meanwhile fails one request with 503.
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let tls = Connector::new(config.database.url.tls());
-        let manager = Manager::from_config(parameters(&config.database, &options), tls, recycling);
-        let wait = Some(Duration::from_millis(serve.pool_timeout_ms));
+        let wait = Duration::from_millis(serve.pool_timeout_ms);
+        let mut parameters = parameters(&config.database, &options);
+        // Of several hosts, one that swallows packets must leave time for the others.
+        let hosts = u32::try_from(parameters.get_hosts().len()).unwrap_or(1).max(1);
+        let connect_timeout = parameters.get_connect_timeout().copied().unwrap_or(wait);
+        parameters.connect_timeout(connect_timeout.min(wait / hosts));
+        let manager = Manager::from_config(parameters, tls, recycling);
         let connections = deadpool_postgres::Pool::builder(manager)
             .max_size(size)
             .runtime(Runtime::Tokio1)
-            .timeouts(Timeouts { wait, create: wait, recycle: wait })
+            .timeouts(Timeouts { wait: Some(wait), create: Some(wait), recycle: Some(wait) })
             .build()
             .expect("a pool with a runtime can be built");
         Self {

@@ -9,6 +9,7 @@ mod exactness;
 mod ingest;
 mod kafka;
 mod migrate;
+mod multi_host;
 mod outages;
 mod queries;
 mod replay;

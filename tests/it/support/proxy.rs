@@ -25,6 +25,8 @@ pub struct Proxy {
 struct State {
     server: String,
     down: AtomicU8,
+    /// How many connections it has taken.
+    taken: AtomicUsize,
     commit: AtomicU8,
     /// How many more COMMITs pass before one does not.
     countdown: AtomicUsize,
@@ -41,6 +43,7 @@ impl Proxy {
         let state = Arc::new(State {
             server: server.to_owned(),
             down: AtomicU8::new(0),
+            taken: AtomicUsize::new(0),
             commit: AtomicU8::new(0),
             countdown: AtomicUsize::new(0),
             open: Mutex::new(vec![]),
@@ -49,6 +52,7 @@ impl Proxy {
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if accepting.down.load(Ordering::SeqCst) == 0 {
+                    accepting.taken.fetch_add(1, Ordering::SeqCst);
                     let state = Arc::clone(&accepting);
                     std::thread::spawn(move || state.join(client));
                 }
@@ -60,6 +64,11 @@ impl Proxy {
     /// The URL by which the database is reached through the proxy.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// How many connections it has taken.
+    pub fn taken(&self) -> usize {
+        self.state.taken.load(Ordering::SeqCst)
     }
 
     /// Cuts every connection and takes no new one.
