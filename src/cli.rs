@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use crate::config::LogFormat;
+
 /// Ingests the usage of SIM cards into `TimescaleDB` and answers how much was used when.
 #[derive(Debug, Parser)]
 #[command(
@@ -22,6 +24,9 @@ pub struct Cli {
     /// Where the database is, as postgresql://user@host:port/database
     #[arg(long, global = true, value_name = "URL")]
     pub database_url: Option<String>,
+    /// How to write the log on standard error [default: text]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

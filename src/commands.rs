@@ -19,7 +19,7 @@ pub fn load_config(cli: &Cli) -> Result<Config, ConfigError> {
         Command::Serve(serve) => serve.listen.clone(),
         _ => None,
     };
-    let overrides = Overrides { database_url: cli.database_url.clone(), listen };
+    let overrides = Overrides { database_url: cli.database_url.clone(), listen, log_format: cli.log_format };
     Config::load(cli.config.as_deref(), std::env::vars(), &overrides)
 }
 

@@ -8,6 +8,7 @@ mod database_url;
 use std::fmt;
 use std::path::Path;
 
+use clap::ValueEnum;
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -27,6 +28,8 @@ const PREFIX: &str = "SIMUSAGE_";
 pub struct Config {
     /// Where the database is.
     pub database: Database,
+    /// How the log is written.
+    pub log: Log,
     /// How records come in.
     pub ingest: Ingest,
     /// How to reach Kafka.
@@ -45,6 +48,34 @@ pub struct Database {
     pub url: DatabaseUrl,
     /// How long to wait for a connection.
     pub connect_timeout_ms: u64,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// For people, or for collectors.
+    pub format: LogFormat,
+}
+
+/// A form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line to read
+    Text,
+    /// An object of JSON on each line
+    Json,
+}
+
+impl LogFormat {
+    /// Its name, as settings have it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
 }
 
 /// How records come in.
@@ -219,6 +250,8 @@ pub struct Overrides {
     pub database_url: Option<String>,
     /// `--listen`
     pub listen: Option<String>,
+    /// `--log-format`
+    pub log_format: Option<LogFormat>,
 }
 
 impl Config {
@@ -243,6 +276,9 @@ impl Config {
         }
         if let Some(listen) = &overrides.listen {
             layers.set("serve", "listen", Value::String(listen.clone()), "--listen");
+        }
+        if let Some(format) = overrides.log_format {
+            layers.set("log", "format", Value::String(format.name().to_owned()), "--log-format");
         }
         layers.finish()
     }
@@ -340,7 +376,7 @@ impl Layers {
 impl Config {
     /// Checks what the types cannot say. The error is (key, problem).
     fn validate(&self) -> Result<(), (&'static str, String)> {
-        let Self { database, ingest, kafka, serve, storage } = self;
+        let Self { database, log: _, ingest, kafka, serve, storage } = self;
         for (key, value) in [
             ("database.connect_timeout_ms", database.connect_timeout_ms),
             ("ingest.batch_rows", ingest.batch_rows),
@@ -431,6 +467,7 @@ mod tests {
                 let changed = match value {
                     Value::Integer(number) => (number + 5).to_string(),
                     _ if key == "url" => "postgresql://other@elsewhere/db".to_owned(),
+                    _ if key == "format" => "json".to_owned(),
                     _ => "127.0.0.1:9".to_owned(),
                 };
                 // A certificate goes with a key.

@@ -13,5 +13,6 @@ mod failpoint;
 pub mod generate;
 pub mod http;
 pub mod ingest;
+pub mod logging;
 mod pem;
 mod signals;

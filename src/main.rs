@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use simusage::{cli, commands};
+use simusage::{cli, commands, config, logging};
 
 /// Exit status of wrong usage or configuration; clap exits with the same.
 const WRONG_USAGE: u8 = 2;
@@ -11,10 +11,6 @@ const WRONG_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     cli.check().unwrap_or_else(|error| error.exit());
-    // SIMUSAGE_LOG takes env_logger's filters, ex: debug or simusage=debug,actix_web=info.
-    env_logger::Builder::from_env(env_logger::Env::new().filter_or("SIMUSAGE_LOG", "warn,simusage=info"))
-        .format_target(false)
-        .init();
     let config = match commands::load_config(&cli) {
         Ok(config) => config,
         Err(error) => {
@@ -22,11 +18,16 @@ fn main() -> ExitCode {
             return ExitCode::from(WRONG_USAGE);
         }
     };
+    let format = config.log.format;
+    logging::start(format);
     let outcome = tokio::runtime::Runtime::new()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(commands::run(cli.command, config)));
     outcome.unwrap_or_else(|error| {
-        eprintln!("simusage: {error:#}");
+        match format {
+            config::LogFormat::Text => eprintln!("simusage: {error:#}"),
+            config::LogFormat::Json => log::error!("{error:#}"),
+        }
         ExitCode::FAILURE
     })
 }

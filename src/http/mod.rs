@@ -3,14 +3,17 @@
 //! One file per resource holds its parameters, its answer and what lies between. Nothing here knows SQL, and
 //! nothing outside names actix.
 
+mod access_log;
 mod answer;
 mod cursor;
 mod format;
 mod health;
 mod inventory;
 pub mod metrics;
+mod observe;
 mod params;
 mod problem;
+mod request_id;
 mod tls;
 mod usage_series;
 mod usage_totals;
@@ -20,7 +23,7 @@ use std::thread::available_parallelism;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse};
-use actix_web::middleware::Compress;
+use actix_web::middleware::{Compress, from_fn};
 use actix_web::{App, FromRequest, Handler, HttpServer, Resource, Responder, web};
 use anyhow::{Context as _, bail};
 
@@ -107,6 +110,7 @@ pub fn app(
         .app_data(web::Data::new(pool))
         .app_data(web::Data::new(Rules::new(config)))
         .wrap(Compress::default())
+        .wrap(from_fn(observe::observe))
         .service(get("/api/v1/usage/organizations", usage_totals::of_organizations))
         .service(get("/api/v1/usage/simcards", usage_totals::of_sim_cards))
         .service(get("/api/v1/organization/{organization}/usage", usage_series::of_organization))

@@ -58,7 +58,7 @@ pub fn has_native_server(reason: &str) -> bool {
 
 /// Settings with the defaults, and the database at `url`.
 pub fn config(url: &str) -> Config {
-    let overrides = Overrides { database_url: Some(url.to_owned()), listen: None };
+    let overrides = Overrides { database_url: Some(url.to_owned()), ..Overrides::default() };
     let defaults = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml");
     Config::load(Some(&defaults), [], &overrides).expect("the default settings are valid")
 }
