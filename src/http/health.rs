@@ -2,21 +2,52 @@
 
 use actix_web::web;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::problem::ApiError;
+use super::problem::{ApiError, Problem};
 use crate::db::{Pool, migrate};
 
-#[derive(Debug, Serialize)]
-struct Health {
+/// All is well.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `ok`
     status: &'static str,
 }
 
-/// `GET /livez`: a process that answers lives. A database that is away is no reason to restart it.
+/// Whether the process lives
+///
+/// A process that answers lives. A database that is away is no reason to restart it.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    operation_id = "livez",
+    tag = "operations",
+    responses((status = 200, description = "It does.", body = Health)),
+    security(()),
+)]
 pub(super) async fn live() -> web::Json<impl Serialize> {
     web::Json(Health { status: "ok" })
 }
 
-/// `GET /readyz`: the database is there, with the schema.
+/// Whether the API can be answered
+///
+/// The database is there, with the schema.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "readyz",
+    tag = "operations",
+    responses(
+        (status = 200, description = "It can.", body = Health),
+        (
+            status = 503,
+            description = "The database is away or not migrated.",
+            body = Problem,
+            content_type = "application/problem+json",
+        ),
+    ),
+    security(()),
+)]
 pub(super) async fn ready(pool: web::Data<Pool>) -> Result<web::Json<impl Serialize>, ApiError> {
     pool.ask(async |client| migrate::ensure_current(client).await).await?;
     Ok(web::Json(Health { status: "ok" }))

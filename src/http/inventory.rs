@@ -6,12 +6,14 @@ use actix_web::http::header::EntityTag;
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::answer::{Links, begin, digest, lasting_tag, scope, stream, unchanged};
 use super::cursor;
 use super::format::Format;
+use super::openapi::{InventoryParameters, OrganizationFilter};
 use super::params::{CURSOR, Paging, Parameters, rfc3339};
-use super::problem::ApiError;
+use super::problem::{ApiError, Problem};
 use crate::db::queries::{self, InventoryQuestion};
 use crate::db::{Pool, Streaming};
 use crate::domain::{Assignment, OrganizationId, Scope, SimCardId, Window};
@@ -111,12 +113,12 @@ impl Question {
             cursor::write(&self.list, &place)
         });
         let links = Links::new(request, self.paging.page, place.as_deref());
-        let body = Answer {
+        let body = Assignments {
             items: rows.into_iter().map(Item::from).collect(),
             total,
             page: self.paging.page.number(),
             size: self.paging.page.size(),
-            next: links.next(),
+            next: links.next().map(str::to_owned),
         };
         Ok(begin(self.format, Some(&tag), Some(&links)).json(body))
     }
@@ -152,22 +154,37 @@ impl Question {
     }
 }
 
-/// One page of the assignments.
-#[derive(Debug, Serialize)]
-struct Answer<'a> {
+/// One page of the inventory.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Assignments {
+    /// The assignments, by SIM card, then by time.
     items: Vec<Item>,
+    /// Assignments of the whole list.
+    #[schema(minimum = 0)]
     total: i64,
+    /// The page.
+    #[schema(minimum = 1)]
     page: i64,
+    /// Rows of a page, at most.
+    #[schema(minimum = 1)]
     size: i64,
-    next: Option<&'a str>,
+    /// Path and query of the next page.
+    next: Option<String>,
 }
 
-/// One assignment; without `valid-from` it holds since ever.
-#[derive(Debug, Serialize)]
+/// One assignment of a SIM card to an organization.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schema(as = Assignment)]
 struct Item {
+    /// The SIM card's ICCID.
+    #[schema(value_type = String)]
     simcard: SimCardId,
+    /// The organization's identifier.
+    #[schema(value_type = String)]
     organization: OrganizationId,
+    /// Since when; none for since ever.
+    #[schema(format = DateTime)]
     valid_from: Option<String>,
 }
 
@@ -177,7 +194,28 @@ impl From<Assignment> for Item {
     }
 }
 
-/// `GET /api/v1/inventory`
+/// Which SIM card belongs to which organization
+#[utoipa::path(
+    get,
+    path = "/api/v1/inventory",
+    operation_id = "inventory",
+    tag = "inventory",
+    params(OrganizationFilter, InventoryParameters),
+    responses(
+        (status = 200, description = "One page, or all rows as CSV or NDJSON.", content(
+            (Assignments = "application/json"),
+            (String = "text/csv"),
+            (String = "application/x-ndjson"),
+        )),
+        (status = 304, description = "The client has the answer already."),
+        (status = 404, description = "Nobody knows the organization.", body = Problem, content_type = "application/problem+json"),
+        (status = 406, description = "No format is acceptable.", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Parameters are wrong, all of them named.", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "A total exceeds 64 bits, or worse.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is away or busy.", body = Problem, content_type = "application/problem+json"),
+    ),
+    security((), ("token" = [])),
+)]
 pub(super) async fn list(request: HttpRequest, pool: web::Data<Pool>) -> Result<HttpResponse, ApiError> {
     let question = Question::parse(&request)?;
     match question.format {

@@ -11,6 +11,7 @@ mod health;
 mod inventory;
 pub mod metrics;
 mod observe;
+pub mod openapi;
 mod params;
 mod problem;
 mod request_id;
@@ -116,6 +117,8 @@ pub fn app(
         .service(get("/api/v1/organization/{organization}/usage", usage_series::of_organization))
         .service(get("/api/v1/simcard/{simcard}/usage", usage_series::of_sim_card))
         .service(get("/api/v1/inventory", inventory::list))
+        .service(get(openapi::PATH, openapi::describe))
+        .service(openapi::page())
         .service(get("/livez", health::live))
         .service(get("/readyz", health::ready))
         .default_service(web::to(async || Err::<String, _>(ApiError::NoPath)))

@@ -4,6 +4,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::db::StorageError;
 
@@ -14,7 +15,7 @@ const RETRY_AFTER_SECONDS: &str = "5";
 const ALLOWED: &str = "GET, HEAD";
 
 /// One parameter that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ParameterProblem {
     /// Its name.
     pub parameter: String,
@@ -64,15 +65,20 @@ fn join(problems: &[ParameterProblem]) -> String {
     problems.iter().map(|problem| problem.detail.as_str()).collect::<Vec<_>>().join(" ")
 }
 
-/// The body of a problem.
-#[derive(Serialize)]
-struct Problem<'a> {
+/// Why a request has no answer, as RFC 9457 has it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Problem<'a> {
     /// `about:blank`: the title is the status's own phrase, and there is no page to read about it.
     r#type: &'static str,
+    /// The status's own phrase.
     title: &'static str,
+    /// The status.
     status: u16,
+    /// What is wrong, in a sentence or more.
     detail: String,
+    /// The parameters that are wrong, if that is what it is.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(required = false)]
     errors: &'a [ParameterProblem],
 }
 

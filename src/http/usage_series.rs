@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 use actix_web::http::header::EntityTag;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::answer::{Links, Rules, begin, digest, scope, stream, tag, unchanged, unchanged_over};
 use super::cursor;
 use super::format::Format;
+use super::openapi::SeriesParameters;
 use super::params::{CURSOR, END, EVERY, Paging, Parameters, START};
-use super::problem::ApiError;
+use super::problem::{ApiError, Problem};
 use crate::db::queries::{self, SeriesQuestion, Totals};
 use crate::db::{Pool, Streaming};
 use crate::domain::{
@@ -156,8 +158,8 @@ impl Question {
         self.buckets.starts().get(index).map(|&start| self.zone.write(start)).unwrap_or_default()
     }
 
-    fn item(&self, UsageBucket { index, bytes, records }: UsageBucket) -> Item {
-        Item { date: self.date(index), bytes_used_total: bytes, records }
+    fn item(&self, UsageBucket { index, bytes, records }: UsageBucket) -> Bucket {
+        Bucket { date: self.date(index), bytes_used_total: bytes, records }
     }
 
     /// One page, as JSON.
@@ -190,7 +192,7 @@ impl Question {
         let place = |from: usize| Place { from, total: totals.rows, bytes: totals.bytes };
         let next = next.map(|from| cursor::write(&self.series, &place(from)));
         let links = Links::new(request, self.paging.page, next.as_deref());
-        let body = Answer {
+        let body = Series {
             items: rows.into_iter().map(|row| self.item(row)).collect(),
             total: totals.rows,
             page: self.paging.page.number(),
@@ -202,7 +204,7 @@ impl Question {
             bytes_used_total: totals.bytes,
             complete_through: freshness.complete_through.map(|instant| self.zone.write(instant)),
             last_ingested_at: freshness.last_ingested_at.map(|instant| self.zone.write(instant)),
-            next: links.next(),
+            next: links.next().map(str::to_owned),
         };
         Ok(begin(self.format, tag.as_ref(), Some(&links)).json(body))
     }
@@ -263,30 +265,58 @@ fn filled(rows: &[UsageBucket], (from, until): (usize, usize)) -> Vec<UsageBucke
     (from..until).map(bucket).collect()
 }
 
-/// One page of a series. `total`, `bytes-used-total` are those of the whole interval.
-#[derive(Debug, Serialize)]
+/// One page of a time series. `total` and `bytes-used-total` are those of the whole interval.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-struct Answer<'a> {
-    items: Vec<Item>,
+pub(super) struct Series {
+    /// The buckets, by time; those without usage are left out unless `fill` is `zero`.
+    items: Vec<Bucket>,
+    /// Buckets of the whole series.
+    #[schema(minimum = 0)]
     total: i64,
+    /// The page.
+    #[schema(minimum = 1)]
     page: i64,
+    /// Rows of a page, at most.
+    #[schema(minimum = 1)]
     size: i64,
+    /// First instant of the interval.
+    #[schema(format = DateTime)]
     start: String,
+    /// First instant behind it.
+    #[schema(format = DateTime)]
     end: String,
+    /// Width of the buckets.
+    #[schema(value_type = String, example = "1day")]
     every: Granularity,
+    /// Time zone of the buckets.
+    #[schema(value_type = String, example = "UTC")]
     tz: Zone,
+    /// Bytes of the whole interval.
+    #[schema(minimum = 0)]
     bytes_used_total: i64,
+    /// What was ingested is in this answer up to here.
+    #[schema(format = DateTime)]
     complete_through: Option<String>,
+    /// When ingest has last moved on.
+    #[schema(format = DateTime)]
     last_ingested_at: Option<String>,
-    next: Option<&'a str>,
+    /// Path and query of the next page.
+    next: Option<String>,
 }
 
-/// One bucket; `date` is its start.
-#[derive(Debug, Serialize)]
+/// One bucket of a time series.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-struct Item {
+struct Bucket {
+    /// Its start.
+    #[schema(format = DateTime)]
     date: String,
+    /// Bytes used in it.
+    #[schema(minimum = 0)]
     bytes_used_total: i64,
+    /// Usage records in it.
+    #[schema(minimum = 0)]
     records: i64,
 }
 
@@ -316,7 +346,28 @@ async fn answer(
     }
 }
 
-/// `GET /api/v1/simcard/{simcard}/usage`
+/// The time series of a SIM card
+#[utoipa::path(
+    get,
+    path = "/api/v1/simcard/{simcard}/usage",
+    operation_id = "simcard-usage",
+    tag = "usage",
+    params(("simcard" = String, Path, description = "The SIM card's ICCID", example = "89440001"), SeriesParameters),
+    responses(
+        (status = 200, description = "One page, or all rows as CSV or NDJSON.", content(
+            (Series = "application/json"),
+            (String = "text/csv"),
+            (String = "application/x-ndjson"),
+        )),
+        (status = 304, description = "The client has the answer already."),
+        (status = 404, description = "Nobody knows the SIM card.", body = Problem, content_type = "application/problem+json"),
+        (status = 406, description = "No format is acceptable.", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Parameters are wrong, all of them named.", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "A total exceeds 64 bits, or worse.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is away or busy.", body = Problem, content_type = "application/problem+json"),
+    ),
+    security((), ("token" = [])),
+)]
 pub(super) async fn of_sim_card(
     request: HttpRequest,
     id: web::Path<String>,
@@ -327,7 +378,28 @@ pub(super) async fn of_sim_card(
     answer(&request, &rules, &pool, subject).await
 }
 
-/// `GET /api/v1/organization/{organization}/usage`
+/// The time series of an organization
+#[utoipa::path(
+    get,
+    path = "/api/v1/organization/{organization}/usage",
+    operation_id = "organization-usage",
+    tag = "usage",
+    params(("organization" = String, Path, description = "The organization's identifier", example = "x00g8"), SeriesParameters),
+    responses(
+        (status = 200, description = "One page, or all rows as CSV or NDJSON.", content(
+            (Series = "application/json"),
+            (String = "text/csv"),
+            (String = "application/x-ndjson"),
+        )),
+        (status = 304, description = "The client has the answer already."),
+        (status = 404, description = "Nobody knows the organization.", body = Problem, content_type = "application/problem+json"),
+        (status = 406, description = "No format is acceptable.", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Parameters are wrong, all of them named.", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "A total exceeds 64 bits, or worse.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is away or busy.", body = Problem, content_type = "application/problem+json"),
+    ),
+    security((), ("token" = [])),
+)]
 pub(super) async fn of_organization(
     request: HttpRequest,
     id: web::Path<String>,

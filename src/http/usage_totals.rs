@@ -5,14 +5,15 @@ use std::fmt::Write as _;
 use actix_web::http::header::EntityTag;
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
-use serde::ser::SerializeMap as _;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::answer::{Links, Rules, begin, digest, scope, stream, tag, unchanged, unchanged_over};
 use super::cursor;
 use super::format::Format;
+use super::openapi::{ListParameters, OrganizationFilter};
 use super::params::{CURSOR, Paging, Parameters};
-use super::problem::ApiError;
+use super::problem::{ApiError, Problem};
 use crate::db::queries::{self, ListQuestion, Totals};
 use crate::db::{Pool, Streaming};
 use crate::domain::{Freshness, Interval, Order, OrganizationId, Scope, UsageTotal, Window, Zone};
@@ -156,20 +157,23 @@ impl Question {
         let place = rows.last().filter(|_| has_next).map(|row| Place { bytes: row.bytes, id: row.id.clone() });
         let next = place.map(|place| cursor::write(&self.list, &place));
         let links = Links::new(request, self.paging.page, next.as_deref());
-        let body = self.body(rows, totals, freshness, links.next());
-        Ok(begin(self.format, tag.as_ref(), Some(&links)).json(body))
+        let mut response = begin(self.format, tag.as_ref(), Some(&links));
+        Ok(match self.kind {
+            Kind::Organizations => response.json(self.list::<OrganizationTotal>(rows, totals, freshness, &links)),
+            Kind::SimCards => response.json(self.list::<SimCardTotal>(rows, totals, freshness, &links)),
+        })
     }
 
-    fn body<'a>(
+    fn list<Item: From<UsageTotal>>(
         &self,
         rows: Vec<UsageTotal>,
         totals: Totals,
         freshness: Freshness,
-        next: Option<&'a str>,
-    ) -> Answer<'a> {
+        links: &Links,
+    ) -> List<Item> {
         let write = |instant: DateTime<Utc>| self.zone.write(instant);
-        Answer {
-            items: rows.into_iter().map(|total| Item { kind: self.kind, total }).collect(),
+        List {
+            items: rows.into_iter().map(Item::from).collect(),
             total: totals.rows,
             page: self.paging.page.number(),
             size: self.paging.page.size(),
@@ -179,7 +183,7 @@ impl Question {
             bytes_used_total: totals.bytes,
             complete_through: freshness.complete_through.map(write),
             last_ingested_at: freshness.last_ingested_at.map(write),
-            next,
+            next: links.next().map(str::to_owned),
         }
     }
 
@@ -213,37 +217,80 @@ impl Question {
     }
 }
 
-/// One page of a list. `total`, `bytes-used-total` are those of the whole list.
-#[derive(Debug, Serialize)]
+/// One page of a list. `total` and `bytes-used-total` are those of the whole list.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-struct Answer<'a> {
+pub(super) struct List<Item> {
+    /// The rows, in the order of `sort`.
     items: Vec<Item>,
+    /// Rows of the whole list.
+    #[schema(minimum = 0)]
     total: i64,
+    /// The page.
+    #[schema(minimum = 1)]
     page: i64,
+    /// Rows of a page, at most.
+    #[schema(minimum = 1)]
     size: i64,
+    /// First instant of the interval; none for all time.
+    #[schema(format = DateTime)]
     start: Option<String>,
+    /// First instant behind it; none for all time.
+    #[schema(format = DateTime)]
     end: Option<String>,
+    /// Time zone of bare dates.
+    #[schema(value_type = String, example = "UTC")]
     tz: Zone,
+    /// Bytes of the whole list.
+    #[schema(minimum = 0)]
     bytes_used_total: i64,
+    /// What was ingested is in this answer up to here.
+    #[schema(format = DateTime)]
     complete_through: Option<String>,
+    /// When ingest has last moved on.
+    #[schema(format = DateTime)]
     last_ingested_at: Option<String>,
-    next: Option<&'a str>,
+    /// Path and query of the next page.
+    next: Option<String>,
 }
 
-/// What one organization or SIM card used.
-#[derive(Debug)]
-struct Item {
-    kind: Kind,
-    total: UsageTotal,
+/// What an organization used.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct OrganizationTotal {
+    /// Its identifier.
+    organization: String,
+    /// Bytes it used.
+    #[schema(minimum = 0)]
+    bytes_used_total: i64,
+    /// Usage records.
+    #[schema(minimum = 0)]
+    records: i64,
 }
 
-impl Serialize for Item {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(3))?;
-        map.serialize_entry(self.kind.id(), &self.total.id)?;
-        map.serialize_entry("bytes-used-total", &self.total.bytes)?;
-        map.serialize_entry("records", &self.total.records)?;
-        map.end()
+impl From<UsageTotal> for OrganizationTotal {
+    fn from(UsageTotal { id, bytes, records }: UsageTotal) -> Self {
+        Self { organization: id, bytes_used_total: bytes, records }
+    }
+}
+
+/// What a SIM card used.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct SimCardTotal {
+    /// Its ICCID.
+    simcard: String,
+    /// Bytes it used.
+    #[schema(minimum = 0)]
+    bytes_used_total: i64,
+    /// Usage records.
+    #[schema(minimum = 0)]
+    records: i64,
+}
+
+impl From<UsageTotal> for SimCardTotal {
+    fn from(UsageTotal { id, bytes, records }: UsageTotal) -> Self {
+        Self { simcard: id, bytes_used_total: bytes, records }
     }
 }
 
@@ -260,7 +307,27 @@ async fn answer(request: &HttpRequest, kind: Kind, rules: &Rules, pool: &Pool) -
     }
 }
 
-/// `GET /api/v1/usage/organizations`
+/// Organizations with what each used
+#[utoipa::path(
+    get,
+    path = "/api/v1/usage/organizations",
+    operation_id = "usage-of-organizations",
+    tag = "usage",
+    params(ListParameters),
+    responses(
+        (status = 200, description = "One page, or all rows as CSV or NDJSON.", content(
+            (List<OrganizationTotal> = "application/json"),
+            (String = "text/csv"),
+            (String = "application/x-ndjson"),
+        )),
+        (status = 304, description = "The client has the answer already."),
+        (status = 406, description = "No format is acceptable.", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Parameters are wrong, all of them named.", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "A total exceeds 64 bits, or worse.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is away or busy.", body = Problem, content_type = "application/problem+json"),
+    ),
+    security((), ("token" = [])),
+)]
 pub(super) async fn of_organizations(
     request: HttpRequest,
     rules: web::Data<Rules>,
@@ -269,7 +336,28 @@ pub(super) async fn of_organizations(
     answer(&request, Kind::Organizations, &rules, &pool).await
 }
 
-/// `GET /api/v1/usage/simcards`
+/// SIM cards with what each used
+#[utoipa::path(
+    get,
+    path = "/api/v1/usage/simcards",
+    operation_id = "usage-of-simcards",
+    tag = "usage",
+    params(ListParameters, OrganizationFilter),
+    responses(
+        (status = 200, description = "One page, or all rows as CSV or NDJSON.", content(
+            (List<SimCardTotal> = "application/json"),
+            (String = "text/csv"),
+            (String = "application/x-ndjson"),
+        )),
+        (status = 304, description = "The client has the answer already."),
+        (status = 404, description = "Nobody knows the organization.", body = Problem, content_type = "application/problem+json"),
+        (status = 406, description = "No format is acceptable.", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Parameters are wrong, all of them named.", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "A total exceeds 64 bits, or worse.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is away or busy.", body = Problem, content_type = "application/problem+json"),
+    ),
+    security((), ("token" = [])),
+)]
 pub(super) async fn of_sim_cards(
     request: HttpRequest,
     rules: web::Data<Rules>,

@@ -10,6 +10,7 @@ mod ingest;
 mod kafka;
 mod migrate;
 mod multi_host;
+mod openapi;
 mod operations;
 mod outages;
 mod queries;

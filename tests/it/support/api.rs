@@ -51,7 +51,7 @@ impl Api {
             Box::pin(async move {
                 let response = call_service(&*service, request.to_request()).await;
                 let (status, headers) = (response.status().as_u16(), response.headers().clone());
-                let text = String::from_utf8(read_body(response).await.to_vec()).expect("an answer is text");
+                let text = String::from_utf8_lossy(&read_body(response).await).into_owned();
                 Answer { status, headers, body: serde_json::from_str(&text).unwrap_or_default(), text }
             })
         };
