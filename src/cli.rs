@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use chrono::{DateTime, Days, NaiveDate, Utc};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::config::LogFormat;
+use crate::domain::OrganizationId;
 
 /// Ingests the usage of SIM cards into `TimescaleDB` and answers how much was used when.
 #[derive(Debug, Parser)]
@@ -61,6 +63,9 @@ pub enum Command {
     Ingest(Ingest),
     /// Answer the REST API
     Serve(Serve),
+    /// Say who may ask the API
+    #[command(subcommand)]
+    Token(Token),
     /// Make up usage records or an inventory, for demonstrations and benchmarks
     #[command(subcommand, hide = true)]
     Generate(Generate),
@@ -144,6 +149,53 @@ pub struct Serve {
     pub listen: Option<String>,
 }
 
+/// What can be done about tokens.
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Create a token and print it, this once. From the first one on, every request to /api needs one
+    Create(CreateToken),
+    /// List the tokens there are and were
+    List,
+    /// Revoke a token; servers refuse it within 5 seconds
+    Revoke {
+        /// The token's name
+        name: String,
+    },
+}
+
+/// Options of `token create`.
+#[derive(Debug, Args)]
+pub struct CreateToken {
+    /// What to call it; for good, because names of revoked tokens stay taken
+    #[arg(value_parser = parse_token_name)]
+    pub name: String,
+    /// An organization whose data it sees, and nobody else's; can be given several times [default: everything]
+    #[arg(long = "organization", value_name = "ID", value_parser = OrganizationId::parse)]
+    pub organizations: Vec<OrganizationId>,
+    /// The last day on which it is valid, in UTC, or the instant at which it ends, as 2030-12-31T12:00:00Z
+    /// [default: never]
+    #[arg(long, value_name = "DATE", value_parser = parse_expiry)]
+    pub expires: Option<DateTime<Utc>>,
+}
+
+/// A name that fits into a line of a list or log.
+fn parse_token_name(text: &str) -> Result<String, String> {
+    let fits = (1..=64).contains(&text.chars().count()) && text.trim() == text && !text.contains(char::is_control);
+    if fits { Ok(text.to_owned()) } else { Err("a name has 1 to 64 characters, on one line".to_owned()) }
+}
+
+/// The first instant at which a token is no longer valid: a date includes that day.
+fn parse_expiry(text: &str) -> Result<DateTime<Utc>, String> {
+    let day_after =
+        |date: NaiveDate| Some(date.checked_add_days(Days::new(1))?.and_time(chrono::NaiveTime::MIN).and_utc());
+    let instant = match text.parse::<NaiveDate>() {
+        Ok(date) => day_after(date),
+        Err(_) => DateTime::parse_from_rfc3339(text).ok().map(|instant| instant.to_utc()),
+    };
+    let instant = instant.ok_or("not a date (ex: 2030-12-31 / 2030-12-31T12:00:00Z)")?;
+    if instant <= Utc::now() { Err("this is past".to_owned()) } else { Ok(instant) }
+}
+
 /// What can be made up. It is written to standard output.
 #[derive(Debug, Subcommand)]
 pub enum Generate {
@@ -194,5 +246,26 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_token_expires_at_the_end_of_a_day_or_at_an_instant() {
+        assert_eq!(parse_expiry("2999-12-31").unwrap().to_rfc3339(), "3000-01-01T00:00:00+00:00");
+        assert_eq!(parse_expiry("2999-12-31T12:00:00+02:00").unwrap().to_rfc3339(), "2999-12-31T10:00:00+00:00");
+        assert!(parse_expiry(&Utc::now().date_naive().to_string()).is_ok(), "today is not over");
+        assert_eq!(parse_expiry("2020-01-01").unwrap_err(), "this is past");
+        for text in ["", "tomorrow", "2999-02-30", "2999-12-31T12:00:00"] {
+            assert!(parse_expiry(text).unwrap_err().starts_with("not a date"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_token_is_one_line() {
+        for text in ["billing", "x00g8's portal", "größe"] {
+            assert_eq!(parse_token_name(text).unwrap(), text);
+        }
+        for text in ["", " ", "a\nb", "a ", &"a".repeat(65)] {
+            parse_token_name(text).unwrap_err();
+        }
     }
 }

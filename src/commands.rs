@@ -1,6 +1,8 @@
 //! What each subcommand does with the settings, and what it prints: results on standard output, the rest on
 //! standard error.
 
+mod token;
+
 use std::process::ExitCode;
 
 use crate::cli::{Cli, Command, FormatName, Generate};
@@ -33,6 +35,7 @@ pub async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         Command::Migrate(_) => migrate(&config).await,
         Command::Ingest(options) => store(options, &config).await,
         Command::Serve(_) => http::serve(&config).await.map(|()| ExitCode::SUCCESS),
+        Command::Token(options) => token::run(options, &config).await.map(|()| ExitCode::SUCCESS),
         Command::Generate(options) => make_up(options),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Modules in reading order: [`domain`] has the words, [`config`] the settings, [`db`] all that is said to
 //! TimescaleDB, [`ingest`] the way in, [`http`] the way out; [`cli`] is the command line, and [`commands`] what
-//! it leads to. [`generate`] makes up usage for trying all that.
+//! it leads to. [`generate`] makes up usage for trying all that, and [`token`] makes up what says who asks.
 
 pub mod cli;
 pub mod commands;
@@ -16,3 +16,4 @@ pub mod ingest;
 pub mod logging;
 mod pem;
 mod signals;
+pub mod token;

@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 
 use super::connect::{Connection, connect};
 use super::error::{StorageError, explained};
+use super::reader;
 use super::settings::{self, Change};
 use crate::config::{Database, Storage};
 
@@ -50,6 +51,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(4, "0004_ingest_ledger"),
     migration!(5, "0005_inventory_version"),
     migration!(6, "0006_freshness"),
+    migration!(7, "0007_tokens"),
 ];
 
 impl Migration {
@@ -111,6 +113,7 @@ async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Resul
     let changes = settings::changes(&connection, storage).await?;
     settings::apply(&mut connection, &changes).await.context("applying storage settings")?;
     report.settings = changes.iter().map(Change::to_string).collect();
+    report.settings.extend(reader::give_rights(&connection).await.context("letting the reader read")?);
     Ok(report)
 }
 
@@ -131,8 +134,12 @@ pub async fn check(database: &Database, storage: &Storage) -> anyhow::Result<Rep
     check_server(&server)?;
     let migrations: Vec<_> = pending(&applied(&connection).await?)?.iter().map(|migration| migration.name).collect();
     // Settings belong to tables that pending migrations may yet create.
-    let settings = if migrations.is_empty() { settings::changes(&connection, storage).await? } else { vec![] };
-    Ok(Report { migrations, settings: settings.iter().map(Change::to_string).collect() })
+    let mut settings = vec![];
+    if migrations.is_empty() {
+        settings.extend(settings::changes(&connection, storage).await?.iter().map(Change::to_string));
+        settings.extend(reader::pending_rights(&connection).await?);
+    }
+    Ok(Report { migrations, settings })
 }
 
 /// Whether every migration of this program, and none it does not know, has been applied.

@@ -7,11 +7,13 @@ mod inventory;
 pub mod migrate;
 mod pool;
 pub mod queries;
+mod reader;
 mod refresh;
 mod replay;
 mod settings;
 mod sources;
 mod tls;
+pub mod tokens;
 
 pub use connect::{Connection, connect};
 pub use copy::{BatchEnd, BatchWriter, RejectedRecord, TUPLE_BYTES, encode_usage_record};

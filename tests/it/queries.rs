@@ -20,7 +20,7 @@ const SOURCE: &str = "id int8, head_bytes int4, name text, position int8, line i
                       updated_at timestamptz";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 48] = [
+const EXPECTED: [(&str, &str, &str); 55] = [
     ("ingest/add_organizations.sql", "_text 1", ""),
     ("ingest/add_sim_cards.sql", "_text 1", ""),
     ("ingest/add_source.sql", "text 2, int4 1, text 1", ""),
@@ -73,10 +73,25 @@ const EXPECTED: [(&str, &str, &str); 48] = [
     ("settings/add_refresh_policy.sql", "text 1, int8 2", "add_continuous_aggregate_policy int4"),
     ("settings/add_retention_policy.sql", "text 1, int8 1", "add_retention_policy int4"),
     ("settings/current.sql", "", "relation text, setting text, seconds int8"),
+    ("settings/reader_exists.sql", "", "exists bool"),
+    ("settings/reader_lacks.sql", "_text 1", "subject text, command text"),
     ("settings/remove_columnstore_policy.sql", "text 1", ""),
     ("settings/remove_refresh_policy.sql", "text 1", "remove_continuous_aggregate_policy void"),
     ("settings/remove_retention_policy.sql", "text 1", "remove_retention_policy void"),
     ("settings/set_chunk_interval.sql", "text 1, int8 1", "set_chunk_time_interval void"),
+    ("tokens/add.sql", "text 1, bytea 1, bool 1, timestamptz 1", "id int4"),
+    ("tokens/bind.sql", "int4 1, _text 1", "name text"),
+    (
+        "tokens/list.sql",
+        "",
+        "name text, organizations _text, created_at timestamptz, expires_at timestamptz, revoked_at timestamptz",
+    ),
+    (
+        "tokens/load.sql",
+        "",
+        "id int4, name text, hash bytea, organizations _int4, expires_at timestamptz, revoked bool",
+    ),
+    ("tokens/revoke.sql", "text 1", ""),
 ];
 
 /// The names, with equal neighbours counted: "text 1, int8 2".

@@ -1,0 +1,26 @@
+-- Every token there ever was, the oldest first, for people: without hashes.
+--
+-- Parameters: none
+-- Columns:
+--   name           text
+--   organizations  text[]       names of those it is bound to; null where it sees everything
+--   created_at     timestamptz
+--   expires_at     timestamptz  first instant at which it is no longer valid; null: never
+--   revoked_at     timestamptz  null: it is not
+
+select
+    name,
+    case when not sees_everything then
+        array(
+            select organizations.name
+            from token_organizations
+            join organizations on organizations.id = token_organizations.organization_id
+            where token_organizations.token_id = tokens.id
+            order by organizations.name
+        )
+    end as organizations,
+    created_at,
+    expires_at,
+    revoked_at
+from tokens
+order by id
