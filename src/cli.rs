@@ -147,6 +147,9 @@ pub struct Serve {
     /// Address and port to answer on [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
+    /// Answer anyone, on any address, until the first token is created
+    #[arg(long)]
+    pub allow_anonymous: bool,
 }
 
 /// What can be done about tokens.

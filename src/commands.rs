@@ -34,7 +34,7 @@ pub async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         Command::Migrate(options) if options.check => check(&config).await,
         Command::Migrate(_) => migrate(&config).await,
         Command::Ingest(options) => store(options, &config).await,
-        Command::Serve(_) => http::serve(&config).await.map(|()| ExitCode::SUCCESS),
+        Command::Serve(options) => http::serve(&config, options.allow_anonymous).await.map(|()| ExitCode::SUCCESS),
         Command::Token(options) => token::run(options, &config).await.map(|()| ExitCode::SUCCESS),
         Command::Generate(options) => make_up(options),
     }

@@ -172,6 +172,22 @@ pub struct Serve {
     pub max_buckets: usize,
     /// How long requests in flight may take at the end.
     pub shutdown_timeout_ms: u64,
+    /// Role that the pool's sessions take on; empty: none.
+    pub role: String,
+    /// Requests a second of one token, or of one address without. 0: any number.
+    pub requests_per_second: u32,
+    /// The longest path with query.
+    pub max_url_bytes: usize,
+    /// The most that all headers together may have.
+    pub max_header_bytes: usize,
+    /// The longest body.
+    pub max_body_bytes: u64,
+    /// Connections of clients at once.
+    pub max_connections: usize,
+    /// How long a connection may be idle.
+    pub keep_alive_ms: u64,
+    /// How long the head of a request may take to come in.
+    pub request_head_timeout_ms: u64,
 }
 
 impl Serve {
@@ -385,6 +401,9 @@ impl Config {
             ("serve.pool_size", serve.pool_size as u64),
             ("serve.pool_timeout_ms", serve.pool_timeout_ms),
             ("serve.statement_timeout_ms", serve.statement_timeout_ms),
+            ("serve.max_connections", serve.max_connections as u64),
+            ("serve.keep_alive_ms", serve.keep_alive_ms),
+            ("serve.request_head_timeout_ms", serve.request_head_timeout_ms),
             ("storage.chunk_interval_hours", storage.chunk_interval_hours.into()),
             ("storage.hourly_chunk_interval_days", storage.hourly_chunk_interval_days.into()),
             ("storage.daily_chunk_interval_days", storage.daily_chunk_interval_days.into()),
@@ -401,6 +420,18 @@ impl Config {
         }
         if serve.statement_timeout_ms > i32::MAX as u64 {
             return Err(("serve.statement_timeout_ms", format!("must be at most {}", i32::MAX)));
+        }
+        for (key, bytes) in
+            [("serve.max_url_bytes", serve.max_url_bytes), ("serve.max_header_bytes", serve.max_header_bytes)]
+        {
+            // The server reads no more than 128 KiB of a request's head.
+            if !(256..=65_536).contains(&bytes) {
+                return Err((key, "must be from 256 to 65536".to_owned()));
+            }
+        }
+        // It is passed on in an option of the connection, in which blanks and backslashes mean something.
+        if serve.role.contains(|letter: char| letter.is_whitespace() || letter.is_control() || letter == '\\') {
+            return Err(("serve.role", format!("'{}' is not the name of a role (ex: simusage_reader)", serve.role)));
         }
         if serve.listen.parse::<std::net::SocketAddr>().is_err() {
             return Err((
@@ -492,6 +523,14 @@ mod tests {
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_POOL_SIZE", "0")]),
             "SIMUSAGE_SERVE_POOL_SIZE: serve.pool_size: must be at least 1"
+        );
+        assert_eq!(
+            problem(None, &[("SIMUSAGE_SERVE_ROLE", "a -c b=c")]),
+            "SIMUSAGE_SERVE_ROLE: serve.role: 'a -c b=c' is not the name of a role (ex: simusage_reader)"
+        );
+        assert_eq!(
+            problem(None, &[("SIMUSAGE_SERVE_MAX_URL_BYTES", "70000")]),
+            "SIMUSAGE_SERVE_MAX_URL_BYTES: serve.max_url_bytes: must be from 256 to 65536"
         );
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_LISTN", "x")]),

@@ -11,7 +11,7 @@ use super::error::explained;
 const READER: &str = "simusage_reader";
 
 /// What `serve` reads. A query that reads more adds it here.
-const READ: [&str; 11] = [
+const READ: [&str; 15] = [
     "organizations",
     "sim_cards",
     "sim_card_assignments",
@@ -20,6 +20,10 @@ const READ: [&str; 11] = [
     "usage_daily",
     "organization_usage_hourly",
     "organization_usage_daily",
+    "inventory_version",
+    "ingest_sources",
+    "stale_hours",
+    "usage_versions",
     "tokens",
     "token_organizations",
     "simusage_migrations",

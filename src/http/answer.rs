@@ -5,7 +5,7 @@ use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, ETAG, EntityTag, Header as _, IF_NONE_MATCH, IfNoneMatch, LINK, VARY,
 };
 use actix_web::web::Bytes;
-use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, HttpResponseBuilder};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::stream::try_unfold;
 
@@ -53,12 +53,6 @@ impl Rules {
 fn oldest(days: u32) -> Option<DateTime<Utc>> {
     // A chunk is dropped when all of it is older than that.
     (days > 0).then(|| Utc::now() - TimeDelta::days(days.into()))
-}
-
-/// What the one who asks may see.
-#[must_use]
-pub fn scope(request: &HttpRequest) -> Scope {
-    request.extensions().get::<Scope>().cloned().unwrap_or_default()
 }
 
 /// A question as far as its answer depends on it: the path, whatever its parameters mean, and what may be seen.

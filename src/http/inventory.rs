@@ -8,7 +8,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{Links, begin, digest, lasting_tag, scope, stream, unchanged};
+use super::answer::{Links, begin, digest, lasting_tag, stream, unchanged};
+use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
 use super::openapi::{InventoryParameters, OrganizationFilter};
@@ -45,13 +46,13 @@ struct Place {
 }
 
 impl Question {
-    fn parse(request: &HttpRequest) -> Result<Self, ApiError> {
+    fn parse(request: &HttpRequest, caller: Caller) -> Result<Self, ApiError> {
         let mut parameters = Parameters::parse(request.query_string());
         let (organization, prefix) = (parameters.organization(), parameters.prefix());
         let (paging, place, format) =
             (parameters.paging(), parameters.cursor(), parameters.format(Format::accepted(request)));
         let question = paging.zip(format).and_then(|(paging, format)| {
-            let scope = scope(request);
+            let scope = caller.scope;
             let list = digest(request, &scope, &format!("{organization:?} {prefix:?}"));
             let place = match place {
                 Some(text) => Some(cursor::read(&list, &text).or_else(|| {
@@ -216,8 +217,12 @@ impl From<Assignment> for Item {
     ),
     security((), ("token" = [])),
 )]
-pub(super) async fn list(request: HttpRequest, pool: web::Data<Pool>) -> Result<HttpResponse, ApiError> {
-    let question = Question::parse(&request)?;
+pub(super) async fn list(
+    request: HttpRequest,
+    caller: Caller,
+    pool: web::Data<Pool>,
+) -> Result<HttpResponse, ApiError> {
+    let question = Question::parse(&request, caller)?;
     match question.format {
         Format::Json => question.page(&request, &pool).await,
         Format::Csv | Format::Ndjson => question.rows(&request, &pool).await,

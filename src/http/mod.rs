@@ -5,10 +5,13 @@
 
 mod access_log;
 mod answer;
+mod auth;
 mod cursor;
 mod format;
+mod gate;
 mod health;
 mod inventory;
+mod limits;
 pub mod metrics;
 mod observe;
 pub mod openapi;
@@ -19,8 +22,10 @@ mod tls;
 mod usage_series;
 mod usage_totals;
 
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse};
@@ -32,23 +37,33 @@ use crate::config::{Config, Serve};
 use crate::db::{self, Pool};
 use crate::signals::Signals;
 use answer::Rules;
+pub use auth::Caller;
+pub use gate::Gate;
 use problem::ApiError;
 
 /// Answers requests until the process is told to stop, by SIGTERM or SIGINT. Requests in flight are answered
-/// before it returns.
+/// before it returns. Until there is a token, anybody is answered, and `allow_anonymous` says that this may be so on
+/// an address that other machines reach.
 ///
 /// # Errors
-/// The database cannot be reached or has no schema, the address cannot be listened on, or a second signal came
-/// before all requests were answered.
-pub async fn serve(config: &Config) -> anyhow::Result<()> {
+/// The database cannot be reached or has no schema, the address cannot be listened on or would be open to all, or a
+/// second signal came before all requests were answered.
+pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("listening for signals")?;
     check_database(config).await?;
+    let tokens_pool = Pool::new(config, 1);
+    let gate = Gate::open(config, &tokens_pool).await?;
+    check_address(&config.serve.listen, &gate, allow_anonymous)?;
     let workers = workers(&config.serve);
     let pool_config = config.clone();
     let pool_size = (config.serve.pool_size / workers).max(1);
+    let workers_gate = gate.clone();
     // The closure runs once in each worker's thread, so that a worker drives its connections itself.
-    let server = HttpServer::new(move || app(&pool_config, Pool::new(&pool_config, pool_size)))
+    let server = HttpServer::new(move || app(&pool_config, Pool::new(&pool_config, pool_size), workers_gate.clone()))
         .workers(workers)
+        .max_connections((config.serve.max_connections / workers).max(1))
+        .keep_alive(Duration::from_millis(config.serve.keep_alive_ms))
+        .client_request_timeout(Duration::from_millis(config.serve.request_head_timeout_ms))
         .shutdown_timeout(config.serve.shutdown_timeout_ms.div_ceil(1_000))
         .disable_signals();
     let listen = &config.serve.listen;
@@ -65,7 +80,24 @@ pub async fn serve(config: &Config) -> anyhow::Result<()> {
     tokio::select! {
         result = server => result.context("answering requests"),
         result = stop(&mut signals, handle, &config.serve) => result,
+        () = gate.keep_current(&tokens_pool) => unreachable!("it goes on for ever"),
     }
+}
+
+/// Refuses to answer whoever asks on an address that more than this machine reaches, unless that is what is wanted.
+fn check_address(listen: &str, gate: &Gate, allow_anonymous: bool) -> anyhow::Result<()> {
+    if gate.needs_token() {
+        return Ok(());
+    }
+    let is_local = listen.parse().is_ok_and(|address: SocketAddr| address.ip().to_canonical().is_loopback());
+    if !is_local && !allow_anonymous {
+        bail!(
+            "there is no token yet, so whoever reaches {listen} could read everything: create one with \
+             `simusage token create NAME`, or say --allow-anonymous"
+        );
+    }
+    log::info!("there is no token yet: /api answers without");
+    Ok(())
 }
 
 /// Waits for a signal, then lets the requests in flight end. A second signal ends the wait.
@@ -94,10 +126,11 @@ fn workers(serve: &Serve) -> usize {
     }
 }
 
-/// The whole API on one pool.
+/// The whole API on one pool, behind the gate.
 pub fn app(
     config: &Config,
     pool: Pool,
+    gate: Gate,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -110,13 +143,22 @@ pub fn app(
     App::new()
         .app_data(web::Data::new(pool))
         .app_data(web::Data::new(Rules::new(config)))
+        .app_data(gate.tokens)
+        .app_data(gate.limits)
+        .wrap(from_fn(limits::check_sizes))
         .wrap(Compress::default())
         .wrap(from_fn(observe::observe))
-        .service(get("/api/v1/usage/organizations", usage_totals::of_organizations))
-        .service(get("/api/v1/usage/simcards", usage_totals::of_sim_cards))
-        .service(get("/api/v1/organization/{organization}/usage", usage_series::of_organization))
-        .service(get("/api/v1/simcard/{simcard}/usage", usage_series::of_sim_card))
-        .service(get("/api/v1/inventory", inventory::list))
+        .service(
+            // A scope and not a comparison of paths, because there are many ways to write one.
+            web::scope("/api")
+                .wrap(from_fn(auth::admit))
+                .service(get("/v1/usage/organizations", usage_totals::of_organizations))
+                .service(get("/v1/usage/simcards", usage_totals::of_sim_cards))
+                .service(get("/v1/organization/{organization}/usage", usage_series::of_organization))
+                .service(get("/v1/simcard/{simcard}/usage", usage_series::of_sim_card))
+                .service(get("/v1/inventory", inventory::list))
+                .default_service(web::to(async || Err::<String, _>(ApiError::NoPath))),
+        )
         .service(get(openapi::PATH, openapi::describe))
         .service(openapi::page())
         .service(get("/livez", health::live))

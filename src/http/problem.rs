@@ -1,11 +1,13 @@
 //! What a request is answered when it is not answered: problems as RFC 9457 has them.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::auth::NoCaller;
+use super::limits::Limit;
 use crate::db::StorageError;
 
 /// The seconds after which a client may ask again where the database is away or busy.
@@ -55,6 +57,12 @@ pub enum ApiError {
     /// A method that the path does not have.
     #[error("This path answers {ALLOWED} only.")]
     Method,
+    /// A request that is larger, or comes sooner, than it may.
+    #[error(transparent)]
+    Limit(#[from] Limit),
+    /// A request that does not say who asks.
+    #[error(transparent)]
+    NoCaller(#[from] NoCaller),
     /// The database's doing. Its text is for the log; [`ApiError::detail`] is for the client.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -101,6 +109,21 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// The header that says what to do next, where there is one.
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            Self::Method => Some((ALLOW, HeaderValue::from_static(ALLOWED))),
+            Self::Limit(Limit::Rate { retry_after_s, .. }) => Some((RETRY_AFTER, (*retry_after_s).into())),
+            Self::NoCaller(no_caller) => Some((WWW_AUTHENTICATE, no_caller.challenge())),
+            _ if self.status_code() == StatusCode::SERVICE_UNAVAILABLE => {
+                Some((RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS)))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         match self {
@@ -108,6 +131,8 @@ impl ResponseError for ApiError {
             Self::NoOrganization(_) | Self::NoSimCard(_) | Self::NoPath => StatusCode::NOT_FOUND,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Limit(limit) => limit.status(),
+            Self::NoCaller(_) => StatusCode::UNAUTHORIZED,
             Self::Storage(StorageError::TotalOverflow | StorageError::Other(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -128,13 +153,8 @@ impl ResponseError for ApiError {
         };
         let body = serde_json::to_string(&problem).expect("a problem of texts and numbers is JSON");
         let mut response = HttpResponse::build(status).content_type("application/problem+json").body(body);
-        let extra = match status {
-            StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, ALLOWED)),
-            StatusCode::SERVICE_UNAVAILABLE => Some((RETRY_AFTER, RETRY_AFTER_SECONDS)),
-            _ => None,
-        };
-        if let Some((name, value)) = extra {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        if let Some((name, value)) = self.header() {
+            response.headers_mut().insert(name, value);
         }
         response
     }

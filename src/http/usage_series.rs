@@ -7,7 +7,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{Links, Rules, begin, digest, scope, stream, tag, unchanged, unchanged_over};
+use super::answer::{Links, Rules, begin, digest, stream, tag, unchanged, unchanged_over};
+use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
 use super::openapi::SeriesParameters;
@@ -51,7 +52,7 @@ struct Place {
 }
 
 impl Question {
-    fn parse(request: &HttpRequest, rules: &Rules) -> Result<Self, ApiError> {
+    fn parse(request: &HttpRequest, caller: Caller, rules: &Rules) -> Result<Self, ApiError> {
         let mut parameters = Parameters::parse(request.query_string());
         parameters.require(&[START, END, EVERY]);
         // A zone that is wrong is a problem of its own; the dates are looked at all the same.
@@ -69,7 +70,7 @@ impl Question {
                 parameters.refuse(EVERY, &every.to_string(), &reason);
             });
             let buckets = buckets.ok()?;
-            let scope = scope(request);
+            let scope = caller.scope;
             let series = digest(request, &scope, &format!("{interval} {every} {zone} {fill}"));
             let place = match place {
                 Some(text) => {
@@ -329,11 +330,12 @@ fn nobody_knows(subject: &Subject) -> ApiError {
 
 async fn answer(
     request: &HttpRequest,
+    caller: Caller,
     rules: &Rules,
     pool: &Pool,
     subject: Result<Subject, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
-    let question = Question::parse(request, rules)?;
+    let question = Question::parse(request, caller, rules)?;
     let subject = subject?;
     question.check_records(rules)?;
     let digest = question.answer_digest();
@@ -371,11 +373,12 @@ async fn answer(
 pub(super) async fn of_sim_card(
     request: HttpRequest,
     id: web::Path<String>,
+    caller: Caller,
     rules: web::Data<Rules>,
     pool: web::Data<Pool>,
 ) -> Result<HttpResponse, ApiError> {
     let subject = SimCardId::parse(&id).map(Subject::SimCard).map_err(|_| ApiError::NoSimCard(id.into_inner()));
-    answer(&request, &rules, &pool, subject).await
+    answer(&request, caller, &rules, &pool, subject).await
 }
 
 /// The time series of an organization
@@ -403,10 +406,11 @@ pub(super) async fn of_sim_card(
 pub(super) async fn of_organization(
     request: HttpRequest,
     id: web::Path<String>,
+    caller: Caller,
     rules: web::Data<Rules>,
     pool: web::Data<Pool>,
 ) -> Result<HttpResponse, ApiError> {
     let nobody_knows = |_| ApiError::NoOrganization(id.to_string());
     let subject = OrganizationId::parse(&id).map(Subject::Organization).map_err(nobody_knows);
-    answer(&request, &rules, &pool, subject).await
+    answer(&request, caller, &rules, &pool, subject).await
 }

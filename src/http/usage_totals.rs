@@ -8,7 +8,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{Links, Rules, begin, digest, scope, stream, tag, unchanged, unchanged_over};
+use super::answer::{Links, Rules, begin, digest, stream, tag, unchanged, unchanged_over};
+use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
 use super::openapi::{ListParameters, OrganizationFilter};
@@ -62,7 +63,7 @@ struct Place {
 }
 
 impl Question {
-    fn parse(request: &HttpRequest, kind: Kind) -> Result<Self, ApiError> {
+    fn parse(request: &HttpRequest, caller: Caller, kind: Kind) -> Result<Self, ApiError> {
         let mut parameters = Parameters::parse(request.query_string());
         let zone = parameters.zone();
         let (start, end) = (parameters.start(zone.unwrap_or(Zone::UTC)), parameters.end(zone.unwrap_or(Zone::UTC)));
@@ -74,7 +75,7 @@ impl Question {
         let organization = if kind == Kind::SimCards { parameters.organization() } else { None };
         let read = interval.zip(zone).zip(order).zip(paging).zip(format);
         let question = read.and_then(|((((interval, zone), order), paging), format)| {
-            let scope = scope(request);
+            let scope = caller.scope;
             let list = digest(request, &scope, &format!("{interval} {zone} {order:?} {organization:?}"));
             let place = match place {
                 Some(text) => Some(cursor::read(&list, &text).or_else(|| {
@@ -294,8 +295,14 @@ impl From<UsageTotal> for SimCardTotal {
     }
 }
 
-async fn answer(request: &HttpRequest, kind: Kind, rules: &Rules, pool: &Pool) -> Result<HttpResponse, ApiError> {
-    let question = Question::parse(request, kind)?;
+async fn answer(
+    request: &HttpRequest,
+    caller: Caller,
+    kind: Kind,
+    rules: &Rules,
+    pool: &Pool,
+) -> Result<HttpResponse, ApiError> {
+    let question = Question::parse(request, caller, kind)?;
     question.check_records(rules)?;
     let digest = question.answer_digest();
     if let Some(unchanged) = unchanged_over(request, pool, rules, question.interval, &digest).await? {
@@ -330,10 +337,11 @@ async fn answer(request: &HttpRequest, kind: Kind, rules: &Rules, pool: &Pool) -
 )]
 pub(super) async fn of_organizations(
     request: HttpRequest,
+    caller: Caller,
     rules: web::Data<Rules>,
     pool: web::Data<Pool>,
 ) -> Result<HttpResponse, ApiError> {
-    answer(&request, Kind::Organizations, &rules, &pool).await
+    answer(&request, caller, Kind::Organizations, &rules, &pool).await
 }
 
 /// SIM cards with what each used
@@ -360,8 +368,9 @@ pub(super) async fn of_organizations(
 )]
 pub(super) async fn of_sim_cards(
     request: HttpRequest,
+    caller: Caller,
     rules: web::Data<Rules>,
     pool: web::Data<Pool>,
 ) -> Result<HttpResponse, ApiError> {
-    answer(&request, Kind::SimCards, &rules, &pool).await
+    answer(&request, caller, Kind::SimCards, &rules, &pool).await
 }

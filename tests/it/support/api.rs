@@ -1,15 +1,20 @@
 //! The API through the real router, without a socket.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use actix_web::http::Method;
 use actix_web::http::header::HeaderMap;
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use serde_json::Value;
 use simusage::config::Config;
-use simusage::db::Pool;
-use simusage::http::app;
+use simusage::db::{Pool, tokens};
+use simusage::http::{Gate, app};
+
+/// After how long tokens are read again; a running server does so all the time.
+const TOKENS_AGE: Duration = Duration::from_secs(20);
 
 /// What the router answered.
 pub struct Answer {
@@ -37,6 +42,9 @@ type Asking = Pin<Box<dyn Future<Output = Answer>>>;
 /// The real router, in this process.
 pub struct Api {
     ask: Box<dyn Fn(TestRequest) -> Asking>,
+    gate: Gate,
+    pool: Pool,
+    refreshed_at: Cell<Instant>,
 }
 
 impl Api {
@@ -45,7 +53,10 @@ impl Api {
     }
 
     pub async fn on(config: &Config, pool: Pool) -> Self {
-        let service = Rc::new(init_service(app(config, pool)).await);
+        // Where there is no database there are no tokens.
+        let known = pool.ask(async |client| tokens::load(client).await).await.unwrap_or_default();
+        let gate = Gate::new(&config.serve, known);
+        let service = Rc::new(init_service(app(config, pool.clone(), gate.clone())).await);
         let ask = move |request: TestRequest| -> Asking {
             let service = Rc::clone(&service);
             Box::pin(async move {
@@ -55,15 +66,34 @@ impl Api {
                 Answer { status, headers, body: serde_json::from_str(&text).unwrap_or_default(), text }
             })
         };
-        Self { ask: Box::new(ask) }
+        Self { ask: Box::new(ask), gate, pool, refreshed_at: Cell::new(Instant::now()) }
+    }
+
+    /// Reads the tokens again.
+    pub async fn refresh_tokens(&self) {
+        // A database that is away has its own answers.
+        let _ = self.gate.refresh(&self.pool).await;
+        self.refreshed_at.set(Instant::now());
+    }
+
+    pub async fn ask(&self, request: TestRequest) -> Answer {
+        if self.refreshed_at.get().elapsed() > TOKENS_AGE {
+            self.refresh_tokens().await;
+        }
+        (self.ask)(request).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {
-        (self.ask)(TestRequest::get().uri(path)).await
+        self.ask(TestRequest::get().uri(path)).await
+    }
+
+    /// Asks with a token.
+    pub async fn get_as(&self, token: &str, path: &str) -> Answer {
+        self.ask(TestRequest::get().uri(path).insert_header(("authorization", format!("Bearer {token}")))).await
     }
 
     pub async fn request(&self, method: Method, path: &str) -> Answer {
-        (self.ask)(TestRequest::with_uri(path).method(method)).await
+        self.ask(TestRequest::with_uri(path).method(method)).await
     }
 
     /// The body of an answer that must be 200.

@@ -23,8 +23,9 @@ impl Server {
 
     /// The same with further arguments, and settings by their variables.
     pub fn start_with(url: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
-        let mut command = command(url, &[&["serve", "--listen", "127.0.0.1:0"], arguments].concat());
-        let mut child = command.envs(settings.iter().copied()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = command(url, &[&["serve"], arguments].concat());
+        command.env("SIMUSAGE_SERVE_LISTEN", "127.0.0.1:0").envs(settings.iter().copied());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let logged = Arc::new(Mutex::new(vec![]));
         let address = loop {
@@ -47,6 +48,13 @@ impl Server {
         &self.address
     }
 
+    /// A connection to it.
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+        stream
+    }
+
     /// Sends a request, and gives the connection on which the answer will come.
     pub fn send(&self, path: &str) -> TcpStream {
         self.send_with(path, "")
@@ -54,8 +62,7 @@ impl Server {
 
     /// The same with further header lines.
     pub fn send_with(&self, path: &str, headers: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+        let mut stream = self.connect();
         write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{headers}\r\n", self.address).unwrap();
         stream
     }
@@ -63,6 +70,11 @@ impl Server {
     /// The whole answer to a request, with its head.
     pub fn get(&self, path: &str) -> String {
         read(self.send(path))
+    }
+
+    /// The status that a request with a token is answered with.
+    pub fn status_as(&self, token: &str, path: &str) -> u16 {
+        status(&read(self.send_with(path, &format!("authorization: Bearer {token}\r\n"))))
     }
 
     /// The first line it logged, or logs soon, that has the text.
@@ -105,4 +117,9 @@ pub fn read(mut stream: TcpStream) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
+}
+
+/// The status of an answer.
+pub fn status(answer: &str) -> u16 {
+    answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no answer: {answer}"))
 }

@@ -1,0 +1,293 @@
+//! Tokens: what the command line does with them, and what they open.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use simusage::db::Pool;
+
+use crate::support::api::Api;
+use crate::support::program::simusage;
+use crate::support::server::{Server, status};
+use crate::support::{TestDatabase, has_native_server};
+
+/// Within which a change must be in effect everywhere.
+const EFFECTIVE: Duration = Duration::from_secs(5);
+
+/// Every kind of path that there is about usage.
+const PATHS: [&str; 5] = [
+    "/api/v1/usage/organizations",
+    "/api/v1/usage/simcards",
+    "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=1hour",
+    "/api/v1/simcard/1/usage?start=2020-01-01&end=2020-01-31&every=1day",
+    "/api/v1/inventory",
+];
+
+/// Two organizations with a SIM card each.
+async fn two_tenants() -> TestDatabase {
+    let database = TestDatabase::migrated().await;
+    let time: DateTime<Utc> = "2020-01-01T00:00:00Z".parse().unwrap();
+    database.load(&[("1", "x00g8", time, 100), ("2", "x00g9", time, 7)]).await;
+    database
+}
+
+/// Creates a token by the command line.
+fn create(database: &TestDatabase, arguments: &[&str]) -> String {
+    let run = simusage(database.url(), &[&["token", "create"], arguments].concat());
+    assert_eq!(run.status, 0, "{run:?}");
+    let token = run.stdout.strip_suffix('\n').unwrap();
+    assert!(token.starts_with("simusage_") && !token.contains(char::is_whitespace), "only the token is printed");
+    token.to_owned()
+}
+
+fn revoke(database: &TestDatabase, name: &str) {
+    let run = simusage(database.url(), &["token", "revoke", name]);
+    assert_eq!((run.status, &*run.stdout), (0, ""), "{run:?}");
+}
+
+#[tokio::test]
+async fn a_token_is_printed_once_and_listed_without_its_secret() {
+    let database = two_tenants().await;
+    let all = create(&database, &["all"]);
+    let bound = ["bound", "--organization", "x00g9", "--organization", "x00g8", "--expires", "2999-12-31"];
+    let bound = create(&database, &bound);
+    revoke(&database, "all");
+    revoke(&database, "all");
+    let list = simusage(database.url(), &["token", "list"]).stdout;
+    let cells: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(cells[0], ["NAME", "STATE", "CREATED", "EXPIRES", "ORGANIZATIONS"]);
+    assert_eq!((cells[1][..2].to_vec(), cells[1][3..].to_vec()), (vec!["all", "revoked"], vec!["never", "everything"]));
+    assert_eq!(cells[2][..2], ["bound", "valid"]);
+    assert_eq!(cells[2][3..], ["3000-01-01T00:00:00Z", "x00g8,x00g9"]);
+    for token in [&all, &bound] {
+        assert!(!list.contains(token.strip_prefix("simusage_").unwrap()), "{list}");
+    }
+    // Neither does the database know more than the hash.
+    let row = database.connect().await.query_one("select string_agg(tokens::text, '') from tokens", &[]).await.unwrap();
+    let stored: String = row.get(0);
+    assert!(stored.contains("bound") && !stored.contains(bound.strip_prefix("simusage_").unwrap()), "{stored}");
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_is_refused_and_nothing_is_stored() {
+    let database = two_tenants().await;
+    create(&database, &["taken"]);
+    for (arguments, status, problem) in [
+        (&["create", "taken"] as &[&str], 1, "there is a token taken already"),
+        (
+            &["create", "new", "--organization", "x00g8", "--organization", "nobody"],
+            1,
+            "no such organization in the inventory: nobody",
+        ),
+        (&["create", "new", "--organization", "a/b"], 2, "'a/b' is not an identifier"),
+        (&["create", "new", "--expires", "2020-01-01"], 2, "this is past"),
+        (&["create", "new", "--expires", "soon"], 2, "not a date (ex: 2030-12-31 / 2030-12-31T12:00:00Z)"),
+        (&["create", " "], 2, "a name has 1 to 64 characters"),
+        (&["create"], 2, "<NAME>"),
+        (&["revoke", "new"], 1, "there is no token new"),
+    ] {
+        let run = simusage(database.url(), &[&["token"], arguments].concat());
+        assert_eq!((run.status, &*run.stdout), (status, ""), "{run:?}");
+        assert!(run.stderr.contains(problem), "{run:?}");
+    }
+    assert_eq!(database.number("select count(*) from tokens").await, 1);
+    drop(database);
+    let empty = TestDatabase::empty().await;
+    let run = simusage(empty.url(), &["token", "list"]);
+    assert_eq!(run.status, 1, "{run:?}");
+    assert!(run.stderr.contains("run `simusage migrate`"), "{run:?}");
+}
+
+#[actix_web::test]
+async fn from_the_first_token_on_every_request_to_the_api_needs_one() {
+    let database = two_tenants().await;
+    let api = Api::new(&database.config()).await;
+    for path in PATHS {
+        api.ok(path).await;
+    }
+    let token = create(&database, &["one"]);
+    api.refresh_tokens().await;
+    // However a path is written, and whether or not there is anything at it.
+    let others = ["/api", "/api/v1/nothing", "/%61pi/v1/inventory", "/api/v1/usage/simcards?every=hello"];
+    for path in PATHS.into_iter().chain(others) {
+        let answer = api.get(path).await;
+        assert_eq!((answer.status, answer.header("www-authenticate")), (401, r#"Bearer realm="simusage""#), "{path}");
+        assert_eq!(answer.detail(), "A token is needed, as in `Authorization: Bearer TOKEN`.");
+        let wrong = api.get_as(&format!("{token}0"), path).await;
+        let challenge = r#"Bearer realm="simusage", error="invalid_token", error_description="The token is unknown.""#;
+        assert_eq!((wrong.status, wrong.header("www-authenticate")), (401, challenge), "{path}");
+    }
+    for path in PATHS {
+        assert_eq!(api.get_as(&token, path).await.status, 200, "{path}");
+    }
+    assert_eq!(api.get_as(&token, "/api/v1/nothing").await.status, 404);
+    for path in ["/livez", "/readyz"] {
+        api.ok(path).await;
+    }
+    revoke(&database, "one");
+    api.refresh_tokens().await;
+    for path in PATHS {
+        let revoked = api.get_as(&token, path).await;
+        assert_eq!((revoked.status, revoked.detail()), (401, "The token was revoked."), "{path}");
+        assert_eq!(api.get(path).await.status, 401, "revoking the last token opens nothing: {path}");
+    }
+}
+
+#[actix_web::test]
+async fn a_token_expires_by_the_clock() {
+    let database = two_tenants().await;
+    let expires_at = Utc::now() + Duration::from_secs(3);
+    let token = create(&database, &["brief", "--expires", &expires_at.to_rfc3339()]);
+    let api = Api::new(&database.config()).await;
+    assert_eq!(api.get_as(&token, PATHS[0]).await.status, 200);
+    while Utc::now() < expires_at {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let expired = api.get_as(&token, PATHS[0]).await;
+    assert_eq!((expired.status, expired.detail()), (401, "The token has expired."));
+}
+
+#[tokio::test]
+async fn a_running_server_notices_within_seconds_and_logs_no_secret() {
+    let database = two_tenants().await;
+    let server = Server::start_with(database.url(), &[], &[("SIMUSAGE_LOG", "trace")]);
+    assert_eq!(status(&server.get(PATHS[0])), 200);
+    let first = create(&database, &["first", "--organization", "x00g8"]);
+    until(|| status(&server.get(PATHS[0])) == 401).await;
+    assert_eq!(server.status_as(&first, PATHS[0]), 200);
+    let second = create(&database, &["second"]);
+    until(|| server.status_as(&second, PATHS[0]) == 200).await;
+    revoke(&database, "first");
+    until(|| server.status_as(&first, PATHS[0]) == 401).await;
+    assert_eq!(server.status_as(&second, PATHS[0]), 200);
+    let log = server.logged().join("\n");
+    assert!(log.contains("there is no token yet"), "{log}");
+    for token in [first, second] {
+        assert!(!log.contains(token.strip_prefix("simusage_").unwrap()), "a token is in the log");
+    }
+}
+
+/// Waits until a change is in effect, and fails where that takes longer than it may.
+async fn until(in_effect: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !in_effect() {
+        assert!(start.elapsed() < EFFECTIVE, "not in effect after {EFFECTIVE:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_only_this_machine_is_answered_unless_told_otherwise() {
+    let database = two_tenants().await;
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let run = simusage(database.url(), &["serve", "--listen", address]);
+        assert_eq!(run.status, 1, "{run:?}");
+        let way_out = format!(
+            "there is no token yet, so whoever reaches {address} could read everything: create one with \
+             `simusage token create NAME`, or say --allow-anonymous"
+        );
+        assert!(run.stderr.contains(&way_out), "{run:?}");
+    }
+    let everywhere = [("SIMUSAGE_SERVE_LISTEN", "0.0.0.0:0")];
+    let server = Server::start_with(database.url(), &["--allow-anonymous"], &everywhere);
+    assert_eq!(status(&server.get(PATHS[0])), 200);
+    drop(server);
+    let token = create(&database, &["one"]);
+    for options in [&["--allow-anonymous"] as &[&str], &[]] {
+        let server = Server::start_with(database.url(), options, &everywhere);
+        assert_eq!(status(&server.get(PATHS[0])), 401, "{options:?}");
+        assert_eq!(server.status_as(&token, PATHS[0]), 200);
+    }
+}
+
+#[tokio::test]
+async fn the_reader_reads_every_answer_and_changes_nothing() {
+    if !has_native_server("a role") {
+        return;
+    }
+    let database = two_tenants().await;
+    create(&database, &["all"]);
+    let server = Server::start_with(database.url(), &[], &[("SIMUSAGE_SERVE_ROLE", "simusage_reader")]);
+    let token = create(&database, &["another"]);
+    until(|| server.status_as(&token, PATHS[0]) == 200).await;
+    for path in PATHS {
+        assert_eq!(server.status_as(&token, path), 200, "{path}: {}", server.logged().join("\n"));
+    }
+    assert_eq!(status(&server.get("/readyz")), 200);
+
+    let mut config = database.config();
+    config.serve.role = "simusage_reader".to_owned();
+    let pool = Pool::new(&config, 1);
+    for statement in [
+        "insert into organizations (name) values ('x')",
+        "delete from usage_records",
+        "update tokens set revoked_at = null",
+        "truncate token_organizations",
+        "select raw from rejected_records",
+        "drop table tokens",
+        "create table public.more (id integer)",
+    ] {
+        let error = pool.ask(async |client| Ok(client.batch_execute(statement).await?)).await.unwrap_err().to_string();
+        assert!(error.contains("[42501]"), "{statement}: {error}");
+    }
+    assert_eq!(database.number("select count(*) from usage_records").await, 2);
+}
+
+#[tokio::test]
+async fn a_role_that_cannot_be_taken_on_is_named_at_the_start() {
+    if !has_native_server("a role") {
+        return;
+    }
+    let database = TestDatabase::migrated().await;
+    let run = crate::support::program::command(database.url(), &["serve", "--listen", "127.0.0.1:0"])
+        .env("SIMUSAGE_SERVE_ROLE", "nobody_has_this_name")
+        .output()
+        .unwrap();
+    let error = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(1), "{error}");
+    assert!(error.contains("role \"nobody_has_this_name\" does not exist"), "{error}");
+}
+
+#[tokio::test]
+async fn whoever_may_not_create_the_role_migrates_without_it() {
+    if !has_native_server("a role") {
+        return;
+    }
+    let database = TestDatabase::migrated().await;
+    let admin = database.connect().await;
+    // The role itself is there for all databases of the server, so the statement is tried with another name.
+    let (_, statement) = include_str!("../../sql/migrations/0007_tokens.sql").split_once("\ndo $$").unwrap();
+    let name: String = admin.query_one("select current_database()::text", &[]).await.unwrap().get(0);
+    let (owner, reader) = (format!("{name}_owner"), format!("{name}_reader"));
+    let statement = format!("do $${statement}").replace("simusage_reader", &reader);
+    let exists = format!("select count(*) from pg_roles where rolname = '{reader}'");
+    admin.batch_execute(&format!("create role {owner}")).await.unwrap();
+
+    let as_owner = database.connect().await;
+    as_owner.batch_execute(&format!("set role {owner}")).await.unwrap();
+    as_owner.batch_execute(&statement).await.unwrap();
+    let without = database.number(&exists).await;
+    admin.batch_execute(&statement).await.unwrap();
+    let with = database.number(&exists).await;
+    as_owner.batch_execute(&statement).await.unwrap();
+    admin.batch_execute(&format!("drop role {owner}; drop role {reader}")).await.unwrap();
+    assert_eq!((without, with), (0, 1));
+}
+
+#[tokio::test]
+async fn databases_that_are_migrated_at_once_share_the_role() {
+    if !has_native_server("several databases at once") {
+        return;
+    }
+    let databases = [(); 4].map(|()| TestDatabase::empty());
+    let databases = futures_util::future::join_all(databases).await;
+    let migrations = databases.iter().map(|database| async {
+        let config = database.config();
+        simusage::db::migrate::migrate(&config.database, &config.storage).await
+    });
+    for report in futures_util::future::join_all(migrations).await {
+        let report = report.unwrap();
+        let given: HashSet<&str> = report.settings.iter().map(|setting| setting.split(':').next().unwrap()).collect();
+        assert!(given.contains("simusage_reader"), "{report:?}");
+    }
+}
