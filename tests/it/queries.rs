@@ -138,3 +138,25 @@ async fn every_statement_has_the_types_that_are_promised() {
         actual.iter().map(|(file, parameters, columns)| (&**file, &**parameters, &**columns)).collect();
     assert_eq!(actual, EXPECTED);
 }
+
+#[tokio::test]
+async fn what_serve_asks_may_be_asked_by_the_reader() {
+    let database = TestDatabase::migrated().await;
+    let mut connection = database.connect().await;
+    let asked = |file: &str| file.starts_with("queries/") || ["tokens/load.sql", "ledger/newest.sql"].contains(&file);
+    for (file, text) in statements().into_iter().filter(|(file, _)| asked(file)) {
+        let parameters = connection.prepare(&text).await.unwrap().params().len();
+        let arguments =
+            if parameters == 0 { String::new() } else { format!("({})", vec!["null"; parameters].join(",")) };
+        let transaction = connection.transaction().await.unwrap();
+        transaction.batch_execute("set local role simusage_reader").await.unwrap();
+        transaction.batch_execute(&format!("prepare asked as {text}")).await.unwrap();
+        // The rights to all that a statement reads are looked at before it runs, and so even where it does not.
+        let explained = transaction.batch_execute(&format!("explain execute asked{arguments}")).await;
+        explained.unwrap_or_else(|error| panic!("{file}: {error:?}; is it in db::reader?"));
+        transaction.batch_execute("deallocate asked").await.unwrap();
+        let forbidden = transaction.batch_execute("explain select * from rejected_records").await.unwrap_err();
+        assert_eq!(forbidden.code().unwrap().code(), "42501");
+        transaction.rollback().await.unwrap();
+    }
+}
