@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
 use simusage::db::Pool;
 
 use crate::support::api::Api;
@@ -132,6 +133,77 @@ async fn from_the_first_token_on_every_request_to_the_api_needs_one() {
         assert_eq!((revoked.status, revoked.detail()), (401, "The token was revoked."), "{path}");
         assert_eq!(api.get(path).await.status, 401, "revoking the last token opens nothing: {path}");
     }
+}
+
+/// Paths that name what belongs to x00g8, and what they are answered with where that does not exist.
+const FOREIGN: [(&str, &str); 4] = [
+    ("/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=1hour", "No organization x00g8 found!"),
+    ("/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=1day", "No organization x00g8 found!"),
+    ("/api/v1/simcard/1/usage?start=2020-01-01&end=2020-01-31&every=1day", "No simcard 1 found!"),
+    ("/api/v1/usage/simcards?organization=x00g8", "No organization x00g8 found!"),
+];
+
+/// Lists, and what a token of x00g9 finds in them.
+const LISTS: [(&str, &str, &str); 3] = [
+    ("/api/v1/usage/organizations", "organization", "x00g9"),
+    ("/api/v1/usage/simcards", "simcard", "2"),
+    ("/api/v1/inventory", "simcard", "2"),
+];
+
+#[actix_web::test]
+async fn a_token_of_one_organization_sees_nothing_of_another() {
+    let database = two_tenants().await;
+    // The SIM card 3 moves from one to the other within a day.
+    let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+    let moved = [("3", "x00g8", at("2020-01-05T10:10:00Z"), 1_000), ("3", "x00g9", at("2020-01-05T10:40:00Z"), 30)];
+    database.load(&moved).await;
+    let all = create(&database, &["all"]);
+    let own = create(&database, &["own", "--organization", "x00g9"]);
+    let both = create(&database, &["both", "--organization", "x00g9", "--organization", "x00g8"]);
+    let api = Api::new(&database.config()).await;
+    let mut leaks = vec![];
+    let mut expect = |path: &str, what: &str, seen: Value, expected: Value| {
+        if seen != expected {
+            leaks.push(format!("{path}: {what} {seen}, not {expected}"));
+        }
+    };
+    for (path, detail) in FOREIGN {
+        let foreign = api.get_as(&own, path).await;
+        expect(path, "answer", json!([foreign.status, foreign.body["detail"]]), json!([404, detail]));
+        // What does not exist at all is answered in the same way, but for its name.
+        let unknown = path.replace("x00g8", "nobody").replace("simcard/1/", "simcard/nothing/");
+        let unknown = api.get_as(&all, &unknown).await;
+        let unknown_detail = detail.replace("x00g8", "nobody").replace("simcard 1 ", "simcard nothing ");
+        expect(path, "unknown", json!([unknown.status, unknown.body["detail"]]), json!([404, unknown_detail]));
+        assert_eq!(api.get_as(&both, path).await.status, 200, "{path}");
+    }
+    for (path, key, id) in LISTS {
+        for size in ["", "?size=1", "?size=1&page=2", "?size=1&page=3"] {
+            let path = format!("{path}{size}");
+            let seen = api.get_as(&own, &path).await.body;
+            let ids: Vec<&str> =
+                seen["items"].as_array().unwrap().iter().filter_map(|item| item[key].as_str()).collect();
+            let own_ids = if key == "organization" { vec![id] } else { vec![id, "3"] };
+            let foreign: Vec<_> = ids.iter().filter(|id| !own_ids.contains(id)).collect();
+            expect(&path, "foreign items", json!(foreign), json!([]));
+            expect(&path, "total", seen["total"].clone(), json!(own_ids.len()));
+            if path.contains("usage") {
+                expect(&path, "bytes", seen["bytes-used-total"].clone(), json!(37));
+            }
+            assert_eq!(api.get_as(&both, &path).await.body, api.get_as(&all, &path).await.body);
+        }
+    }
+    // Of a card that has moved, each sees what was used on its own behalf.
+    for every in ["1hour", "1day"] {
+        let path = format!("/api/v1/simcard/3/usage?start=2020-01-01&end=2020-01-31&every={every}");
+        let seen = api.get_as(&own, &path).await.body;
+        expect(&path, "bytes", seen["bytes-used-total"].clone(), json!(30));
+        expect(&path, "bucket", seen["items"][0]["bytes-used-total"].clone(), json!(30));
+        assert_eq!(api.get_as(&all, &path).await.body["bytes-used-total"], 1_030);
+    }
+    let part = "/api/v1/usage/simcards?start=2020-01-05T10:00:00Z&end=2020-01-05T10:30:00Z";
+    expect(part, "items", api.get_as(&own, part).await.body["items"].clone(), json!([]));
+    assert!(leaks.is_empty(), "{leaks:#?}");
 }
 
 #[actix_web::test]
