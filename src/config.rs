@@ -170,6 +170,10 @@ pub struct Serve {
     pub stream_timeout_ms: u64,
     /// The most buckets of a time series.
     pub max_buckets: usize,
+    /// Where `/metrics` is: an address, nothing for the API's own, or [`Serve::NO_METRICS`].
+    pub metrics_listen: String,
+    /// How long it goes on when it is told to stop, and says that it is not ready.
+    pub drain_ms: u64,
     /// How long requests in flight may take at the end.
     pub shutdown_timeout_ms: u64,
     /// Role that the pool's sessions take on; empty: none.
@@ -191,6 +195,9 @@ pub struct Serve {
 }
 
 impl Serve {
+    /// The value of `metrics_listen` for no `/metrics` at all.
+    pub const NO_METRICS: &str = "off";
+
     /// The files of the certificate and its key, where they are set.
     #[must_use]
     pub fn tls_files(&self) -> Option<(&str, &str)> {
@@ -438,6 +445,13 @@ impl Config {
                 "serve.listen",
                 format!("'{}' is not an address and port (ex: 127.0.0.1:8000)", serve.listen),
             ));
+        }
+        let metrics = &serve.metrics_listen;
+        let is_address = metrics.parse::<std::net::SocketAddr>().is_ok();
+        if !(metrics.is_empty() || metrics == Serve::NO_METRICS || is_address) {
+            let problem =
+                format!("'{metrics}' is neither empty, nor off, nor an address and port (ex: 127.0.0.1:9100)");
+            return Err(("serve.metrics_listen", problem));
         }
         let (certificate, tls_key) = (&serve.tls_certificate, &serve.tls_key);
         for (key, value, other, beside) in [

@@ -19,7 +19,7 @@ pub use connect::{Connection, connect};
 pub use copy::{BatchEnd, BatchWriter, RejectedRecord, TUPLE_BYTES, encode_usage_record};
 pub use error::{StorageError, WriteError};
 pub use inventory::{Directory, NoStamp, Stamp, inventory_version, store_inventory};
-pub use pool::{Lease, Pool, Streaming};
+pub use pool::{Lease, Pool, PoolStatus, Streaming};
 pub use refresh::{StaleHours, refresh_aggregates};
 pub use replay::{Replay, StillRejected, TakenRecord, count_rejected};
 pub use sources::{

@@ -30,6 +30,19 @@ impl fmt::Debug for Pool {
     }
 }
 
+/// How busy a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Connections that there may be.
+    pub max: usize,
+    /// Connections that are open.
+    pub open: usize,
+    /// Open connections that nobody uses.
+    pub idle: usize,
+    /// Questions that wait for a connection.
+    pub waiting: usize,
+}
+
 impl Pool {
     /// A pool of at most `size` connections. It connects to nothing yet.
     ///
@@ -66,6 +79,13 @@ impl Pool {
             statement_timeout_ms: serve.statement_timeout_ms,
             stream_timeout_ms: serve.stream_timeout_ms,
         }
+    }
+
+    /// How busy it is.
+    #[must_use]
+    pub fn status(&self) -> PoolStatus {
+        let status = self.connections.status();
+        PoolStatus { max: status.max_size, open: status.size, idle: status.available, waiting: status.waiting }
     }
 
     /// Asks a question on one of the connections.

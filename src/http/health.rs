@@ -1,5 +1,7 @@
 //! Whether the process lives, and whether it can answer: what an orchestrator asks.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use actix_web::web;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -12,6 +14,17 @@ use crate::db::{Pool, migrate};
 pub(super) struct Health {
     /// `ok`
     status: &'static str,
+}
+
+/// Whether the end of the server has begun.
+#[derive(Debug, Default)]
+pub struct Ending(AtomicBool);
+
+impl Ending {
+    /// From now on the server is not ready, so that nobody sends it more.
+    pub(super) fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Whether the process lives
@@ -31,7 +44,7 @@ pub(super) async fn live() -> web::Json<impl Serialize> {
 
 /// Whether the API can be answered
 ///
-/// The database is there, with the schema.
+/// The database is there, with the schema, and the server is to stay.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -41,14 +54,20 @@ pub(super) async fn live() -> web::Json<impl Serialize> {
         (status = 200, description = "It can.", body = Health),
         (
             status = 503,
-            description = "The database is away or not migrated.",
+            description = "The database is away or not migrated, or the server is about to stop.",
             body = Problem,
             content_type = "application/problem+json",
         ),
     ),
     security(()),
 )]
-pub(super) async fn ready(pool: web::Data<Pool>) -> Result<web::Json<impl Serialize>, ApiError> {
+pub(super) async fn ready(
+    pool: web::Data<Pool>,
+    ending: web::Data<Ending>,
+) -> Result<web::Json<impl Serialize>, ApiError> {
+    if ending.0.load(Ordering::Relaxed) {
+        return Err(ApiError::Ending);
+    }
     pool.ask(async |client| migrate::ensure_current(client).await).await?;
     Ok(web::Json(Health { status: "ok" }))
 }

@@ -1,9 +1,11 @@
 //! Metrics of a process that answers nothing else, for Prometheus.
 
 use actix_web::dev::ServerHandle;
-use actix_web::http::header::ContentType;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use anyhow::Context as _;
+
+/// The media type of Prometheus's text format.
+pub(super) const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers `GET /metrics` at `address` with what `render` says, in Prometheus's text format, until the handle that
 /// is returned is told to stop.
@@ -18,7 +20,7 @@ pub fn serve_metrics(
         let render = render.clone();
         let answer = move || {
             let text = render();
-            async move { HttpResponse::Ok().insert_header(ContentType::plaintext()).body(text) }
+            async move { HttpResponse::Ok().content_type(TEXT_FORMAT).body(text) }
         };
         App::new().route("/metrics", web::get().to(answer))
     })

@@ -17,7 +17,9 @@ mod observe;
 pub mod openapi;
 mod params;
 mod problem;
+mod process;
 mod request_id;
+mod telemetry;
 mod tls;
 mod usage_series;
 mod usage_totals;
@@ -39,7 +41,9 @@ use crate::signals::Signals;
 use answer::Rules;
 pub use auth::Caller;
 pub use gate::Gate;
+pub use health::Ending;
 use problem::ApiError;
+pub use telemetry::Telemetry;
 
 /// Answers requests until the process is told to stop, by SIGTERM or SIGINT. Requests in flight are answered
 /// before it returns. Until there is a token, anybody is answered, and `allow_anonymous` says that this may be so on
@@ -55,11 +59,12 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
     let gate = Gate::open(config, &tokens_pool).await?;
     check_address(&config.serve.listen, &gate, allow_anonymous)?;
     let workers = workers(&config.serve);
-    let pool_config = config.clone();
+    let shared = Shared::new(gate);
+    serve_metrics_elsewhere(&config.serve, &shared)?;
+    let (pool_config, all) = (config.clone(), shared.clone());
     let pool_size = (config.serve.pool_size / workers).max(1);
-    let workers_gate = gate.clone();
     // The closure runs once in each worker's thread, so that a worker drives its connections itself.
-    let server = HttpServer::new(move || app(&pool_config, Pool::new(&pool_config, pool_size), workers_gate.clone()))
+    let server = HttpServer::new(move || app(&pool_config, Pool::new(&pool_config, pool_size), all.clone()))
         .workers(workers)
         .max_connections((config.serve.max_connections / workers).max(1))
         .keep_alive(Duration::from_millis(config.serve.keep_alive_ms))
@@ -79,8 +84,8 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
     let handle = server.handle();
     tokio::select! {
         result = server => result.context("answering requests"),
-        result = stop(&mut signals, handle, &config.serve) => result,
-        () = gate.keep_current(&tokens_pool) => unreachable!("it goes on for ever"),
+        result = stop(&mut signals, handle, &config.serve, &shared.ending) => result,
+        () = shared.gate.keep_current(&tokens_pool) => unreachable!("it goes on for ever"),
     }
 }
 
@@ -100,12 +105,28 @@ fn check_address(listen: &str, gate: &Gate, allow_anonymous: bool) -> anyhow::Re
     Ok(())
 }
 
-/// Waits for a signal, then lets the requests in flight end. A second signal ends the wait.
-async fn stop(signals: &mut Signals, handle: ServerHandle, serve: &Serve) -> anyhow::Result<()> {
+/// Answers `/metrics` at an address of its own, where the settings name one.
+fn serve_metrics_elsewhere(serve: &Serve, shared: &Shared) -> anyhow::Result<()> {
+    if serve.metrics_listen.is_empty() || serve.metrics_listen == Serve::NO_METRICS {
+        return Ok(());
+    }
+    let telemetry = shared.telemetry.clone();
+    metrics::serve_metrics(&serve.metrics_listen, move || telemetry.to_prometheus()).map(drop)
+}
+
+/// Waits for a signal, goes on for as long as load balancers need to see it, then lets the requests in flight end. A
+/// second signal ends the wait.
+async fn stop(signals: &mut Signals, handle: ServerHandle, serve: &Serve, ending: &Ending) -> anyhow::Result<()> {
     signals.next().await;
-    log::info!("stopping; requests in flight have {} ms", serve.shutdown_timeout_ms);
+    ending.begin();
+    let (drain, patience) = (serve.drain_ms, serve.shutdown_timeout_ms);
+    log::info!("stopping in {drain} ms; requests in flight then have {patience} ms");
+    let ended = async {
+        tokio::time::sleep(Duration::from_millis(drain)).await;
+        handle.stop(true).await;
+    };
     tokio::select! {
-        () = handle.stop(true) => Ok(()),
+        () = ended => Ok(()),
         () = signals.next() => bail!("a second signal came before all requests were answered"),
     }
 }
@@ -126,11 +147,30 @@ fn workers(serve: &Serve) -> usize {
     }
 }
 
+/// What all workers have in common.
+#[derive(Clone)]
+pub struct Shared {
+    /// Who may pass, and how often.
+    pub gate: Gate,
+    /// What they count.
+    pub telemetry: web::Data<Telemetry>,
+    /// Whether the end has begun.
+    pub ending: web::Data<Ending>,
+}
+
+impl Shared {
+    /// What the workers of a new server have in common.
+    #[must_use]
+    pub fn new(gate: Gate) -> Self {
+        Self { gate, telemetry: web::Data::default(), ending: web::Data::default() }
+    }
+}
+
 /// The whole API on one pool, behind the gate.
 pub fn app(
     config: &Config,
     pool: Pool,
-    gate: Gate,
+    shared: Shared,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -140,11 +180,16 @@ pub fn app(
         InitError = (),
     > + use<>,
 > {
+    let Shared { gate, telemetry, ending } = shared;
+    telemetry.add_pool(pool.clone());
+    let has_metrics = config.serve.metrics_listen.is_empty();
     App::new()
         .app_data(web::Data::new(pool))
         .app_data(web::Data::new(Rules::new(config)))
         .app_data(gate.tokens)
         .app_data(gate.limits)
+        .app_data(telemetry)
+        .app_data(ending)
         .wrap(from_fn(limits::check_sizes))
         .wrap(Compress::default())
         .wrap(from_fn(observe::observe))
@@ -163,6 +208,11 @@ pub fn app(
         .service(openapi::page())
         .service(get("/livez", health::live))
         .service(get("/readyz", health::ready))
+        .configure(move |services| {
+            if has_metrics {
+                services.service(get("/metrics", telemetry::answer));
+            }
+        })
         .default_service(web::to(async || Err::<String, _>(ApiError::NoPath)))
 }
 

@@ -63,6 +63,9 @@ pub enum ApiError {
     /// A request that does not say who asks.
     #[error(transparent)]
     NoCaller(#[from] NoCaller),
+    /// The server is about to stop.
+    #[error("This server is about to stop. Ask another one.")]
+    Ending,
     /// The database's doing. Its text is for the log; [`ApiError::detail`] is for the client.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -134,7 +137,7 @@ impl ResponseError for ApiError {
             Self::Limit(limit) => limit.status(),
             Self::NoCaller(_) => StatusCode::UNAUTHORIZED,
             Self::Storage(StorageError::TotalOverflow | StorageError::Other(_)) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Ending | Self::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

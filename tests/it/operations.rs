@@ -1,11 +1,14 @@
-//! What those who run `serve` see of it: the log, the names of requests.
+//! What those who run `serve` see of it: the log, the names of requests, metrics, readiness, the end.
+
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::support::TestDatabase;
 use crate::support::program::{load_inventory, simusage};
 use crate::support::proxy::Proxy;
-use crate::support::server::{Server, read};
+use crate::support::server::{Server, get_from, read};
 
 /// A header of an answer.
 fn header<'a>(answer: &'a str, name: &str) -> &'a str {
@@ -77,4 +80,120 @@ async fn the_log_can_be_of_json_in_every_subcommand() {
         assert_eq!(last["level"], "error");
         assert!(last["message"].as_str().unwrap().contains("cannot connect to nobody@127.0.0.1:1/nothing"), "{last}");
     }
+}
+
+/// Asks until the answer's status is as expected.
+fn until_status(server: &Server, path: &str, status: u16) -> String {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let answer = server.get(path);
+        if answer.starts_with(&format!("HTTP/1.1 {status} ")) {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{path} is not {status}: {answer}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The value of a series.
+fn metric(text: &str, series: &str) -> f64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {series} in {text}")).parse().unwrap()
+}
+
+#[tokio::test]
+async fn metrics_count_requests_by_route_over_all_workers() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let settings = [("SIMUSAGE_SERVE_WORKERS", "2"), ("SIMUSAGE_SERVE_POOL_SIZE", "6")];
+    let server = Server::start_with(database.url(), &[], &settings);
+    let series = "/api/v1/simcard/89440001/usage?start=2020-01-01&end=2020-01-02&every=1day";
+    for (path, times) in [(series, 3), ("/api/v1/simcard/x/usage?every=1day", 2), ("/nowhere/at/all", 1)] {
+        for _ in 0..times {
+            server.get(path);
+        }
+    }
+    let answer = server.get("/metrics");
+    assert_eq!(header(&answer, "content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let count = |route: &str, status: &str| {
+        let labels = format!("{{route=\"{route}\",status=\"{status}\"}}");
+        metric(&answer, &format!("simusage_http_request_duration_seconds_count{labels}"))
+    };
+    assert_eq!(count("/api/v1/simcard/{simcard}/usage", "2xx").to_string(), "3");
+    assert_eq!(count("/api/v1/simcard/{simcard}/usage", "4xx").to_string(), "2");
+    assert_eq!(count("", "4xx").to_string(), "1");
+    assert_eq!(metric(&answer, "simusage_http_requests_in_flight").to_string(), "1", "this one");
+    assert_eq!(metric(&answer, "simusage_pool_connections_max").to_string(), "6");
+    assert!((1.0..=6.0).contains(&metric(&answer, "simusage_pool_connections")));
+    assert_eq!(metric(&answer, "simusage_pool_waiting").to_string(), "0");
+    assert!(metric(&answer, "simusage_http_response_body_bytes_total") > 100.0);
+    if cfg!(target_os = "linux") {
+        assert!(metric(&answer, "process_resident_memory_bytes") > 1e6);
+        assert!(metric(&answer, "process_cpu_seconds_total") > 0.0);
+    }
+}
+
+#[tokio::test]
+async fn metrics_can_have_a_port_of_their_own_or_none() {
+    let database = TestDatabase::migrated().await;
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let server = Server::start_with(database.url(), &[], &[("SIMUSAGE_SERVE_METRICS_LISTEN", &free)]);
+    assert!(server.get("/metrics").starts_with("HTTP/1.1 404 "));
+    let elsewhere = get_from(&free, "/metrics");
+    assert!(elsewhere.starts_with("HTTP/1.1 200 "), "{elsewhere}");
+    let asked = "simusage_http_request_duration_seconds_count{route=\"\",status=\"4xx\"}";
+    assert_eq!(metric(&elsewhere, asked).to_string(), "1", "the one above");
+    let server = Server::start_with(database.url(), &[], &[("SIMUSAGE_SERVE_METRICS_LISTEN", "off")]);
+    assert!(server.get("/metrics").starts_with("HTTP/1.1 404 "));
+}
+
+#[tokio::test]
+async fn readiness_follows_the_database() {
+    let database = TestDatabase::migrated().await;
+    let proxy = Proxy::start(database.url());
+    let server = Server::start(proxy.url());
+    until_status(&server, "/readyz", 200);
+    proxy.go_down();
+    let away = until_status(&server, "/readyz", 503);
+    assert!(away.contains("The database is away.") && away.contains("retry-after: "), "{away}");
+    assert!(server.get("/livez").starts_with("HTTP/1.1 200 "), "it lives all the same");
+    proxy.come_back();
+    until_status(&server, "/readyz", 200);
+}
+
+#[tokio::test]
+async fn a_server_that_drains_answers_on_but_is_not_ready() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let server = Server::start_with(database.url(), &[], &[("SIMUSAGE_SERVE_DRAIN_MS", "3000")]);
+    until_status(&server, "/readyz", 200);
+    server.signal("-TERM");
+    let told = until_status(&server, "/readyz", 503);
+    assert!(told.contains("This server is about to stop."), "{told}");
+    assert!(server.get("/api/v1/inventory").starts_with("HTTP/1.1 200 "));
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_answered_after_the_signal() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let proxy = Proxy::start(database.url());
+    let server = Server::start(proxy.url());
+    proxy.hold(true);
+    let waiting = server.send("/api/v1/inventory?size=1");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // This request and the one that asks.
+    while metric(&server.get("/metrics"), "simusage_http_requests_in_flight") < 2.0 {
+        assert!(Instant::now() < deadline, "the request does not come");
+    }
+    server.signal("-TERM");
+    while TcpStream::connect(server.address()).is_ok() {
+        assert!(Instant::now() < deadline, "a server that ends takes no new connection");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    proxy.hold(false);
+    let answer = read(waiting);
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"simcard\":\"89440001\""), "{answer}");
+    assert_eq!(server.wait().code(), Some(0));
 }

@@ -11,7 +11,7 @@ use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use serde_json::Value;
 use simusage::config::Config;
 use simusage::db::{Pool, tokens};
-use simusage::http::{Gate, app};
+use simusage::http::{Gate, Shared, app};
 
 /// After how long tokens are read again; a running server does so all the time.
 const TOKENS_AGE: Duration = Duration::from_secs(20);
@@ -56,7 +56,7 @@ impl Api {
         // Where there is no database there are no tokens.
         let known = pool.ask(async |client| tokens::load(client).await).await.unwrap_or_default();
         let gate = Gate::new(&config.serve, known);
-        let service = Rc::new(init_service(app(config, pool.clone(), gate.clone())).await);
+        let service = Rc::new(init_service(app(config, pool.clone(), Shared::new(gate.clone()))).await);
         let ask = move |request: TestRequest| -> Asking {
             let service = Rc::clone(&service);
             Box::pin(async move {

@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What happens to a COMMIT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct Proxy {
 struct State {
     server: String,
     down: AtomicU8,
+    /// Whether nothing passes to the server now, though connections stay.
+    held: AtomicBool,
     /// How many connections it has taken.
     taken: AtomicUsize,
     commit: AtomicU8,
@@ -43,6 +46,7 @@ impl Proxy {
         let state = Arc::new(State {
             server: server.to_owned(),
             down: AtomicU8::new(0),
+            held: AtomicBool::new(false),
             taken: AtomicUsize::new(0),
             commit: AtomicU8::new(0),
             countdown: AtomicUsize::new(0),
@@ -84,6 +88,11 @@ impl Proxy {
         self.state.down.store(0, Ordering::SeqCst);
     }
 
+    /// Lets nothing through to the server, or everything again; connections stay.
+    pub fn hold(&self, held: bool) {
+        self.state.held.store(held, Ordering::SeqCst);
+    }
+
     /// Says what happens to a COMMIT, once, after `passing` others.
     pub fn at_commit(&self, passing: usize, commit: Commit) {
         self.state.countdown.store(passing, Ordering::SeqCst);
@@ -118,6 +127,9 @@ impl State {
     fn forward(&self, mut client: TcpStream, mut server: TcpStream, lost: &AtomicU8) {
         let mut buffer = vec![0; 65_536];
         while let Ok(read @ 1..) = client.read(&mut buffer) {
+            while self.held.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             match self.commit_in(&buffer[..read]) {
                 Commit::Pass => {}
                 Commit::LoseRequest => break,

@@ -62,9 +62,7 @@ impl Server {
 
     /// The same with further header lines.
     pub fn send_with(&self, path: &str, headers: &str) -> TcpStream {
-        let mut stream = self.connect();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{headers}\r\n", self.address).unwrap();
-        stream
+        send_to(&self.address, path, headers)
     }
 
     /// The whole answer to a request, with its head.
@@ -110,6 +108,18 @@ impl Drop for Server {
         // Neither can fail in a way that matters: it may have ended already.
         let _ = (self.child.kill(), self.child.wait());
     }
+}
+
+fn send_to(address: &str, path: &str, headers: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}\r\n").unwrap();
+    stream
+}
+
+/// The whole answer of any server.
+pub fn get_from(address: &str, path: &str) -> String {
+    read(send_to(address, path, ""))
 }
 
 /// Reads an answer to its end.
