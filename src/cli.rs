@@ -66,6 +66,10 @@ pub enum Command {
     /// Say who may ask the API
     #[command(subcommand)]
     Token(Token),
+    /// Print a shell's completions
+    Completions(Completions),
+    /// Print a page of the manual, in roff
+    Man(Man),
     /// Make up usage records or an inventory, for demonstrations and benchmarks
     #[command(subcommand, hide = true)]
     Generate(Generate),
@@ -197,6 +201,22 @@ fn parse_expiry(text: &str) -> Result<DateTime<Utc>, String> {
     };
     let instant = instant.ok_or("not a date (ex: 2030-12-31 / 2030-12-31T12:00:00Z)")?;
     if instant <= Utc::now() { Err("this is past".to_owned()) } else { Ok(instant) }
+}
+
+/// Options of `completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: simusage completions bash > /etc/bash_completion.d/simusage")]
+pub struct Completions {
+    /// The shell that is to complete the command line
+    pub shell: clap_complete::Shell,
+}
+
+/// Options of `man`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: simusage man ingest > /usr/local/share/man/man1/simusage-ingest.1")]
+pub struct Man {
+    /// The subcommand whose page it is [default: the page of all of them]
+    pub subcommand: Option<String>,
 }
 
 /// What can be made up. It is written to standard output.

@@ -3,11 +3,12 @@
 
 mod token;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::cli::{Cli, Command, FormatName, Generate};
 use crate::config::{Config, ConfigError, Overrides};
-use crate::{db, generate, http, ingest};
+use crate::{db, generate, http, ingest, manual};
 
 /// Exit status of an ingest that finished and rejected records.
 const SOME_REJECTED: u8 = 3;
@@ -36,6 +37,8 @@ pub async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         Command::Ingest(options) => store(options, &config).await,
         Command::Serve(options) => http::serve(&config, options.allow_anonymous).await.map(|()| ExitCode::SUCCESS),
         Command::Token(options) => token::run(options, &config).await.map(|()| ExitCode::SUCCESS),
+        Command::Completions(options) => print(&manual::completions(options.shell)),
+        Command::Man(options) => print(&manual::page(options.subcommand.as_deref())?),
         Command::Generate(options) => make_up(options),
     }
 }
@@ -84,9 +87,18 @@ fn make_up(options: Generate) -> anyhow::Result<ExitCode> {
         }
         Generate::Inventory(options) => generate::generate_inventory(options.sim_cards, options.organizations, output),
     };
+    until_reader_left(result)
+}
+
+/// Writes to standard output.
+fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
+    until_reader_left(std::io::stdout().lock().write_all(bytes).map_err(anyhow::Error::from))
+}
+
+/// Success, also where whoever reads has had enough, as `head` has.
+fn until_reader_left(written: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
     let is_broken_pipe = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
-    match result {
-        // Whoever reads has had enough, as `head` has.
+    match written {
         Err(error) if error.downcast_ref().is_some_and(is_broken_pipe) => Ok(ExitCode::SUCCESS),
         other => other.map(|()| ExitCode::SUCCESS),
     }

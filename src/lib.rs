@@ -14,6 +14,7 @@ pub mod generate;
 pub mod http;
 pub mod ingest;
 pub mod logging;
+pub mod manual;
 mod pem;
 mod signals;
 pub mod token;
