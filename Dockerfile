@@ -11,6 +11,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     cargo build --locked --release --bin simusage && cp target/release/simusage /usr/local/bin/
 
 FROM debian:bookworm-slim
+# The authorities that sslmode=verify-full asks where no sslrootcert is given.
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --no-create-home --uid 10001 simusage
 COPY --from=build /usr/local/bin/simusage /usr/local/bin/simusage
 COPY examples/inventory.json /usr/local/share/simusage/inventory.json

@@ -120,9 +120,12 @@ async fn stop(signals: &mut Signals, handle: ServerHandle, serve: &Serve, ending
     signals.next().await;
     ending.begin();
     let (drain, patience) = (serve.drain_ms, serve.shutdown_timeout_ms);
-    log::info!("stopping in {drain} ms; requests in flight then have {patience} ms");
+    if drain > 0 {
+        log::info!("not ready any more; answering on for {drain} ms");
+    }
     let ended = async {
         tokio::time::sleep(Duration::from_millis(drain)).await;
+        log::info!("stopping; requests in flight have {patience} ms");
         handle.stop(true).await;
     };
     tokio::select! {
