@@ -7,6 +7,7 @@ WORKDIR /simusage
 COPY Cargo.toml Cargo.lock config.toml ./
 COPY sql sql
 COPY src src
+COPY web web
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/simusage/target \
     cargo build --locked --release --bin simusage && cp target/release/simusage /usr/local/bin/
 

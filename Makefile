@@ -1,27 +1,44 @@
 # make demo: the whole program on generated usage, with the embedded TimescaleDB. Ctrl-C ends it.
 # make test: everything that must hold before a change lands.
+# make screenshots: the README's pictures, made by the test of the web page.
 
 CARGO ?= cargo
 # npm writes this file last, so it tells that the packages are whole.
 PACKAGES := embedded/node_modules/.package-lock.json
+BROWSER_PACKAGES := tests/browser/node_modules/.package-lock.json
 
-.PHONY: demo test packages tools
+.PHONY: demo test screenshots packages browser tools
 
 demo: tools packages
 	$(CARGO) build --locked --release
 	bash examples/demo.sh
 
-test: tools packages
+test: tools packages browser
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	$(CARGO) test --locked
 
+screenshots: tools packages browser
+	SIMUSAGE_SCREENSHOTS=$(CURDIR)/docs $(CARGO) test --locked --test it -- page::
+
 packages: $(PACKAGES)
 
-$(PACKAGES): embedded/package-lock.json
-	cd embedded && npm ci --no-audit --no-fund
+%/node_modules/.package-lock.json: %/package-lock.json
+	cd $* && npm ci --no-audit --no-fund
 	@touch $@
+
+# The web page is tested in Chromium, which Debian has as a package.
+browser: tools $(BROWSER_PACKAGES)
+	@node tests/browser/chromium.mjs >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends chromium; \
+	  else \
+	    echo "Chromium is missing, which tests the web page: install it (Debian: apt-get install chromium)," >&2; \
+	    echo "or name it, as CHROMIUM=/path/to/chromium make test" >&2; \
+	    exit 1; \
+	  fi; \
+	}
 
 # What a fresh machine must have. Everything else installs itself.
 tools:

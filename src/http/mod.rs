@@ -15,6 +15,7 @@ mod limits;
 pub mod metrics;
 mod observe;
 pub mod openapi;
+mod page;
 mod params;
 mod problem;
 mod process;
@@ -209,6 +210,8 @@ pub fn app(
         )
         .service(get(openapi::PATH, openapi::describe))
         .service(openapi::page())
+        .service(get("/", page::index))
+        .service(get("/assets/{version}/{name}", page::asset))
         .service(get("/livez", health::live))
         .service(get("/readyz", health::ready))
         .configure(move |services| {

@@ -14,6 +14,7 @@ mod multi_host;
 mod openapi;
 mod operations;
 mod outages;
+mod page;
 mod queries;
 mod replay;
 mod serve;

@@ -1,0 +1,233 @@
+// The chart: uPlot's axes and scales, with bars as wide as the time they stand for.
+
+/* global uPlot */
+import { axisBytes, dayMonth, granularity, isTimeZone, monthYear, time } from './words.js';
+
+const DAY = 86_400;
+
+/** Canvases know no custom properties, so an element is asked what a color computes to. */
+function color(element, name) {
+  const probe = document.createElement('i');
+  probe.hidden = true;
+  probe.style.color = `var(${name})`;
+  element.append(probe);
+  const { color: computed } = getComputedStyle(probe);
+  probe.remove();
+  return computed;
+}
+
+/** Paths of bars that reach from a bucket's start to its end; where there is room, with a gap in between. */
+function bars(ends) {
+  return (u, series, first, last) => {
+    const path = new Path2D();
+    const base = Math.round(u.valToPos(0, 'y', true));
+    for (let index = first; index <= last; index += 1) {
+      const value = u.data[series][index];
+      if (!value) continue;
+      const left = Math.round(u.valToPos(u.data[0][index], 'x', true));
+      const right = Math.round(u.valToPos(ends[index], 'x', true));
+      const gap = right - left < 5 * devicePixelRatio ? 0 : Math.max(1, Math.round((right - left) * 0.16));
+      const width = Math.max(1, right - left - gap);
+      // What is not nothing can be seen.
+      const top = Math.min(Math.round(u.valToPos(value, 'y', true)), base - 1);
+      const radius = Math.min(3 * devicePixelRatio, width / 3, base - top);
+      path.roundRect(left + Math.floor(gap / 2), top, width, base - top, gap ? [radius, radius, 0, 0] : 0);
+    }
+    return { fill: path, stroke: null, flags: 0 };
+  };
+}
+
+/** Where the labels of days stand: under the middle of a bar. */
+function daySplits(u, _axis, min, max) {
+  const room = u.bbox.width / devicePixelRatio / ((max - min) / DAY);
+  const step = [1, 2, 4, 7, 14, 28, 56, 112, 365].find((days) => days * room >= 62) ?? 730;
+  const splits = [];
+  for (let split = min + DAY / 2; split < max; split += step * DAY) splits.push(split);
+  return splits;
+}
+
+/** Labels of times, in the time zone, each no longer than it must be. */
+function timeLabels(tz) {
+  return (u, splits, _axis, _space, step) =>
+    splits.map((split) => {
+      // At the right edge there is no room for half of a label.
+      if (u.valToPos(split, 'x') > u.bbox.width / devicePixelRatio - 16) return '';
+      const instant = split * 1000;
+      if (step >= 28 * DAY) return monthYear(instant, tz);
+      const clock = time(instant, tz);
+      return step >= DAY || clock === '00:00' ? dayMonth(instant, tz) : clock;
+    });
+}
+
+/**
+ * Draws buckets ({ start, end, bytes }, in milliseconds) into an element. `hovered` is told the index of the bucket
+ * that is pointed at, or null; `picked` the range of buckets that were chosen.
+ */
+export class Chart {
+  #element;
+  #plot = null;
+  #band = null;
+  #shown = null;
+  #index = null;
+  #hovered;
+  #picked;
+
+  constructor(element, { hovered, picked }) {
+    this.#element = element;
+    this.#hovered = hovered;
+    this.#picked = picked;
+    new ResizeObserver(() => this.#plot?.setSize(this.#size())).observe(element);
+    // A theme of the system's changes colors without a word to the page's own switch.
+    matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.redraw());
+    element.addEventListener('keydown', (event) => this.#key(event));
+    element.addEventListener('blur', () => this.point(null));
+  }
+
+  #size() {
+    const width = this.#element.clientWidth;
+    return { width, height: width < 520 ? 220 : 300 };
+  }
+
+  clear() {
+    this.#plot?.destroy();
+    this.#plot = null;
+    this.#shown = null;
+    this.#index = null;
+  }
+
+  /** Draws again what is shown, in the colors of now. */
+  redraw() {
+    if (this.#shown) this.show(this.#shown);
+  }
+
+  show(shown) {
+    this.clear();
+    this.#shown = shown;
+    const { buckets } = shown;
+    const data = [buckets.map(({ start }) => start / 1000), buckets.map(({ bytes }) => Number(bytes))];
+    this.#plot = new uPlot(this.#options(shown), data, this.#element);
+    this.#band = document.createElement('div');
+    this.#band.className = 'band';
+    this.#band.hidden = true;
+    this.#plot.over.append(this.#band);
+  }
+
+  #options({ buckets, start, end, every, tz, complete }) {
+    const [accent, faint, rule, ink] = ['--bar', '--pending', '--rule', '--soft'].map((name) => color(this.#element, name));
+    const font = `12px ${getComputedStyle(this.#element).fontFamily}`;
+    const zone = isTimeZone(tz) ? tz : 'UTC';
+    const byDay = granularity(every).unit === 'day' && granularity(every).count === 1;
+    const ends = buckets.map((bucket) => bucket.end / 1000);
+    return {
+      ...this.#size(),
+      padding: [12, 4, 0, 0],
+      legend: { show: false },
+      tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), zone),
+      scales: {
+        x: { range: () => [start / 1000, end / 1000] },
+        y: { range: (_u, _min, max) => [0, max > 0 ? max * 1.04 : 1] },
+      },
+      series: [{}, { fill: accent, width: 0, paths: bars(ends), points: { show: false } }],
+      axes: [
+        {
+          font, stroke: ink, grid: { show: false }, size: 30, gap: 8, space: 64,
+          ticks: { show: !byDay, stroke: rule, size: 5, width: 1 },
+          ...(byDay && { splits: daySplits }),
+          values: timeLabels(tz),
+        },
+        {
+          font, stroke: ink, size: 62, gap: 8, space: 44,
+          grid: { stroke: rule, width: 1 }, ticks: { show: false },
+          values: (_u, splits) => axisBytes(splits),
+        },
+      ],
+      cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
+      hooks: {
+        drawClear: [(u) => this.#drawPending(u, complete, end, faint)],
+        setCursor: [(u) => this.#pointer(u)],
+        setSelect: [(u) => this.#select(u)],
+        ready: [(u) => this.#clicks(u)],
+      },
+    };
+  }
+
+  /** A tint over the time of which records are still to come. */
+  #drawPending(u, complete, end, faint) {
+    if (complete === null || complete >= end) return;
+    const left = Math.max(u.bbox.left, u.valToPos(complete / 1000, 'x', true));
+    u.ctx.fillStyle = faint;
+    u.ctx.fillRect(left, u.bbox.top, u.bbox.left + u.bbox.width - left, u.bbox.height);
+  }
+
+  /** The bucket at a distance from the left, or null between two. */
+  #at(left) {
+    if (left < 0) return null;
+    const instant = this.#plot.posToVal(left, 'x') * 1000;
+    const index = this.#shown.buckets.findLastIndex(({ start }) => start <= instant);
+    return index >= 0 && instant < this.#shown.buckets[index].end ? index : null;
+  }
+
+  #pointer(u) {
+    if (this.#plot) this.point(this.#at(u.cursor.left));
+  }
+
+  /** Marks a bucket. */
+  point(index) {
+    if (!this.#plot || index === this.#index) return;
+    this.#index = index;
+    this.#band.hidden = index === null;
+    if (index !== null) {
+      const { start, end } = this.#shown.buckets[index];
+      const left = this.#plot.valToPos(start / 1000, 'x');
+      this.#band.style.left = `${left}px`;
+      this.#band.style.width = `${Math.max(1, this.#plot.valToPos(end / 1000, 'x') - left)}px`;
+    }
+    this.#hovered(index);
+  }
+
+  #select(u) {
+    const { left, width } = u.select;
+    if (width < 4) return;
+    const [from, to] = [left, left + width].map((position) => u.posToVal(position, 'x') * 1000);
+    u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
+    this.#picked(from, to);
+  }
+
+  #clicks(u) {
+    let from = null;
+    u.over.addEventListener('pointerdown', (event) => {
+      from = event.clientX;
+    });
+    u.over.addEventListener('click', (event) => {
+      // A drag ends with a click, too.
+      if (from === null || Math.abs(event.clientX - from) < 4) this.#open(this.#at(event.offsetX));
+    });
+  }
+
+  #open(index) {
+    if (index === null || index === undefined) return;
+    const { start, end } = this.#shown.buckets[index];
+    this.#picked(start, end);
+  }
+
+  #key(event) {
+    const last = (this.#shown?.buckets.length ?? 0) - 1;
+    if (last < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
+    const index = this.#index;
+    const next = {
+      ArrowRight: index === null ? 0 : Math.min(last, index + 1),
+      ArrowLeft: index === null ? last : Math.max(0, index - 1),
+      Home: 0,
+      End: last,
+    }[event.key];
+    if (next !== undefined) {
+      event.preventDefault();
+      this.point(next);
+    } else if (event.key === 'Enter') {
+      event.preventDefault();
+      this.#open(index);
+    } else if (event.key === 'Escape') {
+      this.point(null);
+    }
+  }
+}
