@@ -1,5 +1,7 @@
 // Asks the public API: the token, the words of its problems, and numbers beyond 53 bits.
 
+import { daysBetween } from './view.js';
+
 const TOKEN = 'simusage.token';
 
 /** A question that was not answered, in the server's words where it had some. */
@@ -159,28 +161,33 @@ export function inventory({ q = null, size, page = null }, signal) {
   return ask('api/v1/inventory', { q, size, page }, signal);
 }
 
+const HOUR = 3_600_000;
 // What records can be dated.
 const EVER = { start: '1970-01-01', end: '2199-12-31' };
 
-/** The first and the last day on which a subject has usage, as the API writes dates; null without any. */
+/**
+ * The first and the last day on which a subject has usage, in its time zone; null without any. It is asked for in UTC,
+ * of which there are sums of whole days, however long ago.
+ */
 export async function extent({ kind, id, tz }, signal) {
-  const path = seriesPath({ kind, id });
-  const asked = (parameters) => ask(path, { ...seriesParameters({ ...EVER, tz, ...parameters }), ...parameters }, signal);
+  const asked = (every, more) => ask(seriesPath({ kind, id }), { ...EVER, every, ...more }, signal);
   const day = (item) => item.date.slice(0, 10);
-  try {
-    const months = (await asked({ every: '1month', size: PAGE })).items;
-    if (months.length === 0) return null;
-    const start = day(months.at(-1));
-    const days = (await asked({ every: '1day', start, end: endOfMonth(start), size: 31 })).items;
-    return { first: day(months[0]), last: day(days.at(-1)) };
-  } catch (error) {
-    if (!error.parameters?.includes('every')) throw error;
-  }
-  // A server without months: its first day, and its last by number.
-  const first = await asked({ every: '1day', size: 1 });
-  if (first.total === 0) return null;
-  const last = await asked({ every: '1day', size: 1, page: first.total });
-  return { first: day(first.items[0]), last: day(last.items[0]) };
+  const daysOf = (date) => asked('1day', { start: date, end: endOfMonth(date), size: 31 }).then(({ items }) => items.map(day));
+  const hoursOf = (date) => asked('1hour', { start: date, end: date, size: 24 }).then(({ items }) => items);
+  const months = await asked('1month', { size: PAGE })
+    .then(({ items }) => items.map(day))
+    .catch(async (error) => {
+      if (!error.parameters?.includes('every')) throw error;
+      // A server without months: its first day, and its last by number.
+      const { items, total } = await asked('1day', { size: 1 });
+      return total === 0 ? [] : [...items, ...(await asked('1day', { size: 1, page: total })).items].map((item) => item.date.slice(0, 8) + '01');
+    });
+  if (months.length === 0) return null;
+  const [[first], last] = await Promise.all([daysOf(months[0]), daysOf(months.at(-1)).then((days) => days.at(-1))]);
+  if (tz === 'UTC') return { start: first, end: last };
+  // The first and the last hour of a day in UTC can be of the day before or after elsewhere.
+  const [from, until] = await Promise.all([hoursOf(first), hoursOf(last)]);
+  return daysBetween(Date.parse(from[0].date), Date.parse(until.at(-1).date) + HOUR, tz);
 }
 
 function endOfMonth(date) {

@@ -62,7 +62,7 @@ async function complete(wanted, signal) {
   if (whole.start === null) {
     const used = await usedDays(whole, signal);
     const today = new Date().toISOString().slice(0, 10);
-    whole = { ...whole, ...lastDays(used ?? { first: today, last: today }, 28) };
+    whole = { ...whole, ...lastDays(used ?? { start: today, end: today }, 28) };
   }
   return whole.every === null || countBuckets(whole) > MOST_BUCKETS ? fitted(whole) : whole;
 }
@@ -97,8 +97,8 @@ function showControls() {
   const presets = [...document.querySelectorAll('[data-days]')];
   // All time can be 28 days long, too; one button at most is pressed.
   const pressed =
-    presets.find(({ dataset }) => dataset.days === count && (last === null || last.last === end)) ??
-    presets.find(({ dataset }) => dataset.days === 'all' && last?.first === start && last.last === end);
+    presets.find(({ dataset }) => dataset.days === count && (last === null || last.end === end)) ??
+    presets.find(({ dataset }) => dataset.days === 'all' && last?.start === start && last.end === end);
   for (const preset of presets) preset.setAttribute('aria-pressed', String(preset === pressed));
   const choices = EVERY.includes(every) ? EVERY : [every, ...EVERY];
   $('every').replaceChildren(...choices.map((choice) => {
@@ -159,7 +159,7 @@ async function showNothing(signal) {
   notice('No usage', sentence);
   const used = await usedDays(view, signal).catch(() => null);
   if (signal.aborted || !used) return;
-  notice('No usage', `${sentence} Its last usage was on ${plainDate(used.last)}.`, 'Go there', () =>
+  notice('No usage', `${sentence} Its last usage was on ${plainDate(used.end)}.`, 'Go there', () =>
     go(fitted({ ...view, ...lastDays(used, Math.max(1, days(view))) })));
 }
 

@@ -75,10 +75,10 @@ export function fitted(view) {
 }
 
 /** The last so many days of an extent, or all of it. */
-export function lastDays({ first, last }, count) {
-  if (count === 'all') return { start: first, end: last };
-  const start = Math.max(instant('1970-01-01'), instant(last) - (count - 1) * DAY);
-  return { start: written(start), end: last };
+export function lastDays(extent, count) {
+  if (count === 'all') return extent;
+  const start = Math.max(instant('1970-01-01'), instant(extent.end) - (count - 1) * DAY);
+  return { start: written(start), end: extent.end };
 }
 
 /** The interval before or after. */
