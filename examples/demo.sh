@@ -42,7 +42,11 @@ done
 
 cat <<END
 
-simusage answers on http://$listen with 28 days of 15 SIM cards. Try:
+See the usage of an organization in the browser:
+
+  http://$listen/?organization=x00g8
+
+The API has 28 days of 15 SIM cards. Try:
 
   curl 'http://$listen/api/v1/usage/organizations'
   curl 'http://$listen/api/v1/organization/x00g8/usage?start=2020-02-01&end=2020-02-28&every=1hour&page=1&size=5'

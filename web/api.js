@@ -144,11 +144,7 @@ export async function csv(view) {
 
 /** The SIM cards of an organization with the most bytes. */
 export function topSimCards({ id, start, end, tz }, signal) {
-  return ask(
-    'api/v1/usage/simcards',
-    { organization: id, ...seriesParameters({ start, end, tz }), size: 10 },
-    signal,
-  );
+  return ask('api/v1/usage/simcards', { organization: id, ...seriesParameters({ start, end, tz }), size: 10 }, signal);
 }
 
 /** Organizations with usage, most bytes first. */
@@ -172,7 +168,8 @@ const EVER = { start: '1970-01-01', end: '2199-12-31' };
 export async function extent({ kind, id, tz }, signal) {
   const asked = (every, more) => ask(seriesPath({ kind, id }), { ...EVER, every, ...more }, signal);
   const day = (item) => item.date.slice(0, 10);
-  const daysOf = (date) => asked('1day', { start: date, end: endOfMonth(date), size: 31 }).then(({ items }) => items.map(day));
+  const daysOf = (date) =>
+    asked('1day', { start: date, end: endOfMonth(date), size: 31 }).then(({ items }) => items.map(day));
   const hoursOf = (date) => asked('1hour', { start: date, end: date, size: 24 }).then(({ items }) => items);
   const months = await asked('1month', { size: PAGE })
     .then(({ items }) => items.map(day))
@@ -180,7 +177,11 @@ export async function extent({ kind, id, tz }, signal) {
       if (!error.parameters?.includes('every')) throw error;
       // A server without months: its first day, and its last by number.
       const { items, total } = await asked('1day', { size: 1 });
-      return total === 0 ? [] : [...items, ...(await asked('1day', { size: 1, page: total })).items].map((item) => item.date.slice(0, 8) + '01');
+      return total === 0
+        ? []
+        : [...items, ...(await asked('1day', { size: 1, page: total })).items].map(
+            (item) => item.date.slice(0, 8) + '01',
+          );
     });
   if (months.length === 0) return null;
   const [[first], last] = await Promise.all([daysOf(months[0]), daysOf(months.at(-1)).then((days) => days.at(-1))]);

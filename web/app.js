@@ -1,10 +1,31 @@
 // The page: fetches what a view needs and shows it. The address holds the view; nothing else does.
 
-import { Problem, csv, extent, forgetToken, inventory, onTokenNeeded, organizations, series, token, topSimCards } from './api.js';
+import {
+  Problem,
+  csv,
+  extent,
+  forgetToken,
+  inventory,
+  onTokenNeeded,
+  organizations,
+  series,
+  token,
+  topSimCards,
+} from './api.js';
 import { Chart } from './chart.js';
 import { Search } from './search.js';
 import {
-  EVERY, MOST_BUCKETS, bucketEnd, buckets as countBuckets, days, daysBetween, fitted, lastDays, link, read, shifted,
+  EVERY,
+  MOST_BUCKETS,
+  bucketEnd,
+  buckets as countBuckets,
+  days,
+  daysBetween,
+  fitted,
+  lastDays,
+  link,
+  read,
+  shifted,
 } from './view.js';
 import * as words from './words.js';
 
@@ -101,12 +122,14 @@ function showControls() {
     presets.find(({ dataset }) => dataset.days === 'all' && last?.start === start && last.end === end);
   for (const preset of presets) preset.setAttribute('aria-pressed', String(preset === pressed));
   const choices = EVERY.includes(every) ? EVERY : [every, ...EVERY];
-  $('every').replaceChildren(...choices.map((choice) => {
-    const option = new Option(words.bucketName(choice), choice, choice === every, choice === every);
-    // What would be too many bars cannot be chosen.
-    option.disabled = choice !== every && countBuckets({ ...view, every: choice }) > MOST_BUCKETS;
-    return option;
-  }));
+  $('every').replaceChildren(
+    ...choices.map((choice) => {
+      const option = new Option(words.bucketName(choice), choice, choice === every, choice === every);
+      // What would be too many bars cannot be chosen.
+      option.disabled = choice !== every && countBuckets({ ...view, every: choice }) > MOST_BUCKETS;
+      return option;
+    }),
+  );
   if (![...$('tz').options].some((option) => option.value === tz)) $('tz').prepend(new Option(tz, tz));
   $('tz').value = tz;
   $('chart-title').textContent = `Bytes per ${words.bucketName(every)}`;
@@ -153,14 +176,18 @@ async function showSeries(signal) {
 
 /** The subject has nothing in this interval; it may have elsewhere. */
 async function showNothing(signal) {
-  const interval = view.start === view.end ? `on ${plainDate(view.start)}` : `between ${plainDate(view.start)} and ${plainDate(view.end)}`;
+  const interval =
+    view.start === view.end
+      ? `on ${plainDate(view.start)}`
+      : `between ${plainDate(view.start)} and ${plainDate(view.end)}`;
   const sentence = `${view.id} used nothing ${interval}.`;
   say(sentence);
   notice('No usage', sentence);
   const used = await usedDays(view, signal).catch(() => null);
   if (signal.aborted || !used) return;
   notice('No usage', `${sentence} Its last usage was on ${plainDate(used.end)}.`, 'Go there', () =>
-    go(fitted({ ...view, ...lastDays(used, Math.max(1, days(view))) })));
+    go(fitted({ ...view, ...lastDays(used, Math.max(1, days(view))) })),
+  );
 }
 
 function records(buckets) {
@@ -174,8 +201,11 @@ function showFigures(answer, buckets) {
   $('records').textContent = words.whole(records(buckets));
   const { length } = buckets.filter((bucket) => bucket.records > 0);
   const name = words.bucketName(view.every);
-  $('records-note').textContent = length === 0 ? '' : `in ${words.whole(length)} ${granular(length, name)}`;
-  const busiest = buckets.reduce((most, bucket) => (most === null || BigInt(bucket.bytes) > BigInt(most.bytes) ? bucket : most), null);
+  $('records-note').textContent = length === 0 ? '' : `in ${words.whole(length)} ${plural(length, name)}`;
+  const busiest = buckets.reduce(
+    (most, bucket) => (most === null || BigInt(bucket.bytes) > BigInt(most.bytes) ? bucket : most),
+    null,
+  );
   $('busiest-name').textContent = `Busiest ${name}`;
   $('busiest').textContent = busiest ? words.bytes(busiest.bytes) : '–';
   $('busiest-note').textContent = busiest ? words.bucket(busiest, view.every, view.tz) : '';
@@ -186,19 +216,25 @@ function showFigures(answer, buckets) {
   $('complete-note').textContent = ingested ? `last ingest ${words.ago(Date.parse(ingested))}` : '';
 }
 
-const granular = (count, name) => (count === 1 ? name : /\d/.test(name) ? `buckets of ${name}` : `${name}s`);
+const plural = (count, name) => (count === 1 ? name : /\d/.test(name) ? `buckets of ${name}` : `${name}s`);
 
 /** The table is filled while it is open only: it can have thousands of rows. */
 function showRows() {
   const buckets = $('numbers').open && shown ? shown.buckets : [];
   $('numbers').hidden = !shown || shown.buckets.length === 0;
-  $('rows').replaceChildren(...buckets.map((bucket) => {
-    const row = document.createElement('tr');
-    const head = cell('th', words.bucket(bucket, view.every, view.tz));
-    head.scope = 'row';
-    row.append(head, cell('td', words.whole(bucket.bytes), 'number'), cell('td', words.whole(bucket.records), 'number'));
-    return row;
-  }));
+  $('rows').replaceChildren(
+    ...buckets.map((bucket) => {
+      const row = document.createElement('tr');
+      const head = cell('th', words.bucket(bucket, view.every, view.tz));
+      head.scope = 'row';
+      row.append(
+        head,
+        cell('td', words.whole(bucket.bytes), 'number'),
+        cell('td', words.whole(bucket.records), 'number'),
+      );
+      return row;
+    }),
+  );
 }
 
 function cell(tag, text, className = '') {
@@ -227,7 +263,8 @@ async function showTop(signal) {
     if (signal.aborted) return;
     const most = Number(answer.items[0]?.['bytes-used-total'] ?? 0);
     $('top-rows').replaceChildren(...answer.items.map((item) => topRow(item, most)));
-    $('top-count').textContent = answer.total > answer.items.length ? `${answer.items.length} of ${words.whole(answer.total)}` : '';
+    $('top-count').textContent =
+      answer.total > answer.items.length ? `${answer.items.length} of ${words.whole(answer.total)}` : '';
     $('top-note').hidden = answer.items.length > 0;
     $('top-note').textContent = 'No SIM card used anything in this interval.';
   } catch (error) {
@@ -352,6 +389,8 @@ const plainDate = (day) => words.date(Date.parse(day), 'UTC');
 for (const button of document.querySelectorAll('[data-days]')) {
   button.addEventListener('click', async () => {
     try {
+      // Since it was last asked for there may be a new last day.
+      known = { for: null, days: null };
       const used = await usedDays(view, underWay.signal);
       const count = button.dataset.days === 'all' ? 'all' : Number(button.dataset.days);
       if (used) go(fitted({ ...view, ...lastDays(used, count) }));
@@ -362,7 +401,10 @@ for (const button of document.querySelectorAll('[data-days]')) {
   });
 }
 
-for (const [id, direction] of [['earlier', -1], ['later', 1]]) {
+for (const [id, direction] of [
+  ['earlier', -1],
+  ['later', 1],
+]) {
   $(id).addEventListener('click', () => go({ ...view, ...shifted(view, direction) }));
 }
 

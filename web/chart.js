@@ -26,7 +26,7 @@ function bars(ends) {
       if (!value) continue;
       const left = Math.round(u.valToPos(u.data[0][index], 'x', true));
       const right = Math.round(u.valToPos(ends[index], 'x', true));
-      const gap = right - left < 5 * devicePixelRatio ? 0 : Math.max(1, Math.round((right - left) * 0.16));
+      const gap = right - left < 5 * devicePixelRatio ? 0 : Math.max(1, Math.round((right - left) * 0.24));
       const width = Math.max(1, right - left - gap);
       // What is not nothing can be seen.
       const top = Math.min(Math.round(u.valToPos(value, 'y', true)), base - 1);
@@ -113,7 +113,9 @@ export class Chart {
   }
 
   #options({ buckets, start, end, every, tz, complete }) {
-    const [accent, faint, rule, ink] = ['--bar', '--pending', '--rule', '--soft'].map((name) => color(this.#element, name));
+    const [accent, faint, rule, ink] = ['--bar', '--pending', '--rule', '--soft'].map((name) =>
+      color(this.#element, name),
+    );
     const font = `12px ${getComputedStyle(this.#element).fontFamily}`;
     const zone = isTimeZone(tz) ? tz : 'UTC';
     const byDay = granularity(every).unit === 'day' && granularity(every).count === 1;
@@ -130,14 +132,24 @@ export class Chart {
       series: [{}, { fill: accent, width: 0, paths: bars(ends), points: { show: false } }],
       axes: [
         {
-          font, stroke: ink, grid: { show: false }, size: 30, gap: 8, space: 64,
+          font,
+          stroke: ink,
+          grid: { show: false },
+          size: 30,
+          gap: 8,
+          space: 64,
           ticks: { show: !byDay, stroke: rule, size: 5, width: 1 },
           ...(byDay && { splits: daySplits }),
           values: timeLabels(tz),
         },
         {
-          font, stroke: ink, size: 62, gap: 8, space: 44,
-          grid: { stroke: rule, width: 1 }, ticks: { show: false },
+          font,
+          stroke: ink,
+          size: 62,
+          gap: 8,
+          space: 44,
+          grid: { stroke: rule, width: 1 },
+          ticks: { show: false },
           values: (_u, splits) => axisBytes(splits),
         },
       ],

@@ -68,10 +68,12 @@ export class Search {
 
   /** Organizations with usage; a failure is not kept. */
   #allOrganizations() {
-    this.#organizations ??= organizations(1000).then(({ items }) => items).catch((error) => {
-      this.#organizations = null;
-      throw error;
-    });
+    this.#organizations ??= organizations(1000)
+      .then(({ items }) => items)
+      .catch((error) => {
+        this.#organizations = null;
+        throw error;
+      });
     return this.#organizations;
   }
 
@@ -123,17 +125,25 @@ export class Search {
     this.#options = options;
     this.#active = -1;
     if (options.length === 0) {
-      this.#say(this.#input.value.trim() ? `Nothing begins with “${this.#input.value.trim()}”.` : 'Nothing has usage yet.');
+      this.#say(
+        this.#input.value.trim() ? `Nothing begins with “${this.#input.value.trim()}”.` : 'Nothing has usage yet.',
+      );
       return;
     }
-    const groups = [['organization', 'Organizations'], ['simcard', 'SIM cards']].map(([kind, name]) => {
+    const groups = [
+      ['organization', 'Organizations'],
+      ['simcard', 'SIM cards'],
+    ].map(([kind, name]) => {
       const group = document.createElement('div');
       group.setAttribute('role', 'group');
       group.setAttribute('aria-label', name);
       const head = document.createElement('p');
       head.textContent = name;
       head.setAttribute('aria-hidden', 'true');
-      group.append(head, ...options.flatMap((option, index) => (option.kind === kind ? [this.#option(option, index)] : [])));
+      group.append(
+        head,
+        ...options.flatMap((option, index) => (option.kind === kind ? [this.#option(option, index)] : [])),
+      );
       return group.childElementCount > 1 ? group : '';
     });
     this.#list.replaceChildren(...groups);

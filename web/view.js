@@ -101,6 +101,7 @@ export function daysBetween(start, end, tz) {
 export function bucketEnd(item, next, every, end) {
   const { count, unit } = granularity(every);
   const [year, month] = item.date.split('-').map(Number);
-  const length = unit === 'month' ? Date.UTC(year, month - 1 + count) - Date.UTC(year, month - 1) : HOURS[unit] * count * HOUR;
+  const length =
+    unit === 'month' ? Date.UTC(year, month - 1 + count) - Date.UTC(year, month - 1) : HOURS[unit] * count * HOUR;
   return Math.min(Date.parse(item.date) + length, next ? Date.parse(next.date) : Infinity, end);
 }

@@ -68,7 +68,11 @@ export function dateTime(instant, tz) {
 export function ago(instant) {
   const seconds = (instant - Date.now()) / 1000;
   const relative = new Intl.RelativeTimeFormat(LOCALE, { numeric: 'auto' });
-  for (const [unit, size] of [['day', 86_400], ['hour', 3_600], ['minute', 60]]) {
+  for (const [unit, size] of [
+    ['day', 86_400],
+    ['hour', 3_600],
+    ['minute', 60],
+  ]) {
     if (Math.abs(seconds) >= size) return relative.format(Math.round(seconds / size), unit);
   }
   return 'just now';

@@ -18,8 +18,13 @@ test('days begin at midnight of the time zone that is chosen', async () => {
     assert.deepEqual(await numbers(page), here);
     assert.notDeepEqual(here, expected(await api(`${USAGE}?start=2020-02-03&end=2020-02-09&every=1day`)));
     assert.match(await page.locator('#rows th').first().textContent(), /^Mon,? 3 Feb 2020$/);
-    const { items } = await api('/api/v1/usage/simcards?organization=x00g8&start=2020-02-03&end=2020-02-09&tz=Australia/Adelaide&size=1');
-    assert.equal(await page.locator('#top-rows td').nth(1).getAttribute('title'), `${items[0]['bytes-used-total'].toLocaleString('en')} bytes`);
+    const { items } = await api(
+      '/api/v1/usage/simcards?organization=x00g8&start=2020-02-03&end=2020-02-09&tz=Australia/Adelaide&size=1',
+    );
+    assert.equal(
+      await page.locator('#top-rows td').nth(1).getAttribute('title'),
+      `${items[0]['bytes-used-total'].toLocaleString('en')} bytes`,
+    );
     await page.reload();
     assert.deepEqual(await numbers(page), here);
     assert.equal(await page.getByLabel('Time zone').inputValue(), 'Australia/Adelaide');
@@ -35,7 +40,10 @@ test('the first view asks nothing that the server refuses', async () => {
 
 test('the last days are those of the time zone', async () => {
   // The records end at midnight of UTC, which is in the evening before in New York and in the morning after in Tokyo.
-  for (const [tz, end] of [['America/New_York', '2020-02-28'], ['Asia/Tokyo', '2020-02-29']]) {
+  for (const [tz, end] of [
+    ['America/New_York', '2020-02-28'],
+    ['Asia/Tokyo', '2020-02-29'],
+  ]) {
     await tab(`/?organization=x00g8&tz=${tz}`, {}, async (page) => {
       await page.waitForURL(new RegExp(`end=${end}&every=1day&tz=${tz}`));
       await settled(page);
@@ -46,7 +54,9 @@ test('the last days are those of the time zone', async () => {
 
 test('a time zone that does not exist is told in the words of the API', async () => {
   await tab(`${WEEK}&tz=Europe/Atlantis`, { refusals: true }, async (page) => {
-    const refusal = await (await fetch(`${BASE}${USAGE}?start=2020-02-03&end=2020-02-09&every=1day&tz=Europe/Atlantis`)).json();
+    const refusal = await (
+      await fetch(`${BASE}${USAGE}?start=2020-02-03&end=2020-02-09&every=1day&tz=Europe/Atlantis`)
+    ).json();
     await page.locator('#notice').getByText(refusal.detail).waitFor();
   });
 });
@@ -68,14 +78,23 @@ test('weeks and months are drawn and listed', async () => {
 test('the file that is downloaded is the series that is shown', async () => {
   await tab(WEEK.replace('1day', '6hour'), {}, async (page) => {
     await settled(page);
-    const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Download CSV' }).click()]);
+    const [download] = await Promise.all([
+      page.waitForEvent('download'),
+      page.getByRole('button', { name: 'Download CSV' }).click(),
+    ]);
     assert.equal(download.suggestedFilename(), 'usage-x00g8-2020-02-03-2020-02-09-6hour.csv');
     const text = await readFile(await download.path(), 'utf8');
     const [head, ...lines] = text.trimEnd().split('\n');
     assert.equal(head, 'date,bytes-used-total,records');
-    assert.deepEqual(lines.map((line) => line.split(',').slice(1).map(Number)), await numbers(page));
+    assert.deepEqual(
+      lines.map((line) => line.split(',').slice(1).map(Number)),
+      await numbers(page),
+    );
     const answer = await api(`${USAGE}?start=2020-02-03&end=2020-02-09&every=6hour`);
-    assert.deepEqual(lines.map((line) => line.split(',')[0]), answer.items.map(({ date }) => date));
+    assert.deepEqual(
+      lines.map((line) => line.split(',')[0]),
+      answer.items.map(({ date }) => date),
+    );
   });
 });
 
@@ -84,8 +103,14 @@ test('the page says up to when its numbers are complete', async () => {
     await settled(page);
     const answer = await api(`${USAGE}?start=2020-02-03&end=2020-02-09&every=1day`);
     assert.ok(answer['complete-through'].startsWith('2020-02-28T'));
-    assert.equal(await page.locator('#complete').textContent(), `28 Feb 2020, ${answer['complete-through'].slice(11, 16)}`);
-    assert.match(await page.locator('#complete-note').textContent(), /^last ingest (just now|\d+ (minute|hour)s? ago)$/);
+    assert.equal(
+      await page.locator('#complete').textContent(),
+      `28 Feb 2020, ${answer['complete-through'].slice(11, 16)}`,
+    );
+    assert.match(
+      await page.locator('#complete-note').textContent(),
+      /^last ingest (just now|\d+ (minute|hour)s? ago)$/,
+    );
   });
 });
 

@@ -4,7 +4,19 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { BASE, WEEK, api, assertAccessible, barHeights, expected, numbers, problem, settled, tab, withBrowser } from './support.mjs';
+import {
+  BASE,
+  WEEK,
+  api,
+  assertAccessible,
+  barHeights,
+  expected,
+  numbers,
+  problem,
+  settled,
+  tab,
+  withBrowser,
+} from './support.mjs';
 
 const SERIES = '/api/v1/organization/x00g8/usage?start=2020-02-03&end=2020-02-09&every=1day&size=1000';
 const heading = (page) => page.getByRole('heading', { level: 1 }).textContent();
@@ -19,7 +31,10 @@ describe('what is shown', () => {
       assert.equal(new URL(page.url()).search, '?organization=x00g8&start=2020-02-01&end=2020-02-28&every=1day');
       const answer = await api('/api/v1/organization/x00g8/usage?start=2020-02-01&end=2020-02-28&every=1day');
       assert.deepEqual(await numbers(page), expected(answer));
-      assert.equal(await page.locator('#total-exact').textContent(), `${answer['bytes-used-total'].toLocaleString('en')} bytes`);
+      assert.equal(
+        await page.locator('#total-exact').textContent(),
+        `${answer['bytes-used-total'].toLocaleString('en')} bytes`,
+      );
       const mark = await page.evaluate(() => performance.getEntriesByName('chart')[0].startTime);
       t.diagnostic(`the first chart stood after ${Math.round(mark)} ms`);
       assert.ok(mark < 5_000, `${mark} ms`);
@@ -58,8 +73,14 @@ describe('what is shown', () => {
       const { items } = await api('/api/v1/usage/simcards?organization=x00g8&start=2020-02-03&end=2020-02-09&size=10');
       await settled(page);
       const rows = page.locator('#top-rows tr');
-      assert.deepEqual(await rows.locator('th').allTextContents(), items.map(({ simcard }) => simcard));
-      assert.equal(await rows.first().locator('td').nth(1).getAttribute('title'), `${items[0]['bytes-used-total'].toLocaleString('en')} bytes`);
+      assert.deepEqual(
+        await rows.locator('th').allTextContents(),
+        items.map(({ simcard }) => simcard),
+      );
+      assert.equal(
+        await rows.first().locator('td').nth(1).getAttribute('title'),
+        `${items[0]['bytes-used-total'].toLocaleString('en')} bytes`,
+      );
       await page.getByRole('link', { name: items[0].simcard }).click();
       await page.getByText('SIM card', { exact: true }).first().waitFor();
       assert.equal(await heading(page), items[0].simcard);
@@ -69,10 +90,13 @@ describe('what is shown', () => {
   });
 
   test('a total of 64 bits is shown to its last digit', async () => {
-    const prepare = (page) => page.route('**/api/v1/organization/**', (route) => route.fulfill({
-      contentType: 'application/json',
-      body: '{"items":[{"date":"2020-02-03T00:00:00Z","bytes-used-total":9223372036854775807,"records":1}],"total":1,"page":1,"size":1000,"start":"2020-02-03T00:00:00Z","end":"2020-02-10T00:00:00Z","every":"1day","tz":"UTC","bytes-used-total":9223372036854775807,"next":null}',
-    }));
+    const prepare = (page) =>
+      page.route('**/api/v1/organization/**', (route) =>
+        route.fulfill({
+          contentType: 'application/json',
+          body: '{"items":[{"date":"2020-02-03T00:00:00Z","bytes-used-total":9223372036854775807,"records":1}],"total":1,"page":1,"size":1000,"start":"2020-02-03T00:00:00Z","end":"2020-02-10T00:00:00Z","every":"1day","tz":"UTC","bytes-used-total":9223372036854775807,"next":null}',
+        }),
+      );
     await tab(WEEK, { prepare }, async (page) => {
       await settled(page);
       assert.equal(await page.locator('#total').textContent(), '9.22 EB');
@@ -84,25 +108,31 @@ describe('what is shown', () => {
 
   test('a series of several pages is shown whole', async () => {
     // Only so many buckets are in the database, so here the pages are smaller.
-    const prepare = (page) => page.route('**/api/v1/organization/**', async (route) => {
-      const url = new URL(route.request().url());
-      const number = Number(url.searchParams.get('page') ?? 1);
-      url.searchParams.set('size', 3);
-      const answer = await (await fetch(url)).json();
-      const of = await (await fetch(new URL(SERIES, BASE))).json();
-      await route.fulfill({ json: { ...answer, total: 2_001, items: number < 4 ? of.items.slice((number - 1) * 3, number * 3) : [] } });
-    });
+    const prepare = (page) =>
+      page.route('**/api/v1/organization/**', async (route) => {
+        const url = new URL(route.request().url());
+        const number = Number(url.searchParams.get('page') ?? 1);
+        url.searchParams.set('size', 3);
+        const answer = await (await fetch(url)).json();
+        const of = await (await fetch(new URL(SERIES, BASE))).json();
+        await route.fulfill({
+          json: { ...answer, total: 2_001, items: number < 4 ? of.items.slice((number - 1) * 3, number * 3) : [] },
+        });
+      });
     await tab(WEEK, { prepare }, async (page) => {
       assert.deepEqual(await numbers(page), expected(await api(SERIES)));
     });
   });
 
   test('while the records are still coming in it says so', async () => {
-    const prepare = (page) => page.route('**/api/v1/organization/**', async (route) => {
-      const answer = await (await route.fetch()).json();
-      const ingested = new Date(Date.now() - 180_000).toISOString();
-      await route.fulfill({ json: { ...answer, 'complete-through': '2020-02-08T12:00:00Z', 'last-ingested-at': ingested } });
-    });
+    const prepare = (page) =>
+      page.route('**/api/v1/organization/**', async (route) => {
+        const answer = await (await route.fetch()).json();
+        const ingested = new Date(Date.now() - 180_000).toISOString();
+        await route.fulfill({
+          json: { ...answer, 'complete-through': '2020-02-08T12:00:00Z', 'last-ingested-at': ingested },
+        });
+      });
     await tab(WEEK, { prepare }, async (page) => {
       await settled(page);
       assert.equal(await page.locator('#complete').textContent(), '8 Feb 2020, 12:00');
@@ -134,7 +164,14 @@ describe('going elsewhere', () => {
       await page.locator('#search').fill('8944001');
       const options = page.locator('#found [role=option]');
       await page.getByRole('option', { name: '89440016' }).waitFor();
-      assert.deepEqual(await options.locator('span').allTextContents(), ['89440010', '89440011', '89440012', '89440013', '89440014', '89440016']);
+      assert.deepEqual(await options.locator('span').allTextContents(), [
+        '89440010',
+        '89440011',
+        '89440012',
+        '89440013',
+        '89440014',
+        '89440016',
+      ]);
       await page.keyboard.press('ArrowDown');
       assert.equal(await page.locator('#found [aria-selected=true] span').textContent(), '89440011');
       await page.keyboard.press('Enter');
@@ -148,14 +185,25 @@ describe('going elsewhere', () => {
 
   test('among 100,000 SIM cards a search stays quick and its list short', async (t) => {
     const cards = Array.from({ length: 100_000 }, (_, index) => ({
-      simcard: `8944${String(index).padStart(15, '0')}`, organization: `o${index % 500}`, 'valid-from': null,
+      simcard: `8944${String(index).padStart(15, '0')}`,
+      organization: `o${index % 500}`,
+      'valid-from': null,
     }));
-    const prepare = (page) => page.route('**/api/v1/inventory?**', async (route) => {
-      const parameters = new URL(route.request().url()).searchParams;
-      const q = parameters.get('q');
-      const found = cards.filter(({ simcard, organization }) => simcard.startsWith(q) || organization.startsWith(q));
-      await route.fulfill({ json: { items: found.slice(0, Number(parameters.get('size'))), total: found.length, page: 1, size: 200, next: null } });
-    });
+    const prepare = (page) =>
+      page.route('**/api/v1/inventory?**', async (route) => {
+        const parameters = new URL(route.request().url()).searchParams;
+        const q = parameters.get('q');
+        const found = cards.filter(({ simcard, organization }) => simcard.startsWith(q) || organization.startsWith(q));
+        await route.fulfill({
+          json: {
+            items: found.slice(0, Number(parameters.get('size'))),
+            total: found.length,
+            page: 1,
+            size: 200,
+            next: null,
+          },
+        });
+      });
     await tab(WEEK, { prepare }, async (page) => {
       await settled(page);
       const began = Date.now();
@@ -182,7 +230,12 @@ describe('going elsewhere', () => {
       assert.equal(await page.getByRole('button', { name: '28 days' }).getAttribute('aria-pressed'), 'true');
       await page.getByLabel('First day').fill('2020-02-10');
       await page.waitForURL(/start=2020-02-10&end=2020-02-28/);
-      for (const address of [/start=2020-02-01/, /start=2020-01-27/, /start=2020-02-03.*every=1hour/, /start=2020-02-03.*every=1day/]) {
+      for (const address of [
+        /start=2020-02-01/,
+        /start=2020-01-27/,
+        /start=2020-02-03.*every=1hour/,
+        /start=2020-02-03.*every=1day/,
+      ]) {
         await page.goBack();
         await page.waitForURL(address);
       }
@@ -196,7 +249,10 @@ describe('going elsewhere', () => {
     await tab(WEEK, {}, async (page) => {
       await settled(page);
       await page.getByLabel('Last day', { exact: true }).fill('2020-01-01');
-      assert.equal(await page.getByLabel('Last day', { exact: true }).evaluate((input) => input.validationMessage), 'The last day is before the first.');
+      assert.equal(
+        await page.getByLabel('Last day', { exact: true }).evaluate((input) => input.validationMessage),
+        'The last day is before the first.',
+      );
       assert.match(page.url(), /end=2020-02-09/);
     });
   });
@@ -253,7 +309,9 @@ describe('going elsewhere', () => {
 describe('when there is nothing to show', () => {
   test('an interval without usage says so, and leads to where there is some', async () => {
     await tab('/?organization=x00g8&start=2021-05-01&end=2021-05-07&every=1day', { refusals: true }, async (page) => {
-      await page.getByText('x00g8 used nothing between 1 May 2021 and 7 May 2021. Its last usage was on 28 Feb 2020.').waitFor();
+      await page
+        .getByText('x00g8 used nothing between 1 May 2021 and 7 May 2021. Its last usage was on 28 Feb 2020.')
+        .waitFor();
       await page.getByRole('button', { name: 'Go there' }).click();
       await page.waitForURL(/start=2020-02-22&end=2020-02-28/);
       assert.ok((await numbers(page)).length > 0);
@@ -261,7 +319,10 @@ describe('when there is nothing to show', () => {
   });
 
   test('a database without usage says how to begin', async () => {
-    const prepare = (page) => page.route('**/api/v1/usage/organizations?**', (route) => route.fulfill({ json: { items: [], total: 0, page: 1, size: 1, next: null } }));
+    const prepare = (page) =>
+      page.route('**/api/v1/usage/organizations?**', (route) =>
+        route.fulfill({ json: { items: [], total: 0, page: 1, size: 1, next: null } }),
+      );
     await tab('/', { prepare }, async (page) => {
       await page.getByRole('heading', { name: 'Nothing here yet' }).waitFor();
       await page.unrouteAll();
@@ -280,11 +341,14 @@ describe('when there is nothing to show', () => {
 
   test('a failure is told with its detail, and can be tried again', async () => {
     let failures = 0;
-    const prepare = (page) => page.route('**/api/v1/organization/**', (route) => {
-      failures += 1;
-      if (failures > 1) return route.continue();
-      return route.fulfill(problem(503, 'Service Unavailable', 'The database is away. Try again later.', { 'retry-after': '5' }));
-    });
+    const prepare = (page) =>
+      page.route('**/api/v1/organization/**', (route) => {
+        failures += 1;
+        if (failures > 1) return route.continue();
+        return route.fulfill(
+          problem(503, 'Service Unavailable', 'The database is away. Try again later.', { 'retry-after': '5' }),
+        );
+      });
     await tab(WEEK, { prepare, refusals: true }, async (page) => {
       await page.getByRole('heading', { name: 'Service Unavailable' }).waitFor();
       await page.locator('main').getByText('The database is away. Try again later.').waitFor();
@@ -310,10 +374,11 @@ describe('when there is nothing to show', () => {
     const held = new Promise((resolve) => {
       release = resolve;
     });
-    const prepare = (page) => page.route(/every=1hour/, async (route) => {
-      await held;
-      await route.continue().catch(() => {});
-    });
+    const prepare = (page) =>
+      page.route(/every=1hour/, async (route) => {
+        await held;
+        await route.continue().catch(() => {});
+      });
     await tab(WEEK, { prepare }, async (page) => {
       await settled(page);
       await page.getByLabel('Granularity').selectOption('1hour');
@@ -329,10 +394,13 @@ describe('when there is nothing to show', () => {
 describe('tokens', () => {
   const GOOD = 'a-good-token';
   /** Answers like a server that has tokens. */
-  const prepare = (page) => page.context().route('**/api/**', (route) => {
-    const given = route.request().headers().authorization;
-    return given === `Bearer ${GOOD}` ? route.continue() : route.fulfill(problem(401, 'Unauthorized', 'A token is needed.', { 'www-authenticate': 'Bearer' }));
-  });
+  const prepare = (page) =>
+    page.context().route('**/api/**', (route) => {
+      const given = route.request().headers().authorization;
+      return given === `Bearer ${GOOD}`
+        ? route.continue()
+        : route.fulfill(problem(401, 'Unauthorized', 'A token is needed.', { 'www-authenticate': 'Bearer' }));
+    });
 
   test('a token is asked for when one is needed, and kept for the tab only', async () => {
     await tab(WEEK, { prepare, refusals: true }, async (page, { context }) => {
@@ -385,15 +453,20 @@ describe('for everyone', () => {
   }
 
   test('a phone needs no scrolling to the side', async () => {
-    await tab(WEEK, { width: 360, height: 740, scheme: 'dark', hasTouch: true, isMobile: true, refusals: true }, async (page) => {
-      await numbers(page);
-      const overflow = () => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-      assert.equal(await overflow(), 0);
-      await page.locator('#search').fill('8944001');
-      await page.getByRole('option', { name: '89440016' }).waitFor();
-      assert.equal(await overflow(), 0);
-      await assertAccessible(page);
-    });
+    await tab(
+      WEEK,
+      { width: 360, height: 740, scheme: 'dark', hasTouch: true, isMobile: true, refusals: true },
+      async (page) => {
+        await numbers(page);
+        const overflow = () =>
+          page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+        assert.equal(await overflow(), 0);
+        await page.locator('#search').fill('8944001');
+        await page.getByRole('option', { name: '89440016' }).waitFor();
+        assert.equal(await overflow(), 0);
+        await assertAccessible(page);
+      },
+    );
   });
 
   test('the theme follows the system until another is chosen', async () => {
@@ -431,7 +504,14 @@ describe('how it is served', () => {
   test('its policy lets in nothing from elsewhere, and its files are kept for good', async () => {
     const page = await fetch(`${BASE}/`);
     const policy = page.headers.get('content-security-policy');
-    for (const part of ["default-src 'none'", "script-src 'self'", "style-src 'self'", "base-uri 'none'", "frame-ancestors 'none'", "form-action 'none'"]) {
+    for (const part of [
+      "default-src 'none'",
+      "script-src 'self'",
+      "style-src 'self'",
+      "base-uri 'none'",
+      "frame-ancestors 'none'",
+      "form-action 'none'",
+    ]) {
       assert.ok(policy.split('; ').includes(part), policy);
     }
     assert.doesNotMatch(policy, /unsafe/);
@@ -452,7 +532,11 @@ describe('how it is served', () => {
   test('uPlot is the one of its package', async () => {
     const ours = new URL('../../web/vendor/', import.meta.url);
     const theirs = new URL('./node_modules/uplot/', import.meta.url);
-    for (const [name, path] of [['uPlot.iife.min.js', 'dist/uPlot.iife.min.js'], ['uPlot.min.css', 'dist/uPlot.min.css'], ['uPlot.LICENSE', 'LICENSE']]) {
+    for (const [name, path] of [
+      ['uPlot.iife.min.js', 'dist/uPlot.iife.min.js'],
+      ['uPlot.min.css', 'dist/uPlot.min.css'],
+      ['uPlot.LICENSE', 'LICENSE'],
+    ]) {
       assert.deepEqual(await readFile(new URL(name, ours)), await readFile(new URL(path, theirs)), name);
     }
   });
@@ -461,12 +545,15 @@ describe('how it is served', () => {
 // `make screenshots` has the README's pictures made of what was tested.
 const pictures = process.env.SIMUSAGE_SCREENSHOTS;
 test('pictures are taken', { skip: !pictures }, async () => {
-  for (const [scheme, name] of [['light', 'dashboard.png'], ['dark', 'dashboard-dark.png']]) {
-    await tab('/?organization=x00g8', { scheme, height: 940, deviceScaleFactor: 1.5, refusals: true }, async (page) => {
+  for (const [scheme, name] of [
+    ['light', 'dashboard.png'],
+    ['dark', 'dashboard-dark.png'],
+  ]) {
+    await tab('/?organization=x00g8', { scheme, width: 1180, deviceScaleFactor: 1.5, refusals: true }, async (page) => {
       await settled(page);
       const box = await page.locator('#chart .u-over').boundingBox();
       await page.mouse.move(box.x + (box.width / 28) * 13.5, box.y + box.height / 2);
-      await page.screenshot({ path: join(pictures, name) });
+      await page.screenshot({ path: join(pictures, name), fullPage: true });
     });
   }
 });

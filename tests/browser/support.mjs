@@ -26,8 +26,12 @@ export function withBrowser() {
       executablePath,
       chromiumSandbox: false,
       args: [
-        '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-        '--disable-component-update', '--disable-sync',
+        '--disable-gpu',
+        '--disable-quic',
+        '--no-first-run',
+        '--disable-background-networking',
+        '--disable-component-update',
+        '--disable-sync',
       ],
     });
   });
@@ -41,7 +45,11 @@ export function withBrowser() {
 export async function tab(path, options, use) {
   const { width = 1280, height = 860, scheme = 'light', refusals = false, prepare, ...more } = options;
   const context = await browser.newContext({
-    viewport: { width, height }, colorScheme: scheme, locale: 'en-GB', timezoneId: 'UTC', ...more,
+    viewport: { width, height },
+    colorScheme: scheme,
+    locale: 'en-GB',
+    timezoneId: 'UTC',
+    ...more,
   });
   const page = await context.newPage();
   const errors = [];
@@ -52,7 +60,8 @@ export async function tab(path, options, use) {
   });
   page.on('pageerror', (error) => errors.push(error.stack));
   page.on('request', (request) => {
-    if (new URL(request.url()).origin !== BASE && !request.url().startsWith('blob:')) errors.push(`asked ${request.url()}`);
+    if (new URL(request.url()).origin !== BASE && !request.url().startsWith('blob:'))
+      errors.push(`asked ${request.url()}`);
   });
   page.on('response', (response) => responses.push(response));
   try {
@@ -89,7 +98,9 @@ export async function numbers(page) {
   const details = page.locator('#numbers');
   if (!(await details.evaluate(({ open }) => open))) await page.getByText('Show the numbers').click();
   await page.locator('#rows tr').first().waitFor();
-  const rows = await page.locator('#rows tr').evaluateAll((all) => all.map((row) => [...row.querySelectorAll('td')].map((cell) => cell.textContent)));
+  const rows = await page
+    .locator('#rows tr')
+    .evaluateAll((all) => all.map((row) => [...row.querySelectorAll('td')].map((cell) => cell.textContent)));
   return rows.map((row) => row.map((text) => Number(text.replaceAll(',', ''))));
 }
 
