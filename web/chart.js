@@ -26,7 +26,10 @@ function bars(ends) {
       if (!value) continue;
       const left = Math.round(u.valToPos(u.data[0][index], 'x', true));
       const right = Math.round(u.valToPos(ends[index], 'x', true));
-      const gap = right - left < 5 * devicePixelRatio ? 0 : Math.max(1, Math.round((right - left) * 0.24));
+      const gap =
+        right - left < 5 * devicePixelRatio
+          ? 0
+          : Math.max(1, Math.min(10 * devicePixelRatio, Math.round((right - left) * 0.24)));
       const width = Math.max(1, right - left - gap);
       // What is not nothing can be seen.
       const top = Math.min(Math.round(u.valToPos(value, 'y', true)), base - 1);
@@ -37,13 +40,28 @@ function bars(ends) {
   };
 }
 
+/** How many buckets of so many days there are from one label to the next. */
+function labelStep(u, days, min, max) {
+  const room = (u.bbox.width / devicePixelRatio / ((max - min) / DAY)) * days;
+  return [1, 2, 4, 7, 14, 28, 56, 112, 365].find((step) => step * room >= 62) ?? 730;
+}
+
 /** Where the labels of days stand: under the middle of a bar. */
 function daySplits(u, _axis, min, max) {
-  const room = u.bbox.width / devicePixelRatio / ((max - min) / DAY);
-  const step = [1, 2, 4, 7, 14, 28, 56, 112, 365].find((days) => days * room >= 62) ?? 730;
+  const step = labelStep(u, 1, min, max) * DAY;
   const splits = [];
-  for (let split = min + DAY / 2; split < max; split += step * DAY) splits.push(split);
+  for (let split = min + DAY / 2; split < max; split += step) splits.push(split);
   return splits;
+}
+
+/** Where the labels of buckets of several days stand: where one begins, as the last one does. */
+function bucketSplits(days, last) {
+  return (u, _axis, min, max) => {
+    const step = labelStep(u, days, min, max) * days * DAY;
+    const splits = [];
+    for (let split = last - Math.floor((last - min) / step) * step; split < max; split += step) splits.push(split);
+    return splits;
+  };
 }
 
 /** Labels of times, in the time zone, each no longer than it must be. */
@@ -118,7 +136,9 @@ export class Chart {
     );
     const font = `12px ${getComputedStyle(this.#element).fontFamily}`;
     const zone = isTimeZone(tz) ? tz : 'UTC';
-    const byDay = granularity(every).unit === 'day' && granularity(every).count === 1;
+    const { count, unit } = granularity(every);
+    const days = { day: count, week: 7 * count }[unit] ?? 0;
+    const byDay = days === 1;
     const ends = buckets.map((bucket) => bucket.end / 1000);
     return {
       ...this.#size(),
@@ -139,7 +159,7 @@ export class Chart {
           gap: 8,
           space: 64,
           ticks: { show: !byDay, stroke: rule, size: 5, width: 1 },
-          ...(byDay && { splits: daySplits }),
+          ...(days > 0 && { splits: byDay ? daySplits : bucketSplits(days, buckets.at(-1).start / 1000) }),
           values: timeLabels(tz),
         },
         {
@@ -155,7 +175,7 @@ export class Chart {
       ],
       cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
       hooks: {
-        drawClear: [(u) => this.#drawPending(u, complete, end, faint)],
+        drawClear: [(u) => this.#drawPending(u, complete, end, faint, ink)],
         setCursor: [(u) => this.#pointer(u)],
         setSelect: [(u) => this.#select(u)],
         ready: [(u) => this.#clicks(u)],
@@ -164,11 +184,24 @@ export class Chart {
   }
 
   /** A tint over the time of which records are still to come. */
-  #drawPending(u, complete, end, faint) {
+  #drawPending(u, complete, end, faint, ink) {
     if (complete === null || complete >= end) return;
-    const left = Math.max(u.bbox.left, u.valToPos(complete / 1000, 'x', true));
+    const { left, top, width, height } = u.bbox;
+    const from = Math.max(left, u.valToPos(complete / 1000, 'x', true));
+    // uPlot remembers how it has set the context.
+    u.ctx.save();
     u.ctx.fillStyle = faint;
-    u.ctx.fillRect(left, u.bbox.top, u.bbox.left + u.bbox.width - left, u.bbox.height);
+    u.ctx.fillRect(from, top, left + width - from, height);
+    u.ctx.font = u.axes[0].font[0];
+    u.ctx.fillStyle = ink;
+    u.ctx.textAlign = 'right';
+    u.ctx.textBaseline = 'top';
+    const margin = 10 * devicePixelRatio;
+    const text = 'still to come';
+    if (u.ctx.measureText(text).width + 2 * margin < left + width - from) {
+      u.ctx.fillText(text, left + width - margin, top + margin);
+    }
+    u.ctx.restore();
   }
 
   /** The bucket at a distance from the left, or null between two. */
