@@ -51,6 +51,8 @@ export async function tab(path, options, use) {
     timezoneId: 'UTC',
     ...more,
   });
+  // A machine that is building something else meanwhile is slow, and not wrong.
+  context.setDefaultTimeout(90_000);
   const page = await context.newPage();
   const errors = [];
   const responses = [];
@@ -115,7 +117,7 @@ const axe = await readFile(fileURLToPath(import.meta.resolve('axe-core/axe.min.j
 export async function assertAccessible(page) {
   // Not as a script of the page's, which its policy forbids.
   await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => globalThis.axe.run());
+  const { violations } = await page.evaluate(() => globalThis.axe.run({ resultTypes: ['violations'] }));
   const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
   const told = serious.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map(({ html }) => html).join(' ')}`);
   assert.deepEqual(told, []);
