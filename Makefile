@@ -1,6 +1,7 @@
 # make demo: the whole program on generated usage, with the embedded TimescaleDB. Ctrl-C ends it.
 # make test: everything that must hold before a change lands.
-# make screenshots: the README's pictures, made by the test of the web page.
+# make screenshots: the README's pictures, made by the test of the web page; in Inter, where it is installed (Debian:
+# fonts-inter).
 
 CARGO ?= cargo
 # npm writes this file last, so it tells that the packages are whole.
