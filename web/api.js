@@ -6,11 +6,10 @@ const TOKEN = 'simusage.token';
 
 /** A question that was not answered, in the server's words where it had some. */
 export class Problem extends Error {
-  constructor(status, title, detail, parameters = []) {
+  constructor(status, title, detail) {
     super(detail);
     this.status = status;
     this.title = title;
-    this.parameters = parameters;
   }
 }
 
@@ -68,8 +67,7 @@ function parse(text) {
 async function problem(response) {
   const words = await response.json().catch(() => ({}));
   const title = words.title || response.statusText || `Status ${response.status}`;
-  const parameters = (words.errors ?? []).map((error) => error.parameter);
-  return new Problem(response.status, title, words.detail || 'The server gave no reason.', parameters);
+  return new Problem(response.status, title, words.detail || 'The server gave no reason.');
 }
 
 /** One question at a time asks the user; the others wait for the same token. */
@@ -152,9 +150,9 @@ export function organizations(size, signal) {
   return ask('api/v1/usage/organizations', { size }, signal);
 }
 
-/** Assignments of SIM cards to organizations; with `q`, those of which either identifier begins with it. */
-export function inventory({ q = null, size, page = null }, signal) {
-  return ask('api/v1/inventory', { q, size, page }, signal);
+/** Assignments of SIM cards to organizations of which either identifier begins with `q`. */
+export function inventory({ q, size }, signal) {
+  return ask('api/v1/inventory', { q, size }, signal);
 }
 
 const HOUR = 3_600_000;
@@ -171,18 +169,7 @@ export async function extent({ kind, id, tz }, signal) {
   const daysOf = (date) =>
     asked('1day', { start: date, end: endOfMonth(date), size: 31 }).then(({ items }) => items.map(day));
   const hoursOf = (date) => asked('1hour', { start: date, end: date, size: 24 }).then(({ items }) => items);
-  const months = await asked('1month', { size: PAGE })
-    .then(({ items }) => items.map(day))
-    .catch(async (error) => {
-      if (!error.parameters?.includes('every')) throw error;
-      // A server without months: its first day, and its last by number.
-      const { items, total } = await asked('1day', { size: 1 });
-      return total === 0
-        ? []
-        : [...items, ...(await asked('1day', { size: 1, page: total })).items].map(
-            (item) => item.date.slice(0, 8) + '01',
-          );
-    });
+  const months = (await asked('1month', { size: PAGE })).items.map(day);
   if (months.length === 0) return null;
   const [[first], last] = await Promise.all([daysOf(months[0]), daysOf(months.at(-1)).then((days) => days.at(-1))]);
   if (tz === 'UTC') return { start: first, end: last };

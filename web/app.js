@@ -294,7 +294,7 @@ function topRow(item, most) {
   return row;
 }
 
-/** Whose SIM card it is, from a server that searches its inventory. */
+/** Whose SIM card it is. It is told where it is known, and left out where not. */
 async function showOwner(signal) {
   if (view.kind !== 'simcard') return;
   const assignments = await inventory({ q: view.id, size: 10 }, signal).catch(() => ({ items: [] }));

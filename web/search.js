@@ -7,8 +7,6 @@ import { bytes } from './words.js';
 const PAUSE_MS = 120;
 const MOST_ORGANIZATIONS = 6;
 const MOST_SIM_CARDS = 10;
-/** For a server that does not search by itself: the pages of a thousand that are looked through. */
-const MOST_PAGES = 5;
 
 export class Search {
   #input;
@@ -20,7 +18,6 @@ export class Search {
   #timer = null;
   #abort = null;
   #organizations = null;
-  #assignments = null;
 
   /** `chosen` is told the { kind, id } that was found. */
   constructor(input, list, chosen) {
@@ -43,7 +40,6 @@ export class Search {
   /** Forgets what was fetched: another token may see other subjects. */
   forget() {
     this.#organizations = null;
-    this.#assignments = null;
   }
 
   #later() {
@@ -77,28 +73,9 @@ export class Search {
     return this.#organizations;
   }
 
-  /** Assignments that may match, from a server that searches, or from the first pages of one that does not. */
+  /** Assignments of which an identifier begins so. */
   async #begin(wanted, signal) {
-    if (wanted === '') return [];
-    if (this.#assignments === null) {
-      try {
-        return (await inventory({ q: wanted, size: 200 }, signal)).items;
-      } catch (error) {
-        if (!error.parameters?.includes('q')) throw error;
-      }
-      this.#assignments = this.#firstPages();
-    }
-    return this.#assignments;
-  }
-
-  async #firstPages() {
-    const items = [];
-    for (let page = 1; page <= MOST_PAGES; page += 1) {
-      const answer = await inventory({ size: 1000, page });
-      items.push(...answer.items);
-      if (!answer.next) break;
-    }
-    return items;
+    return wanted === '' ? [] : (await inventory({ q: wanted, size: 200 }, signal)).items;
   }
 
   #matching(wanted, all, assignments) {

@@ -1,4 +1,4 @@
-// What the page does with time zones, wide buckets, files, and the search of the server.
+// What the page shows of time zones, wide buckets, files and freshness, compared with what the API answers.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';

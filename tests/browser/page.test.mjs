@@ -25,7 +25,7 @@ withBrowser();
 
 describe('what is shown', () => {
   test('the address of an organization is enough to see its last four weeks', async (t) => {
-    await tab('/?organization=x00g8', { refusals: true }, async (page) => {
+    await tab('/?organization=x00g8', {}, async (page) => {
       await settled(page);
       assert.equal(await heading(page), 'x00g8');
       assert.equal(new URL(page.url()).search, '?organization=x00g8&start=2020-02-01&end=2020-02-28&every=1day');
@@ -42,7 +42,7 @@ describe('what is shown', () => {
   });
 
   test('without any address it is the organization that used most', async () => {
-    await tab('/', { refusals: true }, async (page) => {
+    await tab('/', {}, async (page) => {
       await settled(page);
       const [most] = (await api('/api/v1/usage/organizations?size=1')).items;
       assert.equal(await heading(page), most.organization);
@@ -69,7 +69,7 @@ describe('what is shown', () => {
   });
 
   test('the SIM cards that used most are listed, and lead to their own usage', async () => {
-    await tab(WEEK, { refusals: true }, async (page) => {
+    await tab(WEEK, {}, async (page) => {
       const { items } = await api('/api/v1/usage/simcards?organization=x00g8&start=2020-02-03&end=2020-02-09&size=10');
       await settled(page);
       const rows = page.locator('#top-rows tr');
@@ -143,7 +143,7 @@ describe('what is shown', () => {
 
 describe('going elsewhere', () => {
   test('a search by keyboard alone finds an organization', async () => {
-    await tab(WEEK, { refusals: true }, async (page) => {
+    await tab(WEEK, {}, async (page) => {
       await settled(page);
       await page.keyboard.press('/');
       const box = page.getByRole('combobox', { name: 'Find an organization or SIM card' });
@@ -159,7 +159,7 @@ describe('going elsewhere', () => {
   });
 
   test('a search finds a SIM card by how it begins', async () => {
-    await tab(WEEK, { refusals: true }, async (page) => {
+    await tab(WEEK, {}, async (page) => {
       await settled(page);
       await page.locator('#search').fill('8944001');
       const options = page.locator('#found [role=option]');
@@ -217,7 +217,7 @@ describe('going elsewhere', () => {
   });
 
   test('intervals and granularities go into the address, and back again', async () => {
-    await tab(WEEK, { refusals: true }, async (page) => {
+    await tab(WEEK, {}, async (page) => {
       await settled(page);
       await page.getByLabel('Granularity').selectOption('1hour');
       await page.waitForURL(/every=1hour/);
@@ -308,7 +308,7 @@ describe('going elsewhere', () => {
 
 describe('when there is nothing to show', () => {
   test('an interval without usage says so, and leads to where there is some', async () => {
-    await tab('/?organization=x00g8&start=2021-05-01&end=2021-05-07&every=1day', { refusals: true }, async (page) => {
+    await tab('/?organization=x00g8&start=2021-05-01&end=2021-05-07&every=1day', {}, async (page) => {
       await page
         .getByText('x00g8 used nothing between 1 May 2021 and 7 May 2021. Its last usage was on 28 Feb 2020.')
         .waitFor();
@@ -442,7 +442,7 @@ describe('tokens', () => {
 describe('for everyone', () => {
   for (const scheme of ['light', 'dark']) {
     test(`axe-core finds nothing serious in ${scheme}`, async () => {
-      await tab(WEEK, { scheme, refusals: true }, async (page) => {
+      await tab(WEEK, { scheme }, async (page) => {
         await numbers(page);
         await assertAccessible(page);
         await page.locator('#search').fill('8944001');
@@ -455,7 +455,7 @@ describe('for everyone', () => {
   test('a phone needs no scrolling to the side', async () => {
     await tab(
       WEEK,
-      { width: 360, height: 740, scheme: 'dark', hasTouch: true, isMobile: true, refusals: true },
+      { width: 360, height: 740, scheme: 'dark', hasTouch: true, isMobile: true },
       async (page) => {
         await numbers(page);
         const overflow = () =>
@@ -549,7 +549,7 @@ test('pictures are taken', { skip: !pictures }, async () => {
     ['light', 'dashboard.png'],
     ['dark', 'dashboard-dark.png'],
   ]) {
-    await tab('/?organization=x00g8', { scheme, width: 1180, deviceScaleFactor: 1.5, refusals: true }, async (page) => {
+    await tab('/?organization=x00g8', { scheme, width: 1180, deviceScaleFactor: 1.5 }, async (page) => {
       await settled(page);
       const box = await page.locator('#chart .u-over').boundingBox();
       await page.mouse.move(box.x + (box.width / 28) * 13.5, box.y + box.height / 2);

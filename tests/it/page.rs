@@ -22,7 +22,7 @@ async fn the_page_works_in_a_browser() {
     let server = Server::start(database.url());
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
     let output = Command::new("node")
-        .args(["--test", "--test-reporter=spec", "page.test.mjs"])
+        .args(["--test", "--test-concurrency=1", "--test-reporter=spec", "page.test.mjs", "contract.test.mjs"])
         .current_dir(tests)
         .env("SIMUSAGE_PAGE_URL", format!("http://{}", server.address()))
         .stdin(Stdio::null())
