@@ -39,6 +39,15 @@ impl DerefMut for Connection {
 }
 
 impl Connection {
+    /// The number that the server gave the session. Connections of one number are one session, which does one thing
+    /// at a time: so it is behind the embedded engine, and may be behind a pooler.
+    ///
+    /// # Errors
+    /// The database refuses or is away.
+    pub async fn session_number(&self) -> Result<i32, WriteError> {
+        Ok(self.client.query_one("select pg_backend_pid()", &[]).await?.get(0))
+    }
+
     /// Ends the session and waits until the server was told. What a session holds, such as a lock, it holds
     /// until then.
     pub async fn close(self) {

@@ -20,7 +20,7 @@ pub use copy::{BatchEnd, BatchWriter, RejectedRecord, TUPLE_BYTES, encode_usage_
 pub use error::{StorageError, WriteError};
 pub use inventory::{Directory, NoStamp, Stamp, inventory_version, store_inventory};
 pub use pool::{Lease, Pool, PoolStatus, Streaming};
-pub use refresh::{StaleHours, refresh_aggregates};
+pub use refresh::{StaleHours, refresh_aggregates, refresh_helpers};
 pub use replay::{Replay, StillRejected, TakenRecord, count_rejected};
 pub use sources::{
     Checkpoint, Claim, HEAD_BYTES, Identity, KnownSource, Outcome, enter_source, find_file, head_lengths, outcome,

@@ -1,45 +1,123 @@
 //! Brings the continuous aggregates up to date over what was ingested.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::join_all;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
+use super::connect::{Connection, connect};
 use super::error::WriteError;
+use crate::config::Database;
 use crate::domain::Interval;
 
-/// The aggregates, each after the one it reads, with the width of its buckets in hours.
-const AGGREGATES: [(&str, i64); 4] =
-    [("usage_hourly", 1), ("usage_daily", 24), ("organization_usage_hourly", 1), ("organization_usage_daily", 24)];
+/// The aggregates, with the width of their buckets in hours. Those of one step read those of the steps before, and
+/// not each other.
+const STEPS: [&[(&str, i64)]; 3] = [
+    &[("usage_hourly", 1)],
+    &[("usage_daily", 24), ("organization_usage_hourly", 1)],
+    &[("organization_usage_daily", 24)],
+];
+
+/// Where several connections refresh, each has this many windows, so that one which has little in its own takes over
+/// what is left of another's.
+const WINDOWS_A_CONNECTION: usize = 2;
+
+/// The shortest window that is worth a statement of its own, in hours. A whole number of every bucket.
+const SHORTEST_WINDOW: i64 = 24;
 
 /// How long to wait for a refresh of another session before trying again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// Refreshes every aggregate over the intervals. TimescaleDB recomputes only the buckets in them whose records
-/// changed.
+/// Refreshes every aggregate over the intervals, on all of the connections at once: each takes a window that nobody
+/// has, and another when it is done. TimescaleDB recomputes only the buckets whose records changed.
 ///
 /// # Errors
-/// The database refuses or is away. A refresh is safe to repeat.
-pub async fn refresh_aggregates(client: &Client, intervals: &[Interval]) -> Result<(), WriteError> {
-    for (view, bucket_hours) in AGGREGATES {
-        let mut done_to: Option<DateTime<Utc>> = None;
-        for interval in intervals {
-            let bucket = TimeDelta::hours(bucket_hours);
-            let mut window = interval.rounded_out(bucket);
-            // Rounding out may have made neighbours overlap.
-            if let Some(done_to) = done_to
-                && done_to > window.start()
-            {
-                let Ok(rest) = Interval::new(done_to, window.end()) else { continue };
-                window = rest;
+/// The database refuses or is away. Nothing is under way any more then, and a refresh is safe to repeat.
+pub async fn refresh_aggregates(connections: &[&Connection], intervals: &[Interval]) -> Result<(), WriteError> {
+    let pieces = if connections.len() > 1 { connections.len() * WINDOWS_A_CONNECTION } else { 1 };
+    for step in STEPS {
+        let views = step.iter().flat_map(|&(view, bucket_hours)| {
+            let windows = windows(intervals, TimeDelta::hours(bucket_hours)).into_iter();
+            windows.flat_map(move |window| cut(window, pieces)).map(move |window| (view, window))
+        });
+        // In the order of a stack: the earliest comes last.
+        let mut left: Vec<(&str, Interval)> = views.collect();
+        left.reverse();
+        let left = Mutex::new(left);
+        let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let all = connections.iter().map(|connection| async {
+            while let Some((view, window)) = next() {
+                let refreshed = refresh(connection, view, window).await;
+                refreshed.map_err(|error| error.during(&format!("refreshing {view} over {window}")))?;
             }
-            let refreshed = refresh(client, view, window).await;
-            refreshed.map_err(|error| error.during(&format!("refreshing {view} over {window}")))?;
-            done_to = Some(window.end());
-        }
+            Ok(())
+        });
+        join_all(all).await.into_iter().collect::<Result<(), WriteError>>()?;
     }
     Ok(())
+}
+
+/// Connections that refresh beside `main`, so that there are `most` in all. Fewer, down to none, where the intervals are
+/// not worth them, where the server has none to spare, and where all connections are one session.
+pub async fn refresh_helpers(
+    database: &Database,
+    main: &Connection,
+    most: usize,
+    intervals: &[Interval],
+) -> Vec<Connection> {
+    let hours: i64 = intervals.iter().map(|interval| (interval.end() - interval.start()).num_hours()).sum();
+    let worth = usize::try_from(hours / SHORTEST_WINDOW).unwrap_or_default();
+    let mut helpers = vec![];
+    while helpers.len() + 1 < most.min(worth) {
+        let helper = async {
+            let helper = connect(database).await?;
+            Ok::<_, WriteError>((helper.session_number().await? != main.session_number().await?).then_some(helper))
+        };
+        match helper.await {
+            Ok(Some(helper)) => helpers.push(helper),
+            Ok(None) => break,
+            Err(error) => {
+                log::debug!("refreshing on {} connections: {error}", helpers.len() + 1);
+                break;
+            }
+        }
+    }
+    helpers
+}
+
+/// The intervals as windows of whole buckets that do not overlap. They are apart and in order.
+fn windows(intervals: &[Interval], bucket: TimeDelta) -> Vec<Interval> {
+    let mut windows: Vec<Interval> = vec![];
+    for interval in intervals {
+        let mut window = interval.rounded_out(bucket);
+        // Rounding out may have made neighbours overlap.
+        if let Some(last) = windows.last()
+            && last.end() > window.start()
+        {
+            let Ok(rest) = Interval::new(last.end(), window.end()) else { continue };
+            window = rest;
+        }
+        windows.push(window);
+    }
+    windows
+}
+
+/// Cuts a window into about so many that are alike, none of them shorter than [`SHORTEST_WINDOW`] but the last.
+fn cut(window: Interval, pieces: usize) -> Vec<Interval> {
+    let shortest = (window.end() - window.start()).num_hours() / SHORTEST_WINDOW;
+    let pieces = i64::try_from(pieces).unwrap_or(1).clamp(1, shortest.max(1));
+    let length = TimeDelta::hours((shortest / pieces).max(1) * SHORTEST_WINDOW);
+    let mut cut = vec![];
+    let mut start = window.start();
+    for _ in 1..pieces {
+        cut.extend(Interval::new(start, start + length));
+        start += length;
+    }
+    cut.extend(Interval::new(start, window.end()));
+    cut
 }
 
 async fn refresh(client: &Client, view: &str, window: Interval) -> Result<(), WriteError> {
@@ -113,5 +191,47 @@ impl StaleHours {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn interval(start: i64, end: i64) -> Interval {
+        let at = |hour: i64| DateTime::from_timestamp(hour * 3_600, 0).unwrap();
+        Interval::new(at(start), at(end)).unwrap()
+    }
+
+    #[test]
+    fn windows_that_rounding_made_overlap_are_refreshed_once() {
+        let hours = [interval(1, 3), interval(20, 26), interval(30, 31), interval(100, 101)];
+        assert_eq!(windows(&hours, TimeDelta::hours(1)), hours);
+        let days = [interval(0, 24), interval(24, 48), interval(96, 120)];
+        assert_eq!(windows(&hours, TimeDelta::hours(24)), days);
+    }
+
+    #[test]
+    fn a_short_window_stays_whole() {
+        assert_eq!(cut(interval(5, 7), 4), [interval(5, 7)]);
+        assert_eq!(cut(interval(5, 52), 4), [interval(5, 52)]);
+        assert_eq!(cut(interval(5, 53), 4), [interval(5, 29), interval(29, 53)]);
+        assert_eq!(cut(interval(0, 240), 1), [interval(0, 240)]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_cuts_of_a_window_are_the_window(start in 0..1_000_i64, hours in 1..5_000_i64, pieces in 1..9_usize) {
+            let window = interval(start, start + hours);
+            let cut = cut(window, pieces);
+            prop_assert!(cut.len() <= pieces);
+            prop_assert_eq!((cut[0].start(), cut.last().unwrap().end()), (window.start(), window.end()));
+            for pair in cut.windows(2) {
+                prop_assert_eq!(pair[0].end(), pair[1].start());
+                prop_assert_eq!((pair[0].end() - pair[0].start()).num_hours() % SHORTEST_WINDOW, 0);
+            }
+        }
     }
 }

@@ -31,6 +31,11 @@ impl<'a> Session<'a> {
         Ok(Self { config, connection, outage: None })
     }
 
+    /// The settings it connects by.
+    pub fn config(&self) -> &'a Config {
+        self.config
+    }
+
     /// The connection as it is.
     pub fn connection(&mut self) -> &mut Connection {
         &mut self.connection

@@ -224,6 +224,8 @@ impl Refresher {
             let age = chrono::TimeDelta::days(self.retention_days.into());
             (chrono::Utc::now() - age).date_naive().and_time(chrono::NaiveTime::MIN).and_utc()
         });
+        let config = session.config();
+        let most = config.ingest.refresh_connections;
         session
             .repeat(async |connection| {
                 let stale = StaleHours::read(connection).await?;
@@ -231,7 +233,10 @@ impl Refresher {
                     return Ok(());
                 }
                 failpoint::pass("before-refresh");
-                db::refresh_aggregates(connection, &joined(&stale.since(oldest))).await?;
+                let intervals = joined(&stale.since(oldest));
+                let helpers = db::refresh_helpers(&config.database, connection, most, &intervals).await;
+                let connections: Vec<&Connection> = std::iter::once(&*connection).chain(&helpers).collect();
+                db::refresh_aggregates(&connections, &intervals).await?;
                 failpoint::pass("after-refresh");
                 stale.forget(connection).await
             })

@@ -169,7 +169,7 @@ impl TestDatabase {
             .await
             .unwrap();
         let recordable = simusage::domain::Interval::RECORDABLE;
-        db::refresh_aggregates(&connection, &[recordable]).await.expect("the aggregates refresh");
+        db::refresh_aggregates(&[&connection], &[recordable]).await.expect("the aggregates refresh");
     }
 }
 
