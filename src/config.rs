@@ -92,8 +92,22 @@ pub struct Ingest {
     pub refresh_every_ms: u64,
     /// How many connections refresh the aggregates side by side.
     pub refresh_connections: usize,
+    /// Whether records go straight into the columnstore.
+    pub direct_compress: DirectCompress,
     /// How long to wait for a database that went away. 0: not at all.
     pub retry_for_ms: u64,
+}
+
+/// Whether COPY writes straight into the columnstore, where the server knows how to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DirectCompress {
+    /// As the server's own setting says.
+    Auto,
+    /// Yes.
+    On,
+    /// No.
+    Off,
 }
 
 /// How to reach Kafka. An empty text leaves a setting to librdkafka, whose names these are with `_` for `.`.
@@ -516,6 +530,7 @@ mod tests {
                     Value::Integer(number) => (number + 5).to_string(),
                     _ if key == "url" => "postgresql://other@elsewhere/db".to_owned(),
                     _ if key == "format" => "json".to_owned(),
+                    _ if key == "direct_compress" => "on".to_owned(),
                     _ => "127.0.0.1:9".to_owned(),
                 };
                 // A certificate goes with a key.

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use super::error::{WriteError, describe};
 use super::tls::{Connector, is_refusal};
-use crate::config::Database;
+use crate::config::{Database, DirectCompress};
 
 /// Both sides look whether the other is still there, because either would else wait for hours on one that went
 /// without a word; and what a lost session has locked stays locked until the server knows.
@@ -46,6 +46,20 @@ impl Connection {
     /// The database refuses or is away.
     pub async fn session_number(&self) -> Result<i32, WriteError> {
         Ok(self.client.query_one("select pg_backend_pid()", &[]).await?.get(0))
+    }
+
+    /// Has COPY write straight into the columnstore, or not. A server that does not know how to is none the worse for it.
+    ///
+    /// # Errors
+    /// The database refuses or is away.
+    pub async fn set_direct_compress(&self, setting: DirectCompress) -> Result<(), WriteError> {
+        let value = match setting {
+            DirectCompress::Auto => return Ok(()),
+            DirectCompress::On => "on",
+            DirectCompress::Off => "off",
+        };
+        self.client.query(include_str!("../../sql/ingest/set_direct_compress.sql"), &[&value]).await?;
+        Ok(())
     }
 
     /// Ends the session and waits until the server was told. What a session holds, such as a lock, it holds

@@ -23,7 +23,7 @@ impl<'a> Session<'a> {
     pub async fn open(config: &'a Config) -> Result<Self, WriteError> {
         let mut outage = None;
         let connection = loop {
-            match db::connect(&config.database).await {
+            match connect(config).await {
                 Err(error @ WriteError::Passing(_)) => pause(config, &mut outage, error).await?,
                 other => break other?,
             }
@@ -62,7 +62,7 @@ impl<'a> Session<'a> {
         let mut error = error;
         loop {
             pause(self.config, &mut self.outage, error).await?;
-            match db::connect(&self.config.database).await {
+            match connect(self.config).await {
                 Ok(connection) => {
                     self.connection = connection;
                     return Ok(());
@@ -78,6 +78,13 @@ impl<'a> Session<'a> {
             log::info!("the database is back after {:.1} s", since.elapsed().as_secs_f64());
         }
     }
+}
+
+/// A connection with the settings that ingest has for a session.
+async fn connect(config: &Config) -> Result<Connection, WriteError> {
+    let connection = db::connect(&config.database).await?;
+    connection.set_direct_compress(config.ingest.direct_compress).await?;
+    Ok(connection)
 }
 
 /// Waits before a new attempt: longer each time, and never as long as another process that failed with this one.

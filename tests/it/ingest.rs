@@ -298,3 +298,23 @@ async fn ingests_at_the_same_time_store_and_show_everything() {
         assert_eq!(database.number(&format!("select sum(bytes)::bigint from {view}")).await, 60_000, "{view}");
     }
 }
+
+#[tokio::test]
+async fn records_go_straight_into_the_columnstore_where_the_server_can() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let files = Files::new();
+    let file = files.write("usage.ndjson", crate::support::usage::ndjson(0..20_000));
+    for (setting, count) in [("off", 0), ("on", 1)] {
+        let mut ingest = command(database.url(), &["ingest", "--json", "-"]);
+        ingest.env("SIMUSAGE_INGEST_DIRECT_COMPRESS", setting).stdin(std::fs::File::open(&file).unwrap());
+        let run = crate::support::program::Run::from(ingest.output().unwrap());
+        assert_eq!(run.counts(), (20_000, 18_000, 2_000), "{run:?}");
+        let can = "select count(*) from pg_settings where name = 'timescaledb.enable_direct_compress_copy'";
+        let compressed = "select count(*) from timescaledb_information.chunks where is_compressed \
+                          and hypertable_name = 'usage_records'";
+        let expected = count * database.number(can).await;
+        assert_eq!(database.number(compressed).await.min(1), expected, "{setting}");
+    }
+    assert_eq!(database.number("select sum(records)::bigint from organization_usage_daily").await, 36_000);
+}

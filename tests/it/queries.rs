@@ -20,7 +20,7 @@ const SOURCE: &str = "id int8, head_bytes int4, name text, position int8, line i
                       updated_at timestamptz";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 55] = [
+const EXPECTED: [(&str, &str, &str); 56] = [
     ("ingest/add_organizations.sql", "_text 1", ""),
     ("ingest/add_sim_cards.sql", "_text 1", ""),
     ("ingest/add_source.sql", "text 2, int4 1, text 1", ""),
@@ -47,6 +47,7 @@ const EXPECTED: [(&str, &str, &str); 55] = [
     ("ingest/reject_again.sql", "_int8 1, _text 3, text 1", ""),
     ("ingest/remove_run.sql", "int8 1", ""),
     ("ingest/rename_source.sql", "int8 1, text 1, int4 1", ""),
+    ("ingest/set_direct_compress.sql", "text 1", "set_config text"),
     ("ingest/stale_hours.sql", "", "id int8, start_at timestamptz, end_at timestamptz"),
     ("ingest/take_rejected.sql", "int8 3", "id int8, source text, line int8, format text, header bytea, raw bytea"),
     ("ledger/applied.sql", "", "number int4, name text, checksum text"),
