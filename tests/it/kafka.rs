@@ -9,6 +9,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::support::kafka::{Kafka, signal};
 use crate::support::program::{Run, load_inventory, simusage};
+use crate::support::proxy::Proxy;
 use crate::support::usage::{Files, ndjson};
 use crate::support::{TestDatabase, has_native_server};
 
@@ -289,4 +290,51 @@ async fn members_share_the_partitions_and_take_over_from_one_that_dies() {
         assert!([0, 3].contains(&run.status), "{run:?}");
     }
     database.assert_has_exactly(sent).await;
+}
+
+#[tokio::test]
+async fn a_member_that_lost_its_database_gives_its_partitions_up() {
+    if !has_native_server("several members of a consumer group") {
+        return;
+    }
+    let (database, kafka) = ready(4).await;
+    let proxy = Proxy::start(database.url());
+    kafka.send(&ndjson(0..200));
+    let start = |url: &str| kafka.ingest(url, &[]).env("SIMUSAGE_INGEST_RETRY_FOR_MS", "120000").spawn().unwrap();
+    let mut cut_off = start(proxy.url());
+    until_stored(&database, 200).await;
+    proxy.go_down();
+    // Enough for several batches: one is being stored, one waits, and one finds no room.
+    kafka.send(&ndjson(200..1_200));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let other = start(database.url());
+    // Less than the cut off member would wait for its database, and all of it from the other member's share.
+    let writers = "select count(distinct writer) from ingest_sources";
+    database.until_at_least(writers, 2, Duration::from_secs(40)).await;
+    proxy.come_back();
+    until_stored(&database, 1_200).await;
+    cut_off.kill().unwrap();
+    cut_off.wait().unwrap();
+    signal(&other, "TERM");
+    let run: Run = other.wait_with_output().unwrap().into();
+    assert!([0, 3].contains(&run.status), "{run:?}");
+    database.assert_has_exactly(1_200).await;
+}
+
+#[tokio::test]
+async fn messages_that_kafka_has_dropped_before_they_were_stored_are_an_error() {
+    let (database, kafka) = ready(1).await;
+    kafka.send(&ndjson(0..50));
+    assert_eq!(kafka.ingest_to_end(database.url()).counts().0, 50);
+    // The same cluster's topic, made anew: what the ledger has as the next message is beyond its end.
+    let connection = database.connect().await;
+    connection.execute("update ingest_sources set position = 5000 where kind = 'kafka'", &[]).await.unwrap();
+    for _ in 0..2 {
+        let run = kafka.ingest_to_end(database.url());
+        assert_eq!(run.status, 1, "{run:?}");
+        let reason = "the next message is not in Kafka any more, so records are lost, or the topic was made anew; \
+                      the partitions stand at: 0 at offset 5000; another --group reads from the beginning";
+        assert!(run.stderr.contains(reason), "{run:?}");
+    }
+    assert_eq!(database.number("select position from ingest_sources").await, 5_000);
 }

@@ -15,7 +15,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::SendTimeoutError;
 
 use super::super::collect::{Collected, Rejects};
 use super::super::parse::Parser;
@@ -44,6 +46,9 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How long a partition that is taken away waits for what was read of it to be committed.
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the storing side may take for a batch before the consuming side goes on polling.
+const STALL: Duration = Duration::from_secs(3);
+
 /// How long a member without a partition waits for one before it takes the end for reached.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -56,7 +61,9 @@ struct StoringEnded;
 struct Partition {
     batch: Collected,
     pieces: Vec<Bytes>,
-    /// The next offset, and how many records have been read.
+    /// The offset behind what was handed on.
+    handed_on: i64,
+    /// The offset behind what was read.
     next: i64,
     /// Whether all messages there are have been read.
     at_end: bool,
@@ -69,6 +76,8 @@ struct Assigned {
     began: Option<Instant>,
     /// How many records are not handed on.
     waiting_records: u64,
+    /// Whether that is enough to hand it on.
+    is_full: bool,
     /// When partitions were assigned or taken away last; `None` before the first time.
     changed: Option<Instant>,
     /// Why no partition can be read.
@@ -93,8 +102,17 @@ impl Context {
         self.outlet.blocking_send(request).map_err(|_| StoringEnded.into())
     }
 
-    /// Hands on what was read of the partitions that `which` names.
-    fn hand_on(&self, which: impl Fn(i32) -> bool) -> anyhow::Result<()> {
+    /// Asks, but waits no longer than `patience` for the storing side to take it; gives it back then.
+    fn ask_within(&self, request: Request, patience: Duration) -> anyhow::Result<Option<Request>> {
+        match Handle::current().block_on(self.outlet.send_timeout(request, patience)) {
+            Ok(()) => Ok(None),
+            Err(SendTimeoutError::Timeout(request)) => Ok(Some(request)),
+            Err(SendTimeoutError::Closed(_)) => Err(StoringEnded.into()),
+        }
+    }
+
+    /// What was read of the partitions that `which` names and is not handed on yet.
+    fn take_batches(&self, which: impl Fn(i32) -> bool) -> Vec<Request> {
         let mut ready = vec![];
         let mut assigned = self.assigned();
         for (&number, partition) in assigned.partitions.iter_mut().filter(|(number, _)| which(**number)) {
@@ -104,31 +122,40 @@ impl Context {
             partition.pieces.extend(partition.batch.take_rest());
             let checkpoint = Checkpoint { position: partition.next, line: partition.next, prefix_hash: None };
             let end = Some(partition.batch.take_end(checkpoint));
-            ready.push((number, Held { pieces: std::mem::take(&mut partition.pieces), end }));
+            let batch = Held { pieces: std::mem::take(&mut partition.pieces), end };
+            let from = std::mem::replace(&mut partition.handed_on, partition.next);
+            ready.push(Request::Store { partition: number, from, batch });
         }
-        drop(assigned);
-        for (partition, batch) in ready {
-            self.ask(Request::Store { partition, batch })?;
-        }
-        Ok(())
+        ready
     }
 
-    /// Hands on what was read of all partitions.
-    fn hand_all_on(&self) -> anyhow::Result<()> {
+    /// What was read of all partitions and is not handed on yet.
+    fn take_all_batches(&self) -> Vec<Request> {
         let mut assigned = self.assigned();
         (assigned.began, assigned.waiting_records) = (None, 0);
         drop(assigned);
-        self.hand_on(|_| true)
+        self.take_batches(|_| true)
     }
 
-    /// Waits until everything that was handed on is committed; without `timeout`, for however long that takes.
-    fn wait_until_stored(&self, timeout: Option<Duration>) -> anyhow::Result<()> {
+    /// Hands on what was read of all partitions, and waits until it is committed, for however long that takes.
+    fn store_all(&self) -> anyhow::Result<()> {
+        for request in self.take_all_batches() {
+            self.ask(request)?;
+        }
         let (done, waiting): (_, Reply<()>) = sync_channel(1);
         self.ask(Request::Barrier(done))?;
-        match timeout {
-            None => waiting.recv().map_err(|_| StoringEnded.into()),
-            Some(timeout) => waiting.recv_timeout(timeout).context("waiting for the database"),
+        waiting.recv().map_err(|_| StoringEnded.into())
+    }
+
+    /// Hands on `requests`, and waits until everything that was handed on is committed, all within `patience`.
+    fn store_within(&self, requests: Vec<Request>, patience: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + patience;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let (done, waiting): (_, Reply<()>) = sync_channel(1);
+        for request in requests.into_iter().chain([Request::Barrier(done)]) {
+            ensure!(self.ask_within(request, left())?.is_none(), "the database takes too long");
         }
+        waiting.recv_timeout(left()).context("waiting for the database")
     }
 
     /// Has the partitions begin where the ledger says.
@@ -142,7 +169,7 @@ impl Context {
         for (element, offset) in list.elements().iter_mut().zip(offsets) {
             element.set_offset(offset.map_or(Offset::Beginning, Offset::Offset))?;
             let next = offset.unwrap_or_default();
-            let partition = Partition { batch: Collected::new(), pieces: vec![], next, at_end: false };
+            let partition = Partition { batch: Collected::new(), pieces: vec![], handed_on: next, next, at_end: false };
             assigned.partitions.insert(element.partition(), partition);
             log::info!("{}/{} is read from {}", self.topic, element.partition(), place(offset));
         }
@@ -166,8 +193,8 @@ impl Context {
     fn end(&self, list: &TopicPartitionList, consumer: &BaseConsumer<Self>) {
         let numbers: FxHashSet<i32> = list.elements().iter().map(TopicPartitionListElem::partition).collect();
         // Nobody waits for the database for ever: what is not committed by then is for the next owner to read.
-        let stored = self.hand_on(|number| numbers.contains(&number));
-        match stored.and_then(|()| self.wait_until_stored(Some(REVOKE_TIMEOUT))) {
+        let batches = self.take_batches(|number| numbers.contains(&number));
+        match self.store_within(batches, REVOKE_TIMEOUT) {
             Ok(()) => self.tell(consumer, CommitMode::Async),
             Err(error) => log::debug!("partitions are given up before their records are committed: {error:#}"),
         }
@@ -228,7 +255,7 @@ impl Member {
             let result = self.read(&consumer);
             // Also behind a failure: what was read before is worth keeping.
             let context = consumer.context();
-            let stored = context.hand_all_on().and_then(|()| context.wait_until_stored(None));
+            let stored = context.store_all();
             context.tell(&consumer, CommitMode::Sync);
             result.and(stored)
         });
@@ -262,6 +289,7 @@ impl Member {
                 partitions: FxHashMap::default(),
                 began: None,
                 waiting_records: 0,
+                is_full: false,
                 changed: None,
                 failed: None,
             }),
@@ -288,17 +316,9 @@ impl Member {
         let mut told = Instant::now();
         let mut messages = 0;
         while !self.shared.stop.load(Ordering::Relaxed) {
-            let polled = consumer.poll(POLL);
-            let is_message = matches!(polled, Some(Ok(_)));
-            match polled {
-                None => {}
-                Some(Ok(message)) => self.add(&context, &message, &mut parser)?,
-                Some(Err(KafkaError::PartitionEOF(number))) => {
-                    if let Some(partition) = context.assigned().partitions.get_mut(&number) {
-                        partition.at_end = true;
-                    }
-                }
-                Some(Err(error)) => self.note(&context, error)?,
+            let is_message = self.poll(consumer, &mut parser)?;
+            if context.assigned().is_full {
+                self.hand_all_on(consumer, &mut parser)?;
             }
             messages += 1;
             if is_message && messages < MESSAGES_BETWEEN_LOOKS {
@@ -311,11 +331,12 @@ impl Member {
             }
             self.stamper = self.shared.stamper();
             if context.assigned().began.is_some_and(|began| began.elapsed() >= self.settings.batch_age) {
-                context.hand_all_on()?;
+                self.hand_all_on(consumer, &mut parser)?;
             }
             if told.elapsed() >= TELL_EVERY {
                 context.tell(consumer, CommitMode::Async);
-                context.ask(Request::Inventory)?;
+                // Where the storing side is busy, the next time is soon.
+                let _ = self.outlet.try_send(Request::Inventory);
                 told = Instant::now();
             }
             if self.outlet.is_closed() {
@@ -324,6 +345,47 @@ impl Member {
             if self.settings.topic.until_end && Self::is_at_end(&context.assigned()) {
                 return Ok(());
             }
+        }
+        Ok(())
+    }
+
+    /// Waits for a message a little, and takes it in. Says whether one came.
+    fn poll(&mut self, consumer: &BaseConsumer<Context>, parser: &mut Parser) -> anyhow::Result<bool> {
+        let context = consumer.context();
+        match consumer.poll(POLL) {
+            None => {}
+            Some(Ok(message)) => {
+                self.add(context, &message, parser)?;
+                return Ok(true);
+            }
+            Some(Err(KafkaError::PartitionEOF(number))) => {
+                if let Some(partition) = context.assigned().partitions.get_mut(&number) {
+                    partition.at_end = true;
+                }
+            }
+            Some(Err(error)) => self.note(context, error)?,
+        }
+        Ok(false)
+    }
+
+    /// Hands on what was read of all partitions. Where the storing side takes long, as while the database is away, the
+    /// partitions are paused and polling goes on: a member that does not poll answers nobody in its group.
+    fn hand_all_on(&mut self, consumer: &BaseConsumer<Context>, parser: &mut Parser) -> anyhow::Result<()> {
+        let context = Arc::clone(consumer.context());
+        let requests = context.take_all_batches();
+        context.assigned().is_full = false;
+        let mut patience = STALL;
+        for mut request in requests {
+            while let Some(back) = context.ask_within(request, patience)? {
+                request = back;
+                patience = POLL;
+                // Each time, because other partitions may have been assigned meanwhile.
+                consumer.pause(&consumer.assignment()?).context("pausing")?;
+                self.poll(consumer, parser)?;
+            }
+        }
+        if patience != STALL {
+            consumer.resume(&consumer.assignment()?).context("resuming")?;
         }
         Ok(())
     }
@@ -379,10 +441,8 @@ impl Member {
         let is_full = is_full
             || assigned.waiting_records >= self.settings.batch_rows
             || assigned.waiting_records * crate::db::TUPLE_BYTES as u64 >= BATCHES_BYTES;
+        assigned.is_full |= is_full;
         drop(guard);
-        if is_full {
-            context.hand_all_on()?;
-        }
         if let Some(limit) = self.rejects.over(self.settings.max_rejects) {
             bail!("stopped at {}/{number}, offset {offset}: more than {limit} records were rejected", context.topic);
         }

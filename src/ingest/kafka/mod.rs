@@ -57,8 +57,8 @@ pub struct Topic {
 enum Request {
     /// Where the ledger has these partitions of the cluster; `None` where nothing is stored of one yet.
     Begin { cluster: String, partitions: Vec<i32>, reply: SyncSender<Vec<Option<i64>>> },
-    /// Store a batch of a partition.
-    Store { partition: i32, batch: Held },
+    /// Store a batch of a partition, which begins at the offset `from`.
+    Store { partition: i32, from: i64, batch: Held },
     /// See whether the inventory has changed.
     Inventory,
     /// Say when everything before this is done.
@@ -204,8 +204,12 @@ async fn store_requests(
                 // A thread that no longer waits has gone, and the channel says so.
                 let _ = reply.send(offsets);
             }
-            Request::Store { partition, batch } => {
+            Request::Store { partition, from, batch } => {
                 let Some(claim) = claims.get_mut(&partition) else { continue };
+                // The partition was taken away and came back while a batch was under way: one of them is a repetition.
+                if claim.position != from {
+                    return Err(WriteError::Overtaken);
+                }
                 let Some(end) = store_batch(session, claim, None, batch).await? else { continue };
                 committed(claim, &end, tally, refresher);
                 let mut stored = shared.stored.lock().unwrap_or_else(PoisonError::into_inner);
