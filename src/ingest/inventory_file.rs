@@ -34,10 +34,14 @@ struct Entry {
 pub fn read_inventory(path: &Path) -> anyhow::Result<Vec<Assignment>> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("reading the inventory {name}"))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    parse_inventory(&text).with_context(|| format!("inventory {name}"))
+}
+
+/// Reads an inventory that is JSON or CSV, as its beginning tells.
+pub(super) fn parse_inventory(text: &str) -> anyhow::Result<Vec<Assignment>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let is_json = text.trim_start().starts_with(['[', '{']);
-    let assignments = if is_json { read_json(text) } else { read_csv(text) };
-    assignments.with_context(|| format!("inventory {name}"))
+    if is_json { read_json(text) } else { read_csv(text) }
 }
 
 fn read_json(text: &str) -> anyhow::Result<Vec<Assignment>> {

@@ -14,6 +14,8 @@
 mod batch;
 mod collect;
 mod csv_line;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hours;
 mod identity;
 mod inventory_file;

@@ -318,3 +318,23 @@ async fn records_go_straight_into_the_columnstore_where_the_server_can() {
     }
     assert_eq!(database.number("select sum(records)::bigint from organization_usage_daily").await, 36_000);
 }
+
+#[test]
+fn the_corpora_of_the_fuzz_targets_hold() {
+    use simusage::ingest::fuzzing::{csv_header, csv_record, inventory, lines, ndjson_record};
+    let targets = [
+        ("ndjson_record", ndjson_record as fn(&[u8])),
+        ("csv_record", csv_record),
+        ("csv_header", csv_header),
+        ("inventory", inventory),
+        ("lines", lines),
+    ];
+    for (name, target) in targets {
+        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+        let files: Vec<_> = std::fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(files.len() >= 3, "{name}");
+        for file in files {
+            target(&std::fs::read(file).unwrap());
+        }
+    }
+}

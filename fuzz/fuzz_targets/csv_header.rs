@@ -1,0 +1,4 @@
+//! A header of CSV.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| simusage::ingest::fuzzing::csv_header(data));

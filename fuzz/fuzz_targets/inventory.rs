@@ -1,0 +1,4 @@
+//! An inventory, JSON or CSV.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| simusage::ingest::fuzzing::inventory(data));

@@ -1,0 +1,4 @@
+//! A stream that is cut into lines.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| simusage::ingest::fuzzing::lines(data));

@@ -1,0 +1,87 @@
+//! What the fuzz targets in `fuzz/` feed with arbitrary bytes: the parsers, each with what must hold for whatever it
+//! takes. The corpora are run through these by a test, too. No other code uses them.
+
+use super::inventory_file::parse_inventory;
+use super::lines::{Lines, Place};
+use super::parse::{Parser, UsageRecord};
+use super::reject::Defect;
+use super::source::Format;
+use crate::domain::Interval;
+
+/// A record that is taken fits into the database; one that is not is told with a reason.
+fn check(parsed: Result<UsageRecord<'_>, Defect>) {
+    match parsed {
+        Ok(record) => {
+            let recordable = Interval::RECORDABLE;
+            let times = recordable.start().timestamp_micros()..recordable.end().timestamp_micros();
+            assert!(record.bytes >= 0 && times.contains(&record.time_us), "{record:?}");
+        }
+        Err(defect) => assert!(!defect.detail.is_empty()),
+    }
+}
+
+/// A line of NDJSON.
+pub fn ndjson_record(line: &[u8]) {
+    check(Parser::Ndjson.parse(line));
+}
+
+/// Lines of CSV under a header that has all columns, and one more.
+pub fn csv_record(lines: &[u8]) {
+    let header = b"date,bytes-used,note,sim-card-id";
+    let mut parser = Parser::new(Format::Csv, Some(header)).expect("the header has all columns");
+    for line in lines.split(|&byte| byte == b'\n') {
+        check(parser.parse(line));
+    }
+}
+
+/// A header of CSV, and a line under it.
+pub fn csv_header(header: &[u8]) {
+    match Parser::new(Format::Csv, Some(header)) {
+        Ok(mut parser) => {
+            for name in ["sim-card-id", "bytes-used", "date"] {
+                let lower = String::from_utf8_lossy(header).to_ascii_lowercase().replace('_', "-");
+                // With the quotes that CSV allows within a name, it is not there letter by letter.
+                assert!(lower.contains('"') || lower.contains(name), "{lower}");
+            }
+            check(parser.parse(header));
+        }
+        Err(problem) => assert!(problem.starts_with("the header "), "{problem}"),
+    }
+}
+
+/// An inventory, JSON or CSV.
+pub fn inventory(file: &[u8]) {
+    let Ok(text) = std::str::from_utf8(file) else { return };
+    if let Ok(assignments) = parse_inventory(text) {
+        // It is either kept whole or refused: an entry takes more than a line end.
+        assert!(assignments.len() <= text.len());
+    }
+}
+
+/// A stream of lines, of which none is kept longer than the first byte says. Every byte is a line's or its end.
+///
+/// # Panics
+/// A line is not what splitting at line ends makes of the stream, or a place or hash is wrong.
+pub fn lines(stream: &[u8]) {
+    let Some((&longest, stream)) = stream.split_first() else { return };
+    let longest = usize::from(longest).max(1);
+    let mut lines = Lines::new(stream, longest, Place::default()).expect("a slice can be read");
+    let start = if stream.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    let mut position = start;
+    let mut expected = stream[start..].split(|&byte| byte == b'\n');
+    let mut number = 0;
+    while let Some(line) = lines.next().expect("a slice can be read") {
+        let whole = expected.next().expect("no line is made up");
+        let text = whole.strip_suffix(b"\r").unwrap_or(whole);
+        number += 1;
+        assert_eq!(line.bytes, &text[..text.len().min(longest)]);
+        assert_eq!((line.position, line.number, line.length), (position as u64, number, text.len() as u64));
+        position += whole.len() + 1;
+        assert_eq!(line.unfinished, position > stream.len());
+    }
+    // What is behind the last line end is a line only if there is anything.
+    assert!(expected.all(<[u8]>::is_empty));
+    let checkpoint = lines.checkpoint();
+    assert_eq!(usize::try_from(checkpoint.position), Ok(stream.len()));
+    assert_eq!(checkpoint.prefix_hash, Some(*blake3::hash(stream).as_bytes()));
+}
