@@ -85,3 +85,39 @@ pub fn lines(stream: &[u8]) {
     assert_eq!(usize::try_from(checkpoint.position), Ok(stream.len()));
     assert_eq!(checkpoint.prefix_hash, Some(*blake3::hash(stream).as_bytes()));
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_hold(bytes in vec(any::<u8>(), 0..200)) {
+            for target in [ndjson_record, csv_record, csv_header, inventory, lines] {
+                target(&bytes);
+            }
+        }
+
+        #[test]
+        fn nearly_right_headers_hold(names in vec("(sim[-_]card[-_]id|BYTES-USED|date|\"date\"|x?) ?", 0..6)) {
+            csv_header(names.join(",").as_bytes());
+        }
+
+        #[test]
+        fn nearly_right_inventories_hold(
+            entries in vec("\\{\"sim-card-id\": ?\"[1-3]\",\"org_id\":\"[ab]?\"(,\"valid-from\":\"2020-0[12]-3[01]\")?\\}", 0..5),
+            rows in vec("[1-3],[ab]?,(2020-0[12]-3[01](T00:00:00Z)?)?", 0..5),
+        ) {
+            inventory(format!("[{}]", entries.join(",")).as_bytes());
+            inventory(format!("sim-card-id,org-id,valid-from\n{}", rows.join("\n")).as_bytes());
+        }
+
+        #[test]
+        fn streams_of_line_ends_hold(longest in any::<u8>(), text in "\u{feff}?[ab\r\n]{0,600}") {
+            lines(&[&[longest], text.as_bytes()].concat());
+        }
+    }
+}
