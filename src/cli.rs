@@ -85,6 +85,7 @@ pub struct Migrate {
 
 /// Options of `ingest`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 #[command(after_help = "\
 Examples:
   simusage ingest --inventory inventory.json
@@ -93,6 +94,7 @@ Examples:
   tail -n +1 -F usage.log | simusage ingest --source-id usage -
   simusage ingest --kafka broker:9092 --topic usage --group simusage
   simusage ingest --inventory inventory.json --replay-rejects
+  simusage ingest --dry-run --inventory inventory.json usage-*.ndjson
 
 A file that was ingested before is recognised under any name: what is new in it is stored, and nothing twice.")]
 pub struct Ingest {
@@ -126,6 +128,11 @@ pub struct Ingest {
     /// Try the records again that were rejected, by this inventory and this version
     #[arg(long, conflicts_with_all = ["files", "kafka", "source_id", "max_rejects"])]
     pub replay_rejects: bool,
+    /// Read and account, and store nothing: neither records nor an inventory, nor how far a file was read. Every FILE
+    /// is read from its beginning, whatever is stored of it. SIM cards are looked up in the --inventory FILE alone, or
+    /// without one in the database; where that does not answer, they are not looked up
+    #[arg(long, conflicts_with_all = ["kafka", "replay_rejects", "source_id", "metrics_listen"])]
+    pub dry_run: bool,
     /// Print the summary as one line of JSON
     #[arg(long)]
     pub json: bool,

@@ -140,6 +140,7 @@ async fn store(options: crate::cli::Ingest, config: &Config) -> anyhow::Result<E
         source_id: options.source_id,
         max_rejects: options.max_rejects,
         replay_rejects: options.replay_rejects,
+        dry_run: options.dry_run,
         counters,
     };
     let summary = ingest::ingest(config, options).await?;

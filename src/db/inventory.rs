@@ -98,6 +98,26 @@ impl Directory {
         Ok(directory)
     }
 
+    /// The directory that an inventory alone would make, with numbers of its own instead of a database's.
+    ///
+    /// # Errors
+    /// There are more assignments than numbers.
+    pub fn of_assignments(assignments: &[Assignment]) -> Result<Self, TryFromIntError> {
+        let mut sorted: Vec<(&str, i64)> = assignments
+            .iter()
+            .map(|assignment| {
+                let valid_from_us = assignment.valid_from.map_or(i64::MIN, |instant| instant.timestamp_micros());
+                (assignment.sim_card.as_str(), valid_from_us)
+            })
+            .collect();
+        sorted.sort_unstable();
+        let mut directory = Self::default();
+        for (iccid, valid_from_us) in sorted {
+            directory.add(iccid, 0, valid_from_us, 0)?;
+        }
+        Ok(directory)
+    }
+
     /// Adds an assignment. Those of one SIM card come one after the other, by time.
     fn add(
         &mut self,

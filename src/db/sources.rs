@@ -98,6 +98,23 @@ pub struct KnownSource {
     pub updated_at: DateTime<Utc>,
 }
 
+impl KnownSource {
+    /// A source of which nothing is stored, and that has no row.
+    #[must_use]
+    pub fn unknown(name: &str) -> Self {
+        Self {
+            id: 0,
+            head_bytes: None,
+            name: name.to_owned(),
+            position: 0,
+            line: 0,
+            prefix_hash: vec![],
+            batches: 0,
+            updated_at: DateTime::UNIX_EPOCH,
+        }
+    }
+}
+
 impl From<Row> for KnownSource {
     fn from(row: Row) -> Self {
         Self {

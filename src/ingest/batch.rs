@@ -21,8 +21,10 @@ use super::lines::{Line, Lines, is_silence};
 use super::parse::Parser;
 use super::progress::Counters;
 use super::reject::{Defect, Reason};
+use super::run::Options;
 use super::source::{Format, Opened};
 use super::stamp::Stamper;
+use crate::config::Config;
 use crate::db::{BatchEnd, KnownSource, RejectedRecord, TUPLE_BYTES};
 
 /// A batch ends when the usage records in it weigh this much: until it is committed they stay in memory, because a
@@ -45,6 +47,22 @@ pub(super) struct Settings {
     pub batch_age: Duration,
     pub max_record_bytes: usize,
     pub max_rejects: Option<u64>,
+    /// Whether nobody stores what is read.
+    pub dry_run: bool,
+}
+
+impl Settings {
+    /// What the configuration and the command line say.
+    pub fn new(config: &Config, options: &Options) -> Self {
+        Self {
+            format: options.format,
+            batch_rows: config.ingest.batch_rows,
+            batch_age: Duration::from_millis(config.ingest.batch_age_ms),
+            max_record_bytes: config.ingest.max_record_bytes,
+            max_rejects: options.max_rejects,
+            dry_run: options.dry_run,
+        }
+    }
 }
 
 /// Reads sources one after the other and sends their records on.
@@ -85,7 +103,8 @@ pub(super) enum Stopped {
 impl Batcher {
     /// A batcher of records that `stamper` stamps.
     pub fn new(settings: Settings, stamper: Stamper, counters: Arc<Counters>) -> Self {
-        Self { settings, stamper, counters, rejects: Rejects::default(), batch: Collected::new() }
+        let rejects = if settings.dry_run { Rejects::of_dry_run() } else { Rejects::default() };
+        Self { settings, stamper, counters, rejects, batch: Collected::new() }
     }
 
     /// Reads a source from where `known` says to its end. Its last batch is sent, too: no batch holds records of two

@@ -109,14 +109,23 @@ impl Collected {
 #[derive(Debug, Default)]
 pub(super) struct Rejects {
     total: u64,
+    /// Whether nobody will find them in the database.
+    forgotten: bool,
 }
 
 impl Rejects {
+    /// Of a run that stores nothing.
+    pub fn of_dry_run() -> Self {
+        Self { total: 0, forgotten: true }
+    }
+
     /// Counts a rejected record, and says so in the log if it is one of the first.
     pub fn count(&mut self, defect: &Defect, place: std::fmt::Arguments<'_>) {
         self.total += 1;
         if self.total <= LOGGED_REJECTS {
             log::warn!("{place}: {}: {}", defect.reason, defect.detail);
+        } else if self.total == LOGGED_REJECTS + 1 && self.forgotten {
+            log::warn!("more records would be rejected; the summary counts them by their reasons");
         } else if self.total == LOGGED_REJECTS + 1 {
             log::warn!("more records are rejected; all are in the table rejected_records");
         }

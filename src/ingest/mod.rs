@@ -14,6 +14,7 @@
 mod batch;
 mod collect;
 mod csv_line;
+mod dry_run;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hours;
@@ -31,6 +32,7 @@ mod source;
 mod stamp;
 mod store;
 
+pub use dry_run::SimCards;
 pub use inventory_file::read_inventory;
 pub use kafka::Topic;
 pub use progress::Counters;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::batch::{Batcher, Settings, Stopped};
+use super::dry_run::{SimCards, rehearse};
 use super::identity::recognise;
 use super::inventory_file::read_inventory;
 use super::kafka::{Storing, Topic, store_topic};
@@ -25,9 +26,12 @@ use crate::config::Config;
 use crate::db::{self, Claim, Directory, WriteError};
 
 /// How many pieces may wait for the database: with their size, what bounds memory.
-const PIECES_IN_FLIGHT: usize = 16;
+pub(super) const PIECES_IN_FLIGHT: usize = 16;
 
-const PANICKED: &str = "the reading thread panicked";
+pub(super) const PANICKED: &str = "the reading thread panicked";
+
+pub(super) const EMPTY_INVENTORY: &str = "the inventory is empty, so every record will be rejected: load one with \
+    `simusage ingest --inventory FILE`; --replay-rejects with it stores what was rejected before";
 
 /// What to ingest, and how.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +50,8 @@ pub struct Options {
     pub max_rejects: Option<u64>,
     /// Try rejected records again.
     pub replay_rejects: bool,
+    /// Read and account, and store nothing.
+    pub dry_run: bool,
     /// Where to count what is done, for whoever looks meanwhile.
     pub counters: Arc<Counters>,
 }
@@ -60,6 +66,10 @@ pub enum SourceStatus {
     Continued,
     /// All of it was stored by an earlier run.
     AlreadyIngested,
+    /// It had no record.
+    Empty,
+    /// Its records were read, and not stored because it was a dry run.
+    Read,
 }
 
 /// What was read of a source.
@@ -78,6 +88,12 @@ pub struct SourceSummary {
 /// What an ingest did. Records read are those stored plus those rejected.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
+    /// Where nothing was stored because nothing was to be: what would have been.
+    #[serde(rename = "dry-run", skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// What SIM cards were looked up in, where nothing was stored.
+    #[serde(rename = "sim-cards", skip_serializing_if = "Option::is_none")]
+    pub sim_cards: Option<SimCards>,
     /// Records read.
     pub read: u64,
     /// Records stored.
@@ -107,22 +123,29 @@ fn milliseconds<S: Serializer>(elapsed: &Duration, serializer: S) -> Result<S::O
 impl std::fmt::Display for Summary {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(assignments) = self.assignments {
-            writeln!(formatter, "inventory: {assignments} assignments")?;
+            let stored = if self.dry_run { ", not stored" } else { "" };
+            writeln!(formatter, "inventory: {assignments} assignments{stored}")?;
         }
         for SourceSummary { name, status, from, .. } in &self.sources {
             match status {
-                SourceStatus::Stored => {}
+                SourceStatus::Stored | SourceStatus::Read => {}
+                SourceStatus::Empty => writeln!(formatter, "{name}: empty, no record in it")?,
                 SourceStatus::Continued => writeln!(formatter, "{name}: continued at byte {from}")?,
                 SourceStatus::AlreadyIngested => writeln!(formatter, "{name}: already ingested")?,
             }
         }
-        write!(formatter, "read {}, stored {}, rejected {}", self.read, self.stored, self.rejected)?;
+        let stored = if self.dry_run { "would be stored" } else { "stored" };
+        write!(formatter, "read {}, {stored} {}, rejected {}", self.read, self.stored, self.rejected)?;
         let mut separator = " (";
         for (reason, count) in &self.reasons {
             write!(formatter, "{separator}{reason} {count}")?;
             separator = ", ";
         }
         let close = if self.reasons.is_empty() { "" } else { ")" };
+        if let Some(sim_cards) = self.sim_cards {
+            let seconds = self.elapsed.as_secs_f64();
+            return write!(formatter, "{close} in {seconds:.2} s; {sim_cards}; a dry run stores nothing");
+        }
         write!(
             formatter,
             "{close} in {:.2} s ({} records/s), {:.2} s of it refreshing the aggregates",
@@ -147,6 +170,9 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
     let mut size = Some(0);
     for source in &options.sources {
         size = size.zip(source.size()?).map(|(size, this)| size + this);
+    }
+    if options.dry_run {
+        return rehearse(config, options, inventory, size).await;
     }
     let mut session = Session::open(config).await?;
     db::migrate::ensure_current(session.connection()).await?;
@@ -228,7 +254,7 @@ impl Run<'_> {
     async fn directory(&mut self) -> Result<Arc<Directory>, WriteError> {
         let directory = self.session.repeat(async |connection| Directory::load(connection).await).await?;
         if directory.is_empty() {
-            log::warn!("the inventory is empty, so every record will be rejected: load one with --inventory");
+            log::warn!("{EMPTY_INVENTORY}");
         }
         Ok(Arc::new(directory))
     }
@@ -268,14 +294,8 @@ impl Run<'_> {
         size: Option<u64>,
         summary: &mut Summary,
     ) -> Result<(), Failure> {
-        let counters = options.counters;
-        let settings = Settings {
-            format: options.format,
-            batch_rows: config.ingest.batch_rows,
-            batch_age: Duration::from_millis(config.ingest.batch_age_ms),
-            max_record_bytes: config.ingest.max_record_bytes,
-            max_rejects: options.max_rejects,
-        };
+        let counters = Arc::clone(&options.counters);
+        let settings = Settings::new(config, &options);
         let mut batcher = Batcher::new(settings, self.stamper(config).await?, Arc::clone(&counters));
         let progress = Progress::start(Arc::clone(&counters), size);
         for source in options.sources {
@@ -298,7 +318,7 @@ impl Run<'_> {
     ) -> Result<(Batcher, SourceSummary), Failure> {
         let name = Arc::clone(&opened.name);
         let is_file = opened.source != Source::Stdin;
-        let mut source = SourceSummary { name: name.to_string(), status: SourceStatus::Stored, from: 0, to: 0 };
+        let mut source = SourceSummary { name: name.to_string(), status: SourceStatus::Empty, from: 0, to: 0 };
         if is_file && opened.head.is_empty() {
             return Ok((batcher, source));
         }
@@ -327,7 +347,8 @@ impl Run<'_> {
         }
         source.to = claim.position;
         source.status = match (source.from, claim.moved) {
-            (0, _) => SourceStatus::Stored,
+            (0, false) => SourceStatus::Empty,
+            (0, true) => SourceStatus::Stored,
             (_, true) => SourceStatus::Continued,
             (_, false) => SourceStatus::AlreadyIngested,
         };

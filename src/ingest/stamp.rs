@@ -6,12 +6,13 @@ use bytes::BytesMut;
 
 use super::parse::{UsageRecord, name};
 use super::reject::{Defect, Reason};
-use crate::db::{Directory, NoStamp, encode_usage_record};
+use crate::db::{Directory, NoStamp, Stamp, encode_usage_record};
 use crate::domain::Interval;
 
 /// Stamps records by the inventory.
 pub(super) struct Stamper {
-    directory: Arc<Directory>,
+    /// Without one, whatever SIM card a record names will do.
+    directory: Option<Arc<Directory>>,
     /// Records older than this, in microseconds since 1970, are rejected.
     oldest_us: Option<i64>,
 }
@@ -19,9 +20,14 @@ pub(super) struct Stamper {
 impl Stamper {
     /// A stamper by `directory`, for records of the last `retention_days`, or of all time if that is 0.
     pub fn new(directory: Arc<Directory>, retention_days: u32) -> Self {
+        Self { directory: Some(directory), ..Self::without_inventory(retention_days) }
+    }
+
+    /// A stamper that looks at dates alone, and whose stamps are worth nothing.
+    pub fn without_inventory(retention_days: u32) -> Self {
         let age = chrono::TimeDelta::days(retention_days.into());
         let oldest_us = (retention_days > 0).then(|| (chrono::Utc::now() - age).timestamp_micros());
-        Self { directory, oldest_us }
+        Self { directory: None, oldest_us }
     }
 
     /// Appends a record to `tuples` as it is stored.
@@ -39,7 +45,11 @@ impl Stamper {
         if self.oldest_us.is_some_and(|oldest_us| time_us < oldest_us) {
             return date_defect(Reason::OlderThanRetention, "is older than storage.retention_records_days");
         }
-        let stamp = self.directory.stamp(&record.sim_card, time_us).map_err(|why| {
+        let Some(directory) = &self.directory else {
+            encode_usage_record(tuples, time_us, Stamp { sim_card: 0, organization: 0 }, record.bytes);
+            return Ok(());
+        };
+        let stamp = directory.stamp(&record.sim_card, time_us).map_err(|why| {
             let (reason, problem) = match why {
                 NoStamp::Unknown => (Reason::UnknownSimCard, "is not in the inventory"),
                 NoStamp::Unassigned => (Reason::UnassignedSimCard, "belonged to no organization at the record's date"),

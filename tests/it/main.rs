@@ -2,6 +2,7 @@
 
 mod api;
 mod database_tls;
+mod dry_run;
 mod embedded;
 mod embedded_server;
 mod exactly_once;
