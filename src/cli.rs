@@ -77,6 +77,14 @@ pub enum Command {
 
 /// Options of `migrate`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simusage migrate
+  simusage migrate --check
+  simusage migrate --database-url postgresql://simusage@db.example.net/simusage
+
+It is safe to run at every start, and from several places at once. Storage settings ([storage] in config.toml) take
+effect when this runs.")]
 pub struct Migrate {
     /// Change nothing; exit with 1 if the schema or a storage setting is behind
     #[arg(long)]
@@ -154,6 +162,15 @@ pub enum FormatName {
 
 /// Options of `serve`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simusage serve
+  simusage serve --listen 127.0.0.1:9000
+  simusage serve --listen 0.0.0.0:8000 --allow-anonymous
+  simusage serve --log-format json
+
+SIGTERM and SIGINT end it once the requests in flight are answered. What else can be set stands in [serve] of
+config.toml.")]
 pub struct Serve {
     /// Address and port to answer on [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR")]
@@ -169,8 +186,14 @@ pub enum Token {
     /// Create a token and print it, this once. From the first one on, every request to /api needs one
     Create(CreateToken),
     /// List the tokens there are and were
+    #[command(after_help = "\
+Examples:
+  simusage token list")]
     List,
     /// Revoke a token; servers refuse it within 5 seconds
+    #[command(after_help = "\
+Examples:
+  simusage token revoke billing")]
     Revoke {
         /// The token's name
         name: String,
@@ -179,6 +202,11 @@ pub enum Token {
 
 /// Options of `token create`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simusage token create billing
+  simusage token create portal --organization x00g8 --expires 2099-12-31
+  curl -H \"Authorization: Bearer $(simusage token create me)\" 127.0.0.1:8000/api/v1/inventory")]
 pub struct CreateToken {
     /// What to call it; for good, because names of revoked tokens stay taken
     #[arg(value_parser = parse_token_name)]
@@ -237,6 +265,10 @@ pub enum Generate {
 
 /// Options of `generate usage`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simusage generate usage --inventory inventory.json > usage.ndjson
+  simusage generate usage --inventory inventory.json --start 2020-02-01 --days 28 --records 1000000 --format csv")]
 pub struct GenerateUsage {
     /// The inventory whose SIM cards are used
     #[arg(long, value_name = "FILE")]
@@ -260,6 +292,9 @@ pub struct GenerateUsage {
 
 /// Options of `generate inventory`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simusage generate inventory --sim-cards 1000 --organizations 20 > inventory.csv")]
 pub struct GenerateInventory {
     /// How many SIM cards
     #[arg(long, default_value_t = 1_000)]
@@ -296,6 +331,36 @@ mod tests {
         }
         for text in ["", " ", "a\nb", "a ", &"a".repeat(65)] {
             parse_token_name(text).unwrap_err();
+        }
+    }
+
+    /// Subcommands that do something themselves, by all their words.
+    fn leaves(command: &clap::Command, path: &str) -> Vec<(String, clap::Command)> {
+        let subcommands: Vec<_> = command.get_subcommands().filter(|command| command.get_name() != "help").collect();
+        if subcommands.is_empty() {
+            return vec![(path.trim_start().to_owned(), command.clone())];
+        }
+        subcommands.into_iter().flat_map(|command| leaves(command, &format!("{path} {}", command.get_name()))).collect()
+    }
+
+    #[test]
+    fn the_help_of_each_subcommand_has_examples_that_are_right() {
+        for (name, mut command) in leaves(&Cli::command(), "") {
+            let help = command.render_long_help().to_string();
+            let examples: Vec<&str> = match (help.split_once("Examples:\n"), help.split_once("Example: ")) {
+                (Some((_, examples)), _) => examples.lines().take_while(|line| line.starts_with("  ")).collect(),
+                (None, Some((_, example))) => example.lines().take(1).collect(),
+                (None, None) => panic!("{name} has no examples"),
+            };
+            for example in examples {
+                assert!(example.contains(&format!("simusage {name}")), "{name}: {example}");
+                // As a shell takes it: each part of a pipe for itself, without where its output goes.
+                for part in example.split('|').filter(|part| part.trim_start().starts_with("simusage ")) {
+                    let words = part.split_whitespace().take_while(|&word| word != ">");
+                    let cli = Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{example}: {error}"));
+                    cli.check().unwrap_or_else(|error| panic!("{example}: {error}"));
+                }
+            }
         }
     }
 }

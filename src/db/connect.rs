@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
+use super::advice::on_connecting;
 use super::error::{WriteError, describe};
 use super::tls::{Connector, is_refusal};
 use crate::config::{Database, DirectCompress};
@@ -99,10 +100,12 @@ pub async fn connect(database: &Database) -> Result<Connection, WriteError> {
     }
     let (client, connection) = parameters.connect(Connector::new(database.url.tls())).await.map_err(|error| {
         let place = format!("cannot connect to {}", database.url);
+        let advice = on_connecting(&error, &database.url).map(|advice| format!("; {advice}")).unwrap_or_default();
+        let text = describe(&error) + &advice;
         match error.code() {
-            Some(_) => WriteError::from(error).during(&place),
-            None if is_refusal(&error) => WriteError::Refused(describe(&error)).during(&place),
-            None => WriteError::Unreachable(describe(&error)).during(&place),
+            Some(_) => WriteError::from(error).with_text(text).during(&place),
+            None if is_refusal(&error) => WriteError::Refused(text).during(&place),
+            None => WriteError::Unreachable(text).during(&place),
         }
     })?;
     let driver = tokio::spawn(async move {

@@ -88,12 +88,21 @@ impl WriteError {
     /// The error with what was being done in front, as in "copying usage records: …".
     #[must_use]
     pub(crate) fn during(self, doing: &str) -> Self {
-        let text = |text: String| format!("{doing}: {text}");
+        self.map_text(|text| format!("{doing}: {text}"))
+    }
+
+    /// The error with another text.
+    #[must_use]
+    pub(super) fn with_text(self, text: String) -> Self {
+        self.map_text(|_| text)
+    }
+
+    fn map_text(self, change: impl FnOnce(String) -> String) -> Self {
         match self {
-            Self::Unreachable(cause) => Self::Unreachable(text(cause)),
-            Self::Passing(cause) => Self::Passing(text(cause)),
-            Self::DiskFull(cause) => Self::DiskFull(text(cause)),
-            Self::Refused(cause) => Self::Refused(text(cause)),
+            Self::Unreachable(text) => Self::Unreachable(change(text)),
+            Self::Passing(text) => Self::Passing(change(text)),
+            Self::DiskFull(text) => Self::DiskFull(change(text)),
+            Self::Refused(text) => Self::Refused(change(text)),
             Self::Overtaken => Self::Overtaken,
         }
     }

@@ -189,7 +189,8 @@ impl Version {
     }
 }
 
-const NO_TIMESCALEDB: &str = "the server has no TimescaleDB: install it, or use the image timescale/timescaledb";
+const NO_TIMESCALEDB: &str = "the server has no TimescaleDB: install it there (https://docs.timescale.com/self-hosted), \
+                              or use the image timescale/timescaledb, and run this again";
 
 async fn read_server(client: &Client) -> anyhow::Result<Server> {
     let row = client.query_opt(include_str!("../../sql/ledger/server.sql"), &[]).await.map_err(explained)?;

@@ -1,5 +1,6 @@
 //! All that is said to TimescaleDB. Nothing else names tokio-postgres, but for the URL in the settings.
 
+mod advice;
 mod connect;
 mod copy;
 mod error;

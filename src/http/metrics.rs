@@ -7,6 +7,13 @@ use anyhow::Context as _;
 /// The media type of Prometheus's text format.
 pub(super) const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// What to say where an address cannot be listened on.
+pub(super) fn cannot_listen(address: &str, option: &str) -> String {
+    format!(
+        "cannot listen on {address} (if another program has that port: end it, or choose another port with {option})"
+    )
+}
+
 /// Answers `GET /metrics` at `address` with what `render` says, in Prometheus's text format, until the handle that
 /// is returned is told to stop.
 ///
@@ -27,7 +34,7 @@ pub fn serve_metrics(
     .workers(1)
     .disable_signals()
     .bind(address)
-    .with_context(|| format!("cannot listen on {address}"))?;
+    .with_context(|| cannot_listen(address, "--metrics-listen"))?;
     for address in server.addrs() {
         log::info!("metrics on http://{address}/metrics");
     }

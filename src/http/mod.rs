@@ -77,7 +77,7 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
         Some(tls) => server.bind_rustls_0_23(listen, tls),
         None => server.bind(listen),
     }
-    .with_context(|| format!("cannot listen on {listen}"))?;
+    .with_context(|| metrics::cannot_listen(listen, "--listen"))?;
     for (address, scheme) in server.addrs_with_scheme() {
         log::info!("listening on {scheme}://{address}");
     }

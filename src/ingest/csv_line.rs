@@ -35,7 +35,10 @@ impl Columns {
 
     /// The index of a column that must be there.
     pub fn require(&self, name: &str) -> Result<usize, String> {
-        let missing = || format!("the header has no column {name} (it has: {})", self.names.join(", "));
+        let missing = || {
+            let names = self.names.join(", ");
+            format!("the header has no column {name} (it has: {names}); name the columns in the first line")
+        };
         self.find(name)?.ok_or_else(missing)
     }
 }

@@ -33,7 +33,12 @@ struct Entry {
 /// The file cannot be read or an entry is wrong; the error names the entry's place and the value at fault.
 pub fn read_inventory(path: &Path) -> anyhow::Result<Vec<Assignment>> {
     let name = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading the inventory {name}"))?;
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!(
+            "reading the inventory {name}, which must be JSON, as [{{\"sim-card-id\": \"89440001\", \"org-id\": \"a01b7\"}}], \
+             or CSV with these columns"
+        )
+    })?;
     parse_inventory(&text).with_context(|| format!("inventory {name}"))
 }
 

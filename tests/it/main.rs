@@ -7,6 +7,7 @@ mod embedded;
 mod embedded_server;
 mod exactly_once;
 mod exactness;
+mod first_mistakes;
 mod ingest;
 mod kafka;
 mod limits;

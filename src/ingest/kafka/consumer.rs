@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver as Reply, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
@@ -13,6 +13,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::runtime::Handle;
@@ -25,7 +26,7 @@ use super::super::reject::{Defect, Reason};
 use super::super::source::Format;
 use super::super::stamp::Stamper;
 use super::super::store::Held;
-use super::{Request, Settings, Shared};
+use super::{Request, Settings, Shared, Topic};
 use crate::db::{Checkpoint, RejectedRecord};
 
 /// Batches of all partitions are handed on when their usage records weigh this much together.
@@ -48,6 +49,9 @@ const REVOKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the storing side may take for a batch before the consuming side goes on polling.
 const STALL: Duration = Duration::from_secs(3);
+
+/// How many topics an error names, where the one that is wanted is not there.
+const SHOWN_TOPICS: usize = 10;
 
 /// How long a member without a partition waits for one before it takes the end for reached.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -202,6 +206,31 @@ impl Context {
     }
 }
 
+/// # Errors
+/// The brokers do not answer, or do not have the topic.
+fn ensure_topic(consumer: &BaseConsumer<Context>, topic: &Topic) -> anyhow::Result<()> {
+    // Of all topics, because a question about one may create it.
+    let metadata = consumer.fetch_metadata(None, BROKER_TIMEOUT).context(
+        "asking the brokers: are they running, do they say who they are by an address that can be reached from here \
+         (advertised.listeners), and do the settings in [kafka] fit?",
+    )?;
+    let usable = |found: &&MetadataTopic| found.error().is_none() && !found.partitions().is_empty();
+    if metadata.topics().iter().filter(usable).any(|found| found.name() == topic.name) {
+        return Ok(());
+    }
+    let mut others: Vec<&str> = metadata.topics().iter().map(MetadataTopic::name).collect();
+    others.retain(|name| !name.starts_with("__"));
+    others.sort_unstable();
+    others.truncate(SHOWN_TOPICS);
+    let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+    bail!(
+        "there is no topic {name} (there are: {others}); correct --topic, or create it, as with \
+         `kafka-topics.sh --bootstrap-server {brokers} --create --topic {name}`",
+        name = topic.name,
+        brokers = topic.brokers,
+    )
+}
+
 fn place(offset: Option<i64>) -> String {
     offset.map_or_else(|| "its beginning".to_owned(), |offset| format!("offset {offset}"))
 }
@@ -297,13 +326,7 @@ impl Member {
             outlet: self.outlet.clone(),
         };
         let consumer: BaseConsumer<Context> = config.create_with_context(context).context("setting up Kafka")?;
-        let metadata = consumer.fetch_metadata(Some(&topic.name), BROKER_TIMEOUT).context("asking the brokers")?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic.name);
-        ensure!(
-            found.is_some_and(|found| found.error().is_none() && !found.partitions().is_empty()),
-            "there is no topic {}",
-            topic.name
-        );
+        ensure_topic(&consumer, topic)?;
         let cluster = consumer.client().fetch_cluster_id(BROKER_TIMEOUT).context("the brokers name no cluster")?;
         *consumer.context().cluster.lock().unwrap_or_else(PoisonError::into_inner) = cluster;
         consumer.subscribe(&[&topic.name]).context("joining the group")?;

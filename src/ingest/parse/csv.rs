@@ -97,7 +97,10 @@ mod tests {
     #[test]
     fn a_header_that_lacks_or_repeats_a_column_names_it() {
         let problem = |header: &str| CsvHeader::parse(header.as_bytes()).unwrap_err();
-        assert_eq!(problem("sim-card-id,date"), "the header has no column bytes-used (it has: sim-card-id, date)");
+        assert!(
+            problem("sim-card-id,date")
+                .starts_with("the header has no column bytes-used (it has: sim-card-id, date); ")
+        );
         assert_eq!(problem("date,sim-card-id,bytes-used,date"), "the header has the column date twice");
         assert_eq!(problem("\"date"), "the header is not a line of CSV");
     }
