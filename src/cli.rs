@@ -268,7 +268,9 @@ pub enum Generate {
 #[command(after_help = "\
 Examples:
   simusage generate usage --inventory inventory.json > usage.ndjson
-  simusage generate usage --inventory inventory.json --start 2020-02-01 --days 28 --records 1000000 --format csv")]
+  simusage generate usage --inventory inventory.json --start 2020-02-01 --days 28 --records 1000000 --format csv
+  simusage generate usage --inventory inventory.json --follow --rate 100 | simusage ingest -
+  simusage generate usage --inventory inventory.json --follow --kafka broker:9092 --topic usage")]
 pub struct GenerateUsage {
     /// The inventory whose SIM cards are used
     #[arg(long, value_name = "FILE")]
@@ -288,6 +290,19 @@ pub struct GenerateUsage {
     /// How to write the records; auto is ndjson
     #[arg(long, value_enum, default_value_t = FormatName::Ndjson)]
     pub format: FormatName,
+    /// Make records of the present instead, until told to stop
+    #[arg(long, conflicts_with_all = ["start", "days", "records"])]
+    pub follow: bool,
+    /// How many records a second
+    #[arg(long, value_name = "N", requires = "follow", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rate: u32,
+    /// Send each record to Kafka as a message, instead of writing it: addresses of some brokers
+    #[arg(long, value_name = "BROKERS", requires = "topic", conflicts_with = "format")]
+    pub kafka: Option<String>,
+    /// The topic to send to
+    #[arg(long, value_name = "NAME", requires = "kafka")]
+    pub topic: Option<String>,
 }
 
 /// Options of `generate inventory`.

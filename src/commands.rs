@@ -6,7 +6,7 @@ mod token;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use crate::cli::{Cli, Command, FormatName, Generate};
+use crate::cli::{Cli, Command, FormatName, Generate, GenerateUsage};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::{db, generate, http, ingest, manual};
 
@@ -39,7 +39,7 @@ pub async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         Command::Token(options) => token::run(options, &config).await.map(|()| ExitCode::SUCCESS),
         Command::Completions(options) => print(&manual::completions(options.shell)),
         Command::Man(options) => print(&manual::page(options.subcommand.as_deref())?),
-        Command::Generate(options) => make_up(options),
+        Command::Generate(options) => make_up(options, &config).await,
     }
 }
 
@@ -71,21 +71,18 @@ fn print_report(report: &db::migrate::Report, word: &str) {
     }
 }
 
-fn make_up(options: Generate) -> anyhow::Result<ExitCode> {
-    let output = std::io::stdout().lock();
+async fn make_up(options: Generate, config: &Config) -> anyhow::Result<ExitCode> {
     let result = match options {
-        Generate::Usage(options) => {
-            let usage = generate::Usage {
-                inventory: options.inventory,
-                start: options.start,
-                days: options.days,
-                records: options.records,
-                seed: options.seed,
-                format: options.format.into_format().unwrap_or(ingest::Format::Ndjson),
-            };
-            generate::generate_usage(&usage, output)
+        Generate::Usage(options) => match options.kafka.as_deref().zip(options.topic.as_deref()) {
+            Some((brokers, topic)) => {
+                let output = ingest::Producer::new(&config.kafka, brokers, topic)?;
+                make_up_usage(&options, output).await
+            }
+            None => make_up_usage(&options, std::io::stdout()).await,
+        },
+        Generate::Inventory(options) => {
+            generate::generate_inventory(options.sim_cards, options.organizations, std::io::stdout().lock())
         }
-        Generate::Inventory(options) => generate::generate_inventory(options.sim_cards, options.organizations, output),
     };
     until_reader_left(result)
 }
@@ -102,6 +99,18 @@ fn until_reader_left(written: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
         Err(error) if error.downcast_ref().is_some_and(is_broken_pipe) => Ok(ExitCode::SUCCESS),
         other => other.map(|()| ExitCode::SUCCESS),
     }
+}
+
+async fn make_up_usage(options: &GenerateUsage, output: impl std::io::Write) -> anyhow::Result<()> {
+    let format = options.format.into_format().unwrap_or(ingest::Format::Ndjson);
+    let (inventory, seed) = (options.inventory.clone(), options.seed);
+    if options.follow {
+        let follow = generate::Follow { inventory, rate: options.rate, seed, format };
+        return generate::follow_usage(&follow, output).await;
+    }
+    let usage =
+        generate::Usage { inventory, start: options.start, days: options.days, records: options.records, seed, format };
+    generate::generate_usage(&usage, output)
 }
 
 impl FormatName {

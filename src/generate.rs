@@ -1,12 +1,16 @@
 //! Made-up usage for demonstrations, tests and benchmarks: the same seed makes the same records.
 
+mod follow;
+
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use chrono::{NaiveDate, TimeDelta};
 
 use crate::ingest::{Format, read_inventory};
+
+pub use follow::{Follow, follow_usage};
 
 /// How busy each hour of the day is: quiet at night, a rise in the morning, the peak in the evening.
 const RHYTHM: [u64; 24] = [3, 2, 2, 2, 2, 3, 5, 8, 10, 11, 11, 12, 12, 11, 11, 11, 12, 13, 15, 16, 15, 12, 8, 5];
@@ -43,17 +47,44 @@ struct Device {
 /// The inventory cannot be read or is empty, or the output cannot be written.
 pub fn generate_usage(usage: &Usage, output: impl Write) -> anyhow::Result<()> {
     let mut random = fastrand::Rng::with_seed(usage.seed);
-    let mut sim_cards: Vec<String> =
-        read_inventory(&usage.inventory)?.into_iter().map(|assignment| assignment.sim_card.into()).collect();
-    sim_cards.sort_unstable();
-    sim_cards.dedup();
-    let devices: Vec<Device> = sim_cards
-        .into_iter()
-        .map(|sim_card| Device { sim_card, usual_bytes: KINDS[random.usize(..KINDS.len())] * random.u64(5..20) / 10 })
-        .collect();
-    ensure!(!devices.is_empty(), "{} has no SIM card", usage.inventory.display());
+    let devices = devices(&usage.inventory, &mut random)?;
     let mut output = io::BufWriter::with_capacity(1 << 20, output);
     write_records(usage, &devices, &mut random, &mut output).and_then(|()| output.flush()).context("writing usage")
+}
+
+/// A device for each SIM card of an inventory.
+fn devices(inventory: &Path, random: &mut fastrand::Rng) -> anyhow::Result<Vec<Device>> {
+    let mut sim_cards: Vec<String> =
+        read_inventory(inventory)?.into_iter().map(|assignment| assignment.sim_card.into()).collect();
+    sim_cards.sort_unstable();
+    sim_cards.dedup();
+    ensure!(!sim_cards.is_empty(), "{} has no SIM card", inventory.display());
+    let mut device =
+        |sim_card| Device { sim_card, usual_bytes: KINDS[random.usize(..KINDS.len())] * random.u64(5..20) / 10 };
+    Ok(sim_cards.into_iter().map(&mut device).collect())
+}
+
+fn write_header(output: &mut impl Write) -> io::Result<()> {
+    writeln!(output, "sim-card-id,bytes-used,date")
+}
+
+/// Writes what a device used in an hour that is so `busy`.
+fn write_record(
+    output: &mut impl Write,
+    format: Format,
+    device: &Device,
+    random: &mut fastrand::Rng,
+    busy: u64,
+    date: &str,
+) -> io::Result<()> {
+    let bytes = device.usual_bytes * random.u64(200..1_800) / 1_000 * (busy + 10) / 20;
+    let sim_card = &device.sim_card;
+    match format {
+        Format::Ndjson => {
+            writeln!(output, r#"{{"sim-card-id": "{sim_card}", "bytes-used": "{bytes}", "date": "{date}"}}"#)
+        }
+        Format::Csv => writeln!(output, "{sim_card},{bytes},{date}"),
+    }
 }
 
 fn write_records(
@@ -63,7 +94,7 @@ fn write_records(
     output: &mut impl Write,
 ) -> io::Result<()> {
     if usage.format == Format::Csv {
-        writeln!(output, "sim-card-id,bytes-used,date")?;
+        write_header(output)?;
     }
     let whole: u64 = RHYTHM.iter().sum::<u64>() * u64::from(usage.days);
     let (mut weight, mut written) = (0, 0);
@@ -80,15 +111,8 @@ fn write_records(
                 let second = mul_div(3_600, index, count) + random.u64(..3_600_u64.div_ceil(count));
                 let second = second.min(3_599);
                 let device = &devices[random.usize(..devices.len())];
-                let bytes = device.usual_bytes * random.u64(200..1_800) / 1_000 * (busy + 10) / 20;
-                let (sim_card, minute, second) = (&device.sim_card, second / 60, second % 60);
-                match usage.format {
-                    Format::Ndjson => writeln!(
-                        output,
-                        r#"{{"sim-card-id": "{sim_card}", "bytes-used": "{bytes}", "date": "{prefix}{minute:02}:{second:02}Z"}}"#
-                    )?,
-                    Format::Csv => writeln!(output, "{sim_card},{bytes},{prefix}{minute:02}:{second:02}Z")?,
-                }
+                let date = format!("{prefix}{:02}:{:02}Z", second / 60, second % 60);
+                write_record(output, usage.format, device, random, busy, &date)?;
             }
         }
     }

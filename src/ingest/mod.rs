@@ -34,7 +34,7 @@ mod store;
 
 pub use dry_run::SimCards;
 pub use inventory_file::read_inventory;
-pub use kafka::Topic;
+pub use kafka::{Producer, Topic};
 pub use progress::Counters;
 pub use reject::Reason;
 pub use run::{Options, SourceStatus, SourceSummary, Summary, ingest};

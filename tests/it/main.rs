@@ -8,6 +8,7 @@ mod embedded_server;
 mod exactly_once;
 mod exactness;
 mod first_mistakes;
+mod generate;
 mod ingest;
 mod kafka;
 mod limits;

@@ -12,6 +12,7 @@
 //! the commit, for lag tools; nobody reads it here.
 
 mod consumer;
+mod producer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -33,6 +34,7 @@ use crate::config::Config;
 use crate::db::{self, Claim, Directory, Identity, WriteError};
 use crate::signals::Signals;
 use consumer::Member;
+pub use producer::Producer;
 
 /// How many batches may wait for the database.
 const BATCHES_IN_FLIGHT: usize = 1;
