@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver as Reply, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use bytes::Bytes;
 use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
