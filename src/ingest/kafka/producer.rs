@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Sends each line that is written to it as a message. After a flush, the brokers have them all.
 pub struct Producer {
-    producer: BaseProducer<Deliveries>,
+    client: BaseProducer<Deliveries>,
     topic: String,
     /// The beginning of a line that is not whole yet.
     line: Vec<u8>,
@@ -57,18 +57,18 @@ impl Producer {
             config.set(name, value);
         }
         let producer = config.create_with_context(Deliveries::default()).context("setting up Kafka")?;
-        Ok(Self { producer, topic: topic.to_owned(), line: vec![] })
+        Ok(Self { client: producer, topic: topic.to_owned(), line: vec![] })
     }
 
     fn send(&mut self) -> io::Result<()> {
         let line = std::mem::take(&mut self.line);
         let mut record: BaseRecord<'_, (), [u8]> = BaseRecord::to(&self.topic).payload(&line);
         loop {
-            match self.producer.send(record) {
+            match self.client.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
-                    self.producer.poll(PAUSE);
+                    self.client.poll(PAUSE);
                 }
                 Err((error, _)) => return Err(io::Error::other(error)),
             }
@@ -89,8 +89,8 @@ impl Write for Producer {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.producer.flush(DELIVERY_TIMEOUT).map_err(io::Error::other)?;
-        let failed = self.producer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.client.flush(DELIVERY_TIMEOUT).map_err(io::Error::other)?;
+        let failed = self.client.context().0.lock().unwrap_or_else(PoisonError::into_inner).take();
         failed.map_or(Ok(()), |error| Err(io::Error::other(error)))
     }
 }
