@@ -7,14 +7,15 @@ CARGO ?= cargo
 # npm writes this file last, so it tells that the packages are whole.
 PACKAGES := embedded/node_modules/.package-lock.json
 BROWSER_PACKAGES := tests/browser/node_modules/.package-lock.json
+SCHEMATHESIS := target/schemathesis/installed
 
-.PHONY: demo test screenshots packages browser tools
+.PHONY: demo test screenshots packages browser schemathesis tools
 
 demo: tools packages
 	$(CARGO) build --locked --release
 	bash examples/demo.sh
 
-test: tools packages browser
+test: tools packages browser schemathesis
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
@@ -40,6 +41,15 @@ browser: tools $(BROWSER_PACKAGES)
 	    exit 1; \
 	  fi; \
 	}
+
+# What asks the API for everything that its description allows.
+schemathesis: $(SCHEMATHESIS)
+
+$(SCHEMATHESIS): tests/schemathesis/requirements.txt
+	@command -v python3 >/dev/null || { echo "Python is missing: version 3.10 or later tests the API" >&2; exit 1; }
+	python3 -m venv --clear target/schemathesis
+	target/schemathesis/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 # What a fresh machine must have. Everything else installs itself.
 tools:

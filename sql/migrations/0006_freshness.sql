@@ -25,7 +25,10 @@ create table usage_versions (
 --                      partition where the source is a Kafka topic; earlier where records are stored and not shown
 --   last_ingested_at   when ingest has last moved on in any source
 --
--- It is a single select, so that it becomes part of the statement that calls it.
+-- A body in PL/pgSQL keeps its plans for the session; as a part of the statement that calls it, its subqueries would be
+-- planned with each request, which takes longer than to run them, or that statement. The plans are generic whatever the
+-- session wants: none of these tables has chunks, and no plan depends on the instants. Being stable, the function sees
+-- what its statement sees.
 create function usage_freshness(interval_start timestamptz, interval_end timestamptz)
 returns table (
     version bigint,
@@ -34,9 +37,14 @@ returns table (
     complete_through timestamptz,
     last_ingested_at timestamptz
 )
-language sql
+language plpgsql
 stable
+rows 1
+set plan_cache_mode = force_generic_plan
 as $$
+#variable_conflict use_column
+begin
+    return query
     select
         coalesce(
             (
@@ -66,5 +74,6 @@ as $$
         (select max(updated_at) from ingest_sources)
     from (
         select min(start_at) as stale_from from stale_hours where start_at < interval_end and end_at > interval_start
-    ) as stale
+    ) as stale;
+end
 $$;

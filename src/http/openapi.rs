@@ -5,6 +5,7 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, ETAG, EntityTag};
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoParams, Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerUi;
@@ -20,16 +21,16 @@ pub const PATH: &str = "/openapi.json";
 #[expect(dead_code, reason = "it is there to be described")]
 pub(super) struct SeriesParameters {
     /// First instant: a date (its midnight in `tz`) or an RFC 3339 date-time.
-    #[param(example = "2020-02-01")]
+    #[param(schema_with = instant, example = "2020-02-01")]
     start: String,
     /// End: a date (that whole day in `tz`) or an RFC 3339 date-time, which is not included.
-    #[param(example = "2020-02-28")]
+    #[param(schema_with = instant, example = "2020-02-28")]
     end: String,
     /// Width of the buckets: `1hour`, `6hour`, `1day`, `1week`, `1month` and so on; without the number, 1; or as an
     /// ISO 8601 duration of one unit, such as `PT6H`.
     #[param(
         example = "1day",
-        pattern = "^([1-9][0-9]{0,4}|)(hour|day|week|month)$|^PT[1-9][0-9]{0,4}H$|^P[1-9][0-9]{0,4}[DWM]$"
+        pattern = "^([1-9][0-9]{0,3}|)(hour|day|week|month)$|^PT[1-9][0-9]{0,3}H$|^P[1-9][0-9]{0,3}[DWM]$"
     )]
     every: String,
     /// Time zone of bare dates and of the buckets, by its IANA name; `UTC` by default.
@@ -43,6 +44,7 @@ pub(super) struct SeriesParameters {
     #[param(inline)]
     size: Option<PageSize>,
     /// Where the page begins, as `next` has it. It wins over `page`, and is of use for the same question alone.
+    #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
     #[param(inline)]
     format: Option<FormatName>,
@@ -54,13 +56,16 @@ pub(super) struct SeriesParameters {
 #[expect(dead_code, reason = "it is there to be described")]
 pub(super) struct ListParameters {
     /// First instant: a date (its midnight in `tz`) or an RFC 3339 date-time. All time by default.
-    #[param(example = "2020-02-01")]
+    #[param(schema_with = instant, example = "2020-02-01")]
     start: Option<String>,
     /// End: a date (that whole day in `tz`) or an RFC 3339 date-time, which is not included. All time by default.
-    #[param(example = "2020-02-28")]
+    #[param(schema_with = instant, example = "2020-02-28")]
     end: Option<String>,
     /// Accepted and checked, as clients send it along. It changes nothing.
-    #[param(example = "1day")]
+    #[param(
+        example = "1day",
+        pattern = "^([1-9][0-9]{0,3}|)(hour|day|week|month)$|^PT[1-9][0-9]{0,3}H$|^P[1-9][0-9]{0,3}[DWM]$"
+    )]
     every: Option<String>,
     /// Time zone of bare dates, by its IANA name; `UTC` by default.
     #[param(example = "Europe/Berlin")]
@@ -73,6 +78,7 @@ pub(super) struct ListParameters {
     #[param(inline)]
     size: Option<PageSize>,
     /// Where the page begins, as `next` has it. It wins over `page`, and is of use for the same question alone.
+    #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
     #[param(inline)]
     format: Option<FormatName>,
@@ -101,9 +107,16 @@ pub(super) struct InventoryParameters {
     #[param(inline)]
     size: Option<PageSize>,
     /// Where the page begins, as `next` has it. It wins over `page`, and is of use for the same question alone.
+    #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
     #[param(inline)]
     format: Option<FormatName>,
+}
+
+/// A date, or a date-time.
+fn instant() -> Schema {
+    let text = |format| ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(format)));
+    OneOfBuilder::new().item(text(KnownFormat::Date)).item(text(KnownFormat::DateTime)).build().into()
 }
 
 /// Which buckets are answered.

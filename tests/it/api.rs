@@ -426,7 +426,7 @@ async fn wrong_parameters_are_refused_before_the_database_is_asked() {
 #[actix_web::test]
 async fn paths_and_methods_that_do_not_exist_are_problems() {
     let api = Api::new(&config(AWAY)).await;
-    for path in ["/", "/api/v1", "/api/v1/usage/simcards/", "/api/v1/simcard//usage"] {
+    for path in ["/nothing", "/api/v1", "/api/v1/usage/simcards/", "/api/v1/simcard//usage"] {
         assert_eq!(api.problem(path).await, (404, "There is nothing at this path.".to_owned()), "{path}");
     }
     for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {

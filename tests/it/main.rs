@@ -20,6 +20,7 @@ mod outages;
 mod page;
 mod queries;
 mod replay;
+mod schemathesis;
 mod serve;
 mod support;
 mod tls;
