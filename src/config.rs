@@ -190,6 +190,8 @@ pub struct Serve {
     pub metrics_listen: String,
     /// How long it goes on when it is told to stop, and says that it is not ready.
     pub drain_ms: u64,
+    /// Megabytes of series kept in memory, over all workers.
+    pub settled_mb: u64,
     /// How long requests in flight may take at the end.
     pub shutdown_timeout_ms: u64,
     /// Role that the pool's sessions take on; empty: none.

@@ -20,6 +20,7 @@ mod params;
 mod problem;
 mod process;
 mod request_id;
+mod settled;
 mod telemetry;
 mod tls;
 mod usage_series;
@@ -44,6 +45,7 @@ pub use auth::Caller;
 pub use gate::Gate;
 pub use health::Ending;
 use problem::ApiError;
+use settled::Settled;
 pub use telemetry::Telemetry;
 
 /// Answers requests until the process is told to stop, by SIGTERM or SIGINT. Requests in flight are answered
@@ -187,8 +189,10 @@ pub fn app(
     let Shared { gate, telemetry, ending } = shared;
     telemetry.add_pool(pool.clone());
     let has_metrics = config.serve.metrics_listen.is_empty();
+    let settled = Settled::new(config.serve.settled_mb.saturating_mul(1_000_000) / workers(&config.serve) as u64);
     App::new()
         .app_data(web::Data::new(pool))
+        .app_data(web::Data::new(settled))
         .app_data(web::Data::new(Rules::new(config)))
         .app_data(gate.tokens)
         .app_data(gate.limits)

@@ -1,19 +1,21 @@
 //! The time series of one SIM card or one organization.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use actix_web::http::header::EntityTag;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{Links, Rules, begin, digest, stream, tag, unchanged, unchanged_over};
+use super::answer::{Links, Rules, begin, digest, has_tags, stream, tag, unchanged};
 use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
 use super::openapi::SeriesParameters;
 use super::params::{CURSOR, END, EVERY, Paging, Parameters, START};
 use super::problem::{ApiError, Problem};
+use super::settled::{Page, Settled};
 use crate::db::queries::{self, SeriesQuestion, Totals};
 use crate::db::{Pool, Streaming};
 use crate::domain::{
@@ -163,38 +165,51 @@ impl Question {
         Bucket { date: self.date(index), bytes_used_total: bytes, records }
     }
 
-    /// One page, as JSON.
+    /// One page, as JSON, read from the database.
     async fn page(
         &self,
         request: &HttpRequest,
         rules: &Rules,
         pool: &Pool,
+        settled: &Settled,
         subject: &Subject,
     ) -> Result<HttpResponse, ApiError> {
         let answered = pool.ask(async |client| {
             let Some(answer) = queries::usage_series(client, subject, self.ask()).await? else { return Ok(None) };
-            Ok(Some((answer.totals, answer.freshness, answer.rows.collect().await?)))
+            let page = Page { totals: answer.totals, rows: answer.rows.collect().await? };
+            Ok(Some((answer.freshness, Arc::new(page))))
         });
-        let (totals, freshness, mut rows) = answered.await?.ok_or_else(|| nobody_knows(subject))?;
+        let (freshness, page) = answered.await?.ok_or_else(|| nobody_knows(subject))?;
         let tag = self.tag(rules, &freshness);
-        if let Some(unchanged) = unchanged(request, tag.as_ref()) {
-            return Ok(unchanged);
+        if let Some(tag) = &tag {
+            settled.keep(self.answer_digest(), tag.clone(), Arc::clone(&page));
         }
-        let totals = self.totals(totals);
-        let next = if self.fill {
-            rows = filled(&rows, self.shown());
-            Some(self.shown().1).filter(|&until| until < self.buckets.starts().len())
+        Ok(unchanged(request, tag.as_ref())
+            .unwrap_or_else(|| self.write_page(request, tag.as_ref(), &page, &freshness)))
+    }
+
+    /// One page, as JSON.
+    fn write_page(
+        &self,
+        request: &HttpRequest,
+        tag: Option<&EntityTag>,
+        page: &Page,
+        freshness: &Freshness,
+    ) -> HttpResponse {
+        let totals = self.totals(page.totals);
+        let filled = self.fill.then(|| filled(&page.rows, self.shown()));
+        let (rows, next) = if let Some(filled) = &filled {
+            (&filled[..], Some(self.shown().1).filter(|&until| until < self.buckets.starts().len()))
         } else {
             let size = usize::try_from(self.paging.page.size()).unwrap_or(usize::MAX);
-            let next = rows.get(size).map(|row| row.index);
-            rows.truncate(size);
-            next
+            let shown = page.rows.len().min(size);
+            (&page.rows[..shown], page.rows.get(size).map(|row| row.index))
         };
         let place = |from: usize| Place { from, total: totals.rows, bytes: totals.bytes };
         let next = next.map(|from| cursor::write(&self.series, &place(from)));
         let links = Links::new(request, self.paging.page, next.as_deref());
         let body = Series {
-            items: rows.into_iter().map(|row| self.item(row)).collect(),
+            items: rows.iter().map(|&row| self.item(row)).collect(),
             total: totals.rows,
             page: self.paging.page.number(),
             size: self.paging.page.size(),
@@ -207,7 +222,7 @@ impl Question {
             last_ingested_at: freshness.last_ingested_at.map(|instant| self.zone.write(instant)),
             next: links.next().map(str::to_owned),
         };
-        Ok(begin(self.format, tag.as_ref(), Some(&links)).json(body))
+        begin(self.format, tag, Some(&links)).json(body)
     }
 
     /// All rows, or those of a page, as CSV or NDJSON.
@@ -228,7 +243,7 @@ impl Question {
             if self.fill {
                 let zeros = row.map_or(until, |row| row.index);
                 while next < zeros {
-                    self.write(UsageBucket { index: next, bytes: 0, records: 0 }, text);
+                    self.write_row(UsageBucket { index: next, bytes: 0, records: 0 }, text);
                     next += 1;
                 }
                 next += 1;
@@ -236,14 +251,14 @@ impl Question {
             if let Some(row) = row
                 && left > 0
             {
-                self.write(row, text);
+                self.write_row(row, text);
                 left -= 1;
             }
         };
         Ok(stream(response, head, Streaming { rows: answer.rows, lease }, write))
     }
 
-    fn write(&self, row: UsageBucket, text: &mut String) {
+    fn write_row(&self, row: UsageBucket, text: &mut String) {
         let UsageBucket { index, bytes, records } = row;
         let date = self.date(index);
         // Neither a date nor a number needs to be quoted.
@@ -333,17 +348,29 @@ async fn answer(
     caller: Caller,
     rules: &Rules,
     pool: &Pool,
+    settled: &Settled,
     subject: Result<Subject, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
     let question = Question::parse(request, caller, rules)?;
     let subject = subject?;
     question.check_records(rules)?;
     let digest = question.answer_digest();
-    if let Some(unchanged) = unchanged_over(request, pool, rules, question.interval, &digest).await? {
-        return Ok(unchanged);
+    let kept = if question.format == Format::Json { settled.get(&digest) } else { None };
+    // Where neither the client nor this process has anything, one round trip does it all.
+    if kept.is_some() || has_tags(request) {
+        let freshness = pool.ask(async |client| queries::freshness(client, question.interval).await).await?;
+        let tag = tag(rules, question.interval, &freshness, &digest);
+        if let Some(unchanged) = unchanged(request, tag.as_ref()) {
+            return Ok(unchanged);
+        }
+        if let Some((of, page)) = &kept
+            && tag.as_ref() == Some(of)
+        {
+            return Ok(question.write_page(request, Some(of), page, &freshness));
+        }
     }
     match question.format {
-        Format::Json => question.page(request, rules, pool, &subject).await,
+        Format::Json => question.page(request, rules, pool, settled, &subject).await,
         Format::Csv | Format::Ndjson => question.rows(rules, pool, &subject).await,
     }
 }
@@ -376,9 +403,10 @@ pub(super) async fn of_sim_card(
     caller: Caller,
     rules: web::Data<Rules>,
     pool: web::Data<Pool>,
+    settled: web::Data<Settled>,
 ) -> Result<HttpResponse, ApiError> {
     let subject = SimCardId::parse(&id).map(Subject::SimCard).map_err(|_| ApiError::NoSimCard(id.into_inner()));
-    answer(&request, caller, &rules, &pool, subject).await
+    answer(&request, caller, &rules, &pool, &settled, subject).await
 }
 
 /// The time series of an organization
@@ -409,8 +437,9 @@ pub(super) async fn of_organization(
     caller: Caller,
     rules: web::Data<Rules>,
     pool: web::Data<Pool>,
+    settled: web::Data<Settled>,
 ) -> Result<HttpResponse, ApiError> {
     let nobody_knows = |_| ApiError::NoOrganization(id.to_string());
     let subject = OrganizationId::parse(&id).map(Subject::Organization).map_err(nobody_knows);
-    answer(&request, caller, &rules, &pool, subject).await
+    answer(&request, caller, &rules, &pool, &settled, subject).await
 }

@@ -389,6 +389,50 @@ async fn an_answer_that_has_not_changed_is_not_sent_again() {
 }
 
 #[actix_web::test]
+async fn a_series_is_kept_in_memory_as_long_as_it_holds() {
+    let database = TestDatabase::migrated().await;
+    ingest(&database, &[("2020-01-02T05:00:00Z", 5)]).await;
+    let api = Api::new(&database.config()).await;
+    let january = "/api/v1/organization/o/usage?start=2020-01-01&end=2020-01-31&every=1day";
+    let first = api.ok(january).await;
+    // Records of another month change up to when the answer is complete, and nothing else.
+    ingest(&database, &[("2020-02-02T05:00:00Z", 7)]).await;
+    let mut again = api.ok(january).await;
+    assert_eq!(again["complete-through"], "2020-02-02T05:00:00Z");
+    for field in ["complete-through", "last-ingested-at"] {
+        again[field] = first[field].clone();
+    }
+    assert_eq!(again, first);
+    // Without ingest's knowledge the sums go away; so the one who still has them has kept them.
+    let connection = database.connect().await;
+    connection.batch_execute("delete from usage_records where time < '2020-02-01'").await.unwrap();
+    for view in ["usage_hourly", "organization_usage_hourly", "organization_usage_daily"] {
+        let refresh = format!("call refresh_continuous_aggregate('{view}', '2020-01-01', '2020-02-01')");
+        connection.batch_execute(&refresh).await.unwrap();
+    }
+    let mut forgetful = database.config();
+    forgetful.serve.settled_mb = 0;
+    let forgetful = Api::new(&forgetful).await;
+    for _ in 0..2 {
+        assert_eq!(api.ok(january).await["bytes-used-total"], 5);
+        assert_eq!(forgetful.ok(january).await["bytes-used-total"], 0);
+    }
+    // What is stored and not refreshed yet is read, and not kept.
+    let stale = "insert into stale_hours (start_at, end_at) values ('2020-01-02T05:00:00Z', '2020-01-02T06:00:00Z')";
+    connection.batch_execute(stale).await.unwrap();
+    assert_eq!(api.ok(january).await["bytes-used-total"], 0);
+    connection.batch_execute("delete from stale_hours").await.unwrap();
+    assert_eq!(api.ok(january).await["bytes-used-total"], 5);
+    // The tag that the client has is that of what is kept, and no other.
+    drop(connection);
+    ingest(&database, &[("2020-01-03T05:00:00Z", 1)]).await;
+    for _ in 0..2 {
+        let answer = api.get_with(january, &[("if-none-match", "W/\"other\"")]).await;
+        assert_eq!((answer.status, &answer.body["bytes-used-total"]), (200, &json!(1)));
+    }
+}
+
+#[actix_web::test]
 async fn an_answer_says_up_to_when_it_is_complete() {
     let database = TestDatabase::migrated().await;
     let api = Api::new(&database.config()).await;
