@@ -165,6 +165,10 @@ impl Context {
     /// Has the partitions begin where the ledger says.
     fn begin(&self, list: &TopicPartitionList) -> anyhow::Result<()> {
         let partitions: Vec<i32> = list.elements().iter().map(TopicPartitionListElem::partition).collect();
+        // A cooperative rebalance that changes nothing for this member says so with an empty list.
+        if partitions.is_empty() {
+            return Ok(());
+        }
         let (reply, answer) = sync_channel(1);
         let cluster = self.cluster.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.ask(Request::Begin { cluster, partitions, reply })?;
@@ -200,7 +204,7 @@ impl Context {
         let batches = self.take_batches(|number| numbers.contains(&number));
         match self.store_within(batches, REVOKE_TIMEOUT) {
             Ok(()) => self.tell(consumer, CommitMode::Async),
-            Err(error) => log::debug!("partitions are given up before their records are committed: {error:#}"),
+            Err(error) => log::warn!("partitions are given up before their records are committed: {error:#}"),
         }
         self.assigned().partitions.retain(|number, _| !numbers.contains(number));
     }
