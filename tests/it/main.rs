@@ -1,6 +1,7 @@
 //! Tests of the whole, in one binary: the router and the built program against a real TimescaleDB.
 
 mod api;
+mod compose;
 mod database_tls;
 mod dry_run;
 mod embedded;
@@ -9,6 +10,7 @@ mod exactly_once;
 mod exactness;
 mod first_mistakes;
 mod generate;
+mod grafana;
 mod ingest;
 mod kafka;
 mod limits;

@@ -9,6 +9,7 @@ pub mod kafka;
 pub mod program;
 pub mod proxy;
 pub mod server;
+pub mod stack;
 pub mod tls_proxy;
 pub mod usage;
 
