@@ -3,6 +3,7 @@
 mod api;
 mod compose;
 mod database_tls;
+mod docs;
 mod dry_run;
 mod embedded;
 mod embedded_server;
