@@ -5,7 +5,7 @@ use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, ETAG, EntityTag, Header as _, IF_NONE_MATCH, IfNoneMatch, LINK, VARY,
 };
 use actix_web::web::Bytes;
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::stream::try_unfold;
 
@@ -13,6 +13,7 @@ use super::cursor;
 use super::format::Format;
 use super::params::with_page;
 use super::problem::ApiError;
+use super::telemetry::{Source, Telemetry};
 use crate::config::{Config, Storage};
 use crate::db::{Pool, StorageError, Streaming, queries};
 use crate::domain::{Freshness, Interval, Page, Scope};
@@ -82,6 +83,15 @@ pub fn has_tags(request: &HttpRequest) -> bool {
     request.headers().contains_key(IF_NONE_MATCH)
 }
 
+/// The counters of the server that was asked.
+///
+/// # Panics
+/// The app has no counters.
+#[must_use]
+pub fn telemetry(request: &HttpRequest) -> &web::Data<Telemetry> {
+    request.app_data().expect("the app has its counters")
+}
+
 /// The answer that nothing has changed, if the client has the answer of that tag.
 #[must_use]
 pub fn unchanged(request: &HttpRequest, tag: Option<&EntityTag>) -> Option<HttpResponse> {
@@ -91,6 +101,7 @@ pub fn unchanged(request: &HttpRequest, tag: Option<&EntityTag>) -> Option<HttpR
         IfNoneMatch::Items(items) => items.iter().any(|item| item.weak_eq(tag)),
     };
     known.then(|| {
+        telemetry(request).found(Source::Client);
         let mut response = HttpResponse::NotModified();
         with_common_headers(&mut response, Some(tag));
         response.finish()
@@ -179,23 +190,28 @@ pub fn begin(format: Format, tag: Option<&EntityTag>, links: Option<&Links>) -> 
 /// them. `write` is called with each, and with `None` at the end. An error half-way cuts the answer off, so that no
 /// client takes it for whole.
 pub fn stream<T: 'static>(
+    request: &HttpRequest,
     mut response: HttpResponseBuilder,
     head: &str,
     streaming: Streaming<T>,
     write: impl FnMut(Option<T>, &mut String) + 'static,
 ) -> HttpResponse {
+    let telemetry = telemetry(request).clone();
+    telemetry.found(Source::Database);
     let state = Some((streaming, write, head.to_owned()));
-    let chunks = try_unfold(state, async |state| {
+    let chunks = try_unfold((state, telemetry), async |(state, telemetry)| {
         let Some((mut streaming, mut write, mut chunk)) = state else { return Ok(None) };
         while chunk.len() < CHUNK_BYTES {
             let row = streaming.next().await.inspect_err(|error| log::error!("an answer is cut off: {error}"))?;
             let is_last = row.is_none();
+            telemetry.add_rows(usize::from(!is_last));
             write(row, &mut chunk);
             if is_last {
-                return Ok::<_, StorageError>(Some((Bytes::from(chunk), None)));
+                return Ok::<_, StorageError>(Some((Bytes::from(chunk), (None, telemetry))));
             }
         }
-        Ok(Some((Bytes::from(chunk), Some((streaming, write, String::with_capacity(CHUNK_BYTES + 1024))))))
+        let rest = (streaming, write, String::with_capacity(CHUNK_BYTES + 1024));
+        Ok(Some((Bytes::from(chunk), (Some(rest), telemetry))))
     });
     response.streaming(chunks)
 }

@@ -8,13 +8,14 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{Links, begin, digest, lasting_tag, stream, unchanged};
+use super::answer::{Links, begin, digest, lasting_tag, stream, telemetry, unchanged};
 use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
 use super::openapi::{InventoryParameters, OrganizationFilter};
 use super::params::{CURSOR, Paging, Parameters, rfc3339};
 use super::problem::{ApiError, Problem};
+use super::telemetry::Source;
 use crate::db::queries::{self, InventoryQuestion};
 use crate::db::{Pool, Streaming};
 use crate::domain::{Assignment, OrganizationId, Scope, SimCardId, Window};
@@ -109,6 +110,8 @@ impl Question {
         let size = usize::try_from(self.paging.page.size()).unwrap_or(usize::MAX);
         let has_next = rows.len() > size;
         rows.truncate(size);
+        telemetry(request).found(Source::Database);
+        telemetry(request).add_rows(rows.len());
         let place = rows.last().filter(|_| has_next).map(|row| {
             let place = Place { sim_card: row.sim_card.to_string(), valid_from: row.valid_from, total };
             cursor::write(&self.list, &place)
@@ -151,7 +154,7 @@ impl Question {
                 text.push('\n');
             }
         };
-        Ok(stream(begin(format, Some(&tag), None), head, Streaming { rows: answer.rows, lease }, write))
+        Ok(stream(request, begin(format, Some(&tag), None), head, Streaming { rows: answer.rows, lease }, write))
     }
 }
 

@@ -29,12 +29,30 @@ struct Kind {
     status: &'static str,
 }
 
+/// Where an answer about usage came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    /// It was read.
+    Database,
+    /// It had been read before, and the database said that it still holds.
+    Memory,
+    /// The client had it, and the database said that it still holds.
+    Client,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Origin {
+    source: &'static str,
+}
+
 /// The counters of a server.
 pub struct Telemetry {
     registry: Registry,
     durations: Family<Kind, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
     bytes: Counter,
+    rows: Counter,
+    answers: Family<Origin, Counter>,
     pools: Pools,
 }
 
@@ -49,9 +67,12 @@ impl Default for Telemetry {
         registry.register("simusage_http_requests_in_flight", "Requests that are being answered", in_flight.clone());
         let help = "Bytes of answers, without their heads";
         registry.register_with_unit("simusage_http_response_body", help, Unit::Bytes, bytes.clone());
+        let (rows, answers) = (Counter::default(), Family::<Origin, Counter>::default());
+        registry.register("simusage_http_rows", "Rows of answers: buckets, totals, assignments", rows.clone());
+        registry.register("simusage_http_answers", "Answers about usage, by where they came from", answers.clone());
         registry.register_collector(Box::new(pools.clone()));
         registry.register_collector(Box::new(Process));
-        Self { registry, durations, in_flight, bytes, pools }
+        Self { registry, durations, in_flight, bytes, rows, answers, pools }
     }
 }
 
@@ -77,6 +98,21 @@ impl Telemetry {
         self.in_flight.dec();
         self.bytes.inc_by(bytes);
         self.durations.get_or_create(&Kind { route, status: class(status) }).observe(seconds);
+    }
+
+    /// An answer about usage was found.
+    pub(super) fn found(&self, source: Source) {
+        let source = match source {
+            Source::Database => "database",
+            Source::Memory => "memory",
+            Source::Client => "client",
+        };
+        self.answers.get_or_create(&Origin { source }).inc();
+    }
+
+    /// Rows of an answer are on their way.
+    pub(super) fn add_rows(&self, rows: usize) {
+        self.rows.inc_by(rows as u64);
     }
 
     /// All of it in Prometheus's text format.

@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{Links, Rules, begin, digest, has_tags, stream, tag, unchanged};
+use super::answer::{Links, Rules, begin, digest, has_tags, stream, tag, telemetry, unchanged};
 use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
@@ -16,6 +16,7 @@ use super::openapi::SeriesParameters;
 use super::params::{CURSOR, END, EVERY, Paging, Parameters, START};
 use super::problem::{ApiError, Problem};
 use super::settled::{Page, Settled};
+use super::telemetry::Source;
 use crate::db::queries::{self, SeriesQuestion, Totals};
 use crate::db::{Pool, Streaming};
 use crate::domain::{
@@ -184,8 +185,10 @@ impl Question {
         if let Some(tag) = &tag {
             settled.keep(self.answer_digest(), tag.clone(), Arc::clone(&page));
         }
-        Ok(unchanged(request, tag.as_ref())
-            .unwrap_or_else(|| self.write_page(request, tag.as_ref(), &page, &freshness)))
+        Ok(unchanged(request, tag.as_ref()).unwrap_or_else(|| {
+            telemetry(request).found(Source::Database);
+            self.write_page(request, tag.as_ref(), &page, &freshness)
+        }))
     }
 
     /// One page, as JSON.
@@ -205,6 +208,7 @@ impl Question {
             let shown = page.rows.len().min(size);
             (&page.rows[..shown], page.rows.get(size).map(|row| row.index))
         };
+        telemetry(request).add_rows(rows.len());
         let place = |from: usize| Place { from, total: totals.rows, bytes: totals.bytes };
         let next = next.map(|from| cursor::write(&self.series, &place(from)));
         let links = Links::new(request, self.paging.page, next.as_deref());
@@ -226,7 +230,13 @@ impl Question {
     }
 
     /// All rows, or those of a page, as CSV or NDJSON.
-    async fn rows(self, rules: &Rules, pool: &Pool, subject: &Subject) -> Result<HttpResponse, ApiError> {
+    async fn rows(
+        self,
+        request: &HttpRequest,
+        rules: &Rules,
+        pool: &Pool,
+        subject: &Subject,
+    ) -> Result<HttpResponse, ApiError> {
         let question = async |client: &_| queries::usage_series(client, subject, self.ask()).await;
         let (answer, mut lease) = pool.open(question).await?;
         let Some(answer) = answer else {
@@ -255,7 +265,7 @@ impl Question {
                 left -= 1;
             }
         };
-        Ok(stream(response, head, Streaming { rows: answer.rows, lease }, write))
+        Ok(stream(request, response, head, Streaming { rows: answer.rows, lease }, write))
     }
 
     fn write_row(&self, row: UsageBucket, text: &mut String) {
@@ -366,12 +376,13 @@ async fn answer(
         if let Some((of, page)) = &kept
             && tag.as_ref() == Some(of)
         {
+            telemetry(request).found(Source::Memory);
             return Ok(question.write_page(request, Some(of), page, &freshness));
         }
     }
     match question.format {
         Format::Json => question.page(request, rules, pool, settled, &subject).await,
-        Format::Csv | Format::Ndjson => question.rows(rules, pool, &subject).await,
+        Format::Csv | Format::Ndjson => question.rows(request, rules, pool, &subject).await,
     }
 }
 

@@ -8,13 +8,14 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{Links, Rules, begin, digest, stream, tag, unchanged, unchanged_over};
+use super::answer::{Links, Rules, begin, digest, stream, tag, telemetry, unchanged, unchanged_over};
 use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
 use super::openapi::{ListParameters, OrganizationFilter};
 use super::params::{CURSOR, Paging, Parameters};
 use super::problem::{ApiError, Problem};
+use super::telemetry::Source;
 use crate::db::queries::{self, ListQuestion, Totals};
 use crate::db::{Pool, Streaming};
 use crate::domain::{Freshness, Interval, Order, OrganizationId, Scope, UsageTotal, Window, Zone};
@@ -155,6 +156,8 @@ impl Question {
         let size = usize::try_from(self.paging.page.size()).unwrap_or(usize::MAX);
         let has_next = rows.len() > size;
         rows.truncate(size);
+        telemetry(request).found(Source::Database);
+        telemetry(request).add_rows(rows.len());
         let place = rows.last().filter(|_| has_next).map(|row| Place { bytes: row.bytes, id: row.id.clone() });
         let next = place.map(|place| cursor::write(&self.list, &place));
         let links = Links::new(request, self.paging.page, next.as_deref());
@@ -189,7 +192,7 @@ impl Question {
     }
 
     /// All rows, or those of a page, as CSV or NDJSON.
-    async fn rows(self, rules: &Rules, pool: &Pool) -> Result<HttpResponse, ApiError> {
+    async fn rows(self, request: &HttpRequest, rules: &Rules, pool: &Pool) -> Result<HttpResponse, ApiError> {
         let filter = self.filter()?;
         let question = async |client: &_| match self.kind {
             Kind::Organizations => queries::organization_totals(client, self.ask()).await.map(Some),
@@ -214,7 +217,7 @@ impl Question {
             };
             written.expect("a string takes everything");
         };
-        Ok(stream(response, &head, Streaming { rows: answer.rows, lease }, write))
+        Ok(stream(request, response, &head, Streaming { rows: answer.rows, lease }, write))
     }
 }
 
@@ -310,7 +313,7 @@ async fn answer(
     }
     match question.format {
         Format::Json => question.page(request, rules, pool).await,
-        Format::Csv | Format::Ndjson => question.rows(rules, pool).await,
+        Format::Csv | Format::Ndjson => question.rows(request, rules, pool).await,
     }
 }
 

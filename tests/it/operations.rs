@@ -126,6 +126,8 @@ async fn metrics_count_requests_by_route_over_all_workers() {
     assert_eq!(metric(&answer, "simusage_pool_connections_max").to_string(), "6");
     assert!((1.0..=6.0).contains(&metric(&answer, "simusage_pool_connections")));
     assert_eq!(metric(&answer, "simusage_pool_waiting").to_string(), "0");
+    assert!(metric(&answer, "simusage_http_rows_total") > 1.0);
+    assert!(metric(&answer, "simusage_http_answers_total{source=\"database\"}") > 1.0);
     assert!(metric(&answer, "simusage_http_response_body_bytes_total") > 100.0);
     if cfg!(target_os = "linux") {
         assert!(metric(&answer, "process_resident_memory_bytes") > 1e6);
