@@ -1,7 +1,7 @@
 //! The mistakes that everybody makes first: each is told what to do next.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Command;
 
 use crate::support::TestDatabase;
@@ -78,23 +78,53 @@ async fn a_database_that_is_not_migrated() {
     }
 }
 
+/// The URL of a proxy behind which the server at `url` offers no `TimescaleDB`: it is asked for another extension.
+fn without_timescaledb(url: &str) -> String {
+    let (front, rest) = url.split_once('@').unwrap();
+    let (server, path) = rest.split_once('/').unwrap();
+    let (server, path) = (server.to_owned(), path.split('?').next().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Only what is not encrypted can be changed on its way.
+    let url = format!("{front}@{}/{path}?sslmode=disable", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let upstream = TcpStream::connect(&server).unwrap();
+            let (mut answers, mut back) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut answers, &mut back);
+                let _ = back.shutdown(Shutdown::Both);
+            });
+            std::thread::spawn(move || pass_on(client, upstream));
+        }
+    });
+    url
+}
+
+fn pass_on(mut client: TcpStream, mut server: TcpStream) {
+    const ASKED: &[u8] = b"where name = 'timescaledb'";
+    const INSTEAD: &[u8] = b"where name = 'timescale_x'";
+    let mut buffer = [0; 16_384];
+    while let Ok(read @ 1..) = client.read(&mut buffer) {
+        if let Some(at) = buffer[..read].windows(ASKED.len()).position(|window| window == ASKED) {
+            buffer[at..at + INSTEAD.len()].copy_from_slice(INSTEAD);
+        }
+        if server.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = server.shutdown(Shutdown::Both);
+}
+
 #[tokio::test]
 async fn a_server_without_timescaledb() {
     let database = TestDatabase::empty().await;
-    let connection = database.connect().await;
-    // The server has it, so what it offers is hidden behind a table of that name.
-    let hidden = "create schema bare; create table bare.pg_available_extensions \
-                  (name text, default_version text, installed_version text)";
-    connection.batch_execute(hidden).await.unwrap();
-    let separator = if database.url().contains('?') { '&' } else { '?' };
-    let url = format!("{}{separator}options=-csearch_path%3Dbare%2Cpg_catalog%2Cpublic", database.url());
+    let url = without_timescaledb(database.url());
     for arguments in [&["migrate"][..], &["migrate", "--check"]] {
         assert_says(
             &simusage(&url, arguments),
             &["the server has no TimescaleDB: install it", "timescale/timescaledb"],
         );
     }
-    connection.batch_execute("drop schema bare cascade").await.unwrap();
 }
 
 #[tokio::test]
