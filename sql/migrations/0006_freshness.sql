@@ -77,3 +77,40 @@ begin
     ) as stale;
 end
 $$;
+
+-- What usage records or one of the aggregates have in some pieces of time, of a SIM card, of organizations, or both;
+-- null for all.
+--
+-- Each piece is a statement of its own, planned with its instants, which reads the one or two chunks it falls into. As a
+-- join with the pieces, every piece would be held against every chunk between the first and the last: a year by the day
+-- of a zone with half hours took 6.7 s, and takes 0.2 s so.
+create function usage_in_pieces(
+    source regclass,
+    sim_card integer,
+    organizations integer[],
+    starts timestamptz[],
+    ends timestamptz[]
+)
+returns table (instant timestamptz, bytes numeric, records bigint)
+language plpgsql
+stable
+as $$
+declare
+    statement text := format(
+        'select %1$s, bytes::numeric, %2$s from %3$s where %1$s >= $1 and %1$s < $2',
+        case when source = 'usage_records'::regclass then 'time' else 'bucket' end,
+        case when source = 'usage_records'::regclass then '1::bigint' else 'records' end,
+        source
+    );
+begin
+    if sim_card is not null then
+        statement := statement || ' and sim_card_id = $3';
+    end if;
+    if organizations is not null then
+        statement := statement || ' and organization_id = any($4)';
+    end if;
+    for piece in 1 .. cardinality(starts) loop
+        return query execute statement using starts[piece], ends[piece], sim_card, organizations;
+    end loop;
+end
+$$;

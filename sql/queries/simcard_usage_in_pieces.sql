@@ -4,25 +4,19 @@
 -- Parameters:
 --   $1  text           the SIM card's ICCID
 --   $2  integer[]      the organizations that may be seen, by their keys; null for all
---   $3  timestamptz    start of the first piece read from records
---   $4  timestamptz    end of the last one; the same where there is none
---   $5  timestamptz[]  their starts
+--   $3  timestamptz[]  starts of the pieces read from records
+--   $4  timestamptz[]  their ends
+--   $5  timestamptz[]  starts of the pieces read from the hourly aggregate
 --   $6  timestamptz[]  their ends
---   $7  timestamptz    start of the first piece read from the hourly aggregate
---   $8  timestamptz    end of the last one; the same where there is none
---   $9  timestamptz[]  their starts
---   $10 timestamptz[]  their ends
---   $11 timestamptz    start of the first piece read from the daily aggregate
---   $12 timestamptz    end of the last one; the same where there is none
---   $13 timestamptz[]  their starts
---   $14 timestamptz[]  their ends
---   $15 timestamptz[]  starts of the buckets, ascending; the first not after what is read
---   $16 integer        only buckets behind this one
---   $17 integer        and up to this one
---   $18 bigint         rows of the page; null for all
---   $19 bigint         rows before the page
---   $20 timestamptz    start of the interval whose freshness is told
---   $21 timestamptz    end of it
+--   $7  timestamptz[]  starts of the pieces read from the daily aggregate
+--   $8  timestamptz[]  their ends
+--   $9  timestamptz[]  starts of the buckets, ascending; the first not after what is read
+--   $10 integer        only buckets behind this one
+--   $11 integer        and up to this one
+--   $12 bigint         rows of the page; null for all
+--   $13 bigint         rows before the page
+--   $14 timestamptz    start of the interval whose freshness is told
+--   $15 timestamptz    end of it
 --
 -- Columns:
 --   total              bigint       buckets of what is read
@@ -37,8 +31,6 @@
 --   records            bigint       records of the bucket
 --
 -- No row: there is no such SIM card, or it may not be seen. One row with a null number: the page is empty.
--- The planner leaves out chunks by the two instants of a kind alone; it sees no use in the pieces. A condition that
--- is never true would hide those instants from it, so there is none for a kind without a piece.
 
 with sim_card as (
     select id
@@ -52,32 +44,20 @@ with sim_card as (
         )
 ),
 parts as (
-    select usage_records.time as instant, usage_records.bytes::numeric, 1 as records
-    from unnest($5::timestamptz[], $6::timestamptz[]) as piece (start_at, end_at)
-    join usage_records
-        on usage_records.time >= piece.start_at
-        and usage_records.time < piece.end_at
-    where sim_card_id = (select id from sim_card) and ($2 is null or organization_id = any($2))
-        and usage_records.time >= $3 and usage_records.time < $4
+    select piece.*
+    from sim_card
+    cross join lateral usage_in_pieces('usage_records', sim_card.id, $2, $3, $4) as piece
     union all
-    select usage_hourly.bucket, usage_hourly.bytes, usage_hourly.records
-    from unnest($9::timestamptz[], $10::timestamptz[]) as piece (start_at, end_at)
-    join usage_hourly
-        on usage_hourly.bucket >= piece.start_at
-        and usage_hourly.bucket < piece.end_at
-    where sim_card_id = (select id from sim_card) and ($2 is null or organization_id = any($2))
-        and usage_hourly.bucket >= $7 and usage_hourly.bucket < $8
+    select piece.*
+    from sim_card
+    cross join lateral usage_in_pieces('usage_hourly', sim_card.id, $2, $5, $6) as piece
     union all
-    select usage_daily.bucket, usage_daily.bytes, usage_daily.records
-    from unnest($13::timestamptz[], $14::timestamptz[]) as piece (start_at, end_at)
-    join usage_daily
-        on usage_daily.bucket >= piece.start_at
-        and usage_daily.bucket < piece.end_at
-    where sim_card_id = (select id from sim_card) and ($2 is null or organization_id = any($2))
-        and usage_daily.bucket >= $11 and usage_daily.bucket < $12
+    select piece.*
+    from sim_card
+    cross join lateral usage_in_pieces('usage_daily', sim_card.id, $2, $7, $8) as piece
 ),
 series as (
-    select width_bucket(instant, $15::timestamptz[]) as number, sum(bytes) as bytes, sum(records)::bigint as records
+    select width_bucket(instant, $9::timestamptz[]) as number, sum(bytes) as bytes, sum(records)::bigint as records
     from parts
     group by 1
 ),
@@ -87,13 +67,13 @@ totals as (
 page as (
     select number, bytes::bigint as bytes, records
     from series
-    where number > $16 and number <= $17
+    where number > $10 and number <= $11
     order by number
-    limit $18 offset $19
+    limit $12 offset $13
 )
 select totals.total, totals.all_bytes, freshness.*, page.number, page.bytes, page.records
 from sim_card
 cross join totals
-cross join usage_freshness($20, $21) as freshness
+cross join usage_freshness($14, $15) as freshness
 left join page on true
 order by page.number

@@ -287,12 +287,7 @@ async fn series(
             let [records, hours, days] = [records, hours, days].map(|pieces| Columns::of(&pieces));
             let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &scope];
             for columns in [&records, &hours, &days] {
-                parameters.extend::<[&(dyn ToSql + Sync); 4]>([
-                    &columns.first,
-                    &columns.last,
-                    &columns.starts,
-                    &columns.ends,
-                ]);
+                parameters.extend::<[&(dyn ToSql + Sync); 2]>([&columns.starts, &columns.ends]);
             }
             parameters.extend(common);
             Rows::query(client, in_pieces, &parameters, bucket).await?
@@ -303,8 +298,6 @@ async fn series(
 
 /// Pieces of one kind, as a statement takes them.
 struct Columns {
-    first: DateTime<Utc>,
-    last: DateTime<Utc>,
     starts: Vec<DateTime<Utc>>,
     ends: Vec<DateTime<Utc>>,
 }
@@ -312,8 +305,6 @@ struct Columns {
 impl Columns {
     fn of(pieces: &[Interval]) -> Self {
         Self {
-            first: pieces.first().map_or(DateTime::UNIX_EPOCH, |piece| piece.start()),
-            last: pieces.last().map_or(DateTime::UNIX_EPOCH, |piece| piece.end()),
             starts: pieces.iter().map(|piece| piece.start()).collect(),
             ends: pieces.iter().map(|piece| piece.end()).collect(),
         }

@@ -13,8 +13,7 @@ const SERIES: &str = "total int8, all_bytes int8, version int8, inventory_versio
 const TOTALS: &str = "total int8, all_bytes int8, version int8, inventory_version int8, stale_from timestamptz, \
                       complete_through timestamptz, last_ingested_at timestamptz, id text, bytes int8, records int8";
 const WHOLE: &str = "text 1, _int4 1, timestamptz 6, _timestamptz 1, int4 2, int8 2, timestamptz 2";
-const IN_PIECES: &str = "text 1, _int4 1, timestamptz 2, _timestamptz 2, timestamptz 2, _timestamptz 2, timestamptz 2, \
-                         _timestamptz 3, int4 2, int8 2, timestamptz 2";
+const IN_PIECES: &str = "text 1, _int4 1, _timestamptz 7, int4 2, int8 2, timestamptz 2";
 
 const SOURCE: &str = "id int8, head_bytes int4, name text, position int8, line int8, prefix_hash bytea, batches int8, \
                       updated_at timestamptz";
