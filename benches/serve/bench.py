@@ -1,0 +1,263 @@
+"""What the measurements of serve.py share: databases, the questions that are asked, and those who answer."""
+
+import json
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import psycopg2
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parents[1]
+SIMUSAGE = PROJECT / "target/release/simusage"
+PGBENCH = "/usr/lib/postgresql/15/bin/pgbench"
+
+FIRST_DAY = datetime(2020, 2, 1)
+DAYS = 28
+SIM_CARDS = 1_000
+ORGANIZATIONS = 100
+PAGE = 50
+
+SESSION = "-c TimeZone=UTC -c statement_timeout=10000 -c plan_cache_mode=force_custom_plan"
+"""What simusage serve sets in each of its sessions."""
+
+
+class Server:
+    """The server under test, and databases on it."""
+
+    def __init__(self, url):
+        self.url = url
+
+    def of(self, database):
+        """The URL of a database."""
+        base, _, parameters = self.url.partition("?")
+        return base.rsplit("/", 1)[0] + "/" + database + ("?" + parameters if parameters else "")
+
+    def execute(self, database, *statements, options=""):
+        """Runs statements outside of transactions; answers the rows of the last."""
+        connection = psycopg2.connect(self.of(database) if database else self.url, options=options)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            rows = cursor.fetchall() if cursor.description else None
+        connection.close()
+        return rows
+
+    def environment(self, database):
+        """What a client's process gets. The records stay rows, and nothing is refreshed behind the measurement's back."""
+        storage = {"SIMUSAGE_STORAGE_COLUMNSTORE_AFTER_DAYS": "0", "SIMUSAGE_STORAGE_REFRESH_EVERY_MINUTES": "0"}
+        return {**os.environ, **storage, "DATABASE_URL": self.of(database), "SIMUSAGE_LOG": "warn"}
+
+    def simusage(self, database, *arguments):
+        """Runs simusage to its end."""
+        subprocess.run([str(part) for part in (SIMUSAGE, *arguments)], check=True, stdout=subprocess.DEVNULL,
+                       env=self.environment(database))
+
+    def drop(self, database):
+        """Drops a database, whoever uses it."""
+        self.execute(None, f"drop database if exists {database} with (force)")
+
+    def fill(self, database, records):
+        """Makes a database anew, with that many records of the month."""
+        self.drop(database)
+        self.execute(None, f"create database {database}")
+        self.simusage(database, "migrate")
+        with tempfile.TemporaryDirectory() as folder:
+            inventory, usage = Path(folder) / "inventory.csv", Path(folder) / "usage.csv"
+            generate(inventory, "inventory", "--sim-cards", SIM_CARDS, "--organizations", ORGANIZATIONS)
+            generate(usage, "usage", "--inventory", inventory, "--records", records, "--start", f"{FIRST_DAY:%F}",
+                     "--days", DAYS, "--format", "csv")
+            self.simusage(database, "ingest", "--inventory", inventory)
+            self.simusage(database, "ingest", usage)
+        self.execute(database, "vacuum analyze", "checkpoint")
+
+
+def generate(path, *arguments):
+    """Writes what simusage makes up."""
+    with path.open("wb") as output:
+        subprocess.run([str(part) for part in (SIMUSAGE, "generate", *arguments)], check=True, stdout=output)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One of the two requests that are measured."""
+
+    name: str
+    kind: str
+    every: str
+    step: timedelta
+    subjects: tuple
+
+    def path(self, subject):
+        """The request for a SIM card or an organization."""
+        last = FIRST_DAY + timedelta(days=DAYS - 1)
+        return f"/api/v1/{self.kind}/{subject}/usage?start={FIRST_DAY:%F}&end={last:%F}&every={self.every}&page=1&size={PAGE}"
+
+    def statement(self, subject):
+        """The statement that simusage runs for it, with its parameters; `subject` is an expression of SQL."""
+        text = (PROJECT / f"sql/queries/{self.kind}_usage.sql").read_text()
+        text = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
+        # Without colons, which pgbench takes for variables.
+        instant = lambda time: f"{time:%Y%m%dT%H%M%SZ}"
+        end = FIRST_DAY + timedelta(days=DAYS)
+        starts = [FIRST_DAY + self.step * number for number in range(timedelta(days=DAYS) // self.step)]
+        day = FIRST_DAY if self.every == "1day" else end
+        cut = [FIRST_DAY, FIRST_DAY, day, end, end, end]
+        parameters = [subject, "null::integer[]", *(f"timestamptz '{instant(time)}'" for time in cut),
+                      "'{" + ",".join(map(instant, starts)) + "}'::timestamptz[]", "0", str(len(starts)), str(PAGE + 1), "0",
+                      *(f"timestamptz '{instant(time)}'" for time in (FIRST_DAY, end))]
+        return re.sub(r"\$(\d+)", lambda match: parameters[int(match[1]) - 1], text)
+
+
+def iccid(number):
+    """The SIM card that simusage generates under that number."""
+    return f"8944{number:015}"
+
+
+def organization(number):
+    """The organization that simusage generates under that number."""
+    return f"org{number:05}"
+
+
+QUESTIONS = (
+    Question("SIM card, daily", "simcard", "1day", timedelta(days=1), tuple(map(iccid, range(SIM_CARDS)))),
+    Question("organization, hourly", "organization", "1hour", timedelta(hours=1),
+             tuple(map(organization, range(ORGANIZATIONS)))),
+)
+
+
+class Service:
+    """A process that answers over HTTP."""
+
+    def __init__(self, command, port, environment):
+        self.port = port
+        self.process = subprocess.Popen([str(part) for part in command], env=environment, cwd=HERE, stdout=subprocess.DEVNULL)
+        for _ in range(300):
+            try:
+                self.get(QUESTIONS[0].path(iccid(0)))
+                return
+            except OSError:
+                time.sleep(0.1)
+        self.stop()
+        sys.exit(f"{command} does not answer")
+
+    def get(self, path, tag=None):
+        """An answer: its status, its JSON, its tag."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers={"If-None-Match": tag} if tag else {})
+        try:
+            with urllib.request.urlopen(request) as response:
+                return response.status, json.load(response), response.headers["ETag"]
+        except urllib.error.HTTPError as error:
+            return error.code, None, error.headers["ETag"]
+
+    def peak_memory(self):
+        """The most memory that the process and its children have had, in MB."""
+        children = {}
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            kilobytes = int(fields.get("VmHWM", "0 kB").split()[0])
+            children.setdefault(int(fields["PPid"]), []).append((int(fields["Pid"]), kilobytes))
+            if int(fields["Pid"]) == self.process.pid:
+                own = kilobytes
+        below = lambda parent: sum(kilobytes + below(child) for child, kilobytes in children.get(parent, []))
+        return (own + below(self.process.pid)) / 1024
+
+    def stop(self):
+        """Ends the process."""
+        self.process.terminate()
+        self.process.wait()
+
+
+@dataclass
+class Measured:
+    """What one run has shown; milliseconds."""
+
+    rate: float
+    p50: float
+    p99: float
+
+
+def wrk(service, question, connections, seconds, tags=None):
+    """Has wrk ask for random subjects."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as asked:
+        for subject in question.subjects:
+            print(question.path(subject), tags[subject] if tags else "", sep="\t", file=asked)
+        asked.flush()
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "-s", HERE / "ask.lua",
+                   f"http://127.0.0.1:{service.port}", "--", asked.name, random.randrange(2**31)]
+        output = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True).stdout
+    found = json.loads(output.splitlines()[-1])
+    if found["failed"]:
+        sys.exit(f"{found['failed']} requests failed: {command}")
+    return Measured(found["requests"] / found["seconds"], found["p50"], found["p99"])
+
+
+def pgbench(server, database, question, connections, seconds):
+    """Has pgbench run the same statement with the same connections."""
+    if question.kind == "simcard":
+        number, subject = f"random({iccid(0)}, {iccid(SIM_CARDS - 1)})", ":number::text"
+    else:
+        number, subject = f"random(0, {ORGANIZATIONS - 1})", "('org' || lpad(:number::text, 5, '0'))"
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "script.sql"
+        script.write_text(f"\\set number {number}\n{question.statement(subject).strip()};\n")
+        command = [PGBENCH, "-n", "-M", "prepared", "-c", connections, "-j", 1, "-T", seconds, "-f", script, "-l",
+                   "--log-prefix", f"{folder}/log", server.of(database)]
+        output = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True,
+                                env={**os.environ, "PGOPTIONS": SESSION}).stdout
+        logs = Path(folder).glob("log*")
+        latencies = sorted(int(line.split()[2]) for log in logs for line in log.read_text().splitlines())
+    if not re.search(r"number of failed transactions: 0 ", output):
+        sys.exit(output)
+    percentile = lambda share: latencies[min(int(share * len(latencies)), len(latencies) - 1)] / 1e3
+    return Measured(float(re.search(r"tps = ([\d.]+)", output)[1]), percentile(0.5), percentile(0.99))
+
+
+def simusage(server, database, port=18000):
+    """simusage serve, as it is configured by default."""
+    return Service([SIMUSAGE, "serve", "--listen", f"127.0.0.1:{port}"], port, server.environment(database))
+
+
+def replaced(server, database, port=18001):
+    """The service that simusage replaces."""
+    return uvicorn("replaced:app", 1, port, server.environment(database))
+
+
+def tuned(server, database, port=18002):
+    """FastAPI and asyncpg."""
+    return uvicorn("tuned:app", 2, port, server.environment(database))
+
+
+def uvicorn(app, workers, port, environment):
+    """A service in Python."""
+    return Service([sys.executable, "-m", "uvicorn", app, "--port", port, "--workers", workers, "--loop", "uvloop", "--http",
+                    "httptools", "--no-access-log", "--log-level", "warning"], port, environment)
+
+
+def node(server, database, port=18003):
+    """Fastify and pg."""
+    return Service(["node", "node/server.mjs"], port, {**server.environment(database), "PORT": str(port)})
+
+
+def median(values):
+    """The median."""
+    return statistics.median(values)
+
+
+def load():
+    """What else the machine is doing."""
+    return " ".join(f"{value:.1f}" for value in os.getloadavg())

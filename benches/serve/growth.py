@@ -1,0 +1,128 @@
+"""How long the same answers take among more records."""
+
+import random
+import sys
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+import bench
+from bench import QUESTIONS, median
+
+DATABASE = "simusage_bench_serve_growth_{}"
+PER_HOUR = 60
+"""Records of a SIM card in each hour that it is used in, on the older days."""
+
+SHARE_OF_MONTH = 0.2
+"""How much of what is added falls into the days that are asked for."""
+
+OLDER_DAY = f"""
+insert into usage_records (time, sim_card_id, organization_id, bytes)
+select timestamptz %s + (sim_card_id %% 24) * interval '1 hour' + number * interval '{3600 // PER_HOUR} second',
+    sim_card_id, organization_id, 1000 + number
+from generate_series(0, {PER_HOUR - 1}) as number
+cross join sim_card_assignments
+order by 1
+"""
+MONTH_DAY = """
+insert into usage_records (time, sim_card_id, organization_id, bytes)
+select timestamptz %s + (sim_card_id %% 24) * interval '1 hour' + number * (interval '1 hour' / %s),
+    sim_card_id, organization_id, 1000 + number
+from generate_series(0, %s - 1) as number
+cross join sim_card_assignments
+join sim_cards on sim_cards.id = sim_card_id
+where iccid like '8945%%'
+order by 1
+"""
+
+
+def add(server, database, more):
+    """Adds records that are no part of what is asked for: a fifth of them in the same month, by as many other SIM cards
+    of other organizations, the others in the time before, by all SIM cards. The server makes them up itself, because
+    reading a hundred million lines would prove nothing more; simusage then refreshes its aggregates over them."""
+    with tempfile.TemporaryDirectory() as folder:
+        inventory, nothing = Path(folder) / "inventory.csv", Path(folder) / "nothing.ndjson"
+        others = (f"8945{number:015},other{number % bench.ORGANIZATIONS:05}" for number in range(bench.SIM_CARDS))
+        inventory.write_text("\n".join(["sim-card-id,org-id", *others, ""]))
+        server.simusage(database, "ingest", "--inventory", inventory)
+        per_day = round(more * SHARE_OF_MONTH / bench.DAYS / bench.SIM_CARDS)
+        older_days = round(more * (1 - SHARE_OF_MONTH) / PER_HOUR / (2 * bench.SIM_CARDS))
+        first = bench.FIRST_DAY - timedelta(days=older_days)
+        for number in range(older_days):
+            insert(server, database, OLDER_DAY, first + timedelta(days=number))
+        for number in range(bench.DAYS):
+            insert(server, database, MONTH_DAY, bench.FIRST_DAY + timedelta(days=number), per_day, per_day)
+        end = bench.FIRST_DAY + timedelta(days=bench.DAYS)
+        server.execute(database, f"insert into stale_hours (start_at, end_at) values ('{first:%F}Z', '{end:%F}Z')")
+        nothing.touch()
+        server.simusage(database, "ingest", nothing)
+    server.execute(database, "vacuum analyze", "checkpoint")
+
+
+def insert(server, database, statement, *values):
+    """Adds the records of a day."""
+    connection = bench.psycopg2.connect(server.of(database), options="-c TimeZone=UTC")
+    with connection, connection.cursor() as cursor:
+        cursor.execute(statement, (f"{values[0]:%F}", *values[1:]))
+    connection.close()
+
+
+def measure_growth(server, arguments):
+    """Fills a database for each size, and asks simusage the same of each, in rounds."""
+    services = {}
+    try:
+        for number, records in enumerate(arguments.growth):
+            database = DATABASE.format(records)
+            server.fill(database, min(records, arguments.records))
+            if records > arguments.records:
+                add(server, database, records - arguments.records)
+            stored, = server.execute(database, "select count(*) from usage_records")[0]
+            size, = server.execute(database, "select pg_size_pretty(pg_database_size(current_database()))")[0]
+            print(f"{database}: {stored:,} records, {size}", file=sys.stderr)
+            services[records] = bench.simusage(server, database, 18010 + number)
+        check(services)
+        results = measure_rounds(services, arguments)
+    finally:
+        for service in services.values():
+            service.stop()
+        for records in arguments.growth:
+            server.drop(DATABASE.format(records))
+    print_table(results, arguments)
+
+
+def check(services):
+    """The same is answered among all records."""
+    for question in QUESTIONS:
+        for subject in random.sample(question.subjects, 10):
+            answers = []
+            for service in services.values():
+                answer = service.get(question.path(subject))[1]
+                answers.append((answer["items"], answer["total"], answer["bytes-used-total"]))
+            if answers.count(answers[0]) != len(answers):
+                sys.exit(f"the answers differ: {answers}")
+
+
+def measure_rounds(services, arguments):
+    """Asks in turns; answers the runs by question, connections and records."""
+    results = {}
+    for number in range(arguments.rounds):
+        for question in QUESTIONS:
+            for connections in arguments.connections:
+                cell = results.setdefault((question, connections), {})
+                for records in random.sample(list(services), len(services)):
+                    measured = bench.wrk(services[records], question, connections, arguments.seconds)
+                    cell.setdefault(records, []).append(measured)
+                    print(f"round {number + 1}, load {bench.load()}: {question.name}, {connections} connections, {records:,}: "
+                          f"p50 {measured.p50:.2f} ms", file=sys.stderr)
+    return results
+
+
+def print_table(results, arguments):
+    """Prints the table that the README shows."""
+    print(f"\nMedian latency, {arguments.rounds} rounds of {arguments.seconds} s; load at the end {bench.load()}\n")
+    print("| request | connections | records | p50 ms | ratio to the fewest records |\n| --- | ---: | ---: | ---: | ---: |")
+    for (question, connections), sizes in results.items():
+        for records in arguments.growth:
+            ratio = median(mine.p50 / theirs.p50 for mine, theirs in zip(sizes[records], sizes[arguments.growth[0]]))
+            print(f"| {question.name} | {connections} | {records:,} | {median(run.p50 for run in sizes[records]):.3g} "
+                  f"| {ratio:.3g} |")

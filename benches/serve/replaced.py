@@ -1,0 +1,57 @@
+"""The kind of service that simusage replaces, faithful and small: FastAPI on one blocking connection, which sums the
+raw records at each request and cuts the page out of all buckets in Python."""
+
+import os
+import threading
+from datetime import datetime, timedelta
+
+import psycopg2
+from fastapi import FastAPI, HTTPException
+
+connection = psycopg2.connect(os.environ["DATABASE_URL"], options="-c TimeZone=UTC")
+connection.autocommit = True
+one_at_a_time = threading.Lock()
+app = FastAPI()
+
+SERIES = """
+select date_trunc(%s, usage_records.time) as bucket, sum(usage_records.bytes)::bigint, count(*)
+from usage_records
+join {table} on {table}.id = usage_records.{key}
+where {table}.{name} = %s and usage_records.time >= %s and usage_records.time < %s
+group by 1
+order by 1
+"""
+
+
+def series(table, key, name, subject, start, end, every, page, size):
+    """Sums all buckets, and answers those of one page."""
+    first, behind = datetime.fromisoformat(start), datetime.fromisoformat(end) + timedelta(days=1)
+    unit = {"1hour": "hour", "1day": "day"}[every]
+    with one_at_a_time, connection.cursor() as cursor:
+        cursor.execute(SERIES.format(table=table, key=key, name=name), (unit, subject, first, behind))
+        rows = cursor.fetchall()
+    if not rows:
+        raise HTTPException(404)
+    items = [
+        {"date": date.strftime("%Y-%m-%dT%H:%M:%SZ"), "bytes-used-total": used, "records": records}
+        for date, used, records in rows
+    ]
+    return {
+        "items": items[(page - 1) * size : page * size],
+        "total": len(items),
+        "page": page,
+        "size": size,
+        "bytes-used-total": sum(item["bytes-used-total"] for item in items),
+    }
+
+
+@app.get("/api/v1/simcard/{subject}/usage")
+def of_sim_card(subject: str, start: str, end: str, every: str, page: int = 1, size: int = 50):
+    """The time series of a SIM card."""
+    return series("sim_cards", "sim_card_id", "iccid", subject, start, end, every, page, size)
+
+
+@app.get("/api/v1/organization/{subject}/usage")
+def of_organization(subject: str, start: str, end: str, every: str, page: int = 1, size: int = 50):
+    """The time series of an organization."""
+    return series("organizations", "organization_id", "name", subject, start, end, every, page, size)
