@@ -62,7 +62,7 @@ class Server:
     def simusage(self, database, *arguments):
         """Runs simusage to its end."""
         subprocess.run([str(part) for part in (SIMUSAGE, *arguments)], check=True, stdout=subprocess.DEVNULL,
-                       env=self.environment(database))
+                       env=self.environment(database), cwd=HERE)
 
     def drop(self, database):
         """Drops a database, whoever uses it."""
@@ -201,6 +201,8 @@ def wrk(service, question, connections, seconds, tags=None):
                    f"http://127.0.0.1:{service.port}", "--", asked.name, random.randrange(2**31)]
         output = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True).stdout
     found = json.loads(output.splitlines()[-1])
+    if not found["requests"]:
+        return Measured(0, float("nan"), float("nan"))
     if found["failed"]:
         sys.exit(f"{found['failed']} requests failed: {command}")
     return Measured(found["requests"] / found["seconds"], found["p50"], found["p99"])
@@ -215,21 +217,36 @@ def pgbench(server, database, question, connections, seconds):
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "script.sql"
         script.write_text(f"\\set number {number}\n{question.statement(subject).strip()};\n")
-        command = [PGBENCH, "-n", "-M", "prepared", "-c", connections, "-j", 1, "-T", seconds, "-f", script, "-l",
+        warming = 2 + connections // 8
+        command = [PGBENCH, "-n", "-M", "prepared", "-c", connections, "-j", 1, "-T", warming + seconds, "-f", script, "-l",
                    "--log-prefix", f"{folder}/log", server.of(database)]
         output = subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True,
                                 env={**os.environ, "PGOPTIONS": SESSION}).stdout
-        logs = Path(folder).glob("log*")
-        latencies = sorted(int(line.split()[2]) for log in logs for line in log.read_text().splitlines())
+        log = [list(map(int, line.split())) for path in Path(folder).glob("log*") for line in path.read_text().splitlines()]
     if not re.search(r"number of failed transactions: 0 ", output):
         sys.exit(output)
-    percentile = lambda share: latencies[min(int(share * len(latencies)), len(latencies) - 1)] / 1e3
-    return Measured(float(re.search(r"tps = ([\d.]+)", output)[1]), percentile(0.5), percentile(0.99))
+    # New sessions have much to look up, and those of a service are not new. So what counts begins when each has answered.
+    ends = [(second + microsecond / 1e6, client, latency) for client, _, latency, _, second, microsecond in log]
+    first = {}
+    for end, client, _ in sorted(ends):
+        first.setdefault(client, end)
+    warm = max(first.values())
+    latencies = sorted(latency for end, _, latency in ends if end > warm)
+    if len(latencies) < connections:
+        sys.exit(f"pgbench did not get warm in {warming} s")
+    percentile = lambda share: latencies[int(share * (len(latencies) - 1))] / 1e3
+    return Measured(len(latencies) / (max(ends)[0] - warm), percentile(0.5), percentile(0.99))
 
 
 def simusage(server, database, port=18000):
     """simusage serve, as it is configured by default."""
     return Service([SIMUSAGE, "serve", "--listen", f"127.0.0.1:{port}"], port, server.environment(database))
+
+
+def simusage_without_memory(server, database, port=18004):
+    """simusage serve, reading each answer from the database."""
+    environment = {**server.environment(database), "SIMUSAGE_SERVE_SETTLED_MB": "0"}
+    return Service([SIMUSAGE, "serve", "--listen", f"127.0.0.1:{port}"], port, environment)
 
 
 def replaced(server, database, port=18001):
