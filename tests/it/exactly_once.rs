@@ -220,7 +220,8 @@ async fn a_named_stream_goes_on_where_it_was_left() {
     // Without a name, equal records are other records.
     assert_eq!(simusage_with_input(database.url(), &["ingest", "-"], &ndjson(0..3)).status, 0);
     assert_eq!(database.number("select count(*) from usage_records").await, 93);
-    assert_eq!(database.number("select count(*) from ingest_sources").await, 1);
+    // Of the run without one, no more is kept than that there was such a run.
+    assert_eq!(database.number("select count(*) from ingest_sources where identity <> 'ended'").await, 1);
 }
 
 #[test]
