@@ -57,7 +57,8 @@ class Server:
     def environment(self, database):
         """What a client's process gets. The records stay rows, and nothing is refreshed behind the measurement's back."""
         storage = {"SIMUSAGE_STORAGE_COLUMNSTORE_AFTER_DAYS": "0", "SIMUSAGE_STORAGE_REFRESH_EVERY_MINUTES": "0"}
-        return {**os.environ, **storage, "DATABASE_URL": self.of(database), "SIMUSAGE_LOG": "warn"}
+        serve = {"SIMUSAGE_LOG": "warn", "SIMUSAGE_SERVE_REQUESTS_PER_SECOND": "0"}
+        return {**os.environ, **storage, **serve, "DATABASE_URL": self.of(database)}
 
     def simusage(self, database, *arguments):
         """Runs simusage to its end."""
