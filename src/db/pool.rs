@@ -120,7 +120,9 @@ impl Pool {
             client.batch_execute(&format!("set statement_timeout = {}", self.stream_timeout_ms)).await?;
             question(&client).await
         };
-        let answer = tokio::time::timeout(self.patience, asking).await.unwrap_or(Err(StorageError::Timeout));
+        // The first row comes when all of them are sorted, so it may take as long as the whole.
+        let patience = Duration::from_millis(self.stream_timeout_ms) + GRACE;
+        let answer = tokio::time::timeout(patience, asking).await.unwrap_or(Err(StorageError::Timeout));
         let lease = Lease { client: Some(client), statement_timeout_ms: self.statement_timeout_ms };
         Ok((answer?, lease))
     }
