@@ -76,7 +76,31 @@ pub async fn usage_series(
             include_str!("../../sql/queries/organization_usage_in_pieces.sql"),
         ),
     };
-    series(client, [whole, in_pieces], id, question).await
+    let SeriesQuestion { scope, interval, buckets, from, shown, window } = question;
+    let scope = scope.organizations();
+    let number = |index: usize| i32::try_from(index).unwrap_or(i32::MAX);
+    let (after, until) = (number(shown.0), number(shown.1));
+    let common: [&(dyn ToSql + Sync); 7] =
+        [&buckets.starts(), &after, &until, &window.limit, &window.offset, &interval.start(), &interval.end()];
+    let rows = match buckets.cut(from) {
+        Cut::Whole(Parts { start, hours, days, days_end, hours_end, end }) => {
+            let cut: [&(dyn ToSql + Sync); 8] = [&id, &scope, &start, &hours, &days, &days_end, &hours_end, &end];
+            Rows::query(client, whole, &[&cut[..], &common].concat(), bucket).await?
+        }
+        Cut::Pieces(Pieces { records, hours, days }) => {
+            let edges = |pieces: Vec<Interval>| -> (Vec<_>, Vec<_>) {
+                pieces.into_iter().map(|piece| (piece.start(), piece.end())).unzip()
+            };
+            let (records, hours, days) = (edges(records), edges(hours), edges(days));
+            let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &scope];
+            for (starts, ends) in [&records, &hours, &days] {
+                parameters.extend::<[&(dyn ToSql + Sync); 2]>([starts, ends]);
+            }
+            parameters.extend(common);
+            Rows::query(client, in_pieces, &parameters, bucket).await?
+        }
+    };
+    usage(rows)
 }
 
 /// A question for a list of totals.
@@ -262,52 +286,6 @@ impl<T> Rows<T> {
             all.push(row);
         }
         Ok(all)
-    }
-}
-
-/// The series that the two statements of a SIM card or an organization answer.
-async fn series(
-    client: &Client,
-    [whole, in_pieces]: [&'static str; 2],
-    id: &str,
-    question: SeriesQuestion<'_>,
-) -> Result<Option<Answer<UsageBucket>>, StorageError> {
-    let SeriesQuestion { scope, interval, buckets, from, shown, window } = question;
-    let scope = scope.organizations();
-    let number = |index: usize| i32::try_from(index).unwrap_or(i32::MAX);
-    let (after, until) = (number(shown.0), number(shown.1));
-    let common: [&(dyn ToSql + Sync); 7] =
-        [&buckets.starts(), &after, &until, &window.limit, &window.offset, &interval.start(), &interval.end()];
-    let rows = match buckets.cut(from) {
-        Cut::Whole(Parts { start, hours, days, days_end, hours_end, end }) => {
-            let cut: [&(dyn ToSql + Sync); 8] = [&id, &scope, &start, &hours, &days, &days_end, &hours_end, &end];
-            Rows::query(client, whole, &[&cut[..], &common].concat(), bucket).await?
-        }
-        Cut::Pieces(Pieces { records, hours, days }) => {
-            let [records, hours, days] = [records, hours, days].map(|pieces| Columns::of(&pieces));
-            let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &scope];
-            for columns in [&records, &hours, &days] {
-                parameters.extend::<[&(dyn ToSql + Sync); 2]>([&columns.starts, &columns.ends]);
-            }
-            parameters.extend(common);
-            Rows::query(client, in_pieces, &parameters, bucket).await?
-        }
-    };
-    usage(rows)
-}
-
-/// Pieces of one kind, as a statement takes them.
-struct Columns {
-    starts: Vec<DateTime<Utc>>,
-    ends: Vec<DateTime<Utc>>,
-}
-
-impl Columns {
-    fn of(pieces: &[Interval]) -> Self {
-        Self {
-            starts: pieces.iter().map(|piece| piece.start()).collect(),
-            ends: pieces.iter().map(|piece| piece.end()).collect(),
-        }
     }
 }
 

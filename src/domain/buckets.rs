@@ -45,6 +45,17 @@ pub struct Pieces {
     pub days: Vec<Interval>,
 }
 
+impl Cut {
+    /// The first instant that is read from records; `None` where none is.
+    #[must_use]
+    pub fn first_record(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Whole(parts) => parts.first_record(),
+            Self::Pieces(pieces) => pieces.records.first().map(|piece| piece.start()),
+        }
+    }
+}
+
 impl Buckets {
     /// The buckets of that width, by the clock and calendar of the zone. Buckets of several hours, days or weeks are
     /// counted from Monday, 2000-01-03, and of several months from January 2000, so that they are the same whatever

@@ -44,6 +44,15 @@ pub struct Parts {
     pub end: DateTime<Utc>,
 }
 
+impl Parts {
+    /// The first instant that is read from records; `None` where none is.
+    #[must_use]
+    pub fn first_record(self) -> Option<DateTime<Utc>> {
+        let Self { start, hours, hours_end, end, .. } = self;
+        if start < hours { Some(start) } else { (hours_end < end).then_some(hours_end) }
+    }
+}
+
 impl Interval {
     /// The time that a usage record can carry: from 1970 up to, and without, 2200. A date outside comes from a
     /// clock that is wrong, so no such record is stored, and "all time" needs to look no further.

@@ -16,7 +16,7 @@ use super::problem::ApiError;
 use super::telemetry::{Source, Telemetry};
 use crate::config::{Config, Storage};
 use crate::db::{Pool, StorageError, Streaming, queries};
-use crate::domain::{Freshness, Interval, Page, Scope};
+use crate::domain::{Freshness, Interval, Page, Scope, Zone};
 
 /// Rows travel in chunks of about this size.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -36,10 +36,19 @@ impl Rules {
         Self { max_buckets: config.serve.max_buckets, storage: config.storage.clone() }
     }
 
-    /// The first instant whose records are sure to be there still.
-    #[must_use]
-    pub fn oldest_record(&self) -> Option<DateTime<Utc>> {
-        oldest(self.storage.retention_records_days)
+    /// Checks that retention has taken none of the records that would be summed, the `first` of which is only asked for
+    /// where there is a retention.
+    ///
+    /// # Errors
+    /// It may have.
+    pub fn check_records(&self, zone: Zone, first: impl FnOnce() -> Option<DateTime<Utc>>) -> Result<(), ApiError> {
+        let Some(kept_from) = oldest(self.storage.retention_records_days) else { return Ok(()) };
+        match first() {
+            Some(first) if first < kept_from => {
+                Err(ApiError::RecordsGone { hour: zone.write(first), kept_from: zone.write(kept_from) })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether time alone may take something out of the interval.
@@ -101,7 +110,7 @@ pub fn unchanged(request: &HttpRequest, tag: Option<&EntityTag>) -> Option<HttpR
         IfNoneMatch::Items(items) => items.iter().any(|item| item.weak_eq(tag)),
     };
     known.then(|| {
-        telemetry(request).found(Source::Client);
+        telemetry(request).found(Source::Client, 0);
         let mut response = HttpResponse::NotModified();
         with_common_headers(&mut response, Some(tag));
         response.finish()
@@ -197,7 +206,7 @@ pub fn stream<T: 'static>(
     write: impl FnMut(Option<T>, &mut String) + 'static,
 ) -> HttpResponse {
     let telemetry = telemetry(request).clone();
-    telemetry.found(Source::Database);
+    telemetry.found(Source::Database, 0);
     let state = Some((streaming, write, head.to_owned()));
     let chunks = try_unfold((state, telemetry), async |(state, telemetry)| {
         let Some((mut streaming, mut write, mut chunk)) = state else { return Ok(None) };

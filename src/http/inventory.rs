@@ -12,13 +12,13 @@ use super::answer::{Links, begin, digest, lasting_tag, stream, telemetry, unchan
 use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
-use super::openapi::{InventoryParameters, OrganizationFilter};
-use super::params::{CURSOR, Paging, Parameters, rfc3339};
+use super::openapi::{InventoryParameters, OrganizationFilter, OtherAnswers};
+use super::params::{Narrowing, Paging, Parameters, rfc3339};
 use super::problem::{ApiError, Problem};
 use super::telemetry::Source;
 use crate::db::queries::{self, InventoryQuestion};
 use crate::db::{Pool, Streaming};
-use crate::domain::{Assignment, OrganizationId, Scope, SimCardId, Window};
+use crate::domain::{Assignment, OrganizationId, Scope, SimCardId};
 
 /// The columns of CSV, which are those that `simusage ingest --inventory` reads.
 const CSV_HEAD: &str = "sim-card-id,org-id,valid-from\n";
@@ -27,7 +27,7 @@ const CSV_HEAD: &str = "sim-card-id,org-id,valid-from\n";
 #[derive(Debug)]
 struct Question {
     scope: Scope,
-    organization: Option<String>,
+    narrowing: Narrowing,
     prefix: Option<String>,
     paging: Paging,
     format: Format,
@@ -49,44 +49,23 @@ struct Place {
 impl Question {
     fn parse(request: &HttpRequest, caller: Caller) -> Result<Self, ApiError> {
         let mut parameters = Parameters::parse(request.query_string());
-        let (organization, prefix) = (parameters.organization(), parameters.prefix());
+        let (narrowing, prefix) = (parameters.narrowing(), parameters.prefix());
         let (paging, place, format) =
             (parameters.paging(), parameters.cursor(), parameters.format(Format::accepted(request)));
         let question = paging.zip(format).and_then(|(paging, format)| {
             let scope = caller.scope;
-            let list = digest(request, &scope, &format!("{organization:?} {prefix:?}"));
-            let place = match place {
-                Some(text) => Some(cursor::read(&list, &text).or_else(|| {
-                    parameters.refuse(CURSOR, &text, "it is not of this list");
-                    None
-                })?),
-                None => None,
-            };
-            Some(Self { scope, organization, prefix, paging, format, place, list })
+            let list = digest(request, &scope, &format!("{narrowing:?} {prefix:?}"));
+            let place = parameters.place(place, &list, "list", |_| true).ok()?;
+            Some(Self { scope, narrowing, prefix, paging, format, place, list })
         });
         parameters.finish(question)
     }
 
-    fn filter(&self) -> Result<Option<OrganizationId>, ApiError> {
-        self.organization.as_deref().map(OrganizationId::parse).transpose().map_err(|_| self.nobody_knows())
-    }
-
-    fn nobody_knows(&self) -> ApiError {
-        ApiError::NoOrganization(self.organization.clone().unwrap_or_default())
-    }
-
-    fn is_unbounded(&self) -> bool {
-        self.format != Format::Json && !self.paging.has_size
-    }
-
     fn ask<'a>(&'a self, organization: Option<&'a OrganizationId>) -> InventoryQuestion<'a> {
-        let page = self.paging.page;
         let after = self.place.as_ref().map(|place| (place.sim_card.as_str(), place.valid_from));
-        // One more than the page shows whether there is a next one.
-        let limit = (!self.is_unbounded()).then(|| page.size() + i64::from(self.format == Format::Json));
-        let offset = if after.is_some() || self.is_unbounded() { 0 } else { page.offset() };
+        let window = self.paging.window(self.format, after.is_some());
         let prefix = self.prefix.as_deref();
-        InventoryQuestion { scope: &self.scope, organization, prefix, after, window: Window { offset, limit } }
+        InventoryQuestion { scope: &self.scope, organization, prefix, after, window }
     }
 
     fn tag(&self, version: i64) -> EntityTag {
@@ -96,22 +75,20 @@ impl Question {
 
     /// One page, as JSON.
     async fn page(&self, request: &HttpRequest, pool: &Pool) -> Result<HttpResponse, ApiError> {
-        let filter = self.filter()?;
+        let filter = self.narrowing.organization()?;
         let answered = pool.ask(async |client| {
             let Some(answer) = queries::inventory(client, self.ask(filter.as_ref())).await? else { return Ok(None) };
             Ok(Some((answer.total, answer.version, answer.rows.collect().await?)))
         });
-        let (total, version, mut rows) = answered.await?.ok_or_else(|| self.nobody_knows())?;
+        let (total, version, mut rows) = answered.await?.ok_or_else(|| self.narrowing.nobody_knows())?;
         let tag = self.tag(version);
         if let Some(unchanged) = unchanged(request, Some(&tag)) {
             return Ok(unchanged);
         }
         let total = self.place.as_ref().map(|place| place.total).or(total).unwrap_or_default();
-        let size = usize::try_from(self.paging.page.size()).unwrap_or(usize::MAX);
-        let has_next = rows.len() > size;
-        rows.truncate(size);
-        telemetry(request).found(Source::Database);
-        telemetry(request).add_rows(rows.len());
+        let (shown, has_next) = self.paging.shown(rows.len());
+        rows.truncate(shown);
+        telemetry(request).found(Source::Database, shown);
         let place = rows.last().filter(|_| has_next).map(|row| {
             let place = Place { sim_card: row.sim_card.to_string(), valid_from: row.valid_from, total };
             cursor::write(&self.list, &place)
@@ -129,12 +106,12 @@ impl Question {
 
     /// All rows, or those of a page, as CSV or NDJSON.
     async fn rows(self, request: &HttpRequest, pool: &Pool) -> Result<HttpResponse, ApiError> {
-        let filter = self.filter()?;
+        let filter = self.narrowing.organization()?;
         let question = async |client: &_| queries::inventory(client, self.ask(filter.as_ref())).await;
         let (answer, mut lease) = pool.open(question).await?;
         let Some(answer) = answer else {
             lease.give_back().await;
-            return Err(self.nobody_knows());
+            return Err(self.narrowing.nobody_knows());
         };
         let tag = self.tag(answer.version);
         if let Some(unchanged) = unchanged(request, Some(&tag)) {
@@ -211,12 +188,8 @@ impl From<Assignment> for Item {
             (String = "text/csv"),
             (String = "application/x-ndjson"),
         )),
-        (status = 304, description = "The client has the answer already."),
         (status = 404, description = "Nobody knows the organization.", body = Problem, content_type = "application/problem+json"),
-        (status = 406, description = "No format is acceptable.", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Parameters are wrong, all of them named.", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "A total exceeds 64 bits, or worse.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away or busy.", body = Problem, content_type = "application/problem+json"),
+        OtherAnswers,
     ),
     security((), ("token" = [])),
 )]

@@ -7,9 +7,10 @@ use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, ETAG, EntityTag};
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::{IntoParams, Modify, OpenApi};
+use utoipa::{IntoParams, IntoResponses, Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerUi;
 
+use super::problem::Problem;
 use super::{cursor, health, inventory, usage_series, usage_totals};
 
 /// Where the description is.
@@ -111,6 +112,27 @@ pub(super) struct InventoryParameters {
     cursor: Option<String>,
     #[param(inline)]
     format: Option<FormatName>,
+}
+
+/// What every question about usage and inventory may be answered otherwise.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it is there to be described")]
+pub(super) enum OtherAnswers {
+    /// The client has the answer already.
+    #[response(status = 304)]
+    Unchanged,
+    /// No format is acceptable.
+    #[response(status = 406, content_type = "application/problem+json")]
+    NotAcceptable(Problem<'static>),
+    /// Parameters are wrong, all of them named.
+    #[response(status = 422, content_type = "application/problem+json")]
+    Parameters(Problem<'static>),
+    /// A total exceeds 64 bits, or worse.
+    #[response(status = 500, content_type = "application/problem+json")]
+    Failed(Problem<'static>),
+    /// The database is away or busy.
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(Problem<'static>),
 }
 
 /// A date, or a date-time.

@@ -5,10 +5,12 @@
 
 use actix_web::web::Query;
 use chrono::{DateTime, Datelike, Days, NaiveDate, SecondsFormat, Utc};
+use serde::de::DeserializeOwned;
 
+use super::cursor;
 use super::format::Format;
 use super::problem::{ApiError, ParameterProblem};
-use crate::domain::{Granularity, Interval, Order, Page, Zone};
+use crate::domain::{Granularity, Interval, Order, OrganizationId, Page, Window, Zone};
 
 /// The parameter's name.
 pub const START: &str = "start";
@@ -52,6 +54,56 @@ pub struct Paging {
     /// Whether the size was given.
     pub has_size: bool,
 }
+
+impl Paging {
+    /// Whether all rows are asked for rather than a page.
+    #[must_use]
+    pub fn is_unbounded(self, format: Format) -> bool {
+        format != Format::Json && !self.has_size
+    }
+
+    /// The rows that are asked for, from the list's beginning or from behind a place in it. In JSON it is one more than
+    /// the page has, which shows whether there is a next one.
+    #[must_use]
+    pub fn window(self, format: Format, is_behind_place: bool) -> Window {
+        if self.is_unbounded(format) {
+            return Window::ALL;
+        }
+        let offset = if is_behind_place { 0 } else { self.page.offset() };
+        Window { offset, limit: Some(self.page.size() + i64::from(format == Format::Json)) }
+    }
+
+    /// How many of the rows that were read are on the page, and whether it has a next one.
+    #[must_use]
+    pub fn shown(self, read: usize) -> (usize, bool) {
+        let size = usize::try_from(self.page.size()).unwrap_or(usize::MAX);
+        (read.min(size), read > size)
+    }
+}
+
+/// The organization that a list is narrowed to, as it was asked for.
+#[derive(Debug, Default)]
+pub struct Narrowing(Option<String>);
+
+impl Narrowing {
+    /// The organization, if there is one.
+    ///
+    /// # Errors
+    /// What cannot be an identifier belongs to nobody.
+    pub fn organization(&self) -> Result<Option<OrganizationId>, ApiError> {
+        self.0.as_deref().map(OrganizationId::parse).transpose().map_err(|_| self.nobody_knows())
+    }
+
+    /// Nobody knows the organization.
+    #[must_use]
+    pub fn nobody_knows(&self) -> ApiError {
+        ApiError::NoOrganization(self.0.clone().unwrap_or_default())
+    }
+}
+
+/// A parameter was refused, and the reader knows why.
+#[derive(Debug)]
+pub struct Refused;
 
 /// Reads the parameters of one request.
 #[derive(Debug)]
@@ -169,14 +221,33 @@ impl Parameters {
         self.value(CURSOR)
     }
 
+    /// The place that a cursor stands for, which must fit into what the digest is of, a `series` or `list`.
+    ///
+    /// # Errors
+    /// It is none, or one of something else.
+    pub fn place<Place: DeserializeOwned>(
+        &mut self,
+        cursor: Option<String>,
+        digest: &str,
+        what: &str,
+        fits: impl FnOnce(&Place) -> bool,
+    ) -> Result<Option<Place>, Refused> {
+        let Some(text) = cursor else { return Ok(None) };
+        let place = cursor::read(digest, &text).filter(fits);
+        if place.is_none() {
+            self.refuse(CURSOR, &text, &format!("it is not of this {what}"));
+        }
+        place.map(Some).ok_or(Refused)
+    }
+
     /// How an identifier begins.
     pub fn prefix(&mut self) -> Option<String> {
         self.value(PREFIX)
     }
 
     /// The organization to filter by.
-    pub fn organization(&mut self) -> Option<String> {
-        self.value(ORGANIZATION)
+    pub fn narrowing(&mut self) -> Narrowing {
+        Narrowing(self.value(ORGANIZATION))
     }
 
     /// Ends the reading: all that was read, or all that was wrong.

@@ -100,14 +100,15 @@ impl Telemetry {
         self.durations.get_or_create(&Kind { route, status: class(status) }).observe(seconds);
     }
 
-    /// An answer about usage was found.
-    pub(super) fn found(&self, source: Source) {
+    /// An answer about usage was found, with so many rows; a stream adds its own.
+    pub(super) fn found(&self, source: Source, rows: usize) {
         let source = match source {
             Source::Database => "database",
             Source::Memory => "memory",
             Source::Client => "client",
         };
         self.answers.get_or_create(&Origin { source }).inc();
+        self.add_rows(rows);
     }
 
     /// Rows of an answer are on their way.

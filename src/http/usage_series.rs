@@ -12,16 +12,15 @@ use super::answer::{Links, Rules, begin, digest, has_tags, stream, tag, telemetr
 use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
-use super::openapi::SeriesParameters;
-use super::params::{CURSOR, END, EVERY, Paging, Parameters, START};
+use super::openapi::{OtherAnswers, SeriesParameters};
+use super::params::{END, EVERY, Paging, Parameters, START};
 use super::problem::{ApiError, Problem};
 use super::settled::{Page, Settled};
 use super::telemetry::Source;
 use crate::db::queries::{self, SeriesQuestion, Totals};
 use crate::db::{Pool, Streaming};
 use crate::domain::{
-    Buckets, Cut, Freshness, Granularity, Interval, OrganizationId, Scope, SimCardId, Subject, UsageBucket, Window,
-    Zone,
+    Buckets, Freshness, Granularity, Interval, OrganizationId, Scope, SimCardId, Subject, UsageBucket, Window, Zone,
 };
 
 /// The columns of CSV.
@@ -42,6 +41,8 @@ struct Question {
     place: Option<Place>,
     /// Which series is asked for, whatever the page and the format.
     series: String,
+    /// What an answer to this is known by.
+    digest: String,
 }
 
 /// A place in a series.
@@ -75,36 +76,12 @@ impl Question {
             let buckets = buckets.ok()?;
             let scope = caller.scope;
             let series = digest(request, &scope, &format!("{interval} {every} {zone} {fill}"));
-            let place = match place {
-                Some(text) => {
-                    let place =
-                        cursor::read(&series, &text).filter(|place: &Place| place.from < buckets.starts().len());
-                    Some(place.or_else(|| {
-                        parameters.refuse(CURSOR, &text, "it is not of this series");
-                        None
-                    })?)
-                }
-                None => None,
-            };
-            Some(Self { scope, interval, every, zone, fill, paging, format, buckets, place, series })
+            let fits = |place: &Place| place.from < buckets.starts().len();
+            let place = parameters.place(place, &series, "series", fits).ok()?;
+            let digest = cursor::digest(&format!("{series} {paging:?} {format:?} {place:?}"));
+            Some(Self { scope, interval, every, zone, fill, paging, format, buckets, place, series, digest })
         });
         parameters.finish(question)
-    }
-
-    /// Records that retention has taken would miss in the sums.
-    fn check_records(&self, rules: &Rules) -> Result<(), ApiError> {
-        let first = match self.buckets.cut(self.from()) {
-            Cut::Whole(parts) if parts.start < parts.hours => Some(parts.start),
-            Cut::Whole(parts) if parts.hours_end < parts.end => Some(parts.hours_end),
-            Cut::Whole(_) => None,
-            Cut::Pieces(pieces) => pieces.records.first().map(|piece| piece.start()),
-        };
-        match (first, rules.oldest_record()) {
-            (Some(first), Some(oldest)) if first < oldest => {
-                Err(ApiError::RecordsGone { hour: self.zone.write(first), kept_from: self.zone.write(oldest) })
-            }
-            _ => Ok(()),
-        }
     }
 
     /// The first bucket that is read.
@@ -115,7 +92,7 @@ impl Question {
     /// The buckets that are answered, by their places. Without `fill` it is only known where they begin.
     fn shown(&self) -> (usize, usize) {
         let all = self.buckets.starts().len();
-        if !self.fill || self.is_unbounded() {
+        if !self.fill || self.paging.is_unbounded(self.format) {
             return (self.from(), all);
         }
         let page = self.paging.page;
@@ -124,31 +101,14 @@ impl Question {
         (from.min(all), from.saturating_add(place(page.size())).min(all))
     }
 
-    /// Whether all rows are asked for rather than a page.
-    fn is_unbounded(&self) -> bool {
-        self.format != Format::Json && !self.paging.has_size
-    }
-
     fn ask(&self) -> SeriesQuestion<'_> {
-        let page = self.paging.page;
-        let window = if self.fill || self.is_unbounded() {
-            Window::ALL
-        } else {
-            // One more than the page shows whether there is a next one.
-            Window { offset: self.place.map_or(page.offset(), |_| 0), limit: Some(page.size() + 1) }
-        };
+        let window = if self.fill { Window::ALL } else { self.paging.window(self.format, self.place.is_some()) };
         let Self { scope, interval, buckets, .. } = self;
         SeriesQuestion { scope, interval: *interval, buckets, from: self.from(), shown: self.shown(), window }
     }
 
-    /// What an answer to this is known by, in each of its formats.
-    fn answer_digest(&self) -> String {
-        let Self { series, paging, format, place, .. } = self;
-        cursor::digest(&format!("{series} {paging:?} {format:?} {place:?}"))
-    }
-
     fn tag(&self, rules: &Rules, freshness: &Freshness) -> Option<EntityTag> {
-        tag(rules, self.interval, freshness, &self.answer_digest())
+        tag(rules, self.interval, freshness, &self.digest)
     }
 
     /// What the series sums up to, as all its pages tell it.
@@ -183,12 +143,10 @@ impl Question {
         let (freshness, page) = answered.await?.ok_or_else(|| nobody_knows(subject))?;
         let tag = self.tag(rules, &freshness);
         if let Some(tag) = &tag {
-            settled.keep(self.answer_digest(), tag.clone(), Arc::clone(&page));
+            settled.keep(self.digest.clone(), tag.clone(), Arc::clone(&page));
         }
-        Ok(unchanged(request, tag.as_ref()).unwrap_or_else(|| {
-            telemetry(request).found(Source::Database);
-            self.write_page(request, tag.as_ref(), &page, &freshness)
-        }))
+        Ok(unchanged(request, tag.as_ref())
+            .unwrap_or_else(|| self.write_page(request, tag.as_ref(), &page, &freshness, Source::Database)))
     }
 
     /// One page, as JSON.
@@ -198,17 +156,17 @@ impl Question {
         tag: Option<&EntityTag>,
         page: &Page,
         freshness: &Freshness,
+        source: Source,
     ) -> HttpResponse {
         let totals = self.totals(page.totals);
         let filled = self.fill.then(|| filled(&page.rows, self.shown()));
         let (rows, next) = if let Some(filled) = &filled {
             (&filled[..], Some(self.shown().1).filter(|&until| until < self.buckets.starts().len()))
         } else {
-            let size = usize::try_from(self.paging.page.size()).unwrap_or(usize::MAX);
-            let shown = page.rows.len().min(size);
-            (&page.rows[..shown], page.rows.get(size).map(|row| row.index))
+            let (shown, _) = self.paging.shown(page.rows.len());
+            (&page.rows[..shown], page.rows.get(shown).map(|row| row.index))
         };
-        telemetry(request).add_rows(rows.len());
+        telemetry(request).found(source, rows.len());
         let place = |from: usize| Place { from, total: totals.rows, bytes: totals.bytes };
         let next = next.map(|from| cursor::write(&self.series, &place(from)));
         let links = Links::new(request, self.paging.page, next.as_deref());
@@ -247,8 +205,6 @@ impl Question {
         let response = begin(self.format, tag.as_ref(), None);
         let head = if self.format == Format::Csv { CSV_HEAD } else { "" };
         let (mut next, until) = self.shown();
-        let limit = if self.fill || self.is_unbounded() { i64::MAX } else { self.paging.page.size() };
-        let mut left = limit;
         let write = move |row: Option<UsageBucket>, text: &mut String| {
             if self.fill {
                 let zeros = row.map_or(until, |row| row.index);
@@ -258,11 +214,8 @@ impl Question {
                 }
                 next += 1;
             }
-            if let Some(row) = row
-                && left > 0
-            {
+            if let Some(row) = row {
                 self.write_row(row, text);
-                left -= 1;
             }
         };
         Ok(stream(request, response, head, Streaming { rows: answer.rows, lease }, write))
@@ -363,21 +316,19 @@ async fn answer(
 ) -> Result<HttpResponse, ApiError> {
     let question = Question::parse(request, caller, rules)?;
     let subject = subject?;
-    question.check_records(rules)?;
-    let digest = question.answer_digest();
-    let kept = if question.format == Format::Json { settled.get(&digest) } else { None };
+    rules.check_records(question.zone, || question.buckets.cut(question.from()).first_record())?;
+    let kept = if question.format == Format::Json { settled.get(&question.digest) } else { None };
     // Where neither the client nor this process has anything, one round trip does it all.
     if kept.is_some() || has_tags(request) {
         let freshness = pool.ask(async |client| queries::freshness(client, question.interval).await).await?;
-        let tag = tag(rules, question.interval, &freshness, &digest);
+        let tag = question.tag(rules, &freshness);
         if let Some(unchanged) = unchanged(request, tag.as_ref()) {
             return Ok(unchanged);
         }
         if let Some((of, page)) = &kept
             && tag.as_ref() == Some(of)
         {
-            telemetry(request).found(Source::Memory);
-            return Ok(question.write_page(request, Some(of), page, &freshness));
+            return Ok(question.write_page(request, Some(of), page, &freshness, Source::Memory));
         }
     }
     match question.format {
@@ -399,12 +350,8 @@ async fn answer(
             (String = "text/csv"),
             (String = "application/x-ndjson"),
         )),
-        (status = 304, description = "The client has the answer already."),
         (status = 404, description = "Nobody knows the SIM card.", body = Problem, content_type = "application/problem+json"),
-        (status = 406, description = "No format is acceptable.", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Parameters are wrong, all of them named.", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "A total exceeds 64 bits, or worse.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away or busy.", body = Problem, content_type = "application/problem+json"),
+        OtherAnswers,
     ),
     security((), ("token" = [])),
 )]
@@ -433,12 +380,8 @@ pub(super) async fn of_sim_card(
             (String = "text/csv"),
             (String = "application/x-ndjson"),
         )),
-        (status = 304, description = "The client has the answer already."),
         (status = 404, description = "Nobody knows the organization.", body = Problem, content_type = "application/problem+json"),
-        (status = 406, description = "No format is acceptable.", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Parameters are wrong, all of them named.", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "A total exceeds 64 bits, or worse.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away or busy.", body = Problem, content_type = "application/problem+json"),
+        OtherAnswers,
     ),
     security((), ("token" = [])),
 )]

@@ -12,13 +12,13 @@ use super::answer::{Links, Rules, begin, digest, stream, tag, telemetry, unchang
 use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
-use super::openapi::{ListParameters, OrganizationFilter};
-use super::params::{CURSOR, Paging, Parameters};
+use super::openapi::{ListParameters, OrganizationFilter, OtherAnswers};
+use super::params::{Narrowing, Paging, Parameters};
 use super::problem::{ApiError, Problem};
 use super::telemetry::Source;
 use crate::db::queries::{self, ListQuestion, Totals};
 use crate::db::{Pool, Streaming};
-use crate::domain::{Freshness, Interval, Order, OrganizationId, Scope, UsageTotal, Window, Zone};
+use crate::domain::{Freshness, Interval, Order, Scope, UsageTotal, Zone};
 
 /// What a list is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Kind {
 struct Question {
     kind: Kind,
     scope: Scope,
-    organization: Option<String>,
+    narrowing: Narrowing,
     start: Option<DateTime<Utc>>,
     end: Option<DateTime<Utc>>,
     interval: Interval,
@@ -54,6 +54,8 @@ struct Question {
     place: Option<Place>,
     /// Which list is asked for, whatever the page and the format.
     list: String,
+    /// What an answer to this is known by.
+    digest: String,
 }
 
 /// A place in a list: behind a row.
@@ -73,73 +75,34 @@ impl Question {
         parameters.every();
         let (order, paging) = (parameters.order(), parameters.paging());
         let (place, format) = (parameters.cursor(), parameters.format(Format::accepted(request)));
-        let organization = if kind == Kind::SimCards { parameters.organization() } else { None };
+        let narrowing = if kind == Kind::SimCards { parameters.narrowing() } else { Narrowing::default() };
         let read = interval.zip(zone).zip(order).zip(paging).zip(format);
         let question = read.and_then(|((((interval, zone), order), paging), format)| {
             let scope = caller.scope;
-            let list = digest(request, &scope, &format!("{interval} {zone} {order:?} {organization:?}"));
-            let place = match place {
-                Some(text) => Some(cursor::read(&list, &text).or_else(|| {
-                    parameters.refuse(CURSOR, &text, "it is not of this list");
-                    None
-                })?),
-                None => None,
-            };
+            let list = digest(request, &scope, &format!("{interval} {zone} {order:?} {narrowing:?}"));
+            let place = parameters.place(place, &list, "list", |_| true).ok()?;
+            let digest = cursor::digest(&format!("{list} {paging:?} {format:?} {place:?}"));
             let question =
-                Self { kind, scope, organization, start, end, interval, zone, order, paging, format, place, list };
+                Self { kind, scope, narrowing, start, end, interval, zone, order, paging, format, place, list, digest };
             Some(question)
         });
         parameters.finish(question)
     }
 
-    /// Records that retention has taken would miss in the sums.
-    fn check_records(&self, rules: &Rules) -> Result<(), ApiError> {
-        let parts = self.interval.parts();
-        let first = if parts.start < parts.hours { parts.start } else { parts.hours_end };
-        match rules.oldest_record() {
-            Some(oldest) if first < parts.end && first < oldest => {
-                Err(ApiError::RecordsGone { hour: self.zone.write(first), kept_from: self.zone.write(oldest) })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The organization to filter by.
-    fn filter(&self) -> Result<Option<OrganizationId>, ApiError> {
-        self.organization.as_deref().map(OrganizationId::parse).transpose().map_err(|_| self.nobody_knows())
-    }
-
-    fn nobody_knows(&self) -> ApiError {
-        ApiError::NoOrganization(self.organization.clone().unwrap_or_default())
-    }
-
-    fn is_unbounded(&self) -> bool {
-        self.format != Format::Json && !self.paging.has_size
-    }
-
     fn ask(&self) -> ListQuestion<'_> {
-        let page = self.paging.page;
         let after = self.place.as_ref().map(|place| (self.order.place(place.bytes), place.id.as_str()));
-        // One more than the page shows whether there is a next one.
-        let limit = (!self.is_unbounded()).then(|| page.size() + i64::from(self.format == Format::Json));
-        let offset = if after.is_some() || self.is_unbounded() { 0 } else { page.offset() };
+        let window = self.paging.window(self.format, after.is_some());
         let Self { scope, interval, order, .. } = self;
-        ListQuestion { scope, interval: *interval, order: *order, after, window: Window { offset, limit } }
-    }
-
-    /// What an answer to this is known by, in each of its formats.
-    fn answer_digest(&self) -> String {
-        let Self { list, paging, format, place, .. } = self;
-        cursor::digest(&format!("{list} {paging:?} {format:?} {place:?}"))
+        ListQuestion { scope, interval: *interval, order: *order, after, window }
     }
 
     fn tag(&self, rules: &Rules, freshness: &Freshness) -> Option<EntityTag> {
-        tag(rules, self.interval, freshness, &self.answer_digest())
+        tag(rules, self.interval, freshness, &self.digest)
     }
 
     /// One page, as JSON.
     async fn page(&self, request: &HttpRequest, rules: &Rules, pool: &Pool) -> Result<HttpResponse, ApiError> {
-        let filter = self.filter()?;
+        let filter = self.narrowing.organization()?;
         let answered = pool.ask(async |client| {
             let answer = match self.kind {
                 Kind::Organizations => Some(queries::organization_totals(client, self.ask()).await?),
@@ -148,16 +111,14 @@ impl Question {
             let Some(answer) = answer else { return Ok(None) };
             Ok(Some((answer.totals, answer.freshness, answer.rows.collect().await?)))
         });
-        let (totals, freshness, mut rows) = answered.await?.ok_or_else(|| self.nobody_knows())?;
+        let (totals, freshness, mut rows) = answered.await?.ok_or_else(|| self.narrowing.nobody_knows())?;
         let tag = self.tag(rules, &freshness);
         if let Some(unchanged) = unchanged(request, tag.as_ref()) {
             return Ok(unchanged);
         }
-        let size = usize::try_from(self.paging.page.size()).unwrap_or(usize::MAX);
-        let has_next = rows.len() > size;
-        rows.truncate(size);
-        telemetry(request).found(Source::Database);
-        telemetry(request).add_rows(rows.len());
+        let (shown, has_next) = self.paging.shown(rows.len());
+        rows.truncate(shown);
+        telemetry(request).found(Source::Database, shown);
         let place = rows.last().filter(|_| has_next).map(|row| Place { bytes: row.bytes, id: row.id.clone() });
         let next = place.map(|place| cursor::write(&self.list, &place));
         let links = Links::new(request, self.paging.page, next.as_deref());
@@ -193,7 +154,7 @@ impl Question {
 
     /// All rows, or those of a page, as CSV or NDJSON.
     async fn rows(self, request: &HttpRequest, rules: &Rules, pool: &Pool) -> Result<HttpResponse, ApiError> {
-        let filter = self.filter()?;
+        let filter = self.narrowing.organization()?;
         let question = async |client: &_| match self.kind {
             Kind::Organizations => queries::organization_totals(client, self.ask()).await.map(Some),
             Kind::SimCards => queries::sim_card_totals(client, filter.as_ref(), self.ask()).await,
@@ -201,7 +162,7 @@ impl Question {
         let (answer, mut lease) = pool.open(question).await?;
         let Some(answer) = answer else {
             lease.give_back().await;
-            return Err(self.nobody_knows());
+            return Err(self.narrowing.nobody_knows());
         };
         let response = begin(self.format, self.tag(rules, &answer.freshness).as_ref(), None);
         let (format, id) = (self.format, self.kind.id());
@@ -306,9 +267,8 @@ async fn answer(
     pool: &Pool,
 ) -> Result<HttpResponse, ApiError> {
     let question = Question::parse(request, caller, kind)?;
-    question.check_records(rules)?;
-    let digest = question.answer_digest();
-    if let Some(unchanged) = unchanged_over(request, pool, rules, question.interval, &digest).await? {
+    rules.check_records(question.zone, || question.interval.parts().first_record())?;
+    if let Some(unchanged) = unchanged_over(request, pool, rules, question.interval, &question.digest).await? {
         return Ok(unchanged);
     }
     match question.format {
@@ -330,11 +290,7 @@ async fn answer(
             (String = "text/csv"),
             (String = "application/x-ndjson"),
         )),
-        (status = 304, description = "The client has the answer already."),
-        (status = 406, description = "No format is acceptable.", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Parameters are wrong, all of them named.", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "A total exceeds 64 bits, or worse.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away or busy.", body = Problem, content_type = "application/problem+json"),
+        OtherAnswers,
     ),
     security((), ("token" = [])),
 )]
@@ -360,12 +316,8 @@ pub(super) async fn of_organizations(
             (String = "text/csv"),
             (String = "application/x-ndjson"),
         )),
-        (status = 304, description = "The client has the answer already."),
         (status = 404, description = "Nobody knows the organization.", body = Problem, content_type = "application/problem+json"),
-        (status = 406, description = "No format is acceptable.", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Parameters are wrong, all of them named.", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "A total exceeds 64 bits, or worse.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away or busy.", body = Problem, content_type = "application/problem+json"),
+        OtherAnswers,
     ),
     security((), ("token" = [])),
 )]
