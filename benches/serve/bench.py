@@ -107,16 +107,17 @@ class Question:
 
     def statement(self, subject):
         """The statement that simusage runs for it, with its parameters; `subject` is an expression of SQL."""
-        text = (PROJECT / f"sql/queries/{self.kind}_usage.sql").read_text()
+        text = (PROJECT / "sql/queries/usage_series.sql").read_text()
         text = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
         # Without colons, which pgbench takes for variables.
         instant = lambda time: f"{time:%Y%m%dT%H%M%SZ}"
+        instants = lambda *times: "'{" + ",".join(map(instant, times)) + "}'::timestamptz[]"
         end = FIRST_DAY + timedelta(days=DAYS)
         starts = [FIRST_DAY + self.step * number for number in range(timedelta(days=DAYS) // self.step)]
-        day = FIRST_DAY if self.every == "1day" else end
-        cut = [FIRST_DAY, FIRST_DAY, day, end, end, end]
-        parameters = [subject, "null::integer[]", *(f"timestamptz '{instant(time)}'" for time in cut),
-                      "'{" + ",".join(map(instant, starts)) + "}'::timestamptz[]", "0", str(len(starts)), str(PAGE + 1), "0",
+        asked = [subject, "null"] if self.kind == "simcard" else ["null", subject]
+        whole, nothing = [instants(FIRST_DAY), instants(end)], [instants(), instants()]
+        hours, days = (nothing, whole) if self.every == "1day" else (whole, nothing)
+        parameters = [*asked, "null", *nothing, *hours, *days, instants(*starts), "0", str(len(starts)), str(PAGE + 1), "0",
                       *(f"timestamptz '{instant(time)}'" for time in (FIRST_DAY, end))]
         return re.sub(r"\$(\d+)", lambda match: parameters[int(match[1]) - 1], text)
 

@@ -52,6 +52,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(5, "0005_inventory_version"),
     migration!(6, "0006_freshness"),
     migration!(7, "0007_tokens"),
+    migration!(8, "0008_series"),
 ];
 
 impl Migration {

@@ -11,7 +11,7 @@ use tokio_postgres::{Row, RowStream};
 
 use super::StorageError;
 use crate::domain::{
-    Assignment, Buckets, Cut, Freshness, Interval, InvalidId, Order, OrganizationId, Parts, Pieces, Scope, SimCardId,
+    Assignment, Buckets, Freshness, Interval, InvalidId, Order, OrganizationId, Parts, Pieces, Scope, SimCardId,
     Subject, UsageBucket, UsageTotal, Window,
 };
 
@@ -64,43 +64,37 @@ pub async fn usage_series(
     subject: &Subject,
     question: SeriesQuestion<'_>,
 ) -> Result<Option<Answer<UsageBucket>>, StorageError> {
-    let (id, whole, in_pieces) = match subject {
-        Subject::SimCard(sim_card) => (
-            sim_card.as_str(),
-            include_str!("../../sql/queries/simcard_usage.sql"),
-            include_str!("../../sql/queries/simcard_usage_in_pieces.sql"),
-        ),
-        Subject::Organization(organization) => (
-            organization.as_str(),
-            include_str!("../../sql/queries/organization_usage.sql"),
-            include_str!("../../sql/queries/organization_usage_in_pieces.sql"),
-        ),
+    let statement = include_str!("../../sql/queries/usage_series.sql");
+    let (sim_card, organization) = match subject {
+        Subject::SimCard(sim_card) => (Some(sim_card.as_str()), None),
+        Subject::Organization(organization) => (None, Some(organization.as_str())),
     };
     let SeriesQuestion { scope, interval, buckets, from, shown, window } = question;
-    let scope = scope.organizations();
     let number = |index: usize| i32::try_from(index).unwrap_or(i32::MAX);
-    let (after, until) = (number(shown.0), number(shown.1));
-    let common: [&(dyn ToSql + Sync); 7] =
-        [&buckets.starts(), &after, &until, &window.limit, &window.offset, &interval.start(), &interval.end()];
-    let rows = match buckets.cut(from) {
-        Cut::Whole(Parts { start, hours, days, days_end, hours_end, end }) => {
-            let cut: [&(dyn ToSql + Sync); 8] = [&id, &scope, &start, &hours, &days, &days_end, &hours_end, &end];
-            Rows::query(client, whole, &[&cut[..], &common].concat(), bucket).await?
-        }
-        Cut::Pieces(Pieces { records, hours, days }) => {
-            let edges = |pieces: Vec<Interval>| -> (Vec<_>, Vec<_>) {
-                pieces.into_iter().map(|piece| (piece.start(), piece.end())).unzip()
-            };
-            let (records, hours, days) = (edges(records), edges(hours), edges(days));
-            let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &scope];
-            for (starts, ends) in [&records, &hours, &days] {
-                parameters.extend::<[&(dyn ToSql + Sync); 2]>([starts, ends]);
-            }
-            parameters.extend(common);
-            Rows::query(client, in_pieces, &parameters, bucket).await?
-        }
+    let edges = |pieces: Vec<Interval>| -> (Vec<_>, Vec<_>) {
+        pieces.into_iter().map(|piece| (piece.start(), piece.end())).unzip()
     };
-    usage(rows)
+    let Pieces { records, hours, days } = buckets.pieces(from);
+    let (records, hours, days) = (edges(records), edges(hours), edges(days));
+    let parameters: [&(dyn ToSql + Sync); 16] = [
+        &sim_card,
+        &organization,
+        &scope.organizations(),
+        &records.0,
+        &records.1,
+        &hours.0,
+        &hours.1,
+        &days.0,
+        &days.1,
+        &buckets.starts(),
+        &number(shown.0),
+        &number(shown.1),
+        &window.limit,
+        &window.offset,
+        &interval.start(),
+        &interval.end(),
+    ];
+    usage(Rows::query(client, statement, &parameters, bucket).await?)
 }
 
 /// A question for a list of totals.

@@ -25,16 +25,8 @@ pub struct Buckets {
 #[error("more than {0} buckets")]
 pub struct TooManyBuckets(pub usize);
 
-/// Where an interval is read from, so that no bucket's edge lies within anything that is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cut {
-    /// One stretch of each kind in the midst, as [`Interval::parts`] has them.
-    Whole(Parts),
-    /// Stretches that take turns, because edges cut into days or hours.
-    Pieces(Pieces),
-}
-
-/// What is read, by kind; each ascending, and none touches the next of its kind.
+/// Where an interval is read from, by kind, so that no bucket's edge lies within anything that is read. Each kind is
+/// ascending, and no piece touches the next of its kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pieces {
     /// From the records.
@@ -45,14 +37,30 @@ pub struct Pieces {
     pub days: Vec<Interval>,
 }
 
-impl Cut {
+impl Pieces {
     /// The first instant that is read from records; `None` where none is.
     #[must_use]
     pub fn first_record(&self) -> Option<DateTime<Utc>> {
-        match self {
-            Self::Whole(parts) => parts.first_record(),
-            Self::Pieces(pieces) => pieces.records.first().map(|piece| piece.start()),
-        }
+        self.records.first().map(|piece| piece.start())
+    }
+
+    /// Adds what a bucket is read from. It begins where the one before ends, or later.
+    fn add(&mut self, parts: Parts) {
+        let Parts { start, hours, days, days_end, hours_end, end } = parts;
+        extend(&mut self.records, start, hours);
+        extend(&mut self.hours, hours, days);
+        extend(&mut self.days, days, days_end);
+        extend(&mut self.hours, days_end, hours_end);
+        extend(&mut self.records, hours_end, end);
+    }
+}
+
+/// Adds a piece, if there is anything in it; as a part of the last one where that ends at its start.
+fn extend(pieces: &mut Vec<Interval>, start: DateTime<Utc>, end: DateTime<Utc>) {
+    let Ok(piece) = Interval::new(start, end) else { return };
+    match pieces.last_mut() {
+        Some(last) if last.end() == start => *last = Interval::new(last.start(), end).unwrap_or(piece),
+        _ => pieces.push(piece),
     }
 }
 
@@ -91,76 +99,15 @@ impl Buckets {
 
     /// What they are read from. `from` is the number of the first bucket that matters.
     #[must_use]
-    pub fn cut(&self, from: usize) -> Cut {
-        let mut stretches = Stretches::default();
+    pub fn pieces(&self, from: usize) -> Pieces {
+        let mut pieces = Pieces::default();
         for (index, &start) in self.starts.iter().enumerate().skip(from) {
             let end = self.starts.get(index + 1).copied().unwrap_or(self.interval.end());
             if let Ok(bucket) = Interval::new(start.max(self.interval.start()), end) {
-                stretches.add(bucket.parts());
+                pieces.add(bucket.parts());
             }
         }
-        stretches.into_cut(self.interval)
-    }
-}
-
-/// What something is read from, the finest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Records,
-    Hours,
-    Days,
-}
-
-/// Stretches by time, each of another kind than the one before.
-#[derive(Default)]
-struct Stretches(Vec<(Kind, Interval)>);
-
-impl Stretches {
-    fn add(&mut self, parts: Parts) {
-        let Parts { start, hours, days, days_end, hours_end, end } = parts;
-        self.push(Kind::Records, start, hours);
-        self.push(Kind::Hours, hours, days);
-        self.push(Kind::Days, days, days_end);
-        self.push(Kind::Hours, days_end, hours_end);
-        self.push(Kind::Records, hours_end, end);
-    }
-
-    fn push(&mut self, kind: Kind, start: DateTime<Utc>, end: DateTime<Utc>) {
-        let Ok(mut stretch) = Interval::new(start, end) else { return };
-        if let Some((last_kind, last)) = self.0.last()
-            && *last_kind == kind
-            && let Ok(joined) = Interval::new(last.start(), end)
-        {
-            stretch = joined;
-            self.0.pop();
-        }
-        self.0.push((kind, stretch));
-    }
-
-    fn into_cut(self, interval: Interval) -> Cut {
-        const ORDER: [Kind; 5] = [Kind::Records, Kind::Hours, Kind::Days, Kind::Hours, Kind::Records];
-        let start = self.0.first().map_or(interval.end(), |(_, first)| first.start());
-        let mut ends = [start; ORDER.len()];
-        let mut place = 0;
-        for &(kind, stretch) in &self.0 {
-            let Some(steps) = ORDER[place..].iter().position(|&next| next == kind) else { return self.into_pieces() };
-            ends[place + steps..].fill(stretch.end());
-            place += steps + 1;
-        }
-        let [hours, days, days_end, hours_end, end] = ends;
-        Cut::Whole(Parts { start, hours, days, days_end, hours_end, end })
-    }
-
-    fn into_pieces(self) -> Cut {
-        let mut pieces = Pieces::default();
-        for (kind, stretch) in self.0 {
-            match kind {
-                Kind::Records => pieces.records.push(stretch),
-                Kind::Hours => pieces.hours.push(stretch),
-                Kind::Days => pieces.days.push(stretch),
-            }
-        }
-        Cut::Pieces(pieces)
+        pieces
     }
 }
 
@@ -298,51 +245,59 @@ mod tests {
         }
     }
 
+    fn piece(start: &str, end: &str) -> Interval {
+        Interval::new(at(start), at(end)).unwrap()
+    }
+
     #[test]
     fn days_and_hours_of_utc_are_read_whole() {
-        let interval = Interval::new(at("2020-01-01T22:30:00Z"), at("2020-01-05T01:15:00Z")).unwrap();
-        let days = buckets("2020-01-01T22:30:00Z", "2020-01-05T01:15:00Z", "day", "UTC");
-        assert_eq!(days.cut(0), Cut::Whole(interval.parts()));
-        let Cut::Whole(hours) = buckets("2020-01-01T22:30:00Z", "2020-01-05T01:15:00Z", "hour", "UTC").cut(0) else {
-            panic!("hours take turns with nothing")
-        };
-        assert_eq!((hours.hours, hours.days), (at("2020-01-01T23:00:00Z"), at("2020-01-05T01:00:00Z")));
-        assert_eq!((hours.days_end, hours.hours_end), (hours.days, hours.days));
+        let records = vec![
+            piece("2020-01-01T22:30:00Z", "2020-01-01T23:00:00Z"),
+            piece("2020-01-05T01:00:00Z", "2020-01-05T01:15:00Z"),
+        ];
+        let days = buckets("2020-01-01T22:30:00Z", "2020-01-05T01:15:00Z", "day", "UTC").pieces(0);
+        let around = vec![
+            piece("2020-01-01T23:00:00Z", "2020-01-02T00:00:00Z"),
+            piece("2020-01-05T00:00:00Z", "2020-01-05T01:00:00Z"),
+        ];
+        let whole = vec![piece("2020-01-02T00:00:00Z", "2020-01-05T00:00:00Z")];
+        assert_eq!(days, Pieces { records: records.clone(), hours: around, days: whole });
+        let hours = buckets("2020-01-01T22:30:00Z", "2020-01-05T01:15:00Z", "hour", "UTC").pieces(0);
+        let whole = vec![piece("2020-01-01T23:00:00Z", "2020-01-05T01:00:00Z")];
+        assert_eq!(hours, Pieces { records, hours: whole, days: vec![] });
     }
 
     #[test]
     fn hours_of_a_zone_with_half_hours_are_read_from_records_alone() {
-        let buckets = buckets("2020-01-01T18:30:00Z", "2020-01-02T18:30:00Z", "hour", "Asia/Kolkata");
-        let Cut::Whole(parts) = buckets.cut(0) else { panic!("records take turns with nothing") };
-        assert_eq!((parts.start, parts.hours), (at("2020-01-01T18:30:00Z"), at("2020-01-02T18:30:00Z")));
+        let pieces = buckets("2020-01-01T18:30:00Z", "2020-01-02T18:30:00Z", "hour", "Asia/Kolkata").pieces(0);
+        let records = vec![piece("2020-01-01T18:30:00Z", "2020-01-02T18:30:00Z")];
+        assert_eq!(pieces, Pieces { records, ..Pieces::default() });
     }
 
     #[test]
     fn days_of_a_zone_with_half_hours_take_only_the_cut_hours_from_records() {
         let buckets = buckets("2020-01-01T18:30:00Z", "2020-01-03T18:30:00Z", "day", "Asia/Kolkata");
-        let hour = |start: &str, end: &str| Interval::new(at(start), at(end)).unwrap();
         let expected = Pieces {
             records: vec![
-                hour("2020-01-01T18:30:00Z", "2020-01-01T19:00:00Z"),
-                hour("2020-01-02T18:00:00Z", "2020-01-02T19:00:00Z"),
-                hour("2020-01-03T18:00:00Z", "2020-01-03T18:30:00Z"),
+                piece("2020-01-01T18:30:00Z", "2020-01-01T19:00:00Z"),
+                piece("2020-01-02T18:00:00Z", "2020-01-02T19:00:00Z"),
+                piece("2020-01-03T18:00:00Z", "2020-01-03T18:30:00Z"),
             ],
             hours: vec![
-                hour("2020-01-01T19:00:00Z", "2020-01-02T18:00:00Z"),
-                hour("2020-01-02T19:00:00Z", "2020-01-03T18:00:00Z"),
+                piece("2020-01-01T19:00:00Z", "2020-01-02T18:00:00Z"),
+                piece("2020-01-02T19:00:00Z", "2020-01-03T18:00:00Z"),
             ],
             days: vec![],
         };
-        assert_eq!(buckets.cut(0), Cut::Pieces(expected));
+        assert_eq!(buckets.pieces(0), expected);
     }
 
     #[test]
     fn what_lies_before_the_first_bucket_that_matters_is_not_read() {
         let buckets = buckets("2020-01-01T00:00:00Z", "2020-01-05T00:00:00Z", "day", "UTC");
-        let Cut::Whole(parts) = buckets.cut(3) else { panic!("days are whole") };
-        assert_eq!((parts.start, parts.end), (at("2020-01-04T00:00:00Z"), at("2020-01-05T00:00:00Z")));
-        let Cut::Whole(nothing) = buckets.cut(4) else { panic!("nothing is whole") };
-        assert_eq!(nothing.start, nothing.end);
+        let days = vec![piece("2020-01-04T00:00:00Z", "2020-01-05T00:00:00Z")];
+        assert_eq!(buckets.pieces(3), Pieces { days, ..Pieces::default() });
+        assert_eq!(buckets.pieces(4), Pieces::default());
     }
 
     const ZONES: [&str; 12] = [
@@ -379,26 +334,17 @@ mod tests {
                 let leapt = wall - zone.wall_time(start - TimeDelta::seconds(1)) > TimeDelta::seconds(1);
                 prop_assert!(wall.format("%M:%S").to_string() == "00:00" || leapt, "bucket {} begins at {}", index, wall);
             }
-            let mut stretches = match buckets.cut(0) {
-                Cut::Whole(parts) => {
-                    let mut stretches = Stretches::default();
-                    stretches.add(parts);
-                    stretches.0
-                }
-                Cut::Pieces(Pieces { records, hours, days }) => {
-                    let of = |kind, list: Vec<Interval>| list.into_iter().map(move |stretch| (kind, stretch));
-                    of(Kind::Records, records).chain(of(Kind::Hours, hours)).chain(of(Kind::Days, days)).collect()
-                }
-            };
-            stretches.sort_by_key(|(_, stretch)| stretch.start());
+            let Pieces { records, hours, days } = buckets.pieces(0);
+            let of = |unit, list: Vec<Interval>| list.into_iter().map(move |piece| (unit, piece));
+            let mut pieces: Vec<_> = of(1, records).chain(of(3_600, hours)).chain(of(86_400, days)).collect();
+            pieces.sort_by_key(|(_, piece)| piece.start());
             let mut reached = interval.start();
-            for (kind, stretch) in stretches {
-                prop_assert_eq!(stretch.start(), reached);
-                reached = stretch.end();
-                let unit = match kind { Kind::Records => 1, Kind::Hours => 3_600, Kind::Days => 86_400 };
-                prop_assert!(stretch.start().timestamp() % unit == 0 && stretch.end().timestamp() % unit == 0);
+            for (unit, piece) in pieces {
+                prop_assert_eq!(piece.start(), reached);
+                reached = piece.end();
+                prop_assert!(piece.start().timestamp() % unit == 0 && piece.end().timestamp() % unit == 0);
                 // An edge inside must not cut what is read as one.
-                let inside = |&&edge: &&DateTime<Utc>| stretch.contains(edge);
+                let inside = |&&edge: &&DateTime<Utc>| piece.contains(edge);
                 prop_assert!(starts.iter().filter(inside).all(|edge| edge.timestamp() % unit == 0));
             }
             prop_assert_eq!(reached, interval.end());

@@ -10,7 +10,7 @@ mod scope;
 mod usage;
 mod zone;
 
-pub use buckets::{Buckets, Cut, Pieces, TooManyBuckets};
+pub use buckets::{Buckets, Pieces, TooManyBuckets};
 pub use granularity::{Granularity, Unit, UnknownGranularity};
 pub use id::{InvalidId, OrganizationId, SimCardId};
 pub use interval::{EmptyInterval, Interval, Parts};

@@ -316,7 +316,7 @@ async fn answer(
 ) -> Result<HttpResponse, ApiError> {
     let question = Question::parse(request, caller, rules)?;
     let subject = subject?;
-    rules.check_records(question.zone, || question.buckets.cut(question.from()).first_record())?;
+    rules.check_records(question.zone, || question.buckets.pieces(question.from()).first_record())?;
     let kept = if question.format == Format::Json { settled.get(&question.digest) } else { None };
     // Where neither the client nor this process has anything, one round trip does it all.
     if kept.is_some() || has_tags(request) {

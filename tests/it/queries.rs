@@ -12,14 +12,12 @@ const SERIES: &str = "total int8, all_bytes int8, version int8, inventory_versio
                       complete_through timestamptz, last_ingested_at timestamptz, number int4, bytes int8, records int8";
 const TOTALS: &str = "total int8, all_bytes int8, version int8, inventory_version int8, stale_from timestamptz, \
                       complete_through timestamptz, last_ingested_at timestamptz, id text, bytes int8, records int8";
-const WHOLE: &str = "text 1, _int4 1, timestamptz 6, _timestamptz 1, int4 2, int8 2, timestamptz 2";
-const IN_PIECES: &str = "text 1, _int4 1, _timestamptz 7, int4 2, int8 2, timestamptz 2";
 
 const SOURCE: &str = "id int8, head_bytes int4, name text, position int8, line int8, prefix_hash bytea, batches int8, \
                       updated_at timestamptz";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 56] = [
+const EXPECTED: [(&str, &str, &str); 53] = [
     ("ingest/add_organizations.sql", "_text 1", ""),
     ("ingest/add_sim_cards.sql", "_text 1", ""),
     ("ingest/add_source.sql", "text 2, int4 1, text 1", ""),
@@ -64,11 +62,8 @@ const EXPECTED: [(&str, &str, &str); 56] = [
         "total int8, inventory_version int8, sim_card text, organization text, valid_from timestamptz",
     ),
     ("queries/organization_totals.sql", "_int4 1, timestamptz 6, int4 1, int8 1, text 1, int8 2", TOTALS),
-    ("queries/organization_usage.sql", WHOLE, SERIES),
-    ("queries/organization_usage_in_pieces.sql", IN_PIECES, SERIES),
     ("queries/simcard_totals.sql", "_int4 1, text 1, timestamptz 6, int4 1, int8 1, text 1, int8 2", TOTALS),
-    ("queries/simcard_usage.sql", WHOLE, SERIES),
-    ("queries/simcard_usage_in_pieces.sql", IN_PIECES, SERIES),
+    ("queries/usage_series.sql", "text 2, _int4 1, _timestamptz 7, int4 2, int8 2, timestamptz 2", SERIES),
     ("settings/add_columnstore_policy.sql", "text 1, int8 1", ""),
     ("settings/add_refresh_policy.sql", "text 1, int8 2", "add_continuous_aggregate_policy int4"),
     ("settings/add_retention_policy.sql", "text 1, int8 1", "add_retention_policy int4"),

@@ -1,0 +1,36 @@
+-- One page of the time series of a SIM card or of an organization.
+--
+-- Parameters:
+--   $1  text           the SIM card's ICCID; null where an organization is asked for
+--   $2  text           the organization's name; null where a SIM card is
+--   $3  integer[]      the organizations that may be seen, by their keys; null for all
+--   $4  timestamptz[]  starts of the pieces read from records
+--   $5  timestamptz[]  their ends
+--   $6  timestamptz[]  starts of the pieces read from the hourly aggregate
+--   $7  timestamptz[]  their ends
+--   $8  timestamptz[]  starts of the pieces read from the daily aggregate
+--   $9  timestamptz[]  their ends
+--   $10 timestamptz[]  starts of the buckets, ascending; the first not after what is read
+--   $11 integer        only buckets behind this one
+--   $12 integer        and up to this one
+--   $13 bigint         rows of the page; null for all
+--   $14 bigint         rows before the page
+--   $15 timestamptz    start of the interval whose freshness is told
+--   $16 timestamptz    end of it
+--
+-- Columns:
+--   total              bigint       buckets of what is read
+--   all_bytes          bigint       bytes of what is read; an error (22003) where they exceed bigint
+--   version            bigint       as usage_freshness has it, like the next four
+--   inventory_version  bigint
+--   stale_from         timestamptz
+--   complete_through   timestamptz
+--   last_ingested_at   timestamptz
+--   number             integer      the bucket, counted from 1; null where the page has no row
+--   bytes              bigint       bytes of the bucket
+--   records            bigint       records of the bucket
+--
+-- Rows come by number. No row: there is no such SIM card or organization, or it may not be seen. One row with a null
+-- number: the page is empty.
+
+select * from usage_series($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
