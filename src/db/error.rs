@@ -7,7 +7,7 @@ use tokio_postgres::error::SqlState;
 use super::tls;
 
 /// A statement or connection that failed. The text is for logs: it may quote the database's own words.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StorageError {
     /// No connection could be had, or it broke.
     #[error("the database is away: {0}")]

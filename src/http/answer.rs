@@ -13,9 +13,10 @@ use super::cursor;
 use super::format::Format;
 use super::params::with_page;
 use super::problem::ApiError;
+use super::settled::Settled;
 use super::telemetry::{Source, Telemetry};
 use crate::config::{Config, Storage};
-use crate::db::{Pool, StorageError, Streaming, queries};
+use crate::db::{StorageError, Streaming};
 use crate::domain::{Freshness, Interval, Page, Scope, Zone};
 
 /// Rows travel in chunks of about this size.
@@ -121,9 +122,9 @@ pub fn unchanged(request: &HttpRequest, tag: Option<&EntityTag>) -> Option<HttpR
 ///
 /// # Errors
 /// The database is away.
-pub async fn unchanged_over(
+pub(super) async fn unchanged_over(
     request: &HttpRequest,
-    pool: &Pool,
+    settled: &Settled,
     rules: &Rules,
     interval: Interval,
     digest: &str,
@@ -131,7 +132,7 @@ pub async fn unchanged_over(
     if !has_tags(request) {
         return Ok(None);
     }
-    let freshness = pool.ask(async |client| queries::freshness(client, interval).await).await?;
+    let freshness = settled.freshness(interval).await?;
     Ok(unchanged(request, tag(rules, interval, &freshness, digest).as_ref()))
 }
 

@@ -189,7 +189,8 @@ pub fn app(
     let Shared { gate, telemetry, ending } = shared;
     telemetry.add_pool(pool.clone());
     let has_metrics = config.serve.metrics_listen.is_empty();
-    let settled = Settled::new(config.serve.settled_mb.saturating_mul(1_000_000) / workers(&config.serve) as u64);
+    let settled_bytes = config.serve.settled_mb.saturating_mul(1_000_000) / workers(&config.serve) as u64;
+    let settled = Settled::new(pool.clone(), settled_bytes);
     App::new()
         .app_data(web::Data::new(pool))
         .app_data(web::Data::new(settled))

@@ -11,7 +11,8 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::db::queries::Totals;
-use crate::domain::UsageBucket;
+use crate::db::{FreshnessDesk, Pool, StorageError};
+use crate::domain::{Freshness, Interval, UsageBucket};
 
 /// About what an entry takes beside its rows: two short texts, the totals, its place in the map.
 const ENTRY_BYTES: usize = 256;
@@ -23,24 +24,36 @@ pub(super) struct Page {
     pub rows: Vec<UsageBucket>,
 }
 
-/// Pages of series, by the digests of their questions; the least useful make room. They belong to one worker.
-pub(super) struct Settled(Cache<String, (EntityTag, Arc<Page>), Bytes>);
+/// Pages of series, by the digests of their questions, and who knows whether they still hold. They belong to one worker.
+pub(super) struct Settled {
+    /// The least useful make room.
+    pages: Cache<String, (EntityTag, Arc<Page>), Bytes>,
+    desk: FreshnessDesk,
+}
 
 impl Settled {
     /// Keeps up to about so many bytes.
-    pub fn new(bytes: u64) -> Self {
+    pub fn new(pool: Pool, bytes: u64) -> Self {
         let entries = usize::try_from(bytes).unwrap_or(usize::MAX) / (4 * ENTRY_BYTES);
-        Self(Cache::with_weighter(entries, bytes, Bytes))
+        Self { pages: Cache::with_weighter(entries, bytes, Bytes), desk: FreshnessDesk::new(pool) }
+    }
+
+    /// How fresh an answer over the interval would be.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn freshness(&self, interval: Interval) -> Result<Freshness, StorageError> {
+        self.desk.freshness(interval).await
     }
 
     /// What was read for that question when its answer had the tag that is returned.
     pub fn get(&self, digest: &str) -> Option<(EntityTag, Arc<Page>)> {
-        self.0.get(digest)
+        self.pages.get(digest)
     }
 
     /// Keeps what was read, in place of what was read for that question before.
     pub fn keep(&self, digest: String, tag: EntityTag, page: Arc<Page>) {
-        self.0.insert(digest, (tag, page));
+        self.pages.insert(digest, (tag, page));
     }
 }
 
@@ -57,10 +70,12 @@ impl Weighter<String, (EntityTag, Arc<Page>)> for Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Overrides};
 
     #[test]
     fn no_more_is_kept_than_was_allowed() {
-        let settled = Settled::new(100_000);
+        let pool = || Pool::new(&Config::load(None, [], &Overrides::default()).unwrap(), 1);
+        let settled = Settled::new(pool(), 100_000);
         let rows = vec![UsageBucket { index: 0, bytes: 1, records: 1 }; 50];
         let page = Arc::new(Page { totals: Totals { rows: 50, bytes: 50 }, rows });
         for number in 0..1_000 {
@@ -68,6 +83,6 @@ mod tests {
         }
         let kept = (0..1_000).filter(|number| settled.get(&number.to_string()).is_some()).count();
         assert!((10..=100_000 / (50 * 24)).contains(&kept), "{kept}");
-        Settled::new(0).keep("a".to_owned(), EntityTag::new_weak("a".to_owned()), Arc::clone(&page));
+        Settled::new(pool(), 0).keep("a".to_owned(), EntityTag::new_weak("a".to_owned()), Arc::clone(&page));
     }
 }

@@ -320,7 +320,7 @@ async fn answer(
     let kept = if question.format == Format::Json { settled.get(&question.digest) } else { None };
     // Where neither the client nor this process has anything, one round trip does it all.
     if kept.is_some() || has_tags(request) {
-        let freshness = pool.ask(async |client| queries::freshness(client, question.interval).await).await?;
+        let freshness = settled.freshness(question.interval).await?;
         let tag = question.tag(rules, &freshness);
         if let Some(unchanged) = unchanged(request, tag.as_ref()) {
             return Ok(unchanged);

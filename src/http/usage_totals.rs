@@ -15,6 +15,7 @@ use super::format::Format;
 use super::openapi::{ListParameters, OrganizationFilter, OtherAnswers};
 use super::params::{Narrowing, Paging, Parameters};
 use super::problem::{ApiError, Problem};
+use super::settled::Settled;
 use super::telemetry::Source;
 use crate::db::queries::{self, ListQuestion, Totals};
 use crate::db::{Pool, Streaming};
@@ -265,10 +266,11 @@ async fn answer(
     kind: Kind,
     rules: &Rules,
     pool: &Pool,
+    settled: &Settled,
 ) -> Result<HttpResponse, ApiError> {
     let question = Question::parse(request, caller, kind)?;
     rules.check_records(question.zone, || question.interval.parts().first_record())?;
-    if let Some(unchanged) = unchanged_over(request, pool, rules, question.interval, &question.digest).await? {
+    if let Some(unchanged) = unchanged_over(request, settled, rules, question.interval, &question.digest).await? {
         return Ok(unchanged);
     }
     match question.format {
@@ -299,8 +301,9 @@ pub(super) async fn of_organizations(
     caller: Caller,
     rules: web::Data<Rules>,
     pool: web::Data<Pool>,
+    settled: web::Data<Settled>,
 ) -> Result<HttpResponse, ApiError> {
-    answer(&request, caller, Kind::Organizations, &rules, &pool).await
+    answer(&request, caller, Kind::Organizations, &rules, &pool, &settled).await
 }
 
 /// SIM cards with what each used
@@ -326,6 +329,7 @@ pub(super) async fn of_sim_cards(
     caller: Caller,
     rules: web::Data<Rules>,
     pool: web::Data<Pool>,
+    settled: web::Data<Settled>,
 ) -> Result<HttpResponse, ApiError> {
-    answer(&request, caller, Kind::SimCards, &rules, &pool).await
+    answer(&request, caller, Kind::SimCards, &rules, &pool, &settled).await
 }

@@ -436,6 +436,31 @@ async fn a_series_is_kept_in_memory_as_long_as_it_holds() {
 }
 
 #[actix_web::test]
+async fn requests_that_ask_together_whether_their_answers_hold_get_each_its_own() {
+    let database = TestDatabase::migrated().await;
+    ingest(&database, &[("2020-01-02T05:00:00Z", 5), ("2020-01-03T05:00:00Z", 6), ("2020-01-04T05:00:00Z", 7)]).await;
+    let api = Api::new(&database.config()).await;
+    let path = |day| format!("/api/v1/organization/o/usage?start=2020-01-0{day}&end=2020-01-0{day}&every=1hour");
+    let mut days = vec![];
+    for day in 1..=5 {
+        days.push(api.ok(&path(day)).await);
+    }
+    // The one who began to ask may be gone before the answer is there.
+    assert!(tokio::time::timeout(std::time::Duration::ZERO, api.ok(&path(1))).await.is_err());
+    let asked: Vec<usize> = (0..40).map(|number| number % days.len()).collect();
+    let paths: Vec<String> = asked.iter().map(|&number| path(number + 1)).collect();
+    let answers = futures_util::future::join_all(paths.iter().map(|path| api.ok(path))).await;
+    for (number, answer) in asked.into_iter().zip(answers) {
+        assert_eq!(answer, days[number]);
+    }
+    // Each asks for itself whether a day still holds, whenever others have asked.
+    ingest(&database, &[("2020-01-02T06:00:00Z", 1)]).await;
+    let answers = futures_util::future::join_all(paths.iter().map(|path| api.ok(path))).await;
+    let bytes: Vec<_> = answers.iter().take(5).map(|answer| answer["bytes-used-total"].as_i64().unwrap()).collect();
+    assert_eq!(bytes, [0, 6, 6, 7, 0]);
+}
+
+#[actix_web::test]
 async fn an_answer_says_up_to_when_it_is_complete() {
     let database = TestDatabase::migrated().await;
     let api = Api::new(&database.config()).await;
