@@ -90,8 +90,8 @@ pub struct Ingest {
     pub batch_age_ms: u64,
     /// How long committed records may be missing from the aggregates, at least.
     pub refresh_every_ms: u64,
-    /// How many connections refresh the aggregates side by side.
-    pub refresh_connections: usize,
+    /// How many connections copy side by side, and refresh.
+    pub connections: usize,
     /// Whether records go straight into the columnstore.
     pub direct_compress: DirectCompress,
     /// How long to wait for a database that went away. 0: not at all.
@@ -423,7 +423,7 @@ impl Config {
             ("ingest.batch_rows", ingest.batch_rows),
             ("ingest.batch_age_ms", ingest.batch_age_ms),
             ("ingest.refresh_every_ms", ingest.refresh_every_ms),
-            ("ingest.refresh_connections", ingest.refresh_connections as u64),
+            ("ingest.connections", ingest.connections as u64),
             ("serve.pool_size", serve.pool_size as u64),
             ("serve.pool_timeout_ms", serve.pool_timeout_ms),
             ("serve.statement_timeout_ms", serve.statement_timeout_ms),

@@ -63,6 +63,22 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether COPY writes straight into the columnstore.
+    ///
+    /// # Errors
+    /// The database refuses or is away.
+    pub async fn compresses_directly(&self) -> Result<bool, WriteError> {
+        Ok(self.client.query_one(include_str!("../../sql/ingest/compresses_directly.sql"), &[]).await?.get(0))
+    }
+
+    /// Has the server wait for a lock no longer than that.
+    ///
+    /// # Errors
+    /// The database refuses or is away.
+    pub async fn set_lock_timeout(&self, longest: Duration) -> Result<(), WriteError> {
+        Ok(self.client.batch_execute(&format!("set lock_timeout = {}", longest.as_millis())).await?)
+    }
+
     /// Ends the session and waits until the server was told. What a session holds, such as a lock, it holds
     /// until then.
     pub async fn close(self) {
@@ -70,6 +86,27 @@ impl Connection {
         // The driver ends by itself when its client is gone; a failure of it was logged there.
         let _ = self.driver.await;
     }
+}
+
+/// Up to so many connections beside `main`. Fewer, down to none, where the server has none to spare, and where all
+/// connections are one session.
+pub async fn connect_beside(database: &Database, main: &Connection, most: usize) -> Vec<Connection> {
+    let mut beside = vec![];
+    while beside.len() < most {
+        let another = async {
+            let another = connect(database).await?;
+            Ok::<_, WriteError>((another.session_number().await? != main.session_number().await?).then_some(another))
+        };
+        match another.await {
+            Ok(Some(another)) => beside.push(another),
+            Ok(None) => break,
+            Err(error) => {
+                log::debug!("going on with {} connections: {error}", beside.len() + 1);
+                break;
+            }
+        }
+    }
+    beside
 }
 
 /// The connection parameters of every simusage session: those of the URL, a name the server's

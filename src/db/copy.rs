@@ -118,14 +118,13 @@ impl<'a> BatchWriter<'a> {
         Ok(sink.send(tuples).await?)
     }
 
-    /// Completes the batch, moves the claim's source behind it, and commits. A rejected record of an earlier run whose
-    /// line was read again is replaced.
+    /// Stores with the usage records what else belongs to the batch, moves the claim's source behind it, and commits. A
+    /// rejected record of an earlier run whose line was read again is replaced.
     ///
     /// # Errors
-    /// The server refuses a record or the commit, or another process has moved the source: nothing of the batch is
-    /// stored. Or the connection broke: then [`super::outcome`] knows.
-    pub async fn commit(mut self, claim: &Claim, end: &BatchEnd) -> Result<(), WriteError> {
-        self.finish_copy(end.rows).await?;
+    /// The server refuses the commit, or another process has moved the source: nothing of the batch is stored. Or the
+    /// connection broke: then [`super::outcome`] knows.
+    pub async fn commit(self, claim: &Claim, end: &BatchEnd) -> Result<(), WriteError> {
         let replaced = if claim.lasting && !claim.moved {
             let forget = include_str!("../../sql/ingest/forget_unfinished_line.sql");
             self.transaction.execute(forget, &[&claim.id, &claim.position]).await?
@@ -147,7 +146,7 @@ impl<'a> BatchWriter<'a> {
     ///
     /// # Errors
     /// The server refuses a record, or the connection broke.
-    pub(super) async fn finish_copy(&mut self, rows: u64) -> Result<(), WriteError> {
+    pub async fn finish_copy(&mut self, rows: u64) -> Result<(), WriteError> {
         let stored = match self.sink.take() {
             Some(mut sink) => {
                 sink.send(Bytes::from_static(TRAILER)).await?;

@@ -1,6 +1,7 @@
 //! All that is said to TimescaleDB. Nothing else names tokio-postgres, but for the URL in the settings.
 
 mod advice;
+mod chunks;
 mod connect;
 mod copy;
 mod error;
@@ -17,7 +18,8 @@ mod sources;
 mod tls;
 pub mod tokens;
 
-pub use connect::{Connection, connect};
+pub use chunks::open_chunks;
+pub use connect::{Connection, connect, connect_beside};
 pub use copy::{BatchEnd, BatchWriter, RejectedRecord, TUPLE_BYTES, encode_usage_record};
 pub use error::{StorageError, WriteError};
 pub use freshness::FreshnessDesk;

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
-use super::connect::{Connection, connect};
+use super::connect::{Connection, connect_beside};
 use super::error::WriteError;
 use crate::config::Database;
 use crate::domain::Interval;
@@ -60,8 +60,7 @@ pub async fn refresh_aggregates(connections: &[&Connection], intervals: &[Interv
     Ok(())
 }
 
-/// Connections that refresh beside `main`, so that there are `most` in all. Fewer, down to none, where the intervals are
-/// not worth them, where the server has none to spare, and where all connections are one session.
+/// Connections that refresh beside `main`, so that there are `most` in all; fewer where the intervals are not worth them.
 pub async fn refresh_helpers(
     database: &Database,
     main: &Connection,
@@ -70,22 +69,7 @@ pub async fn refresh_helpers(
 ) -> Vec<Connection> {
     let hours: i64 = intervals.iter().map(|interval| (interval.end() - interval.start()).num_hours()).sum();
     let worth = usize::try_from(hours / SHORTEST_WINDOW).unwrap_or_default();
-    let mut helpers = vec![];
-    while helpers.len() + 1 < most.min(worth) {
-        let helper = async {
-            let helper = connect(database).await?;
-            Ok::<_, WriteError>((helper.session_number().await? != main.session_number().await?).then_some(helper))
-        };
-        match helper.await {
-            Ok(Some(helper)) => helpers.push(helper),
-            Ok(None) => break,
-            Err(error) => {
-                log::debug!("refreshing on {} connections: {error}", helpers.len() + 1);
-                break;
-            }
-        }
-    }
-    helpers
+    connect_beside(database, main, most.min(worth).saturating_sub(1)).await
 }
 
 /// The intervals as windows of whole buckets that do not overlap. They are apart and in order.

@@ -21,6 +21,7 @@ mod hours;
 mod identity;
 mod inventory_file;
 mod kafka;
+mod lanes;
 mod lines;
 mod parse;
 mod progress;

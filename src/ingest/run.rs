@@ -15,13 +15,14 @@ use super::batch::{Batcher, Settings, Stopped};
 use super::dry_run::{SimCards, rehearse};
 use super::identity::recognise;
 use super::inventory_file::read_inventory;
-use super::kafka::{Storing, Topic, store_topic};
+use super::kafka::{self, Topic, store_topic};
+use super::lanes::Lanes;
 use super::progress::{Counters, Progress, rate};
 use super::replay::replay_rejected;
 use super::session::Session;
 use super::source::{Format, Opened, Source};
 use super::stamp::Stamper;
-use super::store::{Refresher, Tally, store_batches};
+use super::store::{Refresher, Storing, Tally, store_batches};
 use crate::config::Config;
 use crate::db::{self, Claim, Directory, WriteError};
 
@@ -187,6 +188,7 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
         refresher: Refresher::new(refresh_every, config.storage.retention_records_days, Arc::clone(&options.counters)),
         session,
         tally: Tally::new(Arc::clone(&options.counters)),
+        lanes: Lanes::new(config.ingest.connections),
         number: i64::from_ne_bytes(fastrand::u64(..).to_ne_bytes()),
     };
     let stored = if options.replay_rejects {
@@ -246,6 +248,7 @@ struct Run<'a> {
     session: Session<'a>,
     refresher: Refresher,
     tally: Tally,
+    lanes: Lanes,
     /// Tells this run from all others in the ledger.
     number: i64,
 }
@@ -279,9 +282,9 @@ impl Run<'_> {
     ) -> Result<(), Failure> {
         let directory = self.directory().await?;
         let progress = Progress::start(Arc::clone(&counters), None);
-        let Self { session, refresher, tally, number } = self;
+        let Self { session, refresher, tally, number, .. } = self;
         let retention_days = config.storage.retention_records_days;
-        let mut storing = Storing { session, tally, refresher, number: *number, directory, retention_days };
+        let mut storing = kafka::Storing { session, tally, refresher, number: *number, directory, retention_days };
         let stored = store_topic(config, topic, max_rejects, counters, &mut storing).await;
         drop(progress);
         stored
@@ -330,8 +333,9 @@ impl Run<'_> {
             let result = batcher.read(opened, &known, outlet);
             (batcher, result)
         });
-        let Self { session, refresher, tally, .. } = self;
-        let stored = store_batches(session, &mut claim, &mut inlet, tally, refresher).await;
+        let Self { session, refresher, tally, lanes, .. } = self;
+        let mut storing = Storing { session, claim: &mut claim, inlet: &mut inlet, tally, refresher };
+        let stored = store_batches(&mut storing, lanes).await;
         // This is what tells the reading thread, should it still be at work.
         drop(inlet);
         let (batcher, read) = reading.await.context(PANICKED)?;

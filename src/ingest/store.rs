@@ -10,6 +10,7 @@ use tokio::time::timeout_at;
 
 use super::batch::Message;
 use super::hours::joined;
+use super::lanes::Lanes;
 use super::progress::Counters;
 use super::session::Session;
 use crate::db::{self, BatchEnd, BatchWriter, Claim, Connection, Outcome, StaleHours, WriteError};
@@ -55,7 +56,7 @@ pub(super) struct Held {
 
 impl Held {
     /// Takes in the next message. Returns the piece to send; `None` at the batch's end, or if there comes nothing more.
-    fn keep(&mut self, message: Option<Message>) -> Option<Bytes> {
+    pub fn keep(&mut self, message: Option<Message>) -> Option<Bytes> {
         match message? {
             Message::Tuples(tuples) => {
                 self.pieces.push(tuples.clone());
@@ -69,24 +70,51 @@ impl Held {
     }
 }
 
-/// Copies and commits what the reading thread sends, until it has no more. `tally` and `claim` say at any time what
-/// is committed.
+/// Where batches come from, and all that is to know about those that are stored.
+pub(super) struct Storing<'a, 's> {
+    pub session: &'a mut Session<'s>,
+    pub claim: &'a mut Claim,
+    pub inlet: &'a mut Receiver<Message>,
+    pub tally: &'a mut Tally,
+    pub refresher: &'a mut Refresher,
+}
+
+impl Storing<'_, '_> {
+    /// Stores a batch that nobody else copies. `failed` is why it was not stored before, if it was tried. Says whether the
+    /// batch has an end: if not, the reading thread went away within it.
+    ///
+    /// # Errors
+    /// As [`store_batches`].
+    pub async fn store(&mut self, batch: Held, failed: Option<WriteError>) -> Result<bool, WriteError> {
+        let inlet = batch.end.is_none().then_some(&mut *self.inlet);
+        let Some(end) = store_batch(self.session, self.claim, inlet, batch, failed).await? else { return Ok(false) };
+        self.committed(&end);
+        Ok(true)
+    }
+
+    /// Takes note of a batch that is stored.
+    pub fn committed(&mut self, end: &BatchEnd) {
+        committed(self.claim, end, self.tally, self.refresher);
+    }
+}
+
+/// Copies and commits what the reading thread sends, until it has no more; side by side where that thread is ahead.
+/// `tally` and `claim` say at any time what is committed.
 ///
 /// # Errors
-/// The database refuses, is away for too long, or another process has moved the source. The batch that was under
-/// way is not stored.
-pub(super) async fn store_batches(
-    session: &mut Session<'_>,
-    claim: &mut Claim,
-    inlet: &mut Receiver<Message>,
-    tally: &mut Tally,
-    refresher: &mut Refresher,
-) -> Result<(), WriteError> {
-    while let Some(first) = next_message(session, inlet, refresher).await? {
-        let mut held = Held::default();
-        held.keep(Some(first));
-        let Some(end) = store_batch(session, claim, Some(inlet), held).await? else { return Ok(()) };
-        committed(claim, &end, tally, refresher);
+/// The database refuses, is away for too long, or another process has moved the source. The batches that were under
+/// way are not stored.
+pub(super) async fn store_batches(storing: &mut Storing<'_, '_>, lanes: &mut Lanes) -> Result<(), WriteError> {
+    while let Some(first) = next_message(storing.session, storing.inlet, storing.refresher).await? {
+        let mut batch = Held::default();
+        batch.keep(Some(first));
+        if !storing.store(batch, None).await? {
+            return Ok(());
+        }
+        let is_behind = storing.inlet.len() * 2 >= storing.inlet.max_capacity();
+        if is_behind && lanes.open(storing.session).await? {
+            lanes.store(storing).await?;
+        }
     }
     Ok(())
 }
@@ -120,7 +148,7 @@ pub(super) fn committed(claim: &mut Claim, end: &BatchEnd, tally: &mut Tally, re
 }
 
 /// Stores one batch, however often the connection breaks meanwhile. What is not held of it yet comes from `inlet`.
-/// `None`: the reading thread went away within it.
+/// `failed` is why it was not stored the first time, if it was tried. `None`: the reading thread went away within it.
 ///
 /// # Errors
 /// As [`store_batches`].
@@ -129,15 +157,20 @@ pub(super) async fn store_batch(
     claim: &Claim,
     mut inlet: Option<&mut Receiver<Message>>,
     mut held: Held,
+    mut failed: Option<WriteError>,
 ) -> Result<Option<BatchEnd>, WriteError> {
     loop {
-        match attempt(session.connection(), claim, inlet.as_deref_mut(), &mut held).await {
-            Ok(()) => {
-                session.succeeded();
-                return Ok(held.end);
-            }
-            Err(error) => session.recover(error).await?,
-        }
+        let error = match failed.take() {
+            Some(error) => error,
+            None => match attempt(session.connection(), claim, inlet.as_deref_mut(), &mut held).await {
+                Ok(()) => {
+                    session.succeeded();
+                    return Ok(held.end);
+                }
+                Err(error) => error,
+            },
+        };
+        session.recover(error).await?;
         // The connection may have broken during the commit, or before it. The ledger knows.
         let Some(end) = &held.end else { continue };
         let position = end.checkpoint.position;
@@ -156,6 +189,22 @@ async fn attempt(
     inlet: Option<&mut Receiver<Message>>,
     held: &mut Held,
 ) -> Result<(), WriteError> {
+    let writer = copy(connection, inlet, held).await?;
+    match &held.end {
+        Some(end) => writer.commit(claim, end).await,
+        None => Ok(()),
+    }
+}
+
+/// Sends what is held of a batch and what is still to come. If its end comes, the server has all of it.
+///
+/// # Errors
+/// The database refuses the records, or is away.
+pub(super) async fn copy<'a>(
+    connection: &'a mut Connection,
+    inlet: Option<&mut Receiver<Message>>,
+    held: &mut Held,
+) -> Result<BatchWriter<'a>, WriteError> {
     let copying = |error: WriteError| error.during("copying usage records");
     let mut batch = BatchWriter::begin(connection).await.map_err(|error| error.during("beginning a batch"))?;
     for piece in &held.pieces {
@@ -169,10 +218,10 @@ async fn attempt(
             }
         }
     }
-    match &held.end {
-        Some(end) => batch.commit(claim, end).await,
-        None => Ok(()),
+    if let Some(end) = &held.end {
+        batch.finish_copy(end.rows).await?;
     }
+    Ok(batch)
 }
 
 /// Refreshes the aggregates over what was committed: soon in a long ingest, and in any case at its end.
@@ -214,6 +263,11 @@ impl Refresher {
         self.stale.then(|| end + self.every.max(took * REFRESH_SHARE))
     }
 
+    /// Whether one is due.
+    pub fn is_due(&self) -> bool {
+        self.due().is_some_and(|due| due <= Instant::now())
+    }
+
     /// Refreshes over everything that is noted in the database, whoever committed it.
     ///
     /// # Errors
@@ -225,7 +279,7 @@ impl Refresher {
             (chrono::Utc::now() - age).date_naive().and_time(chrono::NaiveTime::MIN).and_utc()
         });
         let config = session.config();
-        let most = config.ingest.refresh_connections;
+        let most = config.ingest.connections;
         session
             .repeat(async |connection| {
                 let stale = StaleHours::read(connection).await?;

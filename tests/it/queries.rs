@@ -17,7 +17,7 @@ const SOURCE: &str = "id int8, head_bytes int4, name text, position int8, line i
                       updated_at timestamptz";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 53] = [
+const EXPECTED: [(&str, &str, &str); 57] = [
     ("ingest/add_organizations.sql", "_text 1", ""),
     ("ingest/add_sim_cards.sql", "_text 1", ""),
     ("ingest/add_source.sql", "text 2, int4 1, text 1", ""),
@@ -25,6 +25,7 @@ const EXPECTED: [(&str, &str, &str); 53] = [
     ("ingest/advance_inventory_version.sql", "", ""),
     ("ingest/advance_source.sql", "int8 5, bytea 1, text 1, int8 3, timestamptz 1", ""),
     ("ingest/assign_sim_cards.sql", "_text 2, _timestamptz 1", ""),
+    ("ingest/compresses_directly.sql", "", "compresses_directly bool"),
     ("ingest/copy_rejected_records.sql", "", ""),
     ("ingest/copy_usage_records.sql", "", ""),
     ("ingest/count_rejected.sql", "_int8 1", "count int8"),
@@ -34,6 +35,7 @@ const EXPECTED: [(&str, &str, &str); 53] = [
     ("ingest/forget_stale_hours.sql", "_int8 1", ""),
     ("ingest/forget_unfinished_line.sql", "int8 2", ""),
     ("ingest/head_lengths.sql", "", "head_bytes int4"),
+    ("ingest/hours_not_open.sql", "_timestamptz 1", "hour timestamptz, is_stored bool"),
     (
         "ingest/inventory_directory.sql",
         "",
@@ -41,12 +43,14 @@ const EXPECTED: [(&str, &str, &str); 53] = [
     ),
     ("ingest/inventory_version.sql", "", "version int8"),
     ("ingest/lock_source.sql", "int8 1", "position int8, batches int8, writer int8"),
+    ("ingest/mark_hours.sql", "_timestamptz 1", ""),
     ("ingest/reject_again.sql", "_int8 1, _text 3, text 1", ""),
     ("ingest/remove_run.sql", "int8 1", ""),
     ("ingest/rename_source.sql", "int8 1, text 1, int4 1", ""),
     ("ingest/set_direct_compress.sql", "text 1", "set_config text"),
     ("ingest/stale_hours.sql", "", "id int8, start_at timestamptz, end_at timestamptz"),
     ("ingest/take_rejected.sql", "int8 3", "id int8, source text, line int8, format text, header bytea, raw bytea"),
+    ("ingest/unmark_hours.sql", "_timestamptz 1", ""),
     ("ledger/applied.sql", "", "number int4, name text, checksum text"),
     ("ledger/create.sql", "", ""),
     ("ledger/exists.sql", "", "exists bool"),

@@ -212,7 +212,7 @@ async fn store_requests(
                 if claim.position != from {
                     return Err(WriteError::Overtaken);
                 }
-                let Some(end) = store_batch(session, claim, None, batch).await? else { continue };
+                let Some(end) = store_batch(session, claim, None, batch, None).await? else { continue };
                 committed(claim, &end, tally, refresher);
                 let mut stored = shared.stored.lock().unwrap_or_else(PoisonError::into_inner);
                 stored.insert(partition, end.checkpoint.position);

@@ -1,0 +1,192 @@
+//! Batches side by side: where records are read faster than one connection stores them, several copy a batch each.
+//!
+//! They commit in the order of the source, each when the one before it has, so what the ledger says of the source is true
+//! at every commit. A transaction that waits for its turn must hold nothing that the one before it needs: its chunks are
+//! made before it begins, and a lock that is in the way after all is waited for no longer than [`LOCK_TIMEOUT`]. When
+//! anything goes wrong, all of them give up, and their batches are stored one after the other.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::session::Session;
+use super::store::{Held, Storing, copy};
+use crate::db::{self, BatchEnd, Claim, Connection, WriteError};
+
+/// How long a transaction waits for a lock that another one holds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A batch of more hours goes alone, because each of them may need a chunk, or lie between those that do.
+const MOST_HOURS: i64 = 31 * 24;
+
+/// Connections that copy side by side.
+pub(super) struct Lanes {
+    most: usize,
+    idle: Vec<Connection>,
+}
+
+/// A batch that is being copied.
+struct Flight {
+    job: JoinHandle<Landed>,
+    /// Tells the job that it may commit; `None` once it was told.
+    turn: Option<oneshot::Sender<Claim>>,
+}
+
+/// What has become of a batch.
+struct Landed {
+    connection: Connection,
+    batch: Held,
+    result: Result<(), WriteError>,
+}
+
+impl Lanes {
+    /// Up to `most` connections, of which none is open yet.
+    pub fn new(most: usize) -> Self {
+        Self { most, idle: vec![] }
+    }
+
+    /// Opens them, and says whether there are any. Where there cannot be two, it is not tried again.
+    ///
+    /// # Errors
+    /// The database refuses or is away.
+    pub async fn open(&mut self, session: &mut Session<'_>) -> Result<bool, WriteError> {
+        if self.most > 1 && self.idle.is_empty() {
+            self.idle = session.open_beside(self.most, LOCK_TIMEOUT).await?;
+            if self.idle.len() < 2 {
+                (self.most, self.idle) = (1, vec![]);
+            }
+        }
+        Ok(!self.idle.is_empty())
+    }
+
+    /// Stores batches side by side, until there are no more, or a refresh is due, or something went wrong and was put
+    /// right. No batch is under way then.
+    ///
+    /// # Errors
+    /// As [`super::store::store_batches`].
+    pub async fn store(&mut self, storing: &mut Storing<'_, '_>) -> Result<(), WriteError> {
+        let mut flights = VecDeque::new();
+        let result = self.fly(storing, &mut flights).await;
+        for landed in give_up(&mut flights).await {
+            // The one whose turn it was may have got through.
+            if let (Ok(()), Some(end)) = (landed.result, landed.batch.end) {
+                storing.committed(&end);
+            }
+        }
+        result
+    }
+
+    async fn fly(&mut self, storing: &mut Storing<'_, '_>, flights: &mut VecDeque<Flight>) -> Result<(), WriteError> {
+        let mut next = Held::default();
+        // Whether it has to wait until no other is under way.
+        let mut alone = false;
+        let mut ended = false;
+        loop {
+            if let Some(end) = &next.end {
+                alone = alone || !may_start(storing.session, end).await?;
+                if alone && flights.is_empty() {
+                    return storing.store(next, None).await.map(drop);
+                }
+                if !alone && let Some(connection) = self.idle.pop() {
+                    flights.push_back(Flight::start(connection, std::mem::take(&mut next)));
+                    next_turn(flights, storing.claim);
+                    continue;
+                }
+            }
+            let may_begin = !next.pieces.is_empty() || !storing.refresher.is_due();
+            tokio::select! {
+                landed = land(flights), if !flights.is_empty() => {
+                    flights.pop_front();
+                    let Landed { connection, batch, result } = landed;
+                    if let Err(error) = result {
+                        return self.one_by_one(storing, flights, (batch, error), next).await;
+                    }
+                    storing.committed(&batch.end.expect("what was copied is whole"));
+                    self.idle.push(connection);
+                    next_turn(flights, storing.claim);
+                }
+                message = storing.inlet.recv(), if next.end.is_none() && may_begin && !ended => match message {
+                    Some(_) => drop(next.keep(message)),
+                    None => ended = true,
+                },
+                else => return Ok(()),
+            }
+        }
+    }
+
+    /// Stores the batches that are under way, of which the first has failed, and what was taken in of the next.
+    async fn one_by_one(
+        &mut self,
+        storing: &mut Storing<'_, '_>,
+        flights: &mut VecDeque<Flight>,
+        (batch, error): (Held, WriteError),
+        next: Held,
+    ) -> Result<(), WriteError> {
+        // Whatever became of their sessions, new ones are better.
+        self.idle.clear();
+        let others: Vec<Held> = give_up(flights).await.into_iter().map(|landed| landed.batch).collect();
+        let mut failed = Some(error);
+        let last = (!next.pieces.is_empty() || next.end.is_some()).then_some(next);
+        for batch in std::iter::once(batch).chain(others).chain(last) {
+            if !storing.store(batch, failed.take()).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Flight {
+    fn start(connection: Connection, batch: Held) -> Self {
+        let (turn, its_turn) = oneshot::channel();
+        Self { job: tokio::spawn(fly(connection, batch, its_turn)), turn: Some(turn) }
+    }
+}
+
+async fn fly(mut connection: Connection, mut batch: Held, turn: oneshot::Receiver<Claim>) -> Landed {
+    let copied = async {
+        let writer = copy(&mut connection, None, &mut batch).await?;
+        let claim = turn.await.map_err(|_| WriteError::Passing("the batch before was not stored".to_owned()))?;
+        writer.commit(&claim, batch.end.as_ref().expect("what is copied is whole")).await
+    };
+    let result = copied.await;
+    Landed { connection, batch, result }
+}
+
+/// Tells the first batch that it may commit.
+fn next_turn(flights: &mut VecDeque<Flight>, claim: &Claim) {
+    if let Some(turn) = flights.front_mut().and_then(|first| first.turn.take()) {
+        // A job that has failed takes no turn, and says why when it lands.
+        let _ = turn.send(claim.clone());
+    }
+}
+
+/// What becomes of the first batch.
+async fn land(flights: &mut VecDeque<Flight>) -> Landed {
+    let first = flights.front_mut().expect("a batch is under way");
+    (&mut first.job).await.expect("a batch is copied without panic")
+}
+
+/// Gives up the batches that it is not the turn of, and waits for all of them.
+async fn give_up(flights: &mut VecDeque<Flight>) -> Vec<Landed> {
+    let mut landed = vec![];
+    while !flights.is_empty() {
+        for flight in flights.iter_mut() {
+            flight.turn = None;
+        }
+        landed.push(land(flights).await);
+        flights.pop_front();
+    }
+    landed
+}
+
+/// Whether a batch may be copied while others are. Its chunks are there then.
+async fn may_start(session: &mut Session<'_>, end: &BatchEnd) -> Result<bool, WriteError> {
+    let hours: i64 = end.hours.iter().map(|interval| (interval.end() - interval.start()).num_hours()).sum();
+    if hours > MOST_HOURS {
+        return Ok(false);
+    }
+    session.repeat(async |connection| db::open_chunks(connection, &end.hours).await).await
+}
