@@ -56,6 +56,8 @@ impl Lanes {
             self.idle = session.open_beside(self.most, LOCK_TIMEOUT).await?;
             if self.idle.len() < 2 {
                 (self.most, self.idle) = (1, vec![]);
+            } else {
+                log::debug!("batches are copied side by side on {} connections", self.idle.len());
             }
         }
         Ok(!self.idle.is_empty())

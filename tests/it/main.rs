@@ -25,6 +25,7 @@ mod queries;
 mod replay;
 mod schemathesis;
 mod serve;
+mod side_by_side;
 mod support;
 mod tls;
 mod tokens;
