@@ -108,6 +108,8 @@ impl Proxy {
 impl State {
     fn join(&self, client: TcpStream) {
         let Ok(server) = TcpStream::connect(&self.server) else { return };
+        // What comes in small pieces would else wait for the other side's word on the piece before.
+        client.set_nodelay(true).and(server.set_nodelay(true)).unwrap();
         self.open.lock().unwrap().extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
         let (mut answers, mut back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
         let lost = Arc::new(AtomicU8::new(0));
