@@ -82,19 +82,24 @@ impl Lanes {
 
     async fn fly(&mut self, storing: &mut Storing<'_, '_>, flights: &mut VecDeque<Flight>) -> Result<(), WriteError> {
         let mut next = Held::default();
-        // Whether it has to wait until no other is under way.
-        let mut alone = false;
+        // Whether it may be copied while others are, once that was found out.
+        let mut may_join = None;
         let mut ended = false;
         loop {
             if let Some(end) = &next.end {
-                alone = alone || !may_start(storing.session, end).await?;
-                if alone && flights.is_empty() {
-                    return storing.store(next, None).await.map(drop);
+                // As soon as it is whole, and not only when there is a connection for it.
+                if may_join.is_none() {
+                    may_join = Some(may_start(storing.session, end).await?);
                 }
-                if !alone && let Some(connection) = self.idle.pop() {
-                    flights.push_back(Flight::start(connection, std::mem::take(&mut next)));
-                    next_turn(flights, storing.claim);
-                    continue;
+                if may_join == Some(true) {
+                    if let Some(connection) = self.idle.pop() {
+                        flights.push_back(Flight::start(connection, std::mem::take(&mut next)));
+                        next_turn(flights, storing.claim);
+                        may_join = None;
+                        continue;
+                    }
+                } else if flights.is_empty() {
+                    return storing.store(next, None).await.map(drop);
                 }
             }
             let may_begin = !next.pieces.is_empty() || !storing.refresher.is_due();
