@@ -22,7 +22,7 @@ fn start(database: &TestDatabase, file: &str) -> Child {
     command(database.url(), &["ingest", "--json", file])
         .env("SIMUSAGE_INGEST_BATCH_ROWS", "50")
         .env("SIMUSAGE_INGEST_CONNECTIONS", "3")
-        .env("SIMUSAGE_LOG", "debug")
+        .env("SIMUSAGE_LOG", "info,simusage::ingest::lanes=debug")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
