@@ -280,7 +280,8 @@ async fn wherever_the_program_dies_the_next_run_makes_it_exact() {
 async fn killed_at_any_moment_and_run_again_it_is_exact() {
     let rounds = std::env::var("SIMUSAGE_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
     let (database, files) = ready().await;
-    let count = 4_000;
+    // So many that the last kill still hits something.
+    let count = rounds * 400;
     let file = files.write("usage.ndjson", ndjson(0..count));
     let mut killed = 0;
     let mut round = 0;
@@ -301,6 +302,7 @@ async fn killed_at_any_moment_and_run_again_it_is_exact() {
     }
     assert!(killed > 0);
     let run = ingest(&database, &[&file]);
+    println!("{killed} kills, after which {} of {count} records were left", run.counts().0);
     assert!([0, 3].contains(&run.status), "{run:?}");
     database.assert_has_exactly(count).await;
 }
