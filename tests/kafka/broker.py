@@ -632,12 +632,16 @@ def main():
     parser.add_argument("--listen", default="127.0.0.1:0", help="address and port, or 0 for any port (%(default)s)")
     parser.add_argument("--certificate", help="file with a certificate, for TLS")
     parser.add_argument("--key", help="file with the certificate's key")
+    parser.add_argument("--clients-of", help="file with an authority, whose certificates alone let a client in")
     parser.add_argument("--user", action="append", default=[], help="NAME:PASSWORD of somebody who may read")
     arguments = parser.parse_args()
     tls = None
     if arguments.certificate:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(arguments.certificate, arguments.key)
+        if arguments.clients_of:
+            tls.load_verify_locations(arguments.clients_of)
+            tls.verify_mode = ssl.CERT_REQUIRED
     partitions = read_partitions(arguments.file, arguments.partitions, arguments.batch_bytes)
     users = dict(user.split(":", 1) for user in arguments.user)
     host, port = arguments.listen.rsplit(":", 1)
