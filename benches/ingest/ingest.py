@@ -10,14 +10,16 @@ that loses a byte has no figure.
     cargo build --release
     ./ingest.py --server postgresql://postgres@127.0.0.1/postgres --records 2000000 --rounds 5
 
-A broker, given as --kafka, has its topic simusage-bench made anew and filled with the records once; every round reads
-all of it, because each database has a ledger of its own.
+simusage Kafka reads from a broker that serves the records from memory (tests/kafka/broker.py), a message each in two
+partitions. A real broker, given as --kafka, has its topic simusage-bench made anew and filled with them once instead.
+Every round reads all of the topic, because each database has a ledger of its own.
 
 The server must be on this machine: one contender has it read a file. It is asked for nothing but databases to make and
 to drop, all of them named simusage_bench_….
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -37,10 +39,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 PROJECT = Path(__file__).resolve().parents[2]
 SIMUSAGE = PROJECT / "target/release/simusage"
+BROKER = PROJECT / "tests/kafka/broker.py"
 INSERTED_ROWS = 20_000
 """Rows that are inserted one by one: enough for a rate, few enough to wait for."""
 
 TOPIC = "simusage-bench"
+PARTITIONS = 2
 
 BARE = """
 create extension if not exists timescaledb;
@@ -138,8 +142,13 @@ def make_inputs(folder, records, sim_cards):
     return Inputs(folder, records, total, inventory, paths["ndjson"], paths["csv"], text_keys)
 
 
-def refresh_seconds(*arguments, env):
+def refresh_seconds(server, database, *arguments):
     """Has simusage ingest; answers how long it spent refreshing its aggregates, while it stored nothing."""
+    env = server.environment(database)
+    if server.options:
+        separator = "&" if "?" in env["DATABASE_URL"] else "?"
+        option = server.options.replace(" ", "%20").replace("=", "%3D")
+        env["DATABASE_URL"] += f"{separator}options={option}"
     output = subprocess.run([SIMUSAGE, "ingest", "--json", *arguments], check=True, stdout=subprocess.PIPE,
                             stderr=subprocess.DEVNULL, env=env).stdout
     return json.loads(output)["refresh-ms"] / 1000
@@ -153,12 +162,7 @@ def simusage(path):
         run(SIMUSAGE, "ingest", "--inventory", inputs.inventory, env=server.environment(database))
 
     def measure(server, database, inputs):
-        environment = server.environment(database)
-        if server.options:
-            separator = "&" if "?" in environment["DATABASE_URL"] else "?"
-            option = server.options.replace(" ", "%20").replace("=", "%3D")
-            environment["DATABASE_URL"] += f"{separator}options={option}"
-        return inputs.records, refresh_seconds(getattr(inputs, path), env=environment)
+        return inputs.records, refresh_seconds(server, database, getattr(inputs, path))
 
     return prepare, measure, "usage_records"
 
@@ -169,12 +173,31 @@ def simusage_kafka(brokers):
 
     def measure(server, database, inputs):
         arguments = ["--kafka", brokers, "--topic", TOPIC, "--group", "simusage-bench", "--until-end"]
-        return inputs.records, refresh_seconds(*arguments, env=server.environment(database))
+        return inputs.records, refresh_seconds(server, database, *arguments)
 
     return prepare, measure, table
 
 
-def fill_topic(brokers, path, partitions=2):
+@contextlib.contextmanager
+def broker_in_memory(path):
+    """A broker that serves each line of a file as a message; gives its address."""
+    command = [sys.executable, BROKER, path, "--topic", TOPIC, "--partitions", str(PARTITIONS)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as broker:
+        try:
+            # It says so once it has read the file.
+            yield broker.stdout.readline().strip() or sys.exit("the broker ended")
+        finally:
+            broker.terminate()
+
+
+@contextlib.contextmanager
+def broker_at(brokers, path):
+    """A real broker, to whose topic each line of a file is sent as a message; gives its address."""
+    fill_topic(brokers, path)
+    yield brokers
+
+
+def fill_topic(brokers, path):
     """Sends each line of a file as a message."""
     admin = AdminClient({"bootstrap.servers": brokers})
     for future in admin.delete_topics([TOPIC]).values():
@@ -182,14 +205,14 @@ def fill_topic(brokers, path, partitions=2):
             future.result()
         except Exception as error:  # The topic is not there yet.
             print(f"{TOPIC}: {error}", file=sys.stderr)
-    for future in admin.create_topics([NewTopic(TOPIC, partitions, 1)]).values():
+    for future in admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)]).values():
         future.result()
     producer = Producer({"bootstrap.servers": brokers, "linger.ms": 50, "batch.size": 1_000_000})
     with path.open("rb") as lines:
         for number, line in enumerate(lines):
             while True:
                 try:
-                    producer.produce(TOPIC, line.rstrip(), partition=number % partitions)
+                    producer.produce(TOPIC, line.rstrip(), partition=number % PARTITIONS)
                     break
                 except BufferError:
                     producer.poll(0.1)
@@ -286,7 +309,8 @@ def measure(server, name, contender, inputs, measured):
 
 
 def cpu_seconds():
-    """CPU time of this process and its children so far; it waits, and counts only where it is the client."""
+    """CPU time of this process and its children so far; it waits, and counts only where it is the client. A broker does
+    not count, for it has not ended."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
@@ -315,7 +339,7 @@ def main():
     parser.add_argument("--sim-cards", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--direct-compress", action="store_true", help="COPY straight into the columnstore, for all who can")
-    parser.add_argument("--kafka", help="a broker's address, to have simusage read the records from a topic, too")
+    parser.add_argument("--kafka", help="a broker's address, instead of the broker that serves from memory")
     parser.add_argument("--parallel-copy", help="timescaledb-parallel-copy's binary, to have it run, too")
     arguments = parser.parse_args()
     server = Server(arguments.server, arguments.direct_compress)
@@ -329,20 +353,19 @@ def main():
     }
     if arguments.parallel_copy:
         contenders["timescaledb-parallel-copy"] = (prepare, parallel_copy(arguments.parallel_copy), "usage")
-    if arguments.kafka:
-        contenders["simusage Kafka"] = simusage_kafka(arguments.kafka)
-    results = {name: Measured() for name in contenders}
     with tempfile.TemporaryDirectory() as folder:
         inputs = make_inputs(folder, arguments.records, arguments.sim_cards)
         make_binary(server, inputs)
-        if arguments.kafka:
-            fill_topic(arguments.kafka, inputs.ndjson)
-        for number in range(arguments.rounds):
-            names = list(contenders)
-            random.shuffle(names)
-            for name in names:
-                measure(server, name, contenders[name], inputs, results[name])
-                print(f"round {number + 1}: {name}: {results[name].rates[-1]:,.0f} rows/s", file=sys.stderr)
+        topic = broker_at(arguments.kafka, inputs.ndjson) if arguments.kafka else broker_in_memory(inputs.ndjson)
+        with topic as brokers:
+            contenders["simusage Kafka"] = simusage_kafka(brokers)
+            results = {name: Measured() for name in contenders}
+            for number in range(arguments.rounds):
+                names = list(contenders)
+                random.shuffle(names)
+                for name in names:
+                    measure(server, name, contenders[name], inputs, results[name])
+                    print(f"round {number + 1}: {name}: {results[name].rates[-1]:,.0f} rows/s", file=sys.stderr)
     print_table(results, server, arguments)
 
 

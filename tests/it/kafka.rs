@@ -2,12 +2,13 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
-use crate::support::kafka::{Kafka, signal};
+use crate::support::certificates::{Authority, PairFiles};
+use crate::support::kafka::{Broker, Kafka, signal};
 use crate::support::program::{Run, load_inventory, simusage};
 use crate::support::proxy::Proxy;
 use crate::support::usage::{Files, ndjson};
@@ -208,6 +209,98 @@ async fn brokers_that_fail_for_a_while_cost_nothing() {
     let run: Run = child.wait_with_output().unwrap().into();
     assert_eq!((run.status, run.counts().0), (3, 300), "{run:?}");
     database.assert_has_exactly(300).await;
+}
+
+#[tokio::test]
+async fn a_broker_that_goes_down_and_comes_back_is_waited_for() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let mut broker = Broker::start(&ndjson(0..1_000), &[]);
+    let child = broker.ingest(database.url(), &[]).spawn().unwrap();
+    for (stored, next) in [(1_000, 3_000), (3_000, 5_000), (5_000, 5_001)] {
+        until_stored(&database, stored).await;
+        broker.go_down();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        // It knows nothing of its group any more.
+        broker.come_back(&ndjson(0..next));
+    }
+    until_stored(&database, 5_001).await;
+    signal(&child, "TERM");
+    let run: Run = child.wait_with_output().unwrap().into();
+    assert_eq!((run.status, run.counts().0), (3, 5_001), "{run:?}");
+    assert!(run.stderr.contains("Connection refused"), "{run:?}");
+    database.assert_has_exactly(5_001).await;
+}
+
+/// A run of a command line with these settings of `[kafka]`.
+fn with_settings(mut command: Command, settings: &[(&str, &str)]) -> Run {
+    for (name, value) in settings {
+        command.env(format!("SIMUSAGE_KAFKA_{name}"), value);
+    }
+    command.output().unwrap().into()
+}
+
+#[tokio::test]
+async fn brokers_are_reached_with_tls_and_a_password() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let (authority, files) = (Authority::new("authority"), Files::new());
+    let (root, other_root) = (files.write("root.pem", ""), files.write("other.pem", ""));
+    authority.write(root.as_ref());
+    Authority::new("somebody else").write(other_root.as_ref());
+    let pair = PairFiles::new(&authority.issue(&["127.0.0.1"]));
+    let (certificate, key) = (pair.certificate(), pair.key());
+    let tls = ["--certificate", certificate.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    let mut broker = Broker::start("", &[&tls[..], &["--user", "reader:open sesame"]].concat());
+    let run = |broker: &Broker, mechanism, password, root| {
+        let settings = [
+            ("SECURITY_PROTOCOL", "sasl_ssl"),
+            ("SASL_MECHANISM", mechanism),
+            ("SASL_USERNAME", "reader"),
+            ("SASL_PASSWORD", password),
+            ("SSL_CA_LOCATION", root),
+        ];
+        with_settings(broker.ingest(database.url(), &["--until-end"]), &settings)
+    };
+    for (number, mechanism) in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"].into_iter().enumerate() {
+        let before = u64::try_from(number).unwrap() * 9;
+        broker.come_back(&ndjson(0..before + 9));
+        let stored = run(&broker, mechanism, "open sesame", &root);
+        assert_eq!((stored.status, stored.counts().0), (if number == 0 { 0 } else { 3 }, 9), "{mechanism}: {stored:?}");
+        let refused = run(&broker, mechanism, "close sesame", &root);
+        assert_eq!(refused.status, 1, "{refused:?}");
+        assert!(refused.stderr.contains("authentication") && !refused.stderr.contains("sesame"), "{refused:?}");
+    }
+    let unknown = run(&broker, "PLAIN", "open sesame", &other_root);
+    assert_eq!(unknown.status, 1, "{unknown:?}");
+    assert!(unknown.stderr.contains("certificate verify failed"), "{unknown:?}");
+    database.assert_has_exactly(27).await;
+}
+
+#[tokio::test]
+async fn brokers_may_ask_for_a_certificate() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let (authority, files) = (Authority::new("authority"), Files::new());
+    let root = files.write("root.pem", "");
+    authority.write(root.as_ref());
+    let (server, client) =
+        (PairFiles::new(&authority.issue(&["127.0.0.1"])), PairFiles::new(&authority.issue(&["simusage"])));
+    let [certificate, key, own, own_key] = [server.certificate(), server.key(), client.certificate(), client.key()]
+        .map(|path| path.to_str().unwrap().to_owned());
+    let broker = Broker::start(&ndjson(0..20), &["--certificate", &certificate, "--key", &key, "--clients-of", &root]);
+    let settings = [
+        ("SECURITY_PROTOCOL", "ssl"),
+        ("SSL_CA_LOCATION", root.as_str()),
+        ("SSL_CERTIFICATE_LOCATION", &own),
+        ("SSL_KEY_LOCATION", &own_key),
+    ];
+    let none = with_settings(broker.ingest(database.url(), &["--until-end"]), &settings[..2]);
+    assert_eq!(none.status, 1, "{none:?}");
+    assert!(none.stderr.contains("do the settings in [kafka] fit?"), "{none:?}");
+    let run = with_settings(broker.ingest(database.url(), &["--until-end"]), &settings);
+    assert_eq!((run.status, run.counts().0), (3, 20), "{run:?}");
+    database.assert_has_exactly(20).await;
 }
 
 #[cfg(debug_assertions)]

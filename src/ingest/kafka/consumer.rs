@@ -13,7 +13,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::metadata::MetadataTopic;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::runtime::Handle;
@@ -35,8 +35,14 @@ const BATCHES_BYTES: u64 = 16 * 1024 * 1024;
 /// How long to wait for the first word of a broker.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long to wait for it before looking whether it was a refusal.
+const BROKER_ATTEMPT: Duration = Duration::from_secs(1);
+
 /// How long a message is waited for: a signal is obeyed, and a batch's age is looked at, this often.
 const POLL: Duration = Duration::from_millis(100);
+
+/// How long to look for what librdkafka has to say.
+const BRIEFLY: Duration = Duration::from_millis(10);
 
 /// How many messages come between two looks at the clock.
 const MESSAGES_BETWEEN_LOOKS: u32 = 1_000;
@@ -92,6 +98,8 @@ struct Assigned {
 struct Context {
     topic: String,
     cluster: Mutex<String>,
+    /// The last problem, as librdkafka puts it.
+    problem: Mutex<Option<String>>,
     assigned: Mutex<Assigned>,
     shared: Arc<Shared>,
     outlet: Sender<Request>,
@@ -100,6 +108,10 @@ struct Context {
 impl Context {
     fn assigned(&self) -> MutexGuard<'_, Assigned> {
         self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn ask(&self, request: Request) -> anyhow::Result<()> {
@@ -213,8 +225,7 @@ impl Context {
 /// # Errors
 /// The brokers do not answer, or do not have the topic.
 fn ensure_topic(consumer: &BaseConsumer<Context>, topic: &Topic) -> anyhow::Result<()> {
-    // Of all topics, because a question about one may create it.
-    let metadata = consumer.fetch_metadata(None, BROKER_TIMEOUT).context(
+    let metadata = ask_for_topics(consumer).context(
         "asking the brokers: are they running, do they say who they are by an address that can be reached from here \
          (advertised.listeners), and do the settings in [kafka] fit?",
     )?;
@@ -235,11 +246,43 @@ fn ensure_topic(consumer: &BaseConsumer<Context>, topic: &Topic) -> anyhow::Resu
     )
 }
 
+/// # Errors
+/// No broker answers in time, or one refuses. Why, librdkafka tells only whoever polls.
+fn ask_for_topics(consumer: &BaseConsumer<Context>) -> anyhow::Result<Metadata> {
+    let began = Instant::now();
+    loop {
+        // Of all topics, because a question about one may create it.
+        let error = match consumer.fetch_metadata(None, BROKER_ATTEMPT) {
+            Ok(metadata) => return Ok(metadata),
+            Err(error) => error,
+        };
+        let mut is_refused = false;
+        // A consumer that has not joined yet gets no messages. Not waiting at all would end at the first line of a log.
+        while let Some(Err(problem)) = consumer.poll(BRIEFLY) {
+            is_refused |=
+                matches!(problem.rdkafka_error_code(), Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL));
+        }
+        if is_refused || began.elapsed() >= BROKER_TIMEOUT {
+            let reason = consumer.context().take_problem();
+            return Err(reason.map_or_else(|| error.into(), |reason| anyhow!(reason)));
+        }
+    }
+}
+
 fn place(offset: Option<i64>) -> String {
     offset.map_or_else(|| "its beginning".to_owned(), |offset| format!("offset {offset}"))
 }
 
 impl ClientContext for Context {
+    /// Keeps the words: the error that follows from the same poll has none.
+    fn error(&self, error: KafkaError, reason: &str) {
+        // That all are down says less than what was said of the last one, and a partition's end is no problem.
+        let says_little = [RDKafkaErrorCode::AllBrokersDown, RDKafkaErrorCode::PartitionEOF];
+        if !error.rdkafka_error_code().is_some_and(|code| says_little.contains(&code)) {
+            *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
+    }
+
     fn stats(&self, statistics: Statistics) {
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         let assigned = self.assigned();
@@ -311,13 +354,16 @@ impl Member {
             .set("enable.partition.eof", "true")
             .set("statistics.interval.ms", "2000")
             // What waits here is memory.
-            .set("queued.max.messages.kbytes", "16384");
+            .set("queued.max.messages.kbytes", "16384")
+            // How long to fetch nothing once enough waits. The default of a second has less wait than is read in one.
+            .set("fetch.queue.backoff.ms", "20");
         for (name, value) in &self.settings.connection {
             config.set(*name, value);
         }
         let context = Context {
             topic: topic.name.clone(),
             cluster: Mutex::default(),
+            problem: Mutex::default(),
             assigned: Mutex::new(Assigned {
                 partitions: FxHashMap::default(),
                 began: None,
@@ -499,7 +545,8 @@ impl Member {
                 | RDKafkaErrorCode::UnknownTopicOrPartition),
             ) => Err(anyhow!(KafkaError::MessageConsumption(code))),
             passing => {
-                log::warn!("{}: {passing}", self.settings.topic.name);
+                let reason = context.take_problem().map_or_else(String::new, |reason| format!(": {reason}"));
+                log::warn!("{}: {passing}{reason}", self.settings.topic.name);
                 Ok(())
             }
         }

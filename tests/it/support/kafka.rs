@@ -1,5 +1,6 @@
-//! A Kafka cluster within the test's process, and messages in it.
+//! A Kafka cluster within the test's process, and messages in it; and a broker in a process of its own.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 
 use super::program::{Run, command};
+use super::usage::Files;
 
 /// The topic's name, and the group that reads it.
 pub const TOPIC: &str = "usage";
@@ -48,25 +50,84 @@ impl Kafka {
         self.producer.flush(Duration::from_secs(30)).unwrap();
     }
 
-    /// The command line that ingests the topic, with small batches and a group that soon misses a member.
+    /// The command line that ingests the topic.
     pub fn ingest(&self, url: &str, arguments: &[&str]) -> Command {
-        let brokers = self.brokers();
-        let kafka = ["ingest", "--json", "--kafka", &brokers, "--topic", TOPIC, "--group", GROUP];
-        let mut command = command(url, &[&kafka, arguments].concat());
-        command
-            .env("SIMUSAGE_INGEST_BATCH_ROWS", "40")
-            .env("SIMUSAGE_INGEST_BATCH_AGE_MS", "100")
-            .env("SIMUSAGE_INGEST_REFRESH_EVERY_MS", "100")
-            .env("SIMUSAGE_KAFKA_SESSION_TIMEOUT_MS", "4000")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
+        ingest(&self.brokers(), url, arguments)
     }
 
     /// Ingests all that the topic holds.
     pub fn ingest_to_end(&self, url: &str) -> Run {
         self.ingest(url, &["--until-end"]).output().unwrap().into()
+    }
+}
+
+/// The command line that ingests the topic, with small batches and a group that soon misses a member.
+fn ingest(brokers: &str, url: &str, arguments: &[&str]) -> Command {
+    let kafka = ["ingest", "--json", "--kafka", brokers, "--topic", TOPIC, "--group", GROUP];
+    let mut command = command(url, &[&kafka, arguments].concat());
+    command
+        .env("SIMUSAGE_INGEST_BATCH_ROWS", "40")
+        .env("SIMUSAGE_INGEST_BATCH_AGE_MS", "100")
+        .env("SIMUSAGE_INGEST_REFRESH_EVERY_MS", "100")
+        .env("SIMUSAGE_KAFKA_SESSION_TIMEOUT_MS", "4000")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// A broker that can go down, and can ask who it talks to. The topic has two partitions.
+pub struct Broker {
+    files: Files,
+    options: Vec<String>,
+    address: String,
+    process: Option<Child>,
+}
+
+impl Broker {
+    /// A broker whose topic has each of these lines as a message.
+    pub fn start(lines: &str, options: &[&str]) -> Self {
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        let mut broker = Self { files: Files::new(), options, address: "127.0.0.1:0".to_owned(), process: None };
+        broker.come_back(lines);
+        broker
+    }
+
+    /// Ends at once.
+    pub fn go_down(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Listens on the same port again, with these lines.
+    pub fn come_back(&mut self, lines: &str) {
+        self.go_down();
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kafka/broker.py");
+        let mut process = Command::new("python3")
+            .args([program, &self.files.write("messages", lines), "--topic", TOPIC, "--partitions", "2"])
+            .args(["--listen", &self.address])
+            .args(&self.options)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        self.process = Some(process);
+        address.trim_end().clone_into(&mut self.address);
+        assert!(!self.address.is_empty(), "the broker does not start");
+    }
+
+    /// The command line that ingests the topic.
+    pub fn ingest(&self, url: &str, arguments: &[&str]) -> Command {
+        ingest(&self.address, url, arguments)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.go_down();
     }
 }
 
