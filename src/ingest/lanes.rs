@@ -4,6 +4,8 @@
 //! at every commit. A transaction that waits for its turn must hold nothing that the one before it needs: its chunks are
 //! made before it begins, and a lock that is in the way after all is waited for no longer than [`LOCK_TIMEOUT`]. When
 //! anything goes wrong, all of them give up, and their batches are stored one after the other.
+//!
+//! Batches of different sources, as the partitions of a topic are, have no order among them, and none of this to mind.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::session::Session;
-use super::store::{Held, Storing, copy};
+use super::store::{Held, Storing, copy, store_batch};
 use crate::db::{self, BatchEnd, Claim, Connection, WriteError};
 
 /// How long a transaction waits for a lock that another one holds.
@@ -20,6 +22,8 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A batch of more hours goes alone, because each of them may need a chunk, or lie between those that do.
 const MOST_HOURS: i64 = 31 * 24;
+
+const NO_PANIC: &str = "a batch is copied without panic";
 
 /// Connections that copy side by side.
 pub(super) struct Lanes {
@@ -78,6 +82,44 @@ impl Lanes {
             }
         }
         result
+    }
+
+    /// Stores batches of different sources, as many at the same time as there are connections. None waits for another's
+    /// commit, so they may make their chunks themselves. What becomes of each is answered in their order; `None`: it has
+    /// no end.
+    pub async fn store_apart(
+        &mut self,
+        session: &mut Session<'_>,
+        batches: Vec<(Claim, Held)>,
+    ) -> Vec<Result<Option<BatchEnd>, WriteError>> {
+        if batches.len() > 1
+            && let Err(error) = self.open(session).await
+        {
+            return vec![Err(error)];
+        }
+        let mut results = vec![];
+        let mut batches = batches.into_iter();
+        while let Some((claim, batch)) = batches.next() {
+            let beside = self.idle.len().min(self.most.saturating_sub(1)).min(batches.len());
+            let mut flights = vec![];
+            for (connection, (claim, batch)) in self.idle.drain(..beside).zip(batches.by_ref()) {
+                let mut flight = Flight::start(connection, batch);
+                flight.go(&claim);
+                flights.push((flight, claim));
+            }
+            results.push(store_batch(session, &claim, None, batch, None).await);
+            for (flight, claim) in flights {
+                let Landed { connection, batch, result } = flight.job.await.expect(NO_PANIC);
+                results.push(match result {
+                    Ok(()) => {
+                        self.idle.push(connection);
+                        Ok(batch.end)
+                    }
+                    Err(error) => store_batch(session, &claim, None, batch, Some(error)).await,
+                });
+            }
+        }
+        results
     }
 
     async fn fly(&mut self, storing: &mut Storing<'_, '_>, flights: &mut VecDeque<Flight>) -> Result<(), WriteError> {
@@ -150,6 +192,14 @@ impl Flight {
         let (turn, its_turn) = oneshot::channel();
         Self { job: tokio::spawn(fly(connection, batch, its_turn)), turn: Some(turn) }
     }
+
+    /// Tells it that it may commit, unless it was told before.
+    fn go(&mut self, claim: &Claim) {
+        if let Some(turn) = self.turn.take() {
+            // A job that has failed takes no turn, and says why when it lands.
+            let _ = turn.send(claim.clone());
+        }
+    }
 }
 
 async fn fly(mut connection: Connection, mut batch: Held, turn: oneshot::Receiver<Claim>) -> Landed {
@@ -164,16 +214,15 @@ async fn fly(mut connection: Connection, mut batch: Held, turn: oneshot::Receive
 
 /// Tells the first batch that it may commit.
 fn next_turn(flights: &mut VecDeque<Flight>, claim: &Claim) {
-    if let Some(turn) = flights.front_mut().and_then(|first| first.turn.take()) {
-        // A job that has failed takes no turn, and says why when it lands.
-        let _ = turn.send(claim.clone());
+    if let Some(first) = flights.front_mut() {
+        first.go(claim);
     }
 }
 
 /// What becomes of the first batch.
 async fn land(flights: &mut VecDeque<Flight>) -> Landed {
     let first = flights.front_mut().expect("a batch is under way");
-    (&mut first.job).await.expect("a batch is copied without panic")
+    (&mut first.job).await.expect(NO_PANIC)
 }
 
 /// Gives up the batches that it is not the turn of, and waits for all of them.

@@ -282,9 +282,10 @@ impl Run<'_> {
     ) -> Result<(), Failure> {
         let directory = self.directory().await?;
         let progress = Progress::start(Arc::clone(&counters), None);
-        let Self { session, refresher, tally, number, .. } = self;
+        let Self { session, refresher, tally, lanes, number } = self;
         let retention_days = config.storage.retention_records_days;
-        let mut storing = kafka::Storing { session, tally, refresher, number: *number, directory, retention_days };
+        let mut storing =
+            kafka::Storing { session, tally, refresher, lanes, number: *number, directory, retention_days };
         let stored = store_topic(config, topic, max_rejects, counters, &mut storing).await;
         drop(progress);
         stored

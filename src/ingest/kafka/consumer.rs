@@ -26,7 +26,7 @@ use super::super::reject::{Defect, Reason};
 use super::super::source::Format;
 use super::super::stamp::Stamper;
 use super::super::store::Held;
-use super::{Request, Settings, Shared, Topic};
+use super::{PartitionBatch, Request, Settings, Shared, Topic};
 use crate::db::{Checkpoint, RejectedRecord};
 
 /// Batches of all partitions are handed on when their usage records weigh this much together.
@@ -128,7 +128,7 @@ impl Context {
     }
 
     /// What was read of the partitions that `which` names and is not handed on yet.
-    fn take_batches(&self, which: impl Fn(i32) -> bool) -> Vec<Request> {
+    fn take_batches(&self, which: impl Fn(i32) -> bool) -> Request {
         let mut ready = vec![];
         let mut assigned = self.assigned();
         for (&number, partition) in assigned.partitions.iter_mut().filter(|(number, _)| which(**number)) {
@@ -140,13 +140,13 @@ impl Context {
             let end = Some(partition.batch.take_end(checkpoint));
             let batch = Held { pieces: std::mem::take(&mut partition.pieces), end };
             let from = std::mem::replace(&mut partition.handed_on, partition.next);
-            ready.push(Request::Store { partition: number, from, batch });
+            ready.push(PartitionBatch { partition: number, from, batch });
         }
-        ready
+        Request::Store(ready)
     }
 
     /// What was read of all partitions and is not handed on yet.
-    fn take_all_batches(&self) -> Vec<Request> {
+    fn take_all_batches(&self) -> Request {
         let mut assigned = self.assigned();
         (assigned.began, assigned.waiting_records) = (None, 0);
         drop(assigned);
@@ -155,20 +155,18 @@ impl Context {
 
     /// Hands on what was read of all partitions, and waits until it is committed, for however long that takes.
     fn store_all(&self) -> anyhow::Result<()> {
-        for request in self.take_all_batches() {
-            self.ask(request)?;
-        }
+        self.ask(self.take_all_batches())?;
         let (done, waiting): (_, Reply<()>) = sync_channel(1);
         self.ask(Request::Barrier(done))?;
         waiting.recv().map_err(|_| StoringEnded.into())
     }
 
-    /// Hands on `requests`, and waits until everything that was handed on is committed, all within `patience`.
-    fn store_within(&self, requests: Vec<Request>, patience: Duration) -> anyhow::Result<()> {
+    /// Hands on `batches`, and waits until everything that was handed on is committed, all within `patience`.
+    fn store_within(&self, batches: Request, patience: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + patience;
         let left = || deadline.saturating_duration_since(Instant::now());
         let (done, waiting): (_, Reply<()>) = sync_channel(1);
-        for request in requests.into_iter().chain([Request::Barrier(done)]) {
+        for request in [batches, Request::Barrier(done)] {
             ensure!(self.ask_within(request, left())?.is_none(), "the database takes too long");
         }
         waiting.recv_timeout(left()).context("waiting for the database")
@@ -445,17 +443,15 @@ impl Member {
     /// partitions are paused and polling goes on: a member that does not poll answers nobody in its group.
     fn hand_all_on(&mut self, consumer: &BaseConsumer<Context>, parser: &mut Parser) -> anyhow::Result<()> {
         let context = Arc::clone(consumer.context());
-        let requests = context.take_all_batches();
+        let mut request = context.take_all_batches();
         context.assigned().is_full = false;
         let mut patience = STALL;
-        for mut request in requests {
-            while let Some(back) = context.ask_within(request, patience)? {
-                request = back;
-                patience = POLL;
-                // Each time, because other partitions may have been assigned meanwhile.
-                consumer.pause(&consumer.assignment()?).context("pausing")?;
-                self.poll(consumer, parser)?;
-            }
+        while let Some(back) = context.ask_within(request, patience)? {
+            request = back;
+            patience = POLL;
+            // Each time, because other partitions may have been assigned meanwhile.
+            consumer.pause(&consumer.assignment()?).context("pausing")?;
+            self.poll(consumer, parser)?;
         }
         if patience != STALL {
             consumer.resume(&consumer.assignment()?).context("resuming")?;

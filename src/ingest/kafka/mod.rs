@@ -25,11 +25,12 @@ use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::collect::Rejects;
+use super::lanes::Lanes;
 use super::progress::Counters;
 use super::run::Failure;
 use super::session::Session;
 use super::stamp::Stamper;
-use super::store::{Held, Refresher, Tally, committed, next_message, store_batch};
+use super::store::{Held, Refresher, Tally, committed, next_message};
 use crate::config::Config;
 use crate::db::{self, Claim, Directory, Identity, WriteError};
 use crate::signals::Signals;
@@ -59,12 +60,20 @@ pub struct Topic {
 enum Request {
     /// Where the ledger has these partitions of the cluster; `None` where nothing is stored of one yet.
     Begin { cluster: String, partitions: Vec<i32>, reply: SyncSender<Vec<Option<i64>>> },
-    /// Store a batch of a partition, which begins at the offset `from`.
-    Store { partition: i32, from: i64, batch: Held },
+    /// Store batches, of which no two are of one partition.
+    Store(Vec<PartitionBatch>),
     /// See whether the inventory has changed.
     Inventory,
     /// Say when everything before this is done.
     Barrier(SyncSender<()>),
+}
+
+/// A batch of a partition.
+pub(super) struct PartitionBatch {
+    pub partition: i32,
+    /// The offset at which it begins.
+    pub from: i64,
+    pub batch: Held,
 }
 
 /// What the consuming thread shares with the others.
@@ -105,6 +114,7 @@ pub(super) struct Storing<'a, 'b> {
     pub session: &'a mut Session<'b>,
     pub tally: &'a mut Tally,
     pub refresher: &'a mut Refresher,
+    pub lanes: &'a mut Lanes,
     /// The number of this run.
     pub number: i64,
     /// The inventory.
@@ -190,7 +200,7 @@ async fn store_requests(
 ) -> Result<(), WriteError> {
     let mut claims: FxHashMap<i32, Claim> = FxHashMap::default();
     while let Some(request) = next_message(storing.session, inlet, storing.refresher).await? {
-        let Storing { session, tally, refresher, number, .. } = storing;
+        let Storing { session, number, .. } = storing;
         match request {
             Request::Begin { cluster, partitions, reply } => {
                 let mut offsets = vec![];
@@ -206,17 +216,7 @@ async fn store_requests(
                 // A thread that no longer waits has gone, and the channel says so.
                 let _ = reply.send(offsets);
             }
-            Request::Store { partition, from, batch } => {
-                let Some(claim) = claims.get_mut(&partition) else { continue };
-                // The partition was taken away and came back while a batch was under way: one of them is a repetition.
-                if claim.position != from {
-                    return Err(WriteError::Overtaken);
-                }
-                let Some(end) = store_batch(session, claim, None, batch, None).await? else { continue };
-                committed(claim, &end, tally, refresher);
-                let mut stored = shared.stored.lock().unwrap_or_else(PoisonError::into_inner);
-                stored.insert(partition, end.checkpoint.position);
-            }
+            Request::Store(batches) => store_partitions(storing, shared, &mut claims, batches).await?,
             Request::Inventory => {
                 storing.refresh_directory().await?;
                 // Also where it has not changed: what is too old to be kept has.
@@ -228,6 +228,42 @@ async fn store_requests(
         }
     }
     Ok(())
+}
+
+/// Stores batches of partitions, several at a time.
+async fn store_partitions(
+    storing: &mut Storing<'_, '_>,
+    shared: &Shared,
+    claims: &mut FxHashMap<i32, Claim>,
+    batches: Vec<PartitionBatch>,
+) -> Result<(), WriteError> {
+    let Storing { session, tally, refresher, lanes, .. } = storing;
+    let mut claimed = vec![];
+    for PartitionBatch { partition, from, batch } in batches {
+        let Some(claim) = claims.get(&partition) else { continue };
+        // The partition was taken away and came back while a batch was under way: one of them is a repetition.
+        if claim.position != from {
+            return Err(WriteError::Overtaken);
+        }
+        claimed.push((claim.clone(), batch, partition));
+    }
+    let partitions: Vec<i32> = claimed.iter().map(|(_, _, partition)| *partition).collect();
+    let batches = claimed.into_iter().map(|(claim, batch, _)| (claim, batch)).collect();
+    let results = lanes.store_apart(session, batches).await;
+    // Those that are stored count, whatever became of the others.
+    let mut failed = Ok(());
+    for (partition, result) in partitions.into_iter().zip(results) {
+        match (result, claims.get_mut(&partition)) {
+            (Ok(Some(end)), Some(claim)) => {
+                committed(claim, &end, tally, refresher);
+                let mut stored = shared.stored.lock().unwrap_or_else(PoisonError::into_inner);
+                stored.insert(partition, end.checkpoint.position);
+            }
+            (Err(error), _) => failed = Err(error),
+            _ => {}
+        }
+    }
+    failed
 }
 
 /// Lets SIGINT and SIGTERM end the ingest once what was read is committed; the second one ends it at once, which
