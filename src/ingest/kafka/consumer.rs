@@ -354,7 +354,9 @@ impl Member {
             // What waits here is memory.
             .set("queued.max.messages.kbytes", "16384")
             // How long to fetch nothing once enough waits. The default of a second has less wait than is read in one.
-            .set("fetch.queue.backoff.ms", "20");
+            .set("fetch.queue.backoff.ms", "20")
+            // How long a broker keeps a fetch that it has nothing for: its answer is what says that the end is reached.
+            .set("fetch.wait.max.ms", if topic.until_end { "50" } else { "500" });
         for (name, value) in &self.settings.connection {
             config.set(*name, value);
         }
