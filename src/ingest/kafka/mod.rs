@@ -238,18 +238,17 @@ async fn store_partitions(
     batches: Vec<PartitionBatch>,
 ) -> Result<(), WriteError> {
     let Storing { session, tally, refresher, lanes, .. } = storing;
-    let mut claimed = vec![];
+    let (mut partitions, mut claimed) = (vec![], vec![]);
     for PartitionBatch { partition, from, batch } in batches {
         let Some(claim) = claims.get(&partition) else { continue };
         // The partition was taken away and came back while a batch was under way: one of them is a repetition.
         if claim.position != from {
             return Err(WriteError::Overtaken);
         }
-        claimed.push((claim.clone(), batch, partition));
+        partitions.push(partition);
+        claimed.push((claim.clone(), batch));
     }
-    let partitions: Vec<i32> = claimed.iter().map(|(_, _, partition)| *partition).collect();
-    let batches = claimed.into_iter().map(|(claim, batch, _)| (claim, batch)).collect();
-    let results = lanes.store_apart(session, batches).await;
+    let results = lanes.store_apart(session, claimed).await;
     // Those that are stored count, whatever became of the others.
     let mut failed = Ok(());
     for (partition, result) in partitions.into_iter().zip(results) {
