@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::inventory_file::parse_inventory;
 use super::lines::{Lines, Place};
-use super::parse::{Parser, UsageRecord};
+use super::parse::{Parser, UsageRecord, ndjson};
 use super::reject::Defect;
 use super::source::Format;
 
@@ -21,9 +21,15 @@ fn check(parsed: Result<UsageRecord<'_>, Defect>) {
     }
 }
 
-/// A line of NDJSON.
+/// A line of NDJSON, which is read as `serde_json` reads it.
+///
+/// # Panics
+/// It is not.
 pub fn ndjson_record(line: &[u8]) {
-    check(Parser::Ndjson.parse(line));
+    let mut parser = Parser::Ndjson;
+    let parsed = parser.parse(line);
+    assert_eq!(parsed, ndjson::parse_any(line));
+    check(parsed);
 }
 
 /// Lines of CSV under a header that has all columns, and one more.

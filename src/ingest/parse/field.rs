@@ -7,10 +7,8 @@ use super::name;
 
 /// Reads a number of bytes: decimal digits, and nothing else.
 pub(super) fn parse_bytes(text: &str) -> Result<i64, Defect> {
-    let digits = text.as_bytes();
-    // Eighteen digits cannot overflow, and no real record has more.
-    if (1..=18).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) {
-        return Ok(digits.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0')));
+    if let Some(bytes) = few_digits(text.as_bytes()) {
+        return Ok(bytes);
     }
     let defect = |reason, problem| Err(Defect::of_field(reason, name::BYTES, text, problem));
     let unsigned = text.strip_prefix('-').unwrap_or(text);
@@ -26,6 +24,12 @@ pub(super) fn parse_bytes(text: &str) -> Result<i64, Defect> {
     }
 }
 
+/// Reads a number of at most eighteen digits, which cannot overflow. No real record has more.
+pub(super) fn few_digits(digits: &[u8]) -> Option<i64> {
+    let number = |number, digit: &u8| digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0'));
+    (1..=18).contains(&digits.len()).then(|| digits.iter().try_fold(0, number))?
+}
+
 /// Reads a date-time of RFC 3339 into microseconds since 1970; finer fractions are cut off.
 ///
 /// An offset is demanded: a local time would be a guess about the hour that the bytes belong to. A leap
@@ -37,7 +41,8 @@ pub(super) fn parse_date(text: &str) -> Result<i64, Defect> {
     })
 }
 
-fn date_time(text: &[u8]) -> Option<i64> {
+/// The microseconds since 1970 of a date-time, as [`parse_date`] has them.
+pub(super) fn date_time(text: &[u8]) -> Option<i64> {
     let (date, rest) = text.split_at_checked(10)?;
     let (time, rest) = rest.split_at_checked(9)?;
     let (&[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2], &[b'T' | b't' | b' ', h1, h2, b':', i1, i2, b':', s1, s2]) =

@@ -2,7 +2,7 @@
 
 mod csv;
 mod field;
-mod ndjson;
+pub(super) mod ndjson;
 
 use super::reject::Defect;
 use super::source::Format;

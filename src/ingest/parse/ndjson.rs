@@ -1,4 +1,8 @@
 //! Records as JSON objects, one a line.
+//!
+//! Nearly every line has the three fields and no others, in one of the plain forms that programs write. Such a line is
+//! read in one pass; any other, and any that is wrong, by `serde_json`, whose word is the rule: what is read in one
+//! pass is what it would have said.
 
 use std::borrow::Cow;
 
@@ -6,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::super::reject::{Defect, Reason};
-use super::field::{parse_bytes, parse_date};
+use super::field::{date_time, few_digits, parse_bytes, parse_date};
 use super::{UsageRecord, name};
 
 /// The object with its values unread, so that each is judged, and quoted, as it was written.
@@ -22,6 +26,66 @@ struct Object<'a> {
 
 /// Reads one line.
 pub(in crate::ingest) fn parse(line: &[u8]) -> Result<UsageRecord<'_>, Defect> {
+    parse_plain(line).map_or_else(|| parse_any(line), Ok)
+}
+
+/// Reads a line whose fields are the three in any order, as strings of ASCII without an escape or as a number of
+/// digits; `None` if it is another, or wrong.
+fn parse_plain(line: &[u8]) -> Option<UsageRecord<'_>> {
+    let (mut sim_card, mut bytes, mut time_us) = (None, None, None);
+    let mut rest = line.strip_prefix(b"{")?;
+    loop {
+        let (key, behind) = plain_string(without_spaces(rest))?;
+        let value = without_spaces(without_spaces(behind).strip_prefix(b":")?);
+        let (text, behind) = match value {
+            [b'"', ..] => plain_string(value)?,
+            _ if matches!(key, b"bytes-used" | b"bytes_used") => plain_number(value)?,
+            _ => return None,
+        };
+        let is_again = match key {
+            b"sim-card-id" | b"sim_card_id" => sim_card.replace(text).is_some(),
+            b"bytes-used" | b"bytes_used" => bytes.replace(few_digits(text)?).is_some(),
+            b"date" => time_us.replace(date_time(text)?).is_some(),
+            _ => return None,
+        };
+        if is_again {
+            return None;
+        }
+        rest = match without_spaces(behind) {
+            [b',', rest @ ..] => rest,
+            b"}" => break,
+            _ => return None,
+        };
+    }
+    let sim_card = Cow::Borrowed(std::str::from_utf8(sim_card?).ok()?);
+    Some(UsageRecord { sim_card, bytes: bytes?, time_us: time_us? })
+}
+
+fn without_spaces(mut text: &[u8]) -> &[u8] {
+    while let [b' ', rest @ ..] = text {
+        text = rest;
+    }
+    text
+}
+
+/// The inside of the string that `text` begins with, and what follows it.
+fn plain_string(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let text = text.strip_prefix(b"\"")?;
+    let end = text.iter().position(|&byte| byte == b'"' || byte == b'\\' || !(b' '..=b'~').contains(&byte))?;
+    let (inside, behind) = text.split_at(end);
+    Some((inside, behind.strip_prefix(b"\"")?))
+}
+
+/// The digits that `text` begins with, and what follows them.
+fn plain_number(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = text.iter().position(|byte| !byte.is_ascii_digit())?;
+    let (digits, behind) = text.split_at(end);
+    // JSON has no number like 007.
+    (digits.first() != Some(&b'0') || digits.len() == 1).then_some((digits, behind))
+}
+
+/// Reads any line.
+pub(in crate::ingest) fn parse_any(line: &[u8]) -> Result<UsageRecord<'_>, Defect> {
     let object: Object<'_> = serde_json::from_slice(line)
         .map_err(|error| Defect::of_line(Reason::Malformed, format!("not a JSON object of a usage record: {error}")))?;
     let sim_card = present(object.sim_card, name::SIM_CARD)?;
@@ -92,7 +156,62 @@ mod tests {
         assert_eq!(fields(r#""1""#, "1", "null"), (Reason::MissingField, Some("date")));
     }
 
+    /// The one pass says nothing, or what `serde_json` says.
+    fn check_plain(line: &[u8]) -> bool {
+        let plain = parse_plain(line);
+        if let Some(record) = &plain {
+            assert_eq!(parse_any(line).as_ref(), Ok(record), "{}", String::from_utf8_lossy(line));
+        }
+        plain.is_some()
+    }
+
+    #[test]
+    fn one_pass_reads_what_programs_write() {
+        let date = "2022-02-18T00:00:00Z";
+        for (line, is_plain) in [
+            (format!(r#"{{"sim-card-id": "89440001", "bytes-used": "1024", "date": "{date}"}}"#), true),
+            (format!(r#"{{"sim-card-id":"","bytes-used":0,"date":"{date}"}}"#), true),
+            (format!(r#"{{ "date" :"{date}", "bytes-used":"007" , "sim-card-id":"a~b" }}"#), true),
+            (format!(r#"{{"sim-card-id":"1","bytes-used":007,"date":"{date}"}}"#), false),
+            (format!(r#"{{"sim-card-id":"1","bytes-used":,"date":"{date}"}}"#), false),
+            (format!(r#"{{"sim-card-id":"1","bytes-used":1.5,"date":"{date}"}}"#), false),
+            (format!(r#"{{"sim-card-id":"1","bytes-used":1,"date":"{date}"}} "#), false),
+            (format!(r#"{{"sim-card-id":"1","bytes-used":1,"date":"{date}",}}"#), false),
+            (format!(r#"{{"sim-card-id":"1","bytes-used":1,"date":"{date}","date":"{date}"}}"#), false),
+            (format!(r#"{{"sim-card-id":"1","bytes-used":1,"date":"{date}","more":"x"}}"#), false),
+            (format!(r#"{{"sim_card_id":"1","bytes_used":1,"date":"{date}"}}"#), true),
+            (format!(r#"{{"sim_card_id":"1","sim-card-id":"1","bytes_used":1,"date":"{date}"}}"#), false),
+            (format!("{{\"sim-card-id\":\"\t\",\"bytes-used\":1,\"date\":\"{date}\"}}"), false),
+            (format!(r#"{{"sim-card-id":"é","bytes-used":1,"date":"{date}"}}"#), false),
+            (format!(r#"{{"sim-card-id":"\n","bytes-used":1,"date":"{date}"}}"#), false),
+            (format!(r#"{{"sim-card-id":1,"bytes-used":1,"date":"{date}"}}"#), false),
+            (r#"{"sim-card-id":"1","bytes-used":1}"#.to_owned(), false),
+        ] {
+            assert_eq!(check_plain(line.as_bytes()), is_plain, "{line}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn one_pass_agrees_with_serde_json(
+            fields in (
+                r#""sim[-_]card[-_]id" ?: ?("[ -~]{0,8}"|"é"|"\\\\n"|7)"#,
+                r#""bytes[-_]used" ?: ?("?[0-9]{1,20}"?|"?[1-9][0-9]{0,8}"?|-1|1[.]5|null)"#,
+                r#""date": {0,2}"2020-0[0-3]-[0-3][0-9]T12:00:00(Z|Z|[.][0-9]{1,10}Z|[+]05:45|)""#,
+                r#"("more":"x"|"date":1|[ \t]{0,2}|)"#,
+            )
+                .prop_map(|(sim_card, bytes, date, more)| [sim_card, bytes, date, more])
+                .prop_shuffle(),
+            comma in "(,|,|,| , |\t,| )",
+        ) {
+            let written = fields.iter().filter(|field| !field.is_empty()).map(String::as_str);
+            let line = format!("{{{}}}", written.collect::<Vec<_>>().join(&comma));
+            check_plain(line.as_bytes());
+            for end in 0..line.len() {
+                check_plain(&line.as_bytes()[..end]);
+            }
+        }
+
         #[test]
         fn no_line_makes_it_panic(line in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = parse(&line);
