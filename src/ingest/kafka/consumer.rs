@@ -84,14 +84,25 @@ struct Assigned {
     partitions: FxHashMap<i32, Partition>,
     /// When the first record came that is not handed on.
     began: Option<Instant>,
-    /// How many records are not handed on.
+    /// How many records, and bytes of messages, are not handed on.
     waiting_records: u64,
+    waiting_bytes: u64,
     /// Whether that is enough to hand it on.
     is_full: bool,
     /// When partitions were assigned or taken away last; `None` before the first time.
     changed: Option<Instant>,
     /// Why no partition can be read.
     failed: Option<anyhow::Error>,
+}
+
+/// What a poll brought.
+enum Polled {
+    /// No message.
+    Nothing,
+    /// One, and there is room for more.
+    Message,
+    /// One, and what was read is to be handed on before the next.
+    Last,
 }
 
 /// What librdkafka calls back to, always from within a poll.
@@ -148,7 +159,10 @@ impl Context {
     /// What was read of all partitions and is not handed on yet.
     fn take_all_batches(&self) -> Request {
         let mut assigned = self.assigned();
-        (assigned.began, assigned.waiting_records) = (None, 0);
+        assigned.began = None;
+        // Not with every message, because others look at the counters, too.
+        self.shared.counters.add_records(std::mem::take(&mut assigned.waiting_records));
+        self.shared.counters.add_bytes(std::mem::take(&mut assigned.waiting_bytes));
         drop(assigned);
         self.take_batches(|_| true)
     }
@@ -368,6 +382,7 @@ impl Member {
                 partitions: FxHashMap::default(),
                 began: None,
                 waiting_records: 0,
+                waiting_bytes: 0,
                 is_full: false,
                 changed: None,
                 failed: None,
@@ -389,12 +404,12 @@ impl Member {
         let mut told = Instant::now();
         let mut messages = 0;
         while !self.shared.stop.load(Ordering::Relaxed) {
-            let is_message = self.poll(consumer, &mut parser)?;
-            if context.assigned().is_full {
+            let polled = self.poll(consumer, &mut parser)?;
+            if matches!(polled, Polled::Last) {
                 self.hand_all_on(consumer, &mut parser)?;
             }
             messages += 1;
-            if is_message && messages < MESSAGES_BETWEEN_LOOKS {
+            if !matches!(polled, Polled::Nothing) && messages < MESSAGES_BETWEEN_LOOKS {
                 continue;
             }
             messages = 0;
@@ -422,15 +437,13 @@ impl Member {
         Ok(())
     }
 
-    /// Waits for a message a little, and takes it in. Says whether one came.
-    fn poll(&mut self, consumer: &BaseConsumer<Context>, parser: &mut Parser) -> anyhow::Result<bool> {
+    /// Waits for a message a little, and takes it in.
+    fn poll(&mut self, consumer: &BaseConsumer<Context>, parser: &mut Parser) -> anyhow::Result<Polled> {
         let context = consumer.context();
-        match consumer.poll(POLL) {
+        // Nearly always there is one, and to wait for it costs another look at the clock.
+        match consumer.poll(Duration::ZERO).or_else(|| consumer.poll(POLL)) {
             None => {}
-            Some(Ok(message)) => {
-                self.add(context, &message, parser)?;
-                return Ok(true);
-            }
+            Some(Ok(message)) => return self.add(context, &message, parser),
             Some(Err(KafkaError::PartitionEOF(number))) => {
                 if let Some(partition) = context.assigned().partitions.get_mut(&number) {
                     partition.at_end = true;
@@ -438,7 +451,7 @@ impl Member {
             }
             Some(Err(error)) => self.note(context, error)?,
         }
-        Ok(false)
+        Ok(Polled::Nothing)
     }
 
     /// Hands on what was read of all partitions. Where the storing side takes long, as while the database is away, the
@@ -470,12 +483,12 @@ impl Member {
     }
 
     /// Takes a message's record into its partition's batch.
-    fn add(&mut self, context: &Context, message: &BorrowedMessage<'_>, parser: &mut Parser) -> anyhow::Result<()> {
+    fn add(&mut self, context: &Context, message: &BorrowedMessage<'_>, parser: &mut Parser) -> anyhow::Result<Polled> {
         let mut guard = context.assigned();
         let assigned = &mut *guard;
         let (number, offset) = (message.partition(), message.offset());
         let Some(partition) = assigned.partitions.get_mut(&number).filter(|partition| offset >= partition.next) else {
-            return Ok(());
+            return Ok(Polled::Message);
         };
         // A message without a payload, as one that compaction has left, holds no record.
         let payload = message.payload().unwrap_or_default();
@@ -506,18 +519,18 @@ impl Member {
         partition.pieces.extend(partition.batch.take_piece());
         let is_full = partition.batch.is_full_of_rejects();
         assigned.began.get_or_insert_with(Instant::now);
-        self.shared.counters.add_bytes(payload.len() as u64);
-        self.shared.counters.add_records(1);
+        assigned.waiting_bytes += payload.len() as u64;
         assigned.waiting_records += 1;
         let is_full = is_full
             || assigned.waiting_records >= self.settings.batch_rows
             || assigned.waiting_records * crate::db::TUPLE_BYTES as u64 >= BATCHES_BYTES;
         assigned.is_full |= is_full;
+        let polled = if assigned.is_full { Polled::Last } else { Polled::Message };
         drop(guard);
         if let Some(limit) = self.rejects.over(self.settings.max_rejects) {
             bail!("stopped at {}/{number}, offset {offset}: more than {limit} records were rejected", context.topic);
         }
-        Ok(())
+        Ok(polled)
     }
 
     /// Tells what passes by itself from what does not.
