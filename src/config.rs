@@ -186,6 +186,8 @@ pub struct Serve {
     pub stream_timeout_ms: u64,
     /// The most buckets of a time series.
     pub max_buckets: usize,
+    /// The most pieces that a time series may be read in.
+    pub max_pieces: usize,
     /// Where `/metrics` is: an address, nothing for the API's own, or [`Serve::NO_METRICS`].
     pub metrics_listen: String,
     /// How long it goes on when it is told to stop, and says that it is not ready.

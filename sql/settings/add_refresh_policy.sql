@@ -1,4 +1,5 @@
--- Refreshes a continuous aggregate in the background, up to its newest record.
+-- Refreshes a continuous aggregate in the background, up to its newest record, and in one pass: in batches, a bucket may
+-- be left out (src/db/refresh.rs).
 --
 -- Parameters:
 --   $1 text    continuous aggregate
@@ -10,5 +11,6 @@ select add_continuous_aggregate_policy(
     $1::text::regclass,
     start_offset => make_interval(secs => $2::bigint),
     end_offset => null::interval,
-    schedule_interval => make_interval(secs => $3::bigint)
+    schedule_interval => make_interval(secs => $3::bigint),
+    buckets_per_batch => 0
 )

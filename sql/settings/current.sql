@@ -29,8 +29,10 @@ settings as (
     select relation, 'columnstore_after', (config ->> 'compress_after')::interval
     from policies where proc_name = 'policy_compression'
     union all
+    -- One that refreshes in batches is not what is wanted, whatever its times are.
     select relation, 'refresh_every', schedule_interval
-    from policies where proc_name = 'policy_refresh_continuous_aggregate'
+    from policies
+    where proc_name = 'policy_refresh_continuous_aggregate' and config @> '{"buckets_per_batch": 0}'
     union all
     select relation, 'refresh_from', (config ->> 'start_offset')::interval
     from policies where proc_name = 'policy_refresh_continuous_aggregate'

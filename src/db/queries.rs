@@ -11,8 +11,8 @@ use tokio_postgres::{Row, RowStream};
 
 use super::StorageError;
 use crate::domain::{
-    Assignment, Buckets, Freshness, Interval, InvalidId, Order, OrganizationId, Parts, Pieces, Scope, SimCardId,
-    Subject, UsageBucket, UsageTotal, Window,
+    Assignment, Freshness, Interval, InvalidId, Order, OrganizationId, Parts, Pieces, Scope, SimCardId, Subject,
+    UsageBucket, UsageTotal, Window,
 };
 
 /// The parameters of a statement.
@@ -45,10 +45,10 @@ pub struct SeriesQuestion<'a> {
     pub scope: &'a Scope,
     /// The interval whose freshness is told.
     pub interval: Interval,
-    /// The buckets of the interval.
-    pub buckets: &'a Buckets,
-    /// The first bucket that is read. The totals leave out what comes before.
-    pub from: usize,
+    /// Where each bucket of the interval begins.
+    pub starts: &'a [DateTime<Utc>],
+    /// What is read. The totals leave out what is not.
+    pub pieces: &'a Pieces,
     /// The buckets of which rows are answered, by their places.
     pub shown: (usize, usize),
     /// Which of those that have usage.
@@ -69,12 +69,11 @@ pub async fn usage_series(
         Subject::SimCard(sim_card) => (Some(sim_card.as_str()), None),
         Subject::Organization(organization) => (None, Some(organization.as_str())),
     };
-    let SeriesQuestion { scope, interval, buckets, from, shown, window } = question;
+    let SeriesQuestion { scope, interval, starts, pieces, shown, window } = question;
     let number = |index: usize| i32::try_from(index).unwrap_or(i32::MAX);
-    let edges = |pieces: Vec<Interval>| -> (Vec<_>, Vec<_>) {
-        pieces.into_iter().map(|piece| (piece.start(), piece.end())).unzip()
-    };
-    let Pieces { records, hours, days } = buckets.pieces(from);
+    let edges =
+        |pieces: &[Interval]| -> (Vec<_>, Vec<_>) { pieces.iter().map(|piece| (piece.start(), piece.end())).unzip() };
+    let Pieces { records, hours, days } = pieces;
     let (records, hours, days) = (edges(records), edges(hours), edges(days));
     let parameters: [&(dyn ToSql + Sync); 16] = [
         &sim_card,
@@ -86,7 +85,7 @@ pub async fn usage_series(
         &hours.1,
         &days.0,
         &days.1,
-        &buckets.starts(),
+        &starts,
         &number(shown.0),
         &number(shown.1),
         &window.limit,

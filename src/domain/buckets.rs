@@ -12,6 +12,10 @@ use super::zone::Zone;
 /// From where buckets of several hours, days or weeks are counted: a Monday, and the first of a month.
 const ORIGIN: NaiveDateTime = NaiveDate::from_ymd_opt(2000, 1, 3).expect("a date that exists").and_time(NaiveTime::MIN);
 
+/// Whole days between whole hours are read by the day from so many on. Fewer are read by the hour with those around
+/// them: to begin with another piece costs as much as about so many days of hours.
+const FEWEST_DAYS: i64 = 10;
+
 /// The buckets that an interval touches. The first may begin before the interval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buckets {
@@ -38,29 +42,77 @@ pub struct Pieces {
 }
 
 impl Pieces {
+    /// How many there are of all kinds.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.records.len() + self.hours.len() + self.days.len()
+    }
+
     /// The first instant that is read from records; `None` where none is.
     #[must_use]
     pub fn first_record(&self) -> Option<DateTime<Utc>> {
         self.records.first().map(|piece| piece.start())
     }
-
-    /// Adds what a bucket is read from. It begins where the one before ends, or later.
-    fn add(&mut self, parts: Parts) {
-        let Parts { start, hours, days, days_end, hours_end, end } = parts;
-        extend(&mut self.records, start, hours);
-        extend(&mut self.hours, hours, days);
-        extend(&mut self.days, days, days_end);
-        extend(&mut self.hours, days_end, hours_end);
-        extend(&mut self.records, hours_end, end);
-    }
 }
 
-/// Adds a piece, if there is anything in it; as a part of the last one where that ends at its start.
-fn extend(pieces: &mut Vec<Interval>, start: DateTime<Utc>, end: DateTime<Utc>) {
-    let Ok(piece) = Interval::new(start, end) else { return };
-    match pieces.last_mut() {
-        Some(last) if last.end() == start => *last = Interval::new(last.start(), end).unwrap_or(piece),
-        _ => pieces.push(piece),
+/// The pieces of all kinds, in order.
+#[derive(Default)]
+struct InOrder(Vec<(Kind, Interval)>);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Records,
+    Hours,
+    Days,
+}
+
+impl InOrder {
+    /// Adds what a bucket is read from. It begins where the one before ends, or later.
+    fn add_bucket(&mut self, parts: Parts) {
+        let Parts { start, hours, days, days_end, hours_end, end } = parts;
+        self.add(Kind::Records, start, hours);
+        self.add(Kind::Hours, hours, days);
+        self.add(Kind::Days, days, days_end);
+        self.add(Kind::Hours, days_end, hours_end);
+        self.add(Kind::Records, hours_end, end);
+    }
+
+    /// Adds a piece, if there is anything in it; as a part of the last one where that is of its kind and ends at its start.
+    fn add(&mut self, kind: Kind, start: DateTime<Utc>, end: DateTime<Utc>) {
+        let Ok(piece) = Interval::new(start, end) else { return };
+        match self.0.last_mut() {
+            Some((of, last)) if *of == kind && last.end() == start => {
+                *last = Interval::new(last.start(), end).unwrap_or(piece);
+            }
+            _ => self.0.push((kind, piece)),
+        }
+    }
+
+    /// The same, with a few days between hours among the hours.
+    fn with_few_days_by_the_hour(self) -> Self {
+        let mut joined = Self::default();
+        for (index, &(kind, piece)) in self.0.iter().enumerate() {
+            let is_hours =
+                |at: Option<usize>| at.and_then(|at| self.0.get(at)).is_some_and(|(kind, _)| *kind == Kind::Hours);
+            let is_between = is_hours(index.checked_sub(1)) && is_hours(Some(index + 1));
+            let is_short = (piece.end() - piece.start()).num_days() < FEWEST_DAYS;
+            let kind = if kind == Kind::Days && is_between && is_short { Kind::Hours } else { kind };
+            joined.add(kind, piece.start(), piece.end());
+        }
+        joined
+    }
+
+    fn by_kind(self) -> Pieces {
+        let mut pieces = Pieces::default();
+        for (kind, piece) in self.0 {
+            let list = match kind {
+                Kind::Records => &mut pieces.records,
+                Kind::Hours => &mut pieces.hours,
+                Kind::Days => &mut pieces.days,
+            };
+            list.push(piece);
+        }
+        pieces
     }
 }
 
@@ -97,17 +149,18 @@ impl Buckets {
         &self.starts
     }
 
-    /// What they are read from. `from` is the number of the first bucket that matters.
+    /// What they are read from, as far as there can be records. `from` is the number of the first bucket that matters.
     #[must_use]
     pub fn pieces(&self, from: usize) -> Pieces {
-        let mut pieces = Pieces::default();
+        let mut pieces = InOrder::default();
         for (index, &start) in self.starts.iter().enumerate().skip(from) {
             let end = self.starts.get(index + 1).copied().unwrap_or(self.interval.end());
-            if let Ok(bucket) = Interval::new(start.max(self.interval.start()), end) {
-                pieces.add(bucket.parts());
+            let start = start.max(self.interval.start()).max(Interval::RECORDABLE.start());
+            if let Ok(bucket) = Interval::new(start, end.min(Interval::RECORDABLE.end())) {
+                pieces.add_bucket(bucket.parts());
             }
         }
-        pieces
+        pieces.with_few_days_by_the_hour().by_kind()
     }
 }
 
@@ -253,17 +306,17 @@ mod tests {
     fn days_and_hours_of_utc_are_read_whole() {
         let records = vec![
             piece("2020-01-01T22:30:00Z", "2020-01-01T23:00:00Z"),
-            piece("2020-01-05T01:00:00Z", "2020-01-05T01:15:00Z"),
+            piece("2020-01-15T01:00:00Z", "2020-01-15T01:15:00Z"),
         ];
-        let days = buckets("2020-01-01T22:30:00Z", "2020-01-05T01:15:00Z", "day", "UTC").pieces(0);
+        let days = buckets("2020-01-01T22:30:00Z", "2020-01-15T01:15:00Z", "day", "UTC").pieces(0);
         let around = vec![
             piece("2020-01-01T23:00:00Z", "2020-01-02T00:00:00Z"),
-            piece("2020-01-05T00:00:00Z", "2020-01-05T01:00:00Z"),
+            piece("2020-01-15T00:00:00Z", "2020-01-15T01:00:00Z"),
         ];
-        let whole = vec![piece("2020-01-02T00:00:00Z", "2020-01-05T00:00:00Z")];
+        let whole = vec![piece("2020-01-02T00:00:00Z", "2020-01-15T00:00:00Z")];
         assert_eq!(days, Pieces { records: records.clone(), hours: around, days: whole });
-        let hours = buckets("2020-01-01T22:30:00Z", "2020-01-05T01:15:00Z", "hour", "UTC").pieces(0);
-        let whole = vec![piece("2020-01-01T23:00:00Z", "2020-01-05T01:00:00Z")];
+        let hours = buckets("2020-01-01T22:30:00Z", "2020-01-15T01:15:00Z", "hour", "UTC").pieces(0);
+        let whole = vec![piece("2020-01-01T23:00:00Z", "2020-01-15T01:00:00Z")];
         assert_eq!(hours, Pieces { records, hours: whole, days: vec![] });
     }
 
@@ -293,6 +346,29 @@ mod tests {
     }
 
     #[test]
+    fn a_few_days_between_hours_are_read_with_them() {
+        let around =
+            [("2020-01-01T22:00:00Z", "2020-01-02T00:00:00Z"), ("2020-01-11T00:00:00Z", "2020-01-11T01:00:00Z")];
+        let pieces = buckets(around[0].0, around[1].1, "month", "UTC").pieces(0);
+        let hours = vec![piece(around[0].0, around[1].1)];
+        assert_eq!(pieces, Pieces { hours, ..Pieces::default() });
+        let pieces = buckets(around[0].0, "2020-01-12T01:00:00Z", "month", "UTC").pieces(0);
+        let days = vec![piece("2020-01-02T00:00:00Z", "2020-01-12T00:00:00Z")];
+        let hours = vec![piece(around[0].0, around[0].1), piece("2020-01-12T00:00:00Z", "2020-01-12T01:00:00Z")];
+        assert_eq!(pieces, Pieces { hours, days, ..Pieces::default() });
+        assert_eq!(pieces.count(), 3);
+        let pieces = buckets("1995-01-01T00:00:00Z", "2020-01-01T00:00:00Z", "76hour", "UTC").pieces(0);
+        assert_eq!(pieces.hours, [piece("1995-01-01T00:00:00Z", "2020-01-01T00:00:00Z")]);
+    }
+
+    #[test]
+    fn nothing_is_read_from_where_no_record_can_be() {
+        let pieces = buckets("0304-01-11T12:00:00Z", "3501-07-10T00:00:00Z", "week", "UTC").pieces(0);
+        assert_eq!(pieces, Pieces { days: vec![Interval::RECORDABLE], ..Pieces::default() });
+        assert_eq!(buckets("0304-01-11T12:00:00Z", "1970-01-01T00:00:00Z", "week", "UTC").pieces(0).count(), 0);
+    }
+
+    #[test]
     fn what_lies_before_the_first_bucket_that_matters_is_not_read() {
         let buckets = buckets("2020-01-01T00:00:00Z", "2020-01-05T00:00:00Z", "day", "UTC");
         let days = vec![piece("2020-01-04T00:00:00Z", "2020-01-05T00:00:00Z")];
@@ -318,7 +394,7 @@ mod tests {
     proptest! {
         #[test]
         fn buckets_cover_the_interval_and_each_instant_is_read_once(
-            start in 0_i64..7_258_118_400, length in 1_i64..40_000_000, zone in 0..ZONES.len(), width in 0..7_usize,
+            start in 0_i64..7_218_118_400, length in 1_i64..40_000_000, zone in 0..ZONES.len(), width in 0..7_usize,
         ) {
             let every = ["hour", "5hour", "6hour", "day", "10day", "week", "month"][width];
             let start = DateTime::from_timestamp(start, 0).unwrap();

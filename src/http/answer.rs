@@ -27,6 +27,8 @@ const CHUNK_BYTES: usize = 32 * 1024;
 pub struct Rules {
     /// The most buckets of a time series.
     pub max_buckets: usize,
+    /// The most pieces that a series may be read in.
+    pub max_pieces: usize,
     storage: Storage,
 }
 
@@ -34,7 +36,11 @@ impl Rules {
     /// The rules of the settings.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self { max_buckets: config.serve.max_buckets, storage: config.storage.clone() }
+        Self {
+            max_buckets: config.serve.max_buckets,
+            max_pieces: config.serve.max_pieces,
+            storage: config.storage.clone(),
+        }
     }
 
     /// Checks that retention has taken none of the records that would be summed, the `first` of which is only asked for

@@ -20,7 +20,8 @@ use super::telemetry::Source;
 use crate::db::queries::{self, SeriesQuestion, Totals};
 use crate::db::{Pool, Streaming};
 use crate::domain::{
-    Buckets, Freshness, Granularity, Interval, OrganizationId, Scope, SimCardId, Subject, UsageBucket, Window, Zone,
+    Buckets, Freshness, Granularity, Interval, OrganizationId, Pieces, Scope, SimCardId, Subject, UsageBucket, Window,
+    Zone,
 };
 
 /// The columns of CSV.
@@ -37,6 +38,8 @@ struct Question {
     paging: Paging,
     format: Format,
     buckets: Buckets,
+    /// What is read for this page and those behind it.
+    pieces: Pieces,
     /// Where the page begins, if an earlier answer has said so.
     place: Option<Place>,
     /// Which series is asked for, whatever the page and the format.
@@ -78,8 +81,18 @@ impl Question {
             let series = digest(request, &scope, &format!("{interval} {every} {zone} {fill}"));
             let fits = |place: &Place| place.from < buckets.starts().len();
             let place = parameters.place(place, &series, "series", fits).ok()?;
+            let pieces = buckets.pieces(place.map_or(0, |place| place.from));
+            if pieces.count() > rules.max_pieces {
+                let (count, max) = (pieces.count(), rules.max_pieces);
+                let reason = format!(
+                    "its buckets cut the interval into {count} pieces that are read one by one, and serve.max_pieces \
+                     allows no more than {max}; ask for a shorter interval"
+                );
+                parameters.refuse(EVERY, &every.to_string(), &reason);
+                return None;
+            }
             let digest = cursor::digest(&format!("{series} {paging:?} {format:?} {place:?}"));
-            Some(Self { scope, interval, every, zone, fill, paging, format, buckets, place, series, digest })
+            Some(Self { scope, interval, every, zone, fill, paging, format, buckets, pieces, place, series, digest })
         });
         parameters.finish(question)
     }
@@ -103,8 +116,8 @@ impl Question {
 
     fn ask(&self) -> SeriesQuestion<'_> {
         let window = if self.fill { Window::ALL } else { self.paging.window(self.format, self.place.is_some()) };
-        let Self { scope, interval, buckets, .. } = self;
-        SeriesQuestion { scope, interval: *interval, buckets, from: self.from(), shown: self.shown(), window }
+        let Self { scope, interval, buckets, pieces, .. } = self;
+        SeriesQuestion { scope, interval: *interval, starts: buckets.starts(), pieces, shown: self.shown(), window }
     }
 
     fn tag(&self, rules: &Rules, freshness: &Freshness) -> Option<EntityTag> {
@@ -316,7 +329,7 @@ async fn answer(
 ) -> Result<HttpResponse, ApiError> {
     let question = Question::parse(request, caller, rules)?;
     let subject = subject?;
-    rules.check_records(question.zone, || question.buckets.pieces(question.from()).first_record())?;
+    rules.check_records(question.zone, || question.pieces.first_record())?;
     let kept = if question.format == Format::Json { settled.get(&question.digest) } else { None };
     // Where neither the client nor this process has anything, one round trip does it all.
     if kept.is_some() || has_tags(request) {

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use simusage::db::Connection;
+use simusage::db::{self, Connection};
+use simusage::domain::Interval;
 
 use crate::support::program::{command, inventory, load_inventory, simusage, simusage_with_input};
 use crate::support::usage::Files;
@@ -341,5 +342,22 @@ fn the_corpora_of_the_fuzz_targets_hold() {
         for file in files {
             target(&std::fs::read(file).unwrap());
         }
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_an_instant_is_seen_by_a_refresh_of_ages() {
+    let database = TestDatabase::without_jobs().await;
+    load_inventory(database.url());
+    let dates: Vec<String> = (0..6).map(|hour| format!("2020-02-01T{hour:02}:00:00Z")).collect();
+    let records: Vec<_> = dates.iter().map(|date| ("89440001", 1, date.as_str())).collect();
+    // What comes after these hours is never refreshed, and counts as changed ever after.
+    assert_eq!(simusage_with_input(database.url(), &["ingest", "-"], &ndjson(&records)).status, 0);
+    let connection = database.connect().await;
+    let again = "insert into usage_records select * from usage_records where time = '2020-02-01T05:00:00Z'";
+    connection.batch_execute(again).await.unwrap();
+    db::refresh_aggregates(&[&connection], &[Interval::RECORDABLE]).await.unwrap();
+    for view in ["usage_hourly", "usage_daily", "organization_usage_hourly", "organization_usage_daily"] {
+        assert_eq!(database.number(&format!("select sum(records)::bigint from {view}")).await, 7, "{view}");
     }
 }

@@ -6,6 +6,8 @@ use std::rc::Rc;
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
+use simusage::db;
+use simusage::domain::Interval;
 
 use crate::support::TestDatabase;
 use crate::support::api::Api;
@@ -314,6 +316,22 @@ async fn too_many_buckets_are_refused_with_the_limit() {
 }
 
 #[actix_web::test]
+async fn too_many_pieces_are_refused_with_the_limit() {
+    let database = TestDatabase::migrated().await;
+    let mut config = database.config();
+    config.serve.max_pieces = 9;
+    let api = Api::new(&config).await;
+    let path = "/api/v1/organization/o/usage?start=2020-01-01&end=2020-01-05&every=1day&tz=Asia/Kolkata";
+    let detail = "Query parameter 'every' cannot be 1day: its buckets cut the interval into 11 pieces that are read one \
+                  by one, and serve.max_pieces allows no more than 9; ask for a shorter interval.";
+    assert_eq!(api.problem(path).await, (422, detail.to_owned()));
+    assert_eq!(api.get(&path.replace("01-05", "01-04")).await.status, 404);
+    // Whole hours are one piece, however many buckets they make, and where no record can be nothing is read.
+    let centuries = "/api/v1/organization/o/usage?start=0304-01-11&end=3501-07-10&every=76hour&size=1";
+    assert_eq!(api.get(centuries).await.status, 404);
+}
+
+#[actix_web::test]
 async fn cut_hours_of_records_that_are_gone_are_refused() {
     let database = TestDatabase::migrated().await;
     database.load(&[(SIM, "o", at("2020-01-02T05:00:00Z"), 5)]).await;
@@ -390,7 +408,7 @@ async fn an_answer_that_has_not_changed_is_not_sent_again() {
 
 #[actix_web::test]
 async fn a_series_is_kept_in_memory_as_long_as_it_holds() {
-    let database = TestDatabase::migrated().await;
+    let database = TestDatabase::without_jobs().await;
     ingest(&database, &[("2020-01-02T05:00:00Z", 5)]).await;
     let api = Api::new(&database.config()).await;
     let january = "/api/v1/organization/o/usage?start=2020-01-01&end=2020-01-31&every=1day";
@@ -405,14 +423,9 @@ async fn a_series_is_kept_in_memory_as_long_as_it_holds() {
     assert_eq!(again, first);
     // Without ingest's knowledge the sums go away; so the one who still has them has kept them.
     let connection = database.connect().await;
-    // The server's own refreshes, which might have begun and not be done, are no part of this.
-    let alone = "select alter_job(job_id, scheduled => false) from timescaledb_information.jobs";
-    connection.batch_execute(alone).await.unwrap();
     connection.batch_execute("delete from usage_records where time < '2020-02-01'").await.unwrap();
-    for view in ["usage_hourly", "organization_usage_hourly", "organization_usage_daily"] {
-        let refresh = format!("call refresh_continuous_aggregate('{view}', '2020-01-01', '2020-02-01')");
-        connection.batch_execute(&refresh).await.unwrap();
-    }
+    let january_2020 = Interval::new(at("2020-01-01T00:00:00Z"), at("2020-02-01T00:00:00Z")).unwrap();
+    db::refresh_aggregates(&[&connection], &[january_2020]).await.unwrap();
     let mut forgetful = database.config();
     forgetful.serve.settled_mb = 0;
     let forgetful = Api::new(&forgetful).await;

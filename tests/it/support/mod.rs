@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex};
 
 use chrono::{DateTime, Utc};
-use simusage::config::{Config, Overrides};
+use simusage::config::{Config, Overrides, Storage};
 use simusage::db::{self, Connection};
 
 use crate::embedded_server::EmbeddedServer;
@@ -76,9 +76,20 @@ impl TestDatabase {
     /// A database with the schema.
     pub async fn migrated() -> Self {
         let database = Self::empty().await;
-        let config = database.config();
-        db::migrate::migrate(&config.database, &config.storage).await.expect("the schema applies");
+        database.migrate(&database.config().storage).await;
         database
+    }
+
+    /// A database with the schema, where the server does nothing by itself.
+    pub async fn without_jobs() -> Self {
+        let database = Self::empty().await;
+        let storage = Storage { columnstore_after_days: 0, refresh_every_minutes: 0, ..database.config().storage };
+        database.migrate(&storage).await;
+        database
+    }
+
+    async fn migrate(&self, storage: &Storage) {
+        db::migrate::migrate(&self.config().database, storage).await.expect("the schema applies");
     }
 
     async fn on_server(server: String) -> Self {
