@@ -18,9 +18,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use simusage::config::{Config, Overrides, Storage};
 use simusage::db::{self, Connection};
+use simusage::domain::Interval;
 
 use crate::embedded_server::EmbeddedServer;
 
@@ -180,8 +181,9 @@ impl TestDatabase {
             )
             .await
             .unwrap();
-        let recordable = simusage::domain::Interval::RECORDABLE;
-        db::refresh_aggregates(&[&connection], &[recordable]).await.expect("the aggregates refresh");
+        let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) else { return };
+        let touched = Interval::new(*first, *last + TimeDelta::hours(1)).expect("an hour");
+        db::refresh_aggregates(&[&connection], &[touched]).await.expect("the aggregates refresh");
     }
 }
 
