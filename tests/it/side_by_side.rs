@@ -12,7 +12,7 @@ async fn ready() -> Option<TestDatabase> {
     if !has_native_server("batches side by side") {
         return None;
     }
-    let database = TestDatabase::migrated().await;
+    let database = TestDatabase::without_jobs().await;
     load_inventory(database.url());
     Some(database)
 }
