@@ -12,6 +12,7 @@ use tokio_postgres::Client;
 use super::connect::{Connection, connect};
 use super::error::{StorageError, explained};
 use super::reader;
+use super::refresh::execute_alone;
 use super::settings::{self, Change};
 use crate::config::{Database, Storage};
 
@@ -53,6 +54,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(6, "0006_freshness"),
     migration!(7, "0007_tokens"),
     migration!(8, "0008_series"),
+    migration!(9, "0009_every_change_is_logged"),
 ];
 
 impl Migration {
@@ -287,7 +289,7 @@ pub async fn apply(connection: &mut Connection, migration: Migration) -> anyhow:
     } else {
         // A simple query of several statements is one transaction, so each is sent alone.
         for statement in migration.sql.split(";\n\n") {
-            connection.batch_execute(statement).await.map_err(explained)?;
+            execute_alone(connection, statement).await.map_err(explained)?;
         }
         connection.execute(record, &row).await.map_err(explained)?;
         Ok(())

@@ -118,11 +118,16 @@ async fn refresh(client: &Client, view: &str, window: Interval, options: &str) -
         window.start().to_rfc3339(),
         window.end().to_rfc3339()
     );
+    Ok(execute_alone(client, &statement).await?)
+}
+
+/// Executes a statement, again and again while it refreshes a window that another session is at: what that one does not
+/// see, the next attempt does.
+pub(super) async fn execute_alone(client: &Client, statement: &str) -> Result<(), tokio_postgres::Error> {
     loop {
-        match client.batch_execute(&statement).await {
-            // Another session refreshes the same window: what it does not see, the next attempt does.
+        match client.batch_execute(statement).await {
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => tokio::time::sleep(RETRY_AFTER).await,
-            other => return Ok(other?),
+            other => return other,
         }
     }
 }

@@ -345,6 +345,33 @@ fn the_corpora_of_the_fuzz_targets_hold() {
     }
 }
 
+/// Between a writer's look at what is refreshed already and the moment its records are to be seen, here as long as a
+/// transaction is prepared and not committed, a refresh passes by.
+#[tokio::test]
+async fn records_that_appear_behind_a_refresh_are_seen_by_the_next() {
+    let database = TestDatabase::without_jobs().await;
+    if database.number("select current_setting('max_prepared_transactions')::bigint").await == 0 {
+        eprintln!("skipped: a commit in two steps needs a native server with max_prepared_transactions");
+        return;
+    }
+    load_inventory(database.url());
+    let line = ndjson(&[("89440001", 1, "2020-02-01T00:30:00Z")]);
+    assert_eq!(simusage_with_input(database.url(), &["ingest", "-"], &line).status, 0);
+    let (writer, reader) = (database.connect().await, database.connect().await);
+    let name = format!("of {}", database.url());
+    let write = "insert into usage_records select time + interval '1 hour', sim_card_id, organization_id, bytes from usage_records";
+    writer.batch_execute(&format!("begin; {write}; prepare transaction '{name}'")).await.unwrap();
+    let at = |text: &str| text.parse().unwrap();
+    let day = Interval::new(at("2020-02-01T00:00:00Z"), at("2020-02-02T00:00:00Z")).unwrap();
+    let before = db::refresh_aggregates(&[&reader], &[day]).await;
+    writer.batch_execute(&format!("commit prepared '{name}'")).await.unwrap();
+    before.unwrap();
+    db::refresh_aggregates(&[&reader], &[day]).await.unwrap();
+    for view in ["usage_hourly", "usage_daily", "organization_usage_hourly", "organization_usage_daily"] {
+        assert_eq!(database.number(&format!("select sum(records)::bigint from {view}")).await, 2, "{view}");
+    }
+}
+
 #[tokio::test]
 async fn a_change_of_an_instant_is_seen_by_a_refresh_of_a_day() {
     let database = TestDatabase::without_jobs().await;

@@ -1,8 +1,10 @@
 //! `simusage migrate`.
 
+use chrono::{DateTime, Utc};
 use simusage::config::Storage;
 use simusage::db;
 use simusage::db::migrate::Migration;
+use simusage::domain::Interval;
 
 use crate::support::program::{command, simusage};
 use crate::support::{TestDatabase, has_native_server};
@@ -122,6 +124,21 @@ async fn a_file_that_opts_out_may_do_what_no_transaction_may() {
     db::migrate::apply(&mut connection, Migration { number: 9_998, name: "9998_opted_out", sql }).await.unwrap();
     assert_eq!(database.number("select count(*) from pg_tables where tablename = 'beside'").await, 1);
     assert_eq!(database.number("select count(*) from simusage_migrations where number = 9998").await, 1);
+}
+
+#[tokio::test]
+async fn every_change_is_logged_whatever_a_refresh_does_meanwhile() {
+    let database = TestDatabase::migrated().await;
+    // What an aggregate reads, and from where on TimescaleDB would leave changes of it out of its log.
+    let query = "select format('%I', h.table_name), _timescaledb_functions.to_timestamp(t.watermark)
+                 from _timescaledb_catalog.continuous_aggs_invalidation_threshold as t
+                 join _timescaledb_catalog.hypertable as h on h.id = t.hypertable_id";
+    let thresholds = database.connect().await.query(query, &[]).await.unwrap();
+    assert_eq!(thresholds.len(), 3);
+    for row in thresholds {
+        let threshold: DateTime<Utc> = row.get(1);
+        assert_eq!(threshold, Interval::RECORDABLE.end(), "{}", row.get::<_, String>(0));
+    }
 }
 
 #[tokio::test]
