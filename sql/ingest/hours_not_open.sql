@@ -1,12 +1,14 @@
--- Of some hours, those whose usage records cannot just be appended to a chunk: there is none, or it lies in the
--- columnstore.
+-- Of some hours, those whose usage records several transactions cannot append to a chunk at once: there is none, or its own
+-- row does not say yet what it is about to become. A chunk outside the columnstore can just be appended to. One that COPY
+-- appends to within the columnstore must be there (1 of TimescaleDB's status bits) and be in no order (2).
 --
 -- Parameters:
 --   $1 timestamptz[]  the hours
+--   $2 boolean        whether COPY appends within the columnstore
 --
 -- Columns:
 --   hour       timestamptz  one of them
---   is_stored  boolean      whether there is a chunk, in the columnstore
+--   is_stored  boolean      whether there is a chunk
 
 select hour, chunks.chunk_name is not null as is_stored
 from unnest($1::timestamptz[]) as hour
@@ -15,4 +17,8 @@ left join timescaledb_information.chunks as chunks
     and chunks.hypertable_name = 'usage_records'
     and hour >= chunks.range_start
     and hour < chunks.range_end
-where chunks.chunk_name is null or chunks.is_compressed
+where chunks.chunk_name is null
+    or case
+        when $2 then _timescaledb_functions.chunk_status(format('%I.%I', chunk_schema, chunk_name)::regclass) & 3 <> 3
+        else chunks.is_compressed
+    end

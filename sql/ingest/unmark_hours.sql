@@ -1,4 +1,4 @@
--- Takes away what sql/ingest/mark_hours.sql has put there. No SIM card has the key 0.
+-- Takes away the records that src/db/chunks.rs has put into some hours, in the same transaction. No SIM card has the key 0.
 --
 -- Parameters:
 --   $1 timestamptz[]  the hours

@@ -29,6 +29,8 @@ const NO_PANIC: &str = "a batch is copied without panic";
 pub(super) struct Lanes {
     most: usize,
     idle: Vec<Connection>,
+    /// Whether they copy straight into the columnstore.
+    directly: bool,
 }
 
 /// A batch that is being copied.
@@ -48,7 +50,7 @@ struct Landed {
 impl Lanes {
     /// Up to `most` connections, of which none is open yet.
     pub fn new(most: usize) -> Self {
-        Self { most, idle: vec![] }
+        Self { most, idle: vec![], directly: false }
     }
 
     /// Opens them, and says whether there are any. Where there cannot be two, it is not tried again.
@@ -57,6 +59,7 @@ impl Lanes {
     /// The database refuses or is away.
     pub async fn open(&mut self, session: &mut Session<'_>) -> Result<bool, WriteError> {
         if self.most > 1 && self.idle.is_empty() {
+            self.directly = session.repeat(async |connection| connection.compresses_directly().await).await?;
             self.idle = session.open_beside(self.most, LOCK_TIMEOUT).await?;
             if self.idle.len() < 2 {
                 (self.most, self.idle) = (1, vec![]);
@@ -85,8 +88,9 @@ impl Lanes {
     }
 
     /// Stores batches of different sources, as many at the same time as there are connections. None waits for another's
-    /// commit, so they may make their chunks themselves. What becomes of each is answered in their order; `None`: it has
-    /// no end.
+    /// commit, so they may make their chunks themselves. Straight into the columnstore they go one after the other: there
+    /// they would wait for each other at the chunks' own rows. What becomes of each is answered in their order; `None`: it
+    /// has no end.
     pub async fn store_apart(
         &mut self,
         session: &mut Session<'_>,
@@ -97,10 +101,11 @@ impl Lanes {
         {
             return vec![Err(error)];
         }
+        let most = if self.directly { 1 } else { self.most };
         let mut results = vec![];
         let mut batches = batches.into_iter();
         while let Some((claim, batch)) = batches.next() {
-            let beside = self.idle.len().min(self.most.saturating_sub(1)).min(batches.len());
+            let beside = self.idle.len().min(most.saturating_sub(1)).min(batches.len());
             let mut flights = vec![];
             for (connection, (claim, batch)) in self.idle.drain(..beside).zip(batches.by_ref()) {
                 let mut flight = Flight::start(connection, batch);
@@ -122,6 +127,15 @@ impl Lanes {
         results
     }
 
+    /// Whether a batch may be copied while others are. Its chunks are there then.
+    async fn may_start(&self, session: &mut Session<'_>, end: &BatchEnd) -> Result<bool, WriteError> {
+        let hours: i64 = end.hours.iter().map(|interval| (interval.end() - interval.start()).num_hours()).sum();
+        if hours > MOST_HOURS {
+            return Ok(false);
+        }
+        session.repeat(async |connection| db::open_chunks(connection, &end.hours, self.directly).await).await
+    }
+
     async fn fly(&mut self, storing: &mut Storing<'_, '_>, flights: &mut VecDeque<Flight>) -> Result<(), WriteError> {
         let mut next = Held::default();
         // Whether it may be copied while others are, once that was found out.
@@ -131,7 +145,7 @@ impl Lanes {
             if let Some(end) = &next.end {
                 // As soon as it is whole, and not only when there is a connection for it.
                 if may_join.is_none() {
-                    may_join = Some(may_start(storing.session, end).await?);
+                    may_join = Some(self.may_start(storing.session, end).await?);
                 }
                 if may_join == Some(true) {
                     if let Some(connection) = self.idle.pop() {
@@ -236,13 +250,4 @@ async fn give_up(flights: &mut VecDeque<Flight>) -> Vec<Landed> {
         flights.pop_front();
     }
     landed
-}
-
-/// Whether a batch may be copied while others are. Its chunks are there then.
-async fn may_start(session: &mut Session<'_>, end: &BatchEnd) -> Result<bool, WriteError> {
-    let hours: i64 = end.hours.iter().map(|interval| (interval.end() - interval.start()).num_hours()).sum();
-    if hours > MOST_HOURS {
-        return Ok(false);
-    }
-    session.repeat(async |connection| db::open_chunks(connection, &end.hours).await).await
 }

@@ -31,14 +31,10 @@ impl<'a> Session<'a> {
         Ok(Self { config, connection, outage: None })
     }
 
-    /// Up to so many further connections, that wait for a lock no longer than that. None where COPY writes straight into
-    /// the columnstore: such transactions wait for each other.
+    /// Up to so many further connections, that wait for a lock no longer than that.
     pub async fn open_beside(&mut self, most: usize, lock_timeout: Duration) -> Result<Vec<Connection>, WriteError> {
         let config = self.config;
         self.repeat(async |connection| {
-            if connection.compresses_directly().await? {
-                return Ok(vec![]);
-            }
             let beside = db::connect_beside(&config.database, connection, most).await;
             for another in &beside {
                 another.set_direct_compress(config.ingest.direct_compress).await?;

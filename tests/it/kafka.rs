@@ -47,6 +47,17 @@ async fn a_topic_is_stored_to_its_end_and_goes_on_where_it_was_left() {
 }
 
 #[tokio::test]
+async fn partitions_may_go_straight_into_the_columnstore() {
+    let (database, kafka) = ready(3).await;
+    kafka.send(&ndjson(0..2_000));
+    let mut ingest = kafka.ingest(database.url(), &["--until-end"]);
+    let run = Run::from(ingest.env("SIMUSAGE_INGEST_DIRECT_COMPRESS", "on").output().unwrap());
+    assert_eq!((run.status, run.counts()), (3, (2_000, 1_800, 200)), "{run:?}");
+    assert!(!run.stderr.contains("trying again"), "{run:?}");
+    database.assert_has_exactly(2_000).await;
+}
+
+#[tokio::test]
 async fn another_group_reads_the_topic_for_itself() {
     let (database, kafka) = ready(1).await;
     kafka.send(&ndjson(0..5));

@@ -17,7 +17,7 @@ const SOURCE: &str = "id int8, head_bytes int4, name text, position int8, line i
                       updated_at timestamptz";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 58] = [
+const EXPECTED: [(&str, &str, &str); 57] = [
     ("ingest/add_organizations.sql", "_text 1", ""),
     ("ingest/add_sim_cards.sql", "_text 1", ""),
     ("ingest/add_source.sql", "text 2, int4 1, text 1", ""),
@@ -35,7 +35,7 @@ const EXPECTED: [(&str, &str, &str); 58] = [
     ("ingest/forget_stale_hours.sql", "_int8 1", ""),
     ("ingest/forget_unfinished_line.sql", "int8 2", ""),
     ("ingest/head_lengths.sql", "", "head_bytes int4"),
-    ("ingest/hours_not_open.sql", "_timestamptz 1", "hour timestamptz, is_stored bool"),
+    ("ingest/hours_not_open.sql", "_timestamptz 1, bool 1", "hour timestamptz, is_stored bool"),
     (
         "ingest/inventory_directory.sql",
         "",
@@ -43,7 +43,6 @@ const EXPECTED: [(&str, &str, &str); 58] = [
     ),
     ("ingest/inventory_version.sql", "", "version int8"),
     ("ingest/lock_source.sql", "int8 1", "position int8, batches int8, writer int8"),
-    ("ingest/mark_hours.sql", "_timestamptz 1", ""),
     ("ingest/refreshes_in_batches.sql", "", "refreshes_in_batches bool"),
     ("ingest/reject_again.sql", "_int8 1, _text 3, text 1", ""),
     ("ingest/remove_run.sql", "int8 1", ""),

@@ -19,7 +19,13 @@ async fn ready() -> Option<TestDatabase> {
 
 /// Begins to ingest small batches, so that the reading thread is ahead.
 fn start(database: &TestDatabase, file: &str) -> Child {
+    start_with(database, file, "off")
+}
+
+/// The same, straight into the columnstore or not.
+fn start_with(database: &TestDatabase, file: &str, direct_compress: &str) -> Child {
     command(database.url(), &["ingest", "--json", file])
+        .env("SIMUSAGE_INGEST_DIRECT_COMPRESS", direct_compress)
         .env("SIMUSAGE_INGEST_BATCH_ROWS", "50")
         .env("SIMUSAGE_INGEST_CONNECTIONS", "3")
         .env("SIMUSAGE_LOG", "info,simusage::ingest::lanes=debug")
@@ -48,6 +54,23 @@ async fn each_is_stored_once_whatever_chunks_it_needs() {
     connection.batch_execute("select compress_chunk(chunk) from show_chunks('usage_records') as chunk").await.unwrap();
     end(start(&database, &files.write("2.ndjson", ndjson(4_000..8_000))), 4_000);
     database.assert_has_exactly(8_000).await;
+}
+
+#[tokio::test]
+async fn each_is_stored_once_straight_into_the_columnstore() {
+    let Some(database) = ready().await else { return };
+    let files = Files::new();
+    // Into days that have no chunk; into the last of them and two more from outside, of which one is filled up inside.
+    for (range, direct_compress) in [(0..4_000, "on"), (4_000..6_000, "off"), (6_000..12_000, "on")] {
+        let count = range.end - range.start;
+        let file = files.write(&format!("{}.ndjson", range.start), ndjson(range));
+        let run = end(start_with(&database, &file, direct_compress), count);
+        assert!(!run.stderr.contains("trying again"), "{run:?}");
+    }
+    database.assert_has_exactly(12_000).await;
+    let outside = "select count(*) from timescaledb_information.chunks \
+                   where hypertable_name = 'usage_records' and not is_compressed";
+    assert_eq!(database.number(outside).await, 1);
 }
 
 #[tokio::test]
