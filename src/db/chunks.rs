@@ -13,7 +13,7 @@ use crate::domain::Interval;
 const NOBODY: Stamp = Stamp { sim_card: 0, organization: 0 };
 
 /// Makes the chunks of the hours in `intervals`, where there are none, in a transaction of its own. Says whether all are
-/// such that several transactions can append to them at once, as COPY appends in this session: `directly` into the
+/// such that several transactions can append to them at once, as COPY appends in this session: straight into the
 /// columnstore, or not. To others they cannot, because the first has to note in the chunk's own row that there is more
 /// than before, in the columnstore or outside.
 ///
@@ -21,13 +21,9 @@ const NOBODY: Stamp = Stamp { sim_card: 0, organization: 0 };
 ///
 /// # Errors
 /// The database refuses or is away. Doing it again is safe.
-pub async fn open_chunks(
-    connection: &mut Connection,
-    intervals: &[Interval],
-    directly: bool,
-) -> Result<bool, WriteError> {
+pub async fn open_chunks(connection: &mut Connection, intervals: &[Interval]) -> Result<bool, WriteError> {
     let hours: Vec<DateTime<Utc>> = intervals.iter().flat_map(|&interval| hours(interval)).collect();
-    let closed = connection.query(include_str!("../../sql/ingest/hours_not_open.sql"), &[&hours, &directly]).await?;
+    let closed = connection.query(include_str!("../../sql/ingest/hours_not_open.sql"), &[&hours]).await?;
     if closed.iter().any(|row| row.get("is_stored")) {
         return Ok(false);
     }

@@ -29,8 +29,6 @@ const NO_PANIC: &str = "a batch is copied without panic";
 pub(super) struct Lanes {
     most: usize,
     idle: Vec<Connection>,
-    /// Whether they copy straight into the columnstore.
-    directly: bool,
 }
 
 /// A batch that is being copied.
@@ -50,7 +48,7 @@ struct Landed {
 impl Lanes {
     /// Up to `most` connections, of which none is open yet.
     pub fn new(most: usize) -> Self {
-        Self { most, idle: vec![], directly: false }
+        Self { most, idle: vec![] }
     }
 
     /// Opens them, and says whether there are any. Where there cannot be two, it is not tried again.
@@ -59,7 +57,6 @@ impl Lanes {
     /// The database refuses or is away.
     pub async fn open(&mut self, session: &mut Session<'_>) -> Result<bool, WriteError> {
         if self.most > 1 && self.idle.is_empty() {
-            self.directly = session.repeat(async |connection| connection.compresses_directly().await).await?;
             self.idle = session.open_beside(self.most, LOCK_TIMEOUT).await?;
             if self.idle.len() < 2 {
                 (self.most, self.idle) = (1, vec![]);
@@ -97,15 +94,14 @@ impl Lanes {
         batches: Vec<(Claim, Held)>,
     ) -> Vec<Result<Option<BatchEnd>, WriteError>> {
         if batches.len() > 1
-            && let Err(error) = self.open(session).await
+            && let Err(error) = self.open_apart(session).await
         {
             return vec![Err(error)];
         }
-        let most = if self.directly { 1 } else { self.most };
         let mut results = vec![];
         let mut batches = batches.into_iter();
         while let Some((claim, batch)) = batches.next() {
-            let beside = self.idle.len().min(most.saturating_sub(1)).min(batches.len());
+            let beside = self.idle.len().min(self.most.saturating_sub(1)).min(batches.len());
             let mut flights = vec![];
             for (connection, (claim, batch)) in self.idle.drain(..beside).zip(batches.by_ref()) {
                 let mut flight = Flight::start(connection, batch);
@@ -127,13 +123,15 @@ impl Lanes {
         results
     }
 
-    /// Whether a batch may be copied while others are. Its chunks are there then.
-    async fn may_start(&self, session: &mut Session<'_>, end: &BatchEnd) -> Result<bool, WriteError> {
-        let hours: i64 = end.hours.iter().map(|interval| (interval.end() - interval.start()).num_hours()).sum();
-        if hours > MOST_HOURS {
-            return Ok(false);
+    /// Opens them for batches of different sources: none where COPY goes straight into the columnstore.
+    async fn open_apart(&mut self, session: &mut Session<'_>) -> Result<(), WriteError> {
+        if self.most > 1
+            && self.idle.is_empty()
+            && session.repeat(async |connection| connection.compresses_directly().await).await?
+        {
+            self.most = 1;
         }
-        session.repeat(async |connection| db::open_chunks(connection, &end.hours, self.directly).await).await
+        self.open(session).await.map(drop)
     }
 
     async fn fly(&mut self, storing: &mut Storing<'_, '_>, flights: &mut VecDeque<Flight>) -> Result<(), WriteError> {
@@ -145,7 +143,7 @@ impl Lanes {
             if let Some(end) = &next.end {
                 // As soon as it is whole, and not only when there is a connection for it.
                 if may_join.is_none() {
-                    may_join = Some(self.may_start(storing.session, end).await?);
+                    may_join = Some(may_start(storing.session, end).await?);
                 }
                 if may_join == Some(true) {
                     if let Some(connection) = self.idle.pop() {
@@ -250,4 +248,13 @@ async fn give_up(flights: &mut VecDeque<Flight>) -> Vec<Landed> {
         flights.pop_front();
     }
     landed
+}
+
+/// Whether a batch may be copied while others are. Its chunks are there then.
+async fn may_start(session: &mut Session<'_>, end: &BatchEnd) -> Result<bool, WriteError> {
+    let hours: i64 = end.hours.iter().map(|interval| (interval.end() - interval.start()).num_hours()).sum();
+    if hours > MOST_HOURS {
+        return Ok(false);
+    }
+    session.repeat(async |connection| db::open_chunks(connection, &end.hours).await).await
 }

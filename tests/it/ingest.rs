@@ -345,6 +345,17 @@ fn the_corpora_of_the_fuzz_targets_hold() {
     }
 }
 
+fn first_of_february() -> Interval {
+    let at = |text: &str| text.parse().unwrap();
+    Interval::new(at("2020-02-01T00:00:00Z"), at("2020-02-02T00:00:00Z")).unwrap()
+}
+
+async fn assert_every_aggregate_counts(database: &TestDatabase, records: i64) {
+    for view in ["usage_hourly", "usage_daily", "organization_usage_hourly", "organization_usage_daily"] {
+        assert_eq!(database.number(&format!("select sum(records)::bigint from {view}")).await, records, "{view}");
+    }
+}
+
 /// Between a writer's look at what is refreshed already and the moment its records are to be seen, here as long as a
 /// transaction is prepared and not committed, a refresh passes by.
 #[tokio::test]
@@ -361,15 +372,11 @@ async fn records_that_appear_behind_a_refresh_are_seen_by_the_next() {
     let name = format!("of {}", database.url());
     let write = "insert into usage_records select time + interval '1 hour', sim_card_id, organization_id, bytes from usage_records";
     writer.batch_execute(&format!("begin; {write}; prepare transaction '{name}'")).await.unwrap();
-    let at = |text: &str| text.parse().unwrap();
-    let day = Interval::new(at("2020-02-01T00:00:00Z"), at("2020-02-02T00:00:00Z")).unwrap();
-    let before = db::refresh_aggregates(&[&reader], &[day]).await;
+    let before = db::refresh_aggregates(&[&reader], &[first_of_february()]).await;
     writer.batch_execute(&format!("commit prepared '{name}'")).await.unwrap();
     before.unwrap();
-    db::refresh_aggregates(&[&reader], &[day]).await.unwrap();
-    for view in ["usage_hourly", "usage_daily", "organization_usage_hourly", "organization_usage_daily"] {
-        assert_eq!(database.number(&format!("select sum(records)::bigint from {view}")).await, 2, "{view}");
-    }
+    db::refresh_aggregates(&[&reader], &[first_of_february()]).await.unwrap();
+    assert_every_aggregate_counts(&database, 2).await;
 }
 
 #[tokio::test]
@@ -383,10 +390,6 @@ async fn a_change_of_an_instant_is_seen_by_a_refresh_of_a_day() {
     let connection = database.connect().await;
     let again = "insert into usage_records select * from usage_records where time = '2020-02-01T05:00:00Z'";
     connection.batch_execute(again).await.unwrap();
-    let at = |text: &str| text.parse().unwrap();
-    let day = Interval::new(at("2020-02-01T00:00:00Z"), at("2020-02-02T00:00:00Z")).unwrap();
-    db::refresh_aggregates(&[&connection], &[day]).await.unwrap();
-    for view in ["usage_hourly", "usage_daily", "organization_usage_hourly", "organization_usage_daily"] {
-        assert_eq!(database.number(&format!("select sum(records)::bigint from {view}")).await, 7, "{view}");
-    }
+    db::refresh_aggregates(&[&connection], &[first_of_february()]).await.unwrap();
+    assert_every_aggregate_counts(&database, 7).await;
 }

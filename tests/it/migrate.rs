@@ -130,7 +130,7 @@ async fn a_file_that_opts_out_may_do_what_no_transaction_may() {
 async fn every_change_is_logged_whatever_a_refresh_does_meanwhile() {
     let database = TestDatabase::migrated().await;
     // What an aggregate reads, and from where on TimescaleDB would leave changes of it out of its log.
-    let query = "select format('%I', h.table_name), _timescaledb_functions.to_timestamp(t.watermark)
+    let query = "select h.table_name::text, _timescaledb_functions.to_timestamp(t.watermark)
                  from _timescaledb_catalog.continuous_aggs_invalidation_threshold as t
                  join _timescaledb_catalog.hypertable as h on h.id = t.hypertable_id";
     let thresholds = database.connect().await.query(query, &[]).await.unwrap();

@@ -35,7 +35,7 @@ const EXPECTED: [(&str, &str, &str); 57] = [
     ("ingest/forget_stale_hours.sql", "_int8 1", ""),
     ("ingest/forget_unfinished_line.sql", "int8 2", ""),
     ("ingest/head_lengths.sql", "", "head_bytes int4"),
-    ("ingest/hours_not_open.sql", "_timestamptz 1, bool 1", "hour timestamptz, is_stored bool"),
+    ("ingest/hours_not_open.sql", "_timestamptz 1", "hour timestamptz, is_stored bool"),
     (
         "ingest/inventory_directory.sql",
         "",
