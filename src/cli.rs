@@ -41,12 +41,18 @@ impl Cli {
     /// `--source-id` without standard input, or with anything else; `--kafka` with CSV.
     pub fn check(&self) -> Result<(), clap::Error> {
         match &self.command {
-            Command::Ingest(ingest) if ingest.kafka.is_some() && ingest.format == FormatName::Csv => {
-                let problem = "--kafka reads JSON: a message has no header that could name CSV's columns";
+            Command::Ingest(ingest)
+                if ingest.kafka.is_some() && ingest.format == FormatName::Csv =>
+            {
+                let problem =
+                    "--kafka reads JSON: a message has no header that could name CSV's columns";
                 Err(Self::command().error(ErrorKind::ArgumentConflict, problem))
             }
-            Command::Ingest(ingest) if ingest.source_id.is_some() && ingest.files != [PathBuf::from("-")] => {
-                let problem = "--source-id names what standard input brings, so - must be the only FILE";
+            Command::Ingest(ingest)
+                if ingest.source_id.is_some() && ingest.files != [PathBuf::from("-")] =>
+            {
+                let problem =
+                    "--source-id names what standard input brings, so - must be the only FILE";
                 Err(Self::command().error(ErrorKind::ArgumentConflict, problem))
             }
             _ => Ok(()),
@@ -93,7 +99,10 @@ pub struct Migrate {
 
 /// Options of `ingest`.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 #[command(after_help = "\
 Examples:
   simusage ingest --inventory inventory.json
@@ -222,20 +231,37 @@ pub struct CreateToken {
 
 /// A name that fits into a line of a list or log.
 fn parse_token_name(text: &str) -> Result<String, String> {
-    let fits = (1..=64).contains(&text.chars().count()) && text.trim() == text && !text.contains(char::is_control);
-    if fits { Ok(text.to_owned()) } else { Err("a name has 1 to 64 characters, on one line".to_owned()) }
+    let fits = (1..=64).contains(&text.chars().count())
+        && text.trim() == text
+        && !text.contains(char::is_control);
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("a name has 1 to 64 characters, on one line".to_owned())
+    }
 }
 
 /// The first instant at which a token is no longer valid: a date includes that day.
 fn parse_expiry(text: &str) -> Result<DateTime<Utc>, String> {
-    let day_after =
-        |date: NaiveDate| Some(date.checked_add_days(Days::new(1))?.and_time(chrono::NaiveTime::MIN).and_utc());
+    let day_after = |date: NaiveDate| {
+        Some(
+            date.checked_add_days(Days::new(1))?
+                .and_time(chrono::NaiveTime::MIN)
+                .and_utc(),
+        )
+    };
     let instant = match text.parse::<NaiveDate>() {
         Ok(date) => day_after(date),
-        Err(_) => DateTime::parse_from_rfc3339(text).ok().map(|instant| instant.to_utc()),
+        Err(_) => DateTime::parse_from_rfc3339(text)
+            .ok()
+            .map(|instant| instant.to_utc()),
     };
     let instant = instant.ok_or("not a date (ex: 2030-12-31 / 2030-12-31T12:00:00Z)")?;
-    if instant <= Utc::now() { Err("this is past".to_owned()) } else { Ok(instant) }
+    if instant <= Utc::now() {
+        Err("this is past".to_owned())
+    } else {
+        Ok(instant)
+    }
 }
 
 /// Options of `completions`.
@@ -248,7 +274,9 @@ pub struct Completions {
 
 /// Options of `man`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: simusage man ingest > /usr/local/share/man/man1/simusage-ingest.1")]
+#[command(
+    after_help = "Example: simusage man ingest > /usr/local/share/man/man1/simusage-ingest.1"
+)]
 pub struct Man {
     /// The subcommand whose page it is [default: the page of all of them]
     pub subcommand: Option<String>,
@@ -298,7 +326,12 @@ pub struct GenerateUsage {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub rate: u32,
     /// Send each record to Kafka as a message, instead of writing it: addresses of some brokers
-    #[arg(long, value_name = "BROKERS", requires = "topic", conflicts_with = "format")]
+    #[arg(
+        long,
+        value_name = "BROKERS",
+        requires = "topic",
+        conflicts_with = "format"
+    )]
     pub kafka: Option<String>,
     /// The topic to send to
     #[arg(long, value_name = "NAME", requires = "kafka")]
@@ -330,12 +363,26 @@ mod tests {
 
     #[test]
     fn a_token_expires_at_the_end_of_a_day_or_at_an_instant() {
-        assert_eq!(parse_expiry("2999-12-31").unwrap().to_rfc3339(), "3000-01-01T00:00:00+00:00");
-        assert_eq!(parse_expiry("2999-12-31T12:00:00+02:00").unwrap().to_rfc3339(), "2999-12-31T10:00:00+00:00");
-        assert!(parse_expiry(&Utc::now().date_naive().to_string()).is_ok(), "today is not over");
+        assert_eq!(
+            parse_expiry("2999-12-31").unwrap().to_rfc3339(),
+            "3000-01-01T00:00:00+00:00"
+        );
+        assert_eq!(
+            parse_expiry("2999-12-31T12:00:00+02:00")
+                .unwrap()
+                .to_rfc3339(),
+            "2999-12-31T10:00:00+00:00"
+        );
+        assert!(
+            parse_expiry(&Utc::now().date_naive().to_string()).is_ok(),
+            "today is not over"
+        );
         assert_eq!(parse_expiry("2020-01-01").unwrap_err(), "this is past");
         for text in ["", "tomorrow", "2999-02-30", "2999-12-31T12:00:00"] {
-            assert!(parse_expiry(text).unwrap_err().starts_with("not a date"), "{text}");
+            assert!(
+                parse_expiry(text).unwrap_err().starts_with("not a date"),
+                "{text}"
+            );
         }
     }
 
@@ -351,29 +398,47 @@ mod tests {
 
     /// Subcommands that do something themselves, by all their words.
     fn leaves(command: &clap::Command, path: &str) -> Vec<(String, clap::Command)> {
-        let subcommands: Vec<_> = command.get_subcommands().filter(|command| command.get_name() != "help").collect();
+        let subcommands: Vec<_> = command
+            .get_subcommands()
+            .filter(|command| command.get_name() != "help")
+            .collect();
         if subcommands.is_empty() {
             return vec![(path.trim_start().to_owned(), command.clone())];
         }
-        subcommands.into_iter().flat_map(|command| leaves(command, &format!("{path} {}", command.get_name()))).collect()
+        subcommands
+            .into_iter()
+            .flat_map(|command| leaves(command, &format!("{path} {}", command.get_name())))
+            .collect()
     }
 
     #[test]
     fn the_help_of_each_subcommand_has_examples_that_are_right() {
         for (name, mut command) in leaves(&Cli::command(), "") {
             let help = command.render_long_help().to_string();
-            let examples: Vec<&str> = match (help.split_once("Examples:\n"), help.split_once("Example: ")) {
-                (Some((_, examples)), _) => examples.lines().take_while(|line| line.starts_with("  ")).collect(),
-                (None, Some((_, example))) => example.lines().take(1).collect(),
-                (None, None) => panic!("{name} has no examples"),
-            };
+            let examples: Vec<&str> =
+                match (help.split_once("Examples:\n"), help.split_once("Example: ")) {
+                    (Some((_, examples)), _) => examples
+                        .lines()
+                        .take_while(|line| line.starts_with("  "))
+                        .collect(),
+                    (None, Some((_, example))) => example.lines().take(1).collect(),
+                    (None, None) => panic!("{name} has no examples"),
+                };
             for example in examples {
-                assert!(example.contains(&format!("simusage {name}")), "{name}: {example}");
+                assert!(
+                    example.contains(&format!("simusage {name}")),
+                    "{name}: {example}"
+                );
                 // As a shell takes it: each part of a pipe for itself, without where its output goes.
-                for part in example.split('|').filter(|part| part.trim_start().starts_with("simusage ")) {
+                for part in example
+                    .split('|')
+                    .filter(|part| part.trim_start().starts_with("simusage "))
+                {
                     let words = part.split_whitespace().take_while(|&word| word != ">");
-                    let cli = Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{example}: {error}"));
-                    cli.check().unwrap_or_else(|error| panic!("{example}: {error}"));
+                    let cli = Cli::try_parse_from(words)
+                        .unwrap_or_else(|error| panic!("{example}: {error}"));
+                    cli.check()
+                        .unwrap_or_else(|error| panic!("{example}: {error}"));
                 }
             }
         }

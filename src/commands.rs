@@ -22,7 +22,11 @@ pub fn load_config(cli: &Cli) -> Result<Config, ConfigError> {
         Command::Serve(serve) => serve.listen.clone(),
         _ => None,
     };
-    let overrides = Overrides { database_url: cli.database_url.clone(), listen, log_format: cli.log_format };
+    let overrides = Overrides {
+        database_url: cli.database_url.clone(),
+        listen,
+        log_format: cli.log_format,
+    };
     Config::load(cli.config.as_deref(), std::env::vars(), &overrides)
 }
 
@@ -35,8 +39,12 @@ pub async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
         Command::Migrate(options) if options.check => check(&config).await,
         Command::Migrate(_) => migrate(&config).await,
         Command::Ingest(options) => store(options, &config).await,
-        Command::Serve(options) => http::serve(&config, options.allow_anonymous).await.map(|()| ExitCode::SUCCESS),
-        Command::Token(options) => token::run(options, &config).await.map(|()| ExitCode::SUCCESS),
+        Command::Serve(options) => http::serve(&config, options.allow_anonymous)
+            .await
+            .map(|()| ExitCode::SUCCESS),
+        Command::Token(options) => token::run(options, &config)
+            .await
+            .map(|()| ExitCode::SUCCESS),
         Command::Completions(options) => print(&manual::completions(options.shell)),
         Command::Man(options) => print(&manual::page(options.subcommand.as_deref())?),
         Command::Generate(options) => make_up(options, &config).await,
@@ -80,16 +88,23 @@ async fn make_up(options: Generate, config: &Config) -> anyhow::Result<ExitCode>
             }
             None => make_up_usage(&options, std::io::stdout()).await,
         },
-        Generate::Inventory(options) => {
-            generate::generate_inventory(options.sim_cards, options.organizations, std::io::stdout().lock())
-        }
+        Generate::Inventory(options) => generate::generate_inventory(
+            options.sim_cards,
+            options.organizations,
+            std::io::stdout().lock(),
+        ),
     };
     until_reader_left(result)
 }
 
 /// Writes to standard output.
 fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
-    until_reader_left(std::io::stdout().lock().write_all(bytes).map_err(anyhow::Error::from))
+    until_reader_left(
+        std::io::stdout()
+            .lock()
+            .write_all(bytes)
+            .map_err(anyhow::Error::from),
+    )
 }
 
 /// Success, also where whoever reads has had enough, as `head` has.
@@ -102,14 +117,28 @@ fn until_reader_left(written: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
 }
 
 async fn make_up_usage(options: &GenerateUsage, output: impl std::io::Write) -> anyhow::Result<()> {
-    let format = options.format.into_format().unwrap_or(ingest::Format::Ndjson);
+    let format = options
+        .format
+        .into_format()
+        .unwrap_or(ingest::Format::Ndjson);
     let (inventory, seed) = (options.inventory.clone(), options.seed);
     if options.follow {
-        let follow = generate::Follow { inventory, rate: options.rate, seed, format };
+        let follow = generate::Follow {
+            inventory,
+            rate: options.rate,
+            seed,
+            format,
+        };
         return generate::follow_usage(&follow, output).await;
     }
-    let usage =
-        generate::Usage { inventory, start: options.start, days: options.days, records: options.records, seed, format };
+    let usage = generate::Usage {
+        inventory,
+        start: options.start,
+        days: options.days,
+        records: options.records,
+        seed,
+        format,
+    };
     generate::generate_usage(&usage, output)
 }
 
@@ -130,12 +159,17 @@ async fn store(options: crate::cli::Ingest, config: &Config) -> anyhow::Result<E
         _ => ingest::Source::File(path),
     };
     let json = options.json;
-    let kafka = options.kafka.zip(options.topic).zip(options.group).map(|((brokers, name), group)| ingest::Topic {
-        brokers,
-        name,
-        group,
-        until_end: options.until_end,
-    });
+    let kafka =
+        options
+            .kafka
+            .zip(options.topic)
+            .zip(options.group)
+            .map(|((brokers, name), group)| ingest::Topic {
+                brokers,
+                name,
+                group,
+                until_end: options.until_end,
+            });
     let counters = std::sync::Arc::<ingest::Counters>::default();
     if let Some(address) = options.metrics_listen {
         let counters = counters.clone();
@@ -158,5 +192,9 @@ async fn store(options: crate::cli::Ingest, config: &Config) -> anyhow::Result<E
     } else {
         println!("{summary}");
     }
-    Ok(if summary.rejected > 0 { ExitCode::from(SOME_REJECTED) } else { ExitCode::SUCCESS })
+    Ok(if summary.rejected > 0 {
+        ExitCode::from(SOME_REJECTED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }

@@ -148,8 +148,12 @@ impl Kafka {
             ("ssl.key.location", &self.ssl_key_location),
             ("ssl.key.password", &self.ssl_key_password.0),
         ];
-        let set = texts.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, text.clone()));
-        set.chain([("session.timeout.ms", self.session_timeout_ms.to_string())]).collect()
+        let set = texts
+            .into_iter()
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(name, text)| (name, text.clone()));
+        set.chain([("session.timeout.ms", self.session_timeout_ms.to_string())])
+            .collect()
     }
 }
 
@@ -315,13 +319,23 @@ impl Config {
         }
         layers.add_environment(environment)?;
         if let Some(url) = &overrides.database_url {
-            layers.set("database", "url", Value::String(url.clone()), "--database-url");
+            layers.set(
+                "database",
+                "url",
+                Value::String(url.clone()),
+                "--database-url",
+            );
         }
         if let Some(listen) = &overrides.listen {
             layers.set("serve", "listen", Value::String(listen.clone()), "--listen");
         }
         if let Some(format) = overrides.log_format {
-            layers.set("log", "format", Value::String(format.name().to_owned()), "--log-format");
+            layers.set(
+                "log",
+                "format",
+                Value::String(format.name().to_owned()),
+                "--log-format",
+            );
         }
         layers.finish()
     }
@@ -336,7 +350,10 @@ struct Layers {
 impl Layers {
     fn defaults() -> Self {
         let values = DEFAULTS.parse().expect("the built-in config.toml is TOML");
-        Self { values, origins: std::collections::BTreeMap::new() }
+        Self {
+            values,
+            origins: std::collections::BTreeMap::new(),
+        }
     }
 
     fn known(&self, section: &str, key: &str) -> Option<&Value> {
@@ -346,18 +363,29 @@ impl Layers {
     fn set(&mut self, section: &str, key: &str, value: Value, origin: &str) {
         if let Some(Value::Table(table)) = self.values.get_mut(section) {
             table.insert(key.to_owned(), value);
-            self.origins.insert(format!("{section}.{key}"), origin.to_owned());
+            self.origins
+                .insert(format!("{section}.{key}"), origin.to_owned());
         }
     }
 
     fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let file = path.display().to_string();
-        let text =
-            std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { file: file.clone(), error })?;
-        let table: Table = text.parse().map_err(|error| ConfigError::NotToml { file: file.clone(), error })?;
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+            file: file.clone(),
+            error,
+        })?;
+        let table: Table = text.parse().map_err(|error| ConfigError::NotToml {
+            file: file.clone(),
+            error,
+        })?;
         for (section, keys) in table {
-            let unknown = |key: &str| ConfigError::UnknownKey { origin: file.clone(), key: key.to_owned() };
-            let Value::Table(keys) = keys else { return Err(unknown(&section)) };
+            let unknown = |key: &str| ConfigError::UnknownKey {
+                origin: file.clone(),
+                key: key.to_owned(),
+            };
+            let Value::Table(keys) = keys else {
+                return Err(unknown(&section));
+            };
             if !self.values.contains_key(&section) {
                 return Err(unknown(&format!("[{section}]")));
             }
@@ -371,7 +399,10 @@ impl Layers {
         Ok(())
     }
 
-    fn add_environment(&mut self, environment: impl IntoIterator<Item = (String, String)>) -> Result<(), ConfigError> {
+    fn add_environment(
+        &mut self,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), ConfigError> {
         let mut environment: Vec<_> = environment.into_iter().collect();
         // DATABASE_URL sorts before SIMUSAGE_DATABASE_URL, which is more specific and so wins.
         environment.sort();
@@ -380,22 +411,32 @@ impl Layers {
                 self.set("database", "url", Value::String(text), &name);
                 continue;
             }
-            let Some(path) = name.strip_prefix(PREFIX).map(str::to_lowercase) else { continue };
+            let Some(path) = name.strip_prefix(PREFIX).map(str::to_lowercase) else {
+                continue;
+            };
             // Variables of other purposes may share the prefix; only those of a section can be misspelt keys.
-            let Some((section, key)) = path.split_once('_').filter(|(section, _)| self.values.contains_key(*section))
+            let Some((section, key)) = path
+                .split_once('_')
+                .filter(|(section, _)| self.values.contains_key(*section))
             else {
                 continue;
             };
             let Some(default) = self.known(section, key) else {
-                return Err(ConfigError::UnknownKey { origin: name.clone(), key: format!("{section}.{key}") });
+                return Err(ConfigError::UnknownKey {
+                    origin: name.clone(),
+                    key: format!("{section}.{key}"),
+                });
             };
             let value = match default {
                 Value::Integer(_) => {
-                    text.replace('_', "").parse().map(Value::Integer).map_err(|_| ConfigError::Invalid {
-                        origin: name.clone(),
-                        key: format!("{section}.{key}"),
-                        problem: format!("'{text}' is not a whole number"),
-                    })?
+                    text.replace('_', "")
+                        .parse()
+                        .map(Value::Integer)
+                        .map_err(|_| ConfigError::Invalid {
+                            origin: name.clone(),
+                            key: format!("{section}.{key}"),
+                            problem: format!("'{text}' is not a whole number"),
+                        })?
                 }
                 _ => Value::String(text),
             };
@@ -406,12 +447,26 @@ impl Layers {
 
     fn finish(self) -> Result<Config, ConfigError> {
         let invalid = |key: String, problem: String| {
-            let origin = self.origins.get(&key).cloned().unwrap_or_else(|| "default".to_owned());
-            ConfigError::Invalid { origin, key, problem }
+            let origin = self
+                .origins
+                .get(&key)
+                .cloned()
+                .unwrap_or_else(|| "default".to_owned());
+            ConfigError::Invalid {
+                origin,
+                key,
+                problem,
+            }
         };
-        let config: Config = serde_path_to_error::deserialize(self.values)
-            .map_err(|error| invalid(error.path().to_string(), error.inner().message().trim_end().to_owned()))?;
-        config.validate().map_err(|(key, problem)| invalid(key.to_owned(), problem))?;
+        let config: Config = serde_path_to_error::deserialize(self.values).map_err(|error| {
+            invalid(
+                error.path().to_string(),
+                error.inner().message().trim_end().to_owned(),
+            )
+        })?;
+        config
+            .validate()
+            .map_err(|(key, problem)| invalid(key.to_owned(), problem))?;
         Ok(config)
     }
 }
@@ -419,7 +474,14 @@ impl Layers {
 impl Config {
     /// Checks what the types cannot say. The error is (key, problem).
     fn validate(&self) -> Result<(), (&'static str, String)> {
-        let Self { database, log: _, ingest, kafka, serve, storage } = self;
+        let Self {
+            database,
+            log: _,
+            ingest,
+            kafka,
+            serve,
+            storage,
+        } = self;
         for (key, value) in [
             ("database.connect_timeout_ms", database.connect_timeout_ms),
             ("ingest.batch_rows", ingest.batch_rows),
@@ -431,61 +493,111 @@ impl Config {
             ("serve.statement_timeout_ms", serve.statement_timeout_ms),
             ("serve.max_connections", serve.max_connections as u64),
             ("serve.keep_alive_ms", serve.keep_alive_ms),
-            ("serve.request_head_timeout_ms", serve.request_head_timeout_ms),
-            ("storage.chunk_interval_hours", storage.chunk_interval_hours.into()),
-            ("storage.hourly_chunk_interval_days", storage.hourly_chunk_interval_days.into()),
-            ("storage.daily_chunk_interval_days", storage.daily_chunk_interval_days.into()),
+            (
+                "serve.request_head_timeout_ms",
+                serve.request_head_timeout_ms,
+            ),
+            (
+                "storage.chunk_interval_hours",
+                storage.chunk_interval_hours.into(),
+            ),
+            (
+                "storage.hourly_chunk_interval_days",
+                storage.hourly_chunk_interval_days.into(),
+            ),
+            (
+                "storage.daily_chunk_interval_days",
+                storage.daily_chunk_interval_days.into(),
+            ),
         ] {
             if value == 0 {
                 return Err((key, "must be at least 1".to_owned()));
             }
         }
         if !(1..=3_600_000).contains(&kafka.session_timeout_ms) {
-            return Err(("kafka.session_timeout_ms", "must be from 1 to 3600000".to_owned()));
+            return Err((
+                "kafka.session_timeout_ms",
+                "must be from 1 to 3600000".to_owned(),
+            ));
         }
         if !(1_024..=16_777_216).contains(&ingest.max_record_bytes) {
-            return Err(("ingest.max_record_bytes", "must be from 1024 to 16777216".to_owned()));
+            return Err((
+                "ingest.max_record_bytes",
+                "must be from 1024 to 16777216".to_owned(),
+            ));
         }
         if serve.statement_timeout_ms > i32::MAX as u64 {
-            return Err(("serve.statement_timeout_ms", format!("must be at most {}", i32::MAX)));
+            return Err((
+                "serve.statement_timeout_ms",
+                format!("must be at most {}", i32::MAX),
+            ));
         }
-        for (key, bytes) in
-            [("serve.max_url_bytes", serve.max_url_bytes), ("serve.max_header_bytes", serve.max_header_bytes)]
-        {
+        for (key, bytes) in [
+            ("serve.max_url_bytes", serve.max_url_bytes),
+            ("serve.max_header_bytes", serve.max_header_bytes),
+        ] {
             // The server reads no more than 128 KiB of a request's head.
             if !(256..=65_536).contains(&bytes) {
                 return Err((key, "must be from 256 to 65536".to_owned()));
             }
         }
         // It is passed on in an option of the connection, in which blanks and backslashes mean something.
-        if serve.role.contains(|letter: char| letter.is_whitespace() || letter.is_control() || letter == '\\') {
-            return Err(("serve.role", format!("'{}' is not the name of a role (ex: simusage_reader)", serve.role)));
+        if serve.role.contains(|letter: char| {
+            letter.is_whitespace() || letter.is_control() || letter == '\\'
+        }) {
+            return Err((
+                "serve.role",
+                format!(
+                    "'{}' is not the name of a role (ex: simusage_reader)",
+                    serve.role
+                ),
+            ));
         }
         if serve.listen.parse::<std::net::SocketAddr>().is_err() {
             return Err((
                 "serve.listen",
-                format!("'{}' is not an address and port (ex: 127.0.0.1:8000)", serve.listen),
+                format!(
+                    "'{}' is not an address and port (ex: 127.0.0.1:8000)",
+                    serve.listen
+                ),
             ));
         }
         let metrics = &serve.metrics_listen;
         let is_address = metrics.parse::<std::net::SocketAddr>().is_ok();
         if !(metrics.is_empty() || metrics == Serve::NO_METRICS || is_address) {
-            let problem =
-                format!("'{metrics}' is neither empty, nor off, nor an address and port (ex: 127.0.0.1:9100)");
+            let problem = format!(
+                "'{metrics}' is neither empty, nor off, nor an address and port (ex: 127.0.0.1:9100)"
+            );
             return Err(("serve.metrics_listen", problem));
         }
         let (certificate, tls_key) = (&serve.tls_certificate, &serve.tls_key);
         for (key, value, other, beside) in [
-            ("serve.tls_certificate", certificate, "serve.tls_key", tls_key),
-            ("serve.tls_key", tls_key, "serve.tls_certificate", certificate),
+            (
+                "serve.tls_certificate",
+                certificate,
+                "serve.tls_key",
+                tls_key,
+            ),
+            (
+                "serve.tls_key",
+                tls_key,
+                "serve.tls_certificate",
+                certificate,
+            ),
         ] {
             if !value.is_empty() && beside.is_empty() {
                 return Err((key, format!("needs {other} beside it")));
             }
         }
         for (key, days) in [
-            ("storage.retention_records_days", storage.retention_records_days),
-            ("storage.retention_hourly_days", storage.retention_hourly_days),
+            (
+                "storage.retention_records_days",
+                storage.retention_records_days,
+            ),
+            (
+                "storage.retention_hourly_days",
+                storage.retention_hourly_days,
+            ),
             ("storage.retention_daily_days", storage.retention_daily_days),
         ] {
             // A refresh stays one day inside retention, and must still cover a whole daily bucket.
@@ -501,27 +613,57 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn load(file: Option<&str>, environment: &[(&str, &str)], overrides: &Overrides) -> Result<Config, ConfigError> {
+    fn load(
+        file: Option<&str>,
+        environment: &[(&str, &str)],
+        overrides: &Overrides,
+    ) -> Result<Config, ConfigError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("settings.toml");
         std::fs::write(&path, file.unwrap_or("")).unwrap();
-        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Config::load(Some(&path), environment, overrides)
     }
 
     fn problem(file: Option<&str>, environment: &[(&str, &str)]) -> String {
-        load(file, environment, &Overrides::default()).unwrap_err().to_string()
+        load(file, environment, &Overrides::default())
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn later_layers_win() {
         let file = Some("[serve]\nlisten = '127.0.0.1:1'\npool_size = 3\n");
-        let environment = [("SIMUSAGE_SERVE_LISTEN", "127.0.0.1:2"), ("SIMUSAGE_SERVE_WORKERS", "7")];
-        let flags = Overrides { listen: Some("127.0.0.1:3".to_owned()), ..Overrides::default() };
-        assert_eq!(load(file, &[], &Overrides::default()).unwrap().serve.listen, "127.0.0.1:1");
-        assert_eq!(load(file, &environment, &Overrides::default()).unwrap().serve.listen, "127.0.0.1:2");
+        let environment = [
+            ("SIMUSAGE_SERVE_LISTEN", "127.0.0.1:2"),
+            ("SIMUSAGE_SERVE_WORKERS", "7"),
+        ];
+        let flags = Overrides {
+            listen: Some("127.0.0.1:3".to_owned()),
+            ..Overrides::default()
+        };
+        assert_eq!(
+            load(file, &[], &Overrides::default()).unwrap().serve.listen,
+            "127.0.0.1:1"
+        );
+        assert_eq!(
+            load(file, &environment, &Overrides::default())
+                .unwrap()
+                .serve
+                .listen,
+            "127.0.0.1:2"
+        );
         let config = load(file, &environment, &flags).unwrap();
-        assert_eq!((config.serve.listen.as_str(), config.serve.pool_size, config.serve.workers), ("127.0.0.1:3", 3, 7));
+        assert_eq!(
+            (
+                config.serve.listen.as_str(),
+                config.serve.pool_size,
+                config.serve.workers
+            ),
+            ("127.0.0.1:3", 3, 7)
+        );
     }
 
     #[test]
@@ -539,19 +681,35 @@ mod tests {
                 };
                 // A certificate goes with a key.
                 let beside = ["SIMUSAGE_SERVE_TLS_CERTIFICATE", "SIMUSAGE_SERVE_TLS_KEY"];
-                let beside = beside.into_iter().filter(|_| key.starts_with("tls_")).map(|name| (name, "beside"));
-                let environment: Vec<_> = beside.filter(|pair| pair.0 != name).chain([(&*name, &*changed)]).collect();
+                let beside = beside
+                    .into_iter()
+                    .filter(|_| key.starts_with("tls_"))
+                    .map(|name| (name, "beside"));
+                let environment: Vec<_> = beside
+                    .filter(|pair| pair.0 != name)
+                    .chain([(&*name, &*changed)])
+                    .collect();
                 let config = load(None, &environment, &Overrides::default()).unwrap();
-                assert_ne!(config, load(None, &[], &Overrides::default()).unwrap(), "{name} changes nothing");
+                assert_ne!(
+                    config,
+                    load(None, &[], &Overrides::default()).unwrap(),
+                    "{name} changes nothing"
+                );
             }
         }
     }
 
     #[test]
     fn errors_name_the_key_and_its_origin() {
-        assert!(problem(Some("[serve]\npool = 3\n"), &[]).ends_with("settings.toml: there is no setting serve.pool"));
+        assert!(
+            problem(Some("[serve]\npool = 3\n"), &[])
+                .ends_with("settings.toml: there is no setting serve.pool")
+        );
         assert!(problem(Some("[server]\n"), &[]).ends_with("there is no setting [server]"));
-        assert!(problem(Some("[serve]\npool_size = 'x'\n"), &[]).contains("settings.toml: serve.pool_size: "));
+        assert!(
+            problem(Some("[serve]\npool_size = 'x'\n"), &[])
+                .contains("settings.toml: serve.pool_size: ")
+        );
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_POOL_SIZE", "x")]),
             "SIMUSAGE_SERVE_POOL_SIZE: serve.pool_size: 'x' is not a whole number"
@@ -584,8 +742,10 @@ mod tests {
 
     #[test]
     fn the_specific_variable_wins_over_database_url() {
-        let environment =
-            [("SIMUSAGE_DATABASE_URL", "postgresql://u@specific/d"), ("DATABASE_URL", "postgresql://u@general/d")];
+        let environment = [
+            ("SIMUSAGE_DATABASE_URL", "postgresql://u@specific/d"),
+            ("DATABASE_URL", "postgresql://u@general/d"),
+        ];
         let config = load(None, &environment, &Overrides::default()).unwrap();
         assert_eq!(config.database.url.to_string(), "u@specific:5432/d");
     }
@@ -595,7 +755,10 @@ mod tests {
         let environment = [("DATABASE_URL", "postgresql://user:secret@host:1/db")];
         let config = load(None, &environment, &Overrides::default()).unwrap();
         assert!(!format!("{config:?} {}", config.database.url).contains("secret"));
-        for broken in ["postgresql://user:secret@host:port/db", "postgresql://user:secret@host/db?nonsense=1"] {
+        for broken in [
+            "postgresql://user:secret@host:port/db",
+            "postgresql://user:secret@host/db?nonsense=1",
+        ] {
             let message = problem(None, &[("DATABASE_URL", broken)]);
             assert!(!message.contains("secret"), "{message}");
         }
@@ -603,6 +766,11 @@ mod tests {
 
     #[test]
     fn variables_of_other_purposes_are_left_alone() {
-        load(None, &[("SIMUSAGE_TEST_DATABASE_URL", "x"), ("SIMUSAGE", "x")], &Overrides::default()).unwrap();
+        load(
+            None,
+            &[("SIMUSAGE_TEST_DATABASE_URL", "x"), ("SIMUSAGE", "x")],
+            &Overrides::default(),
+        )
+        .unwrap();
     }
 }

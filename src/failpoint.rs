@@ -19,7 +19,9 @@ mod armed {
 
     /// Aborts if this is the place and the time.
     pub fn pass(name: &str) {
-        let Some((place, left)) = PLAN.get_or_init(read_plan) else { return };
+        let Some((place, left)) = PLAN.get_or_init(read_plan) else {
+            return;
+        };
         if place == name && left.fetch_sub(1, Ordering::Relaxed) == 1 {
             std::process::abort();
         }

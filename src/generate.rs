@@ -13,7 +13,9 @@ use crate::ingest::{Format, read_inventory};
 pub use follow::{Follow, follow_usage};
 
 /// How busy each hour of the day is: quiet at night, a rise in the morning, the peak in the evening.
-const RHYTHM: [u64; 24] = [3, 2, 2, 2, 2, 3, 5, 8, 10, 11, 11, 12, 12, 11, 11, 11, 12, 13, 15, 16, 15, 12, 8, 5];
+const RHYTHM: [u64; 24] = [
+    3, 2, 2, 2, 2, 3, 5, 8, 10, 11, 11, 12, 12, 11, 11, 11, 12, 13, 15, 16, 15, 12, 8, 5,
+];
 
 /// Bytes that a record of the smallest kind of device has at least: a meter, a tracker, a camera, a router.
 const KINDS: [u64; 4] = [200, 2_000, 60_000, 800_000];
@@ -49,18 +51,28 @@ pub fn generate_usage(usage: &Usage, output: impl Write) -> anyhow::Result<()> {
     let mut random = fastrand::Rng::with_seed(usage.seed);
     let devices = devices(&usage.inventory, &mut random)?;
     let mut output = io::BufWriter::with_capacity(1 << 20, output);
-    write_records(usage, &devices, &mut random, &mut output).and_then(|()| output.flush()).context("writing usage")
+    write_records(usage, &devices, &mut random, &mut output)
+        .and_then(|()| output.flush())
+        .context("writing usage")
 }
 
 /// A device for each SIM card of an inventory.
 fn devices(inventory: &Path, random: &mut fastrand::Rng) -> anyhow::Result<Vec<Device>> {
-    let mut sim_cards: Vec<String> =
-        read_inventory(inventory)?.into_iter().map(|assignment| assignment.sim_card.into()).collect();
+    let mut sim_cards: Vec<String> = read_inventory(inventory)?
+        .into_iter()
+        .map(|assignment| assignment.sim_card.into())
+        .collect();
     sim_cards.sort_unstable();
     sim_cards.dedup();
-    ensure!(!sim_cards.is_empty(), "{} has no SIM card", inventory.display());
-    let mut device =
-        |sim_card| Device { sim_card, usual_bytes: KINDS[random.usize(..KINDS.len())] * random.u64(5..20) / 10 };
+    ensure!(
+        !sim_cards.is_empty(),
+        "{} has no SIM card",
+        inventory.display()
+    );
+    let mut device = |sim_card| Device {
+        sim_card,
+        usual_bytes: KINDS[random.usize(..KINDS.len())] * random.u64(5..20) / 10,
+    };
     Ok(sim_cards.into_iter().map(&mut device).collect())
 }
 
@@ -81,7 +93,10 @@ fn write_record(
     let sim_card = &device.sim_card;
     match format {
         Format::Ndjson => {
-            writeln!(output, r#"{{"sim-card-id": "{sim_card}", "bytes-used": "{bytes}", "date": "{date}"}}"#)
+            writeln!(
+                output,
+                r#"{{"sim-card-id": "{sim_card}", "bytes-used": "{bytes}", "date": "{date}"}}"#
+            )
         }
         Format::Csv => writeln!(output, "{sim_card},{bytes},{date}"),
     }
@@ -128,11 +143,19 @@ fn mul_div(a: u64, b: u64, c: u64) -> u64 {
 ///
 /// # Errors
 /// The output cannot be written.
-pub fn generate_inventory(sim_cards: u64, organizations: u64, output: impl Write) -> anyhow::Result<()> {
+pub fn generate_inventory(
+    sim_cards: u64,
+    organizations: u64,
+    output: impl Write,
+) -> anyhow::Result<()> {
     let mut output = io::BufWriter::new(output);
     writeln!(output, "sim-card-id,org-id")?;
     for number in 0..sim_cards {
-        writeln!(output, "8944{number:015},org{:05}", number % organizations.max(1))?;
+        writeln!(
+            output,
+            "8944{number:015},org{:05}",
+            number % organizations.max(1)
+        )?;
     }
     output.flush().context("writing the inventory")
 }
@@ -166,19 +189,33 @@ mod tests {
         for records in [0, 1, 671, 40_320] {
             let text = text(records, 1, Format::Ndjson);
             assert_eq!(text.lines().count() as u64, records);
-            let dates: Vec<&str> = text.lines().map(|line| line.split('"').nth(11).unwrap()).collect();
+            let dates: Vec<&str> = text
+                .lines()
+                .map(|line| line.split('"').nth(11).unwrap())
+                .collect();
             assert!(dates.is_sorted());
-            assert!(dates.iter().all(|date| ("2020-02-01".."2020-02-29").contains(date)));
+            assert!(
+                dates
+                    .iter()
+                    .all(|date| ("2020-02-01".."2020-02-29").contains(date))
+            );
         }
     }
 
     #[test]
     fn every_sim_card_is_used_and_evenings_are_busier_than_nights() {
         let text = text(40_320, 1, Format::Csv);
-        let sim_cards: std::collections::BTreeSet<&str> =
-            text.lines().skip(1).map(|line| line.split(',').next().unwrap()).collect();
+        let sim_cards: std::collections::BTreeSet<&str> = text
+            .lines()
+            .skip(1)
+            .map(|line| line.split(',').next().unwrap())
+            .collect();
         assert_eq!(sim_cards.len(), 15);
-        let at = |hour: &str| text.lines().filter(|line| line.contains(&format!("T{hour}:"))).count();
+        let at = |hour: &str| {
+            text.lines()
+                .filter(|line| line.contains(&format!("T{hour}:")))
+                .count()
+        };
         assert!(at("19") > 4 * at("03"));
     }
 }

@@ -21,7 +21,9 @@ tokio::task_local! {
 /// Starts logging, by the filters in `SIMUSAGE_LOG`.
 pub fn start(format: LogFormat) {
     // env_logger's filters, ex: debug or simusage=debug,actix_web=info.
-    let mut builder = env_logger::Builder::from_env(env_logger::Env::new().filter_or("SIMUSAGE_LOG", DEFAULT_FILTER));
+    let mut builder = env_logger::Builder::from_env(
+        env_logger::Env::new().filter_or("SIMUSAGE_LOG", DEFAULT_FILTER),
+    );
     match format {
         LogFormat::Text => builder.format(write_text),
         LogFormat::Json => builder.format(write_json),
@@ -46,9 +48,16 @@ fn current_request() -> Option<Arc<str>> {
 
 fn write_text(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     let style = out.default_level_style(record.level());
-    let request = current_request().map(|request| format!(" {request}")).unwrap_or_default();
+    let request = current_request()
+        .map(|request| format!(" {request}"))
+        .unwrap_or_default();
     let time = out.timestamp();
-    writeln!(out, "[{time} {style}{:<5}{style:#}{request}] {}", record.level(), record.args())
+    writeln!(
+        out,
+        "[{time} {style}{:<5}{style:#}{request}] {}",
+        record.level(),
+        record.args()
+    )
 }
 
 fn write_json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
@@ -102,10 +111,20 @@ mod tests {
 
     #[test]
     fn a_line_of_json_has_every_field_and_the_request() {
-        let fields = [("status", Value::from(200_u16)), ("ms", Value::from(1.5_f64)), ("path", Value::from("/a\"b"))];
+        let fields = [
+            ("status", Value::from(200_u16)),
+            ("ms", Value::from(1.5_f64)),
+            ("path", Value::from("/a\"b")),
+        ];
         let mut builder = Record::builder();
-        builder.level(Level::Info).target("simusage::access").args(format_args!("two\nlines")).key_values(&fields);
-        let line = at_once_within_request("r1".into(), || json_line("2020-01-01T00:00:00.000Z", &builder.build()));
+        builder
+            .level(Level::Info)
+            .target("simusage::access")
+            .args(format_args!("two\nlines"))
+            .key_values(&fields);
+        let line = at_once_within_request("r1".into(), || {
+            json_line("2020-01-01T00:00:00.000Z", &builder.build())
+        });
         let expected = concat!(
             r#"{"time":"2020-01-01T00:00:00.000Z","level":"info","target":"simusage::access","message":"two\nlines","#,
             r#""request":"r1","status":200,"ms":1.5,"path":"/a\"b"}"#,

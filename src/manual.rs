@@ -24,13 +24,18 @@ pub fn page(subcommand: Option<&str>) -> anyhow::Result<Vec<u8>> {
     let command = match subcommand {
         None => command,
         Some(name) => command.find_subcommand(name).cloned().ok_or_else(|| {
-            let known: Vec<_> = command.get_subcommands().filter(|known| !known.is_hide_set()).collect();
+            let known: Vec<_> = command
+                .get_subcommands()
+                .filter(|known| !known.is_hide_set())
+                .collect();
             let known: Vec<_> = known.iter().map(|known| known.get_name()).collect();
             anyhow::anyhow!("there is no subcommand {name}, only {}", known.join(", "))
         })?,
     };
     let mut page = vec![];
-    clap_mangen::Man::new(command).source(concat!("simusage ", env!("CARGO_PKG_VERSION"))).render(&mut page)?;
+    clap_mangen::Man::new(command)
+        .source(concat!("simusage ", env!("CARGO_PKG_VERSION")))
+        .render(&mut page)?;
     Ok(page)
 }
 
@@ -45,11 +50,18 @@ mod tests {
     /// Each subcommand that is shown, and one of its own options.
     fn subcommands() -> Vec<(String, Option<String>)> {
         let command = Cli::command();
-        let shown = command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set());
+        let shown = command
+            .get_subcommands()
+            .filter(|subcommand| !subcommand.is_hide_set());
         let own = |subcommand: &clap::Command| {
-            subcommand.get_arguments().find_map(|argument| argument.get_long()).map(str::to_owned)
+            subcommand
+                .get_arguments()
+                .find_map(|argument| argument.get_long())
+                .map(str::to_owned)
         };
-        shown.map(|subcommand| (subcommand.get_name().to_owned(), own(subcommand))).collect()
+        shown
+            .map(|subcommand| (subcommand.get_name().to_owned(), own(subcommand)))
+            .collect()
     }
 
     #[test]
@@ -59,7 +71,10 @@ mod tests {
             let script = text(completions(shell));
             for (name, option) in subcommands() {
                 assert!(script.contains(&name), "{shell}: {name}");
-                assert!(option.is_none_or(|option| script.contains(&option)), "{shell}: {name}");
+                assert!(
+                    option.is_none_or(|option| script.contains(&option)),
+                    "{shell}: {name}"
+                );
             }
         }
     }
@@ -68,12 +83,24 @@ mod tests {
     fn the_manual_has_a_page_for_every_subcommand() {
         let all = text(page(None).unwrap());
         for (name, option) in subcommands() {
-            assert!(all.contains(&format!("simusage\\-{name}(1)")), "{name}: {all}");
+            assert!(
+                all.contains(&format!("simusage\\-{name}(1)")),
+                "{name}: {all}"
+            );
             let own = text(page(Some(&name)).unwrap());
-            assert!(own.contains(&format!("simusage\\-{name}")) && own.contains("database\\-url"), "{own}");
-            assert!(option.is_none_or(|option| own.contains(&option.replace('-', "\\-"))), "{own}");
+            assert!(
+                own.contains(&format!("simusage\\-{name}")) && own.contains("database\\-url"),
+                "{own}"
+            );
+            assert!(
+                option.is_none_or(|option| own.contains(&option.replace('-', "\\-"))),
+                "{own}"
+            );
         }
         let unknown = page(Some("nothing")).unwrap_err().to_string();
-        assert!(unknown.starts_with("there is no subcommand nothing, only migrate, ingest, serve"), "{unknown}");
+        assert!(
+            unknown.starts_with("there is no subcommand nothing, only migrate, ingest, serve"),
+            "{unknown}"
+        );
     }
 }

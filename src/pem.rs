@@ -25,7 +25,10 @@ pub(crate) fn read(file: &Path) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// Names the file.
-pub(crate) fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn certificates(
+    file: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, String> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
@@ -41,7 +44,15 @@ pub(crate) fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer
 pub(crate) fn key(file: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| {
         let encrypted = pem.windows(9).any(|window| window == b"ENCRYPTED");
-        problem(file, &error, if encrypted { "private key without a password" } else { "private key" })
+        problem(
+            file,
+            &error,
+            if encrypted {
+                "private key without a password"
+            } else {
+                "private key"
+            },
+        )
     })
 }
 
@@ -62,7 +73,9 @@ fn problem(file: &Path, error: &Error, wanted: &str) -> String {
         Error::NoItemsFound => format!("{file} holds no {wanted} in PEM"),
         // The parser shows these two as lists of byte values.
         Error::MissingSectionEnd { .. } => format!("{file} ends within a section of PEM"),
-        Error::IllegalSectionStart { .. } => format!("{file} has a malformed line where a section of PEM begins"),
+        Error::IllegalSectionStart { .. } => {
+            format!("{file} has a malformed line where a section of PEM begins")
+        }
         other => format!("{file} is no PEM: {other}"),
     }
 }
@@ -76,12 +89,19 @@ mod tests {
         let file = Path::new("server.pem");
         for (pem, expected) in [
             ("", "server.pem holds no certificate in PEM"),
-            ("-----BEGIN CERTIFICATE-----\nAAAA\n", "server.pem ends within a section of PEM"),
+            (
+                "-----BEGIN CERTIFICATE-----\nAAAA\n",
+                "server.pem ends within a section of PEM",
+            ),
         ] {
             assert_eq!(certificates(file, pem.as_bytes()).unwrap_err(), expected);
         }
-        let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let encrypted =
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
         let problem = key(file, encrypted.as_bytes()).unwrap_err();
-        assert_eq!(problem, "server.pem holds no private key without a password in PEM");
+        assert_eq!(
+            problem,
+            "server.pem holds no private key without a password in PEM"
+        );
     }
 }

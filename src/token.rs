@@ -25,10 +25,13 @@ impl Token {
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut random = [0; 32];
         getrandom::fill(&mut random)?;
-        Ok(Self(random.iter().fold(PREFIX.to_owned(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })))
+        Ok(Self(random.iter().fold(
+            PREFIX.to_owned(),
+            |mut text, byte| {
+                let _ = write!(text, "{byte:02x}");
+                text
+            },
+        )))
     }
 
     /// The text, for the one who is to use it.
@@ -65,7 +68,10 @@ impl TokenHash {
     /// of their hash would still have to hit all of it.
     #[must_use]
     pub fn beginning(&self) -> u64 {
-        self.0.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+        self.0
+            .iter()
+            .take(8)
+            .fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 }
 

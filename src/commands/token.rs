@@ -22,7 +22,9 @@ pub(super) async fn run(options: cli::Token, config: &Config) -> anyhow::Result<
         .with_context(|| format!("checking the schema of {}", config.database.url))?;
     let result = match options {
         cli::Token::Create(options) => create(&options, &mut connection).await,
-        cli::Token::List => tokens::list(&connection).await.map(|tokens| print!("{}", table(&tokens, Utc::now()))),
+        cli::Token::List => tokens::list(&connection)
+            .await
+            .map(|tokens| print!("{}", table(&tokens, Utc::now()))),
         cli::Token::Revoke { name } => tokens::revoke(&connection, &name).await,
     };
     connection.close().await;
@@ -32,8 +34,21 @@ pub(super) async fn run(options: cli::Token, config: &Config) -> anyhow::Result<
 /// Creates a token. Its text is all that is printed, so that a script can take it.
 async fn create(options: &CreateToken, connection: &mut Connection) -> anyhow::Result<()> {
     let token = Token::generate().context("making up a token")?;
-    let CreateToken { name, organizations, expires } = options;
-    tokens::create(connection, &NewToken { name, hash: token.hash(), organizations, expires_at: *expires }).await?;
+    let CreateToken {
+        name,
+        organizations,
+        expires,
+    } = options;
+    tokens::create(
+        connection,
+        &NewToken {
+            name,
+            hash: token.hash(),
+            organizations,
+            expires_at: *expires,
+        },
+    )
+    .await?;
     println!("{}", token.reveal());
     Ok(())
 }
@@ -49,11 +64,19 @@ fn table(tokens: &[ListedToken], now: DateTime<Utc>) -> String {
                 state(token, now).to_owned(),
                 time(token.created_at),
                 token.expires_at.map_or_else(|| "never".to_owned(), time),
-                token.organizations.as_ref().map_or_else(|| "everything".to_owned(), |names| names.join(",")),
+                token
+                    .organizations
+                    .as_ref()
+                    .map_or_else(|| "everything".to_owned(), |names| names.join(",")),
             ]
         }))
         .collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or_default()
+    };
     let widths = [width(0), width(1), width(2), width(3)];
     rows.iter().fold(String::new(), |mut text, row| {
         for (cell, width) in row.iter().zip(widths) {
@@ -81,16 +104,23 @@ mod tests {
     #[test]
     fn the_list_lines_up_and_says_which_tokens_can_be_used() {
         let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
-        let token = |name: &str, organizations: Option<Vec<&str>>, expires_at, revoked_at| ListedToken {
-            name: name.to_owned(),
-            organizations: organizations.map(|names| names.into_iter().map(str::to_owned).collect()),
-            created_at: at("2030-01-01T00:00:00.5Z"),
-            expires_at,
-            revoked_at,
-        };
+        let token =
+            |name: &str, organizations: Option<Vec<&str>>, expires_at, revoked_at| ListedToken {
+                name: name.to_owned(),
+                organizations: organizations
+                    .map(|names| names.into_iter().map(str::to_owned).collect()),
+                created_at: at("2030-01-01T00:00:00.5Z"),
+                expires_at,
+                revoked_at,
+            };
         let tokens = [
             token("all", None, None, None),
-            token("größer", Some(vec!["x00g8", "x00g9"]), Some(at("2031-01-01T00:00:00Z")), None),
+            token(
+                "größer",
+                Some(vec!["x00g8", "x00g9"]),
+                Some(at("2031-01-01T00:00:00Z")),
+                None,
+            ),
             token("past", None, Some(at("2030-02-01T00:00:00Z")), None),
             token("gone", None, None, Some(at("2030-01-02T00:00:00Z"))),
         ];

@@ -78,15 +78,22 @@ impl FromStr for DatabaseUrl {
         let mut parsed = rest.parse::<tokio_postgres::Config>().map_err(|error| {
             format!(
                 "not a PostgreSQL URL: {}",
-                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
+                std::error::Error::source(&error)
+                    .map_or_else(|| error.to_string(), ToString::to_string)
             )
         })?;
         if parsed.get_hosts().is_empty() {
-            return Err("not a PostgreSQL URL: no host (ex: postgresql://user@host:5432/database)".to_owned());
+            return Err(
+                "not a PostgreSQL URL: no host (ex: postgresql://user@host:5432/database)"
+                    .to_owned(),
+            );
         }
         let (mode, tls) = asked.judge(parsed.get_ssl_mode())?;
         // Nobody is between the two ends of a socket in the file system, so libpq leaves TLS out there.
-        let stays_here = parsed.get_hosts().iter().all(|host| !matches!(host, Host::Tcp(_)));
+        let stays_here = parsed
+            .get_hosts()
+            .iter()
+            .all(|host| !matches!(host, Host::Tcp(_)));
         parsed.ssl_mode(if stays_here { SslMode::Disable } else { mode });
         Ok(Self { parsed, tls })
     }
@@ -113,19 +120,28 @@ impl Asked {
     /// Takes the parameters out of a URL, and gives the rest. Other forms of connection strings are left alone.
     fn take_out(text: &str) -> (String, Self) {
         let mut asked = Self::default();
-        let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+        let is_url = ["postgres://", "postgresql://"]
+            .iter()
+            .any(|scheme| text.starts_with(scheme));
         // A password may have a question mark, so the one that counts comes behind it.
         let behind_password = text.find('@').unwrap_or_default();
-        let Some(mark) = text[behind_password..].find('?').filter(|_| is_url) else { return (text.to_owned(), asked) };
+        let Some(mark) = text[behind_password..].find('?').filter(|_| is_url) else {
+            return (text.to_owned(), asked);
+        };
         let (front, query) = text.split_at(behind_password + mark);
-        let others: Vec<&str> = query[1..].split('&').filter(|parameter| !asked.take(parameter)).collect();
+        let others: Vec<&str> = query[1..]
+            .split('&')
+            .filter(|parameter| !asked.take(parameter))
+            .collect();
         let separator = if others.is_empty() { "" } else { "?" };
         (format!("{front}{separator}{}", others.join("&")), asked)
     }
 
     /// Takes a parameter, if it is one of these.
     fn take(&mut self, parameter: &str) -> bool {
-        let Some((name, value)) = parameter.split_once('=') else { return false };
+        let Some((name, value)) = parameter.split_once('=') else {
+            return false;
+        };
         let place = match name {
             "sslmode" => &mut self.mode,
             "sslrootcert" => &mut self.root,
@@ -139,7 +155,13 @@ impl Asked {
 
     /// What was asked for, as libpq understands it; `default` is the mode where none is in the URL.
     fn judge(self, default: SslMode) -> Result<(SslMode, Tls), String> {
-        let roots = self.root.map(|root| if root == "system" { Roots::System } else { Roots::File(root.into()) });
+        let roots = self.root.map(|root| {
+            if root == "system" {
+                Roots::System
+            } else {
+                Roots::File(root.into())
+            }
+        });
         let unverified = || roots.clone().map_or(Trust::Anybody, Trust::Authority);
         let (mode, trust) = match self.mode.as_deref() {
             None if roots == Some(Roots::System) => (SslMode::Require, Trust::Name(Roots::System)),
@@ -148,10 +170,14 @@ impl Asked {
             Some("prefer") => (SslMode::Prefer, unverified()),
             Some("require") => (SslMode::Require, unverified()),
             Some("verify-ca") => {
-                let roots = roots.ok_or("sslmode=verify-ca needs sslrootcert=FILE, the authority to trust")?;
+                let roots = roots
+                    .ok_or("sslmode=verify-ca needs sslrootcert=FILE, the authority to trust")?;
                 (SslMode::Require, Trust::Authority(roots))
             }
-            Some("verify-full") => (SslMode::Require, Trust::Name(roots.unwrap_or(Roots::System))),
+            Some("verify-full") => (
+                SslMode::Require,
+                Trust::Name(roots.unwrap_or(Roots::System)),
+            ),
             Some(other) => {
                 let modes = "disable, prefer, require, verify-ca or verify-full";
                 return Err(format!("sslmode cannot be '{other}', only {modes}"));
@@ -164,7 +190,10 @@ impl Asked {
         }
         let identity = match (self.certificate, self.key) {
             (None, None) => None,
-            (Some(certificate), Some(key)) => Some(Identity { certificate: certificate.into(), key: key.into() }),
+            (Some(certificate), Some(key)) => Some(Identity {
+                certificate: certificate.into(),
+                key: key.into(),
+            }),
             (Some(_), None) => return Err("sslcert needs sslkey beside it".to_owned()),
             (None, Some(_)) => return Err("sslkey needs sslcert beside it".to_owned()),
         };
@@ -213,35 +242,77 @@ mod tests {
     fn every_sslmode_means_what_libpq_says() {
         for (parameters, mode, trust) in [
             ("", SslMode::Prefer, Trust::Anybody),
-            ("?sslmode=disable&sslrootcert=a", SslMode::Disable, Trust::Anybody),
+            (
+                "?sslmode=disable&sslrootcert=a",
+                SslMode::Disable,
+                Trust::Anybody,
+            ),
             ("?sslmode=prefer", SslMode::Prefer, Trust::Anybody),
             ("?sslmode=require", SslMode::Require, Trust::Anybody),
-            ("?sslmode=require&sslrootcert=a%20b.pem", SslMode::Require, Trust::Authority(file("a b.pem"))),
-            ("?sslrootcert=a&sslmode=verify-ca", SslMode::Require, Trust::Authority(file("a"))),
-            ("?sslmode=verify-full&sslrootcert=a", SslMode::Require, Trust::Name(file("a"))),
-            ("?sslmode=verify-full", SslMode::Require, Trust::Name(Roots::System)),
-            ("?sslrootcert=system", SslMode::Require, Trust::Name(Roots::System)),
+            (
+                "?sslmode=require&sslrootcert=a%20b.pem",
+                SslMode::Require,
+                Trust::Authority(file("a b.pem")),
+            ),
+            (
+                "?sslrootcert=a&sslmode=verify-ca",
+                SslMode::Require,
+                Trust::Authority(file("a")),
+            ),
+            (
+                "?sslmode=verify-full&sslrootcert=a",
+                SslMode::Require,
+                Trust::Name(file("a")),
+            ),
+            (
+                "?sslmode=verify-full",
+                SslMode::Require,
+                Trust::Name(Roots::System),
+            ),
+            (
+                "?sslrootcert=system",
+                SslMode::Require,
+                Trust::Name(Roots::System),
+            ),
         ] {
             let url = parse(parameters).unwrap();
-            assert_eq!((url.parameters().get_ssl_mode(), &url.tls().trust), (mode, &trust), "{parameters}");
+            assert_eq!(
+                (url.parameters().get_ssl_mode(), &url.tls().trust),
+                (mode, &trust),
+                "{parameters}"
+            );
         }
     }
 
     #[test]
     fn the_other_parameters_are_left_as_they_are() {
-        let url = parse("?application_name=me&sslmode=require&sslcert=c&sslkey=k&connect_timeout=3").unwrap();
+        let url =
+            parse("?application_name=me&sslmode=require&sslcert=c&sslkey=k&connect_timeout=3")
+                .unwrap();
         assert_eq!(url.parameters().get_application_name(), Some("me"));
         assert_eq!(url.parameters().get_connect_timeout().unwrap().as_secs(), 3);
         assert_eq!(url.parameters().get_password(), Some(&b"pass?word"[..]));
         assert_eq!(url.parameters().get_dbname(), Some("db"));
-        assert_eq!(url.tls().identity, Some(Identity { certificate: "c".into(), key: "k".into() }));
+        assert_eq!(
+            url.tls().identity,
+            Some(Identity {
+                certificate: "c".into(),
+                key: "k".into()
+            })
+        );
     }
 
     #[test]
     fn what_would_be_less_than_it_seems_is_refused() {
         for (parameters, problem) in [
-            ("?sslmode=allow", "sslmode cannot be 'allow', only disable, prefer, require, verify-ca or verify-full"),
-            ("?sslmode=verify-ca", "sslmode=verify-ca needs sslrootcert=FILE, the authority to trust"),
+            (
+                "?sslmode=allow",
+                "sslmode cannot be 'allow', only disable, prefer, require, verify-ca or verify-full",
+            ),
+            (
+                "?sslmode=verify-ca",
+                "sslmode=verify-ca needs sslrootcert=FILE, the authority to trust",
+            ),
             ("?sslcert=c", "sslcert needs sslkey beside it"),
             ("?sslkey=k", "sslkey needs sslcert beside it"),
         ] {
@@ -249,13 +320,18 @@ mod tests {
         }
         for mode in ["prefer", "require", "verify-ca"] {
             let problem = parse(&format!("?sslmode={mode}&sslrootcert=system")).unwrap_err();
-            assert!(problem.starts_with("sslrootcert=system goes with sslmode=verify-full only"), "{problem}");
+            assert!(
+                problem.starts_with("sslrootcert=system goes with sslmode=verify-full only"),
+                "{problem}"
+            );
         }
     }
 
     #[test]
     fn a_socket_in_the_file_system_needs_no_tls() {
-        let url: DatabaseUrl = "postgresql://user@%2Fvar%2Frun/db?sslmode=require".parse().unwrap();
+        let url: DatabaseUrl = "postgresql://user@%2Fvar%2Frun/db?sslmode=require"
+            .parse()
+            .unwrap();
         assert_eq!(url.parameters().get_ssl_mode(), SslMode::Disable);
     }
 }

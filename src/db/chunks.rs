@@ -10,7 +10,10 @@ use super::inventory::Stamp;
 use crate::domain::Interval;
 
 /// What marks the hours of a chunk that is being made: no SIM card and no organization has the number 0.
-const NOBODY: Stamp = Stamp { sim_card: 0, organization: 0 };
+const NOBODY: Stamp = Stamp {
+    sim_card: 0,
+    organization: 0,
+};
 
 /// Makes the chunks of the hours in `intervals`, where there are none, in a transaction of its own. Says whether all are
 /// such that several transactions can append to them at once, as COPY appends in this session: straight into the
@@ -21,9 +24,20 @@ const NOBODY: Stamp = Stamp { sim_card: 0, organization: 0 };
 ///
 /// # Errors
 /// The database refuses or is away. Doing it again is safe.
-pub async fn open_chunks(connection: &mut Connection, intervals: &[Interval]) -> Result<bool, WriteError> {
-    let hours: Vec<DateTime<Utc>> = intervals.iter().flat_map(|&interval| hours(interval)).collect();
-    let closed = connection.query(include_str!("../../sql/ingest/hours_not_open.sql"), &[&hours]).await?;
+pub async fn open_chunks(
+    connection: &mut Connection,
+    intervals: &[Interval],
+) -> Result<bool, WriteError> {
+    let hours: Vec<DateTime<Utc>> = intervals
+        .iter()
+        .flat_map(|&interval| hours(interval))
+        .collect();
+    let closed = connection
+        .query(
+            include_str!("../../sql/ingest/hours_not_open.sql"),
+            &[&hours],
+        )
+        .await?;
     if closed.iter().any(|row| row.get("is_stored")) {
         return Ok(false);
     }
@@ -37,7 +51,10 @@ pub async fn open_chunks(connection: &mut Connection, intervals: &[Interval]) ->
         let mut writer = BatchWriter::begin(connection).await?;
         writer.write(tuples.freeze()).await?;
         writer.finish_copy(hours.len() as u64).await?;
-        writer.transaction().execute(include_str!("../../sql/ingest/unmark_hours.sql"), &[&hours]).await?;
+        writer
+            .transaction()
+            .execute(include_str!("../../sql/ingest/unmark_hours.sql"), &[&hours])
+            .await?;
         writer.commit_alone().await?;
     }
     Ok(true)
@@ -46,6 +63,10 @@ pub async fn open_chunks(connection: &mut Connection, intervals: &[Interval]) ->
 /// The hours of an interval that begins with one.
 fn hours(interval: Interval) -> impl Iterator<Item = DateTime<Utc>> {
     (0..)
-        .map_while(move |number| interval.start().checked_add_signed(TimeDelta::hours(number)))
+        .map_while(move |number| {
+            interval
+                .start()
+                .checked_add_signed(TimeDelta::hours(number))
+        })
         .take_while(move |&hour| hour < interval.end())
 }

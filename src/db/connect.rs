@@ -13,7 +13,8 @@ use crate::config::{Database, DirectCompress};
 
 /// Both sides look whether the other is still there, because either would else wait for hours on one that went
 /// without a word; and what a lost session has locked stays locked until the server knows.
-const KEEPALIVES: &str = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3";
+const KEEPALIVES: &str =
+    "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3";
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVES_RETRIES: u32 = 3;
@@ -46,7 +47,11 @@ impl Connection {
     /// # Errors
     /// The database refuses or is away.
     pub async fn session_number(&self) -> Result<i32, WriteError> {
-        Ok(self.client.query_one("select pg_backend_pid()", &[]).await?.get(0))
+        Ok(self
+            .client
+            .query_one("select pg_backend_pid()", &[])
+            .await?
+            .get(0))
     }
 
     /// Has COPY write straight into the columnstore, or not. A server that does not know how to is none the worse for it.
@@ -59,7 +64,12 @@ impl Connection {
             DirectCompress::On => "on",
             DirectCompress::Off => "off",
         };
-        self.client.query(include_str!("../../sql/ingest/set_direct_compress.sql"), &[&value]).await?;
+        self.client
+            .query(
+                include_str!("../../sql/ingest/set_direct_compress.sql"),
+                &[&value],
+            )
+            .await?;
         Ok(())
     }
 
@@ -68,7 +78,14 @@ impl Connection {
     /// # Errors
     /// The database refuses or is away.
     pub async fn compresses_directly(&self) -> Result<bool, WriteError> {
-        Ok(self.client.query_one(include_str!("../../sql/ingest/compresses_directly.sql"), &[]).await?.get(0))
+        Ok(self
+            .client
+            .query_one(
+                include_str!("../../sql/ingest/compresses_directly.sql"),
+                &[],
+            )
+            .await?
+            .get(0))
     }
 
     /// Has the server wait for a lock no longer than that.
@@ -76,7 +93,10 @@ impl Connection {
     /// # Errors
     /// The database refuses or is away.
     pub async fn set_lock_timeout(&self, longest: Duration) -> Result<(), WriteError> {
-        Ok(self.client.batch_execute(&format!("set lock_timeout = {}", longest.as_millis())).await?)
+        Ok(self
+            .client
+            .batch_execute(&format!("set lock_timeout = {}", longest.as_millis()))
+            .await?)
     }
 
     /// Ends the session and waits until the server was told. What a session holds, such as a lock, it holds
@@ -90,12 +110,19 @@ impl Connection {
 
 /// Up to so many connections beside `main`. Fewer, down to none, where the server has none to spare, and where all
 /// connections are one session.
-pub async fn connect_beside(database: &Database, main: &Connection, most: usize) -> Vec<Connection> {
+pub async fn connect_beside(
+    database: &Database,
+    main: &Connection,
+    most: usize,
+) -> Vec<Connection> {
     let mut beside = vec![];
     while beside.len() < most {
         let another = async {
             let another = connect(database).await?;
-            Ok::<_, WriteError>((another.session_number().await? != main.session_number().await?).then_some(another))
+            Ok::<_, WriteError>(
+                (another.session_number().await? != main.session_number().await?)
+                    .then_some(another),
+            )
         };
         match another.await {
             Ok(Some(another)) => beside.push(another),
@@ -119,7 +146,12 @@ pub(super) fn parameters(database: &Database, session_options: &str) -> tokio_po
     if parameters.get_application_name().is_none() {
         parameters.application_name("simusage");
     }
-    let options = [parameters.get_options().unwrap_or_default(), "-c TimeZone=UTC", session_options].join(" ");
+    let options = [
+        parameters.get_options().unwrap_or_default(),
+        "-c TimeZone=UTC",
+        session_options,
+    ]
+    .join(" ");
     parameters.options(options.trim());
     parameters
 }
@@ -135,16 +167,21 @@ pub async fn connect(database: &Database) -> Result<Connection, WriteError> {
         parameters.keepalives_interval(KEEPALIVES_INTERVAL);
         parameters.keepalives_retries(KEEPALIVES_RETRIES);
     }
-    let (client, connection) = parameters.connect(Connector::new(database.url.tls())).await.map_err(|error| {
-        let place = format!("cannot connect to {}", database.url);
-        let advice = on_connecting(&error, &database.url).map(|advice| format!("; {advice}")).unwrap_or_default();
-        let text = describe(&error) + &advice;
-        match error.code() {
-            Some(_) => WriteError::from(error).with_text(text).during(&place),
-            None if is_refusal(&error) => WriteError::Refused(text).during(&place),
-            None => WriteError::Unreachable(text).during(&place),
-        }
-    })?;
+    let (client, connection) = parameters
+        .connect(Connector::new(database.url.tls()))
+        .await
+        .map_err(|error| {
+            let place = format!("cannot connect to {}", database.url);
+            let advice = on_connecting(&error, &database.url)
+                .map(|advice| format!("; {advice}"))
+                .unwrap_or_default();
+            let text = describe(&error) + &advice;
+            match error.code() {
+                Some(_) => WriteError::from(error).with_text(text).during(&place),
+                None if is_refusal(&error) => WriteError::Refused(text).during(&place),
+                None => WriteError::Unreachable(text).during(&place),
+            }
+        })?;
     let driver = tokio::spawn(async move {
         if let Err(error) = connection.await {
             log::debug!("connection ended: {}", describe(&error));

@@ -99,7 +99,10 @@ impl<'a> BatchWriter<'a> {
     /// The database refuses or is away.
     pub async fn begin(connection: &'a mut Connection) -> Result<Self, WriteError> {
         failpoint::pass("before-begin");
-        Ok(Self { transaction: connection.transaction().await?, sink: None })
+        Ok(Self {
+            transaction: connection.transaction().await?,
+            sink: None,
+        })
     }
 
     /// Sends usage records, encoded by [`encode_usage_record`].
@@ -110,7 +113,9 @@ impl<'a> BatchWriter<'a> {
         let sink = match &mut self.sink {
             Some(sink) => sink,
             none => {
-                let sink = none.insert(Box::pin(self.transaction.copy_in(COPY_USAGE_RECORDS).await?));
+                let sink = none.insert(Box::pin(
+                    self.transaction.copy_in(COPY_USAGE_RECORDS).await?,
+                ));
                 sink.send(Bytes::from_static(HEADER)).await?;
                 sink
             }
@@ -127,7 +132,9 @@ impl<'a> BatchWriter<'a> {
     pub async fn commit(self, claim: &Claim, end: &BatchEnd) -> Result<(), WriteError> {
         let replaced = if claim.lasting && !claim.moved {
             let forget = include_str!("../../sql/ingest/forget_unfinished_line.sql");
-            self.transaction.execute(forget, &[&claim.id, &claim.position]).await?
+            self.transaction
+                .execute(forget, &[&claim.id, &claim.position])
+                .await?
         } else {
             0
         };
@@ -158,7 +165,9 @@ impl<'a> BatchWriter<'a> {
         if stored == rows {
             Ok(())
         } else {
-            Err(WriteError::Refused(format!("the server stored {stored} of {rows} records")))
+            Err(WriteError::Refused(format!(
+                "the server stored {stored} of {rows} records"
+            )))
         }
     }
 
@@ -173,15 +182,30 @@ impl<'a> BatchWriter<'a> {
     /// The server refuses, or the connection broke.
     pub(super) async fn commit_alone(self) -> Result<(), WriteError> {
         failpoint::pass("before-commit");
-        self.transaction.commit().await.map_err(|error| WriteError::from(error).during("committing a batch"))?;
+        self.transaction
+            .commit()
+            .await
+            .map_err(|error| WriteError::from(error).during("committing a batch"))?;
         failpoint::pass("after-commit");
         Ok(())
     }
 
-    async fn advance(&self, claim: &Claim, end: &BatchEnd, replaced: u64) -> Result<(), WriteError> {
+    async fn advance(
+        &self,
+        claim: &Claim,
+        end: &BatchEnd,
+        replaced: u64,
+    ) -> Result<(), WriteError> {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let (stored, rejected) = (count(end.rows), count(end.rejected.len() as u64) - count(replaced));
-        let Checkpoint { position, line, prefix_hash } = &end.checkpoint;
+        let (stored, rejected) = (
+            count(end.rows),
+            count(end.rejected.len() as u64) - count(replaced),
+        );
+        let Checkpoint {
+            position,
+            line,
+            prefix_hash,
+        } = &end.checkpoint;
         let parameters: [&(dyn ToSql + Sync); 11] = [
             &claim.id,
             &claim.position,

@@ -33,13 +33,23 @@ impl From<tokio_postgres::Error> for StorageError {
     fn from(error: tokio_postgres::Error) -> Self {
         let text = describe(&error);
         let Some(code) = error.code() else {
-            return if is_broken(&error) { Self::Unavailable(text) } else { Self::Other(text) };
+            return if is_broken(&error) {
+                Self::Unavailable(text)
+            } else {
+                Self::Other(text)
+            };
         };
         if *code == SqlState::NUMERIC_VALUE_OUT_OF_RANGE {
             Self::TotalOverflow
         } else if *code == SqlState::QUERY_CANCELED {
             Self::Timeout
-        } else if [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::UNDEFINED_FUNCTION].contains(code) {
+        } else if [
+            SqlState::UNDEFINED_TABLE,
+            SqlState::UNDEFINED_COLUMN,
+            SqlState::UNDEFINED_FUNCTION,
+        ]
+        .contains(code)
+        {
             Self::NotMigrated(text)
         } else if is_connection_lost(code) || *code == SqlState::T_R_SERIALIZATION_FAILURE {
             // A replica cancels what is in the way of its primary's changes with the latter. Asked again, it answers.
@@ -55,7 +65,9 @@ fn is_connection_lost(code: &SqlState) -> bool {
     // Classes of PostgreSQL's appendix A: 08 connection exception, 57P operator intervention,
     // 53 insufficient resources (too many connections), 28 invalid authorization, 3D no such database.
     let code = code.code();
-    ["08", "57P", "53", "28", "3D"].iter().any(|class| code.starts_with(class))
+    ["08", "57P", "53", "28", "3D"]
+        .iter()
+        .any(|class| code.starts_with(class))
 }
 
 /// Why something was not written. What it says is for people; which variant it is says what to do next.
@@ -122,7 +134,10 @@ impl From<tokio_postgres::Error> for WriteError {
 
 /// Whether the connection, and not a statement, is what failed.
 fn is_broken(error: &tokio_postgres::Error) -> bool {
-    error.is_closed() || error.source().is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
+    error.is_closed()
+        || error
+            .source()
+            .is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
 }
 
 /// Whether the code says that the session ended, that the server takes no new one now, or that the transaction
@@ -131,17 +146,31 @@ fn is_passing(code: &SqlState) -> bool {
     // 08 connection exception, 57P operator intervention, 53300 too many connections, 55P03 lock not available,
     // 40 transaction rollback: serialization failures and deadlocks.
     let code = code.code();
-    ["08", "57P", "53300", "55P03", "40"].iter().any(|class| code.starts_with(class))
+    ["08", "57P", "53300", "55P03", "40"]
+        .iter()
+        .any(|class| code.starts_with(class))
 }
 
 /// The error with its causes: tokio-postgres's own text is only "db error".
 pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(server) = error.as_db_error() {
-        let detail = server.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
-        let hint = server.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-        return format!("{} [{}]{detail}{hint}", server.message(), server.code().code());
+        let detail = server
+            .detail()
+            .map(|detail| format!(" ({detail})"))
+            .unwrap_or_default();
+        let hint = server
+            .hint()
+            .map(|hint| format!("; {hint}"))
+            .unwrap_or_default();
+        return format!(
+            "{} [{}]{detail}{hint}",
+            server.message(),
+            server.code().code()
+        );
     }
-    let advice = tls::advice(error).map(|advice| format!("; {advice}")).unwrap_or_default();
+    let advice = tls::advice(error)
+        .map(|advice| format!("; {advice}"))
+        .unwrap_or_default();
     match error.source() {
         Some(source) => format!("{error}: {source}{advice}"),
         None => error.to_string(),
@@ -149,7 +178,10 @@ pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
 }
 
 /// The error as the command line shows it, with the server's own words.
-#[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is the argument of map_err"
+)]
 pub(crate) fn explained(error: tokio_postgres::Error) -> anyhow::Error {
     anyhow::anyhow!(describe(&error))
 }
@@ -160,17 +192,22 @@ mod tests {
 
     #[test]
     fn what_passes_by_itself_is_told_from_what_does_not() {
-        for code in ["08006", "57P01", "57P02", "57P03", "53300", "40001", "40P01", "55P03"] {
+        for code in [
+            "08006", "57P01", "57P02", "57P03", "53300", "40001", "40P01", "55P03",
+        ] {
             assert!(is_passing(&SqlState::from_code(code)), "{code}");
         }
-        for code in ["53100", "53200", "42P01", "23505", "28P01", "3D000", "57014", "XX000", "22003"] {
+        for code in [
+            "53100", "53200", "42P01", "23505", "28P01", "3D000", "57014", "XX000", "22003",
+        ] {
             assert!(!is_passing(&SqlState::from_code(code)), "{code}");
         }
     }
 
     #[test]
     fn the_text_says_what_was_being_done() {
-        let error = WriteError::DiskFull("could not extend file".to_owned()).during("copying usage records");
+        let error = WriteError::DiskFull("could not extend file".to_owned())
+            .during("copying usage records");
         let text = "the database has no space left: copying usage records: could not extend file";
         assert_eq!(error.to_string(), text);
         assert!(!error.is_passing());

@@ -34,7 +34,10 @@ impl FreshnessDesk {
     /// A desk that has asked nothing yet.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
-        Self { pool, queue: Rc::default() }
+        Self {
+            pool,
+            queue: Rc::default(),
+        }
     }
 
     /// How fresh an answer over the interval would be now, or later.
@@ -55,7 +58,11 @@ impl FreshnessDesk {
             // A task of its own: the request that began it may be given up while others wait.
             spawn_local(self.clone().ask());
         }
-        answer.await.unwrap_or_else(|_| Err(StorageError::Other("nobody asked how fresh an interval is".to_owned())))
+        answer.await.unwrap_or_else(|_| {
+            Err(StorageError::Other(
+                "nobody asked how fresh an interval is".to_owned(),
+            ))
+        })
     }
 
     /// Asks for those who wait, until nobody does.
@@ -68,13 +75,23 @@ impl FreshnessDesk {
             }
             let intervals: Vec<Interval> = waiting.keys().copied().collect();
             let question = async |client: &_| {
-                try_join_all(intervals.iter().map(|&interval| queries::freshness(client, interval))).await
+                try_join_all(
+                    intervals
+                        .iter()
+                        .map(|&interval| queries::freshness(client, interval)),
+                )
+                .await
             };
             let answers = self.pool.ask(question).await;
             for (place, senders) in waiting.into_values().enumerate() {
                 for sender in senders {
                     // Who has gone away meanwhile needs no answer.
-                    let _ = sender.send(answers.as_ref().map(|answers| answers[place]).map_err(Clone::clone));
+                    let _ = sender.send(
+                        answers
+                            .as_ref()
+                            .map(|answers| answers[place])
+                            .map_err(Clone::clone),
+                    );
                 }
             }
         }

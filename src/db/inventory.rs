@@ -23,19 +23,38 @@ const ASSIGNMENTS_AT_ONCE: usize = 50_000;
 ///
 /// # Errors
 /// The database refuses or is away.
-pub async fn store_inventory(connection: &mut Connection, assignments: &[Assignment]) -> Result<(), WriteError> {
+pub async fn store_inventory(
+    connection: &mut Connection,
+    assignments: &[Assignment],
+) -> Result<(), WriteError> {
     let transaction = connection.transaction().await?;
     for assignments in assignments.chunks(ASSIGNMENTS_AT_ONCE) {
-        let sim_cards: Vec<&str> = assignments.iter().map(|assignment| assignment.sim_card.as_str()).collect();
-        let organizations: Vec<&str> = assignments.iter().map(|assignment| assignment.organization.as_str()).collect();
-        let valid_from: Vec<Option<DateTime<Utc>>> =
-            assignments.iter().map(|assignment| assignment.valid_from).collect();
-        transaction.execute(ADD_ORGANIZATIONS, &[&organizations]).await?;
+        let sim_cards: Vec<&str> = assignments
+            .iter()
+            .map(|assignment| assignment.sim_card.as_str())
+            .collect();
+        let organizations: Vec<&str> = assignments
+            .iter()
+            .map(|assignment| assignment.organization.as_str())
+            .collect();
+        let valid_from: Vec<Option<DateTime<Utc>>> = assignments
+            .iter()
+            .map(|assignment| assignment.valid_from)
+            .collect();
+        transaction
+            .execute(ADD_ORGANIZATIONS, &[&organizations])
+            .await?;
         transaction.execute(ADD_SIM_CARDS, &[&sim_cards]).await?;
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&sim_cards, &organizations, &valid_from];
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+            [&sim_cards, &organizations, &valid_from];
         transaction.execute(ASSIGN_SIM_CARDS, &parameters).await?;
     }
-    transaction.execute(include_str!("../../sql/ingest/advance_inventory_version.sql"), &[]).await?;
+    transaction
+        .execute(
+            include_str!("../../sql/ingest/advance_inventory_version.sql"),
+            &[],
+        )
+        .await?;
     Ok(transaction.commit().await?)
 }
 
@@ -44,7 +63,9 @@ pub async fn store_inventory(connection: &mut Connection, assignments: &[Assignm
 /// # Errors
 /// The database refuses or is away.
 pub async fn inventory_version(client: &Client) -> Result<i64, WriteError> {
-    let row = client.query_one(include_str!("../../sql/ingest/inventory_version.sql"), &[]).await?;
+    let row = client
+        .query_one(include_str!("../../sql/ingest/inventory_version.sql"), &[])
+        .await?;
     Ok(row.get("version"))
 }
 
@@ -84,7 +105,10 @@ impl Directory {
     /// The database refuses or is away.
     pub async fn load(client: &Client) -> Result<Self, WriteError> {
         // The version first: a change that comes in between makes it look out of date, which costs one more load.
-        let mut directory = Self { version: inventory_version(client).await?, ..Self::default() };
+        let mut directory = Self {
+            version: inventory_version(client).await?,
+            ..Self::default()
+        };
         let parameters: [&str; 0] = [];
         let rows = client.query_raw(INVENTORY_DIRECTORY, parameters).await?;
         let mut rows = std::pin::pin!(rows);
@@ -92,7 +116,12 @@ impl Directory {
             let valid_from: Option<DateTime<Utc>> = row.get("valid_from");
             let valid_from_us = valid_from.map_or(i64::MIN, |instant| instant.timestamp_micros());
             directory
-                .add(row.get("iccid"), row.get("sim_card_id"), valid_from_us, row.get("organization_id"))
+                .add(
+                    row.get("iccid"),
+                    row.get("sim_card_id"),
+                    valid_from_us,
+                    row.get("organization_id"),
+                )
                 .map_err(|error| WriteError::Refused(format!("loading the inventory: {error}")))?;
         }
         Ok(directory)
@@ -106,7 +135,9 @@ impl Directory {
         let mut sorted: Vec<(&str, i64)> = assignments
             .iter()
             .map(|assignment| {
-                let valid_from_us = assignment.valid_from.map_or(i64::MIN, |instant| instant.timestamp_micros());
+                let valid_from_us = assignment
+                    .valid_from
+                    .map_or(i64::MIN, |instant| instant.timestamp_micros());
                 (assignment.sim_card.as_str(), valid_from_us)
             })
             .collect();
@@ -131,7 +162,8 @@ impl Directory {
         if let Some((_, _, end)) = self.sim_cards.get_mut(iccid) {
             *end = next + 1;
         } else {
-            self.sim_cards.insert(iccid.into(), (sim_card, next, next + 1));
+            self.sim_cards
+                .insert(iccid.into(), (sim_card, next, next + 1));
         }
         Ok(())
     }
@@ -143,8 +175,15 @@ impl Directory {
     pub fn stamp(&self, iccid: &str, time_us: i64) -> Result<Stamp, NoStamp> {
         let &(sim_card, start, end) = self.sim_cards.get(iccid).ok_or(NoStamp::Unknown)?;
         let assignments = &self.assignments[start as usize..end as usize];
-        let last = assignments.iter().rev().find(|(valid_from_us, _)| *valid_from_us <= time_us);
-        last.map(|&(_, organization)| Stamp { sim_card, organization }).ok_or(NoStamp::Unassigned)
+        let last = assignments
+            .iter()
+            .rev()
+            .find(|(valid_from_us, _)| *valid_from_us <= time_us);
+        last.map(|&(_, organization)| Stamp {
+            sim_card,
+            organization,
+        })
+        .ok_or(NoStamp::Unassigned)
     }
 
     /// The inventory's version.
@@ -176,7 +215,11 @@ mod tests {
         directory.add("moved", 1, i64::MIN, 10).unwrap();
         directory.add("moved", 1, 100, 11).unwrap();
         directory.add("late", 2, 50, 12).unwrap();
-        let organization = |iccid: &str, time_us| directory.stamp(iccid, time_us).map(|stamp| stamp.organization);
+        let organization = |iccid: &str, time_us| {
+            directory
+                .stamp(iccid, time_us)
+                .map(|stamp| stamp.organization)
+        };
         assert_eq!(organization("moved", -1), Ok(10));
         assert_eq!(organization("moved", 99), Ok(10));
         assert_eq!(organization("moved", 100), Ok(11));

@@ -40,7 +40,11 @@ pub struct Migration {
 /// `migration!(1, "0001_inventory")` embeds `sql/migrations/0001_inventory.sql`.
 macro_rules! migration {
     ($number:literal, $name:literal) => {
-        Migration { number: $number, name: $name, sql: include_str!(concat!("../../sql/migrations/", $name, ".sql")) }
+        Migration {
+            number: $number,
+            name: $name,
+            sql: include_str!(concat!("../../sql/migrations/", $name, ".sql")),
+        }
     };
 }
 
@@ -60,10 +64,12 @@ const MIGRATIONS: &[Migration] = &[
 impl Migration {
     /// SHA-256 of the file, in hexadecimal.
     fn checksum(self) -> String {
-        Sha256::digest(self.sql).iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        Sha256::digest(self.sql)
+            .iter()
+            .fold(String::new(), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}");
+                text
+            })
     }
 
     fn in_transaction(self) -> bool {
@@ -106,17 +112,28 @@ async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Resul
     let mut connection = connect(database).await?;
     install_timescaledb(&connection).await?;
     check_server(&read_server(&connection).await?)?;
-    connection.batch_execute(include_str!("../../sql/ledger/create.sql")).await.map_err(explained)?;
+    connection
+        .batch_execute(include_str!("../../sql/ledger/create.sql"))
+        .await
+        .map_err(explained)?;
     let mut report = Report::default();
     for migration in pending(&applied(&connection).await?)? {
-        apply(&mut connection, migration).await.with_context(|| format!("applying migration {}", migration.name))?;
+        apply(&mut connection, migration)
+            .await
+            .with_context(|| format!("applying migration {}", migration.name))?;
         log::info!("applied {}", migration.name);
         report.migrations.push(migration.name);
     }
     let changes = settings::changes(&connection, storage).await?;
-    settings::apply(&mut connection, &changes).await.context("applying storage settings")?;
+    settings::apply(&mut connection, &changes)
+        .await
+        .context("applying storage settings")?;
     report.settings = changes.iter().map(Change::to_string).collect();
-    report.settings.extend(reader::give_rights(&connection).await.context("letting the reader read")?);
+    report.settings.extend(
+        reader::give_rights(&connection)
+            .await
+            .context("letting the reader read")?,
+    );
     Ok(report)
 }
 
@@ -135,14 +152,25 @@ pub async fn check(database: &Database, storage: &Storage) -> anyhow::Result<Rep
         });
     }
     check_server(&server)?;
-    let migrations: Vec<_> = pending(&applied(&connection).await?)?.iter().map(|migration| migration.name).collect();
+    let migrations: Vec<_> = pending(&applied(&connection).await?)?
+        .iter()
+        .map(|migration| migration.name)
+        .collect();
     // Settings belong to tables that pending migrations may yet create.
     let mut settings = vec![];
     if migrations.is_empty() {
-        settings.extend(settings::changes(&connection, storage).await?.iter().map(Change::to_string));
+        settings.extend(
+            settings::changes(&connection, storage)
+                .await?
+                .iter()
+                .map(Change::to_string),
+        );
         settings.extend(reader::pending_rights(&connection).await?);
     }
-    Ok(Report { migrations, settings })
+    Ok(Report {
+        migrations,
+        settings,
+    })
 }
 
 /// Whether every migration of this program, and none it does not know, has been applied.
@@ -150,22 +178,35 @@ pub async fn check(database: &Database, storage: &Storage) -> anyhow::Result<Rep
 /// # Errors
 /// The database cannot be asked.
 pub async fn ensure_current(client: &Client) -> Result<(), StorageError> {
-    let number: Option<i32> = client.query_one(include_str!("../../sql/ledger/newest.sql"), &[]).await?.get(0);
+    let number: Option<i32> = client
+        .query_one(include_str!("../../sql/ledger/newest.sql"), &[])
+        .await?
+        .get(0);
     let newest = MIGRATIONS.last().map(|migration| migration.number);
     if number == newest {
         return Ok(());
     }
-    let text = |number: Option<i32>| number.map_or_else(|| "none".to_owned(), |number| number.to_string());
-    let detail = format!("the newest migration applied is {}, this program needs {}", text(number), text(newest));
+    let text =
+        |number: Option<i32>| number.map_or_else(|| "none".to_owned(), |number| number.to_string());
+    let detail = format!(
+        "the newest migration applied is {}, this program needs {}",
+        text(number),
+        text(newest)
+    );
     Err(StorageError::NotMigrated(detail))
 }
 
 async fn acquire_lock(connection: &Connection) -> anyhow::Result<()> {
-    let row =
-        connection.query_one(include_str!("../../sql/ledger/try_lock.sql"), &[&LOCK_KEY]).await.map_err(explained)?;
+    let row = connection
+        .query_one(include_str!("../../sql/ledger/try_lock.sql"), &[&LOCK_KEY])
+        .await
+        .map_err(explained)?;
     if !row.get::<_, bool>(0) {
         log::info!("another migration is running; waiting for it to end");
-        connection.execute(include_str!("../../sql/ledger/lock.sql"), &[&LOCK_KEY]).await.map_err(explained)?;
+        connection
+            .execute(include_str!("../../sql/ledger/lock.sql"), &[&LOCK_KEY])
+            .await
+            .map_err(explained)?;
     }
     Ok(())
 }
@@ -196,7 +237,10 @@ const NO_TIMESCALEDB: &str = "the server has no TimescaleDB: install it there (h
                               or use the image timescale/timescaledb, and run this again";
 
 async fn read_server(client: &Client) -> anyhow::Result<Server> {
-    let row = client.query_opt(include_str!("../../sql/ledger/server.sql"), &[]).await.map_err(explained)?;
+    let row = client
+        .query_opt(include_str!("../../sql/ledger/server.sql"), &[])
+        .await
+        .map_err(explained)?;
     Ok(row.map_or_else(Server::default, |row| Server {
         available: row.get("available"),
         installed: row.get("installed"),
@@ -206,7 +250,10 @@ async fn read_server(client: &Client) -> anyhow::Result<Server> {
 
 async fn install_timescaledb(client: &Client) -> anyhow::Result<()> {
     let server = read_server(client).await?;
-    ensure!(server.available.is_some() || server.installed.is_some(), NO_TIMESCALEDB);
+    ensure!(
+        server.available.is_some() || server.installed.is_some(),
+        NO_TIMESCALEDB
+    );
     if server.installed.is_none() {
         client.batch_execute("create extension if not exists timescaledb").await.map_err(explained).context(
             "creating the extension timescaledb (the server must preload it, and the user must be allowed to)",
@@ -216,7 +263,9 @@ async fn install_timescaledb(client: &Client) -> anyhow::Result<()> {
 }
 
 fn check_server(server: &Server) -> anyhow::Result<()> {
-    let Some(installed) = &server.installed else { bail!(NO_TIMESCALEDB) };
+    let Some(installed) = &server.installed else {
+        bail!(NO_TIMESCALEDB)
+    };
     let Version(major, minor) = OLDEST_TIMESCALEDB;
     if Version::parse(installed).is_none_or(|version| version < OLDEST_TIMESCALEDB) {
         bail!(
@@ -242,23 +291,39 @@ struct Applied {
 }
 
 async fn applied(client: &Client) -> anyhow::Result<Vec<Applied>> {
-    let exists: bool =
-        client.query_one(include_str!("../../sql/ledger/exists.sql"), &[]).await.map_err(explained)?.get(0);
+    let exists: bool = client
+        .query_one(include_str!("../../sql/ledger/exists.sql"), &[])
+        .await
+        .map_err(explained)?
+        .get(0);
     if !exists {
         return Ok(vec![]);
     }
-    let rows = client.query(include_str!("../../sql/ledger/applied.sql"), &[]).await.map_err(explained)?;
+    let rows = client
+        .query(include_str!("../../sql/ledger/applied.sql"), &[])
+        .await
+        .map_err(explained)?;
     Ok(rows
         .iter()
-        .map(|row| Applied { number: row.get("number"), name: row.get("name"), checksum: row.get("checksum") })
+        .map(|row| Applied {
+            number: row.get("number"),
+            name: row.get("name"),
+            checksum: row.get("checksum"),
+        })
         .collect())
 }
 
 /// The migrations that are yet to be applied.
 fn pending(applied: &[Applied]) -> anyhow::Result<Vec<Migration>> {
     for row in applied {
-        let Some(migration) = MIGRATIONS.iter().find(|migration| migration.number == row.number) else {
-            bail!("the database was migrated by a newer simusage ({} is unknown to this one): update it", row.name);
+        let Some(migration) = MIGRATIONS
+            .iter()
+            .find(|migration| migration.number == row.number)
+        else {
+            bail!(
+                "the database was migrated by a newer simusage ({} is unknown to this one): update it",
+                row.name
+            );
         };
         ensure!(
             migration.checksum() == row.checksum,
@@ -283,13 +348,18 @@ pub async fn apply(connection: &mut Connection, migration: Migration) -> anyhow:
         [&migration.number, &migration.name, &checksum, &version];
     if migration.in_transaction() {
         let transaction = connection.transaction().await.map_err(explained)?;
-        transaction.batch_execute(migration.sql).await.map_err(explained)?;
+        transaction
+            .batch_execute(migration.sql)
+            .await
+            .map_err(explained)?;
         transaction.execute(record, &row).await.map_err(explained)?;
         transaction.commit().await.map_err(explained)
     } else {
         // A simple query of several statements is one transaction, so each is sent alone.
         for statement in migration.sql.split(";\n\n") {
-            execute_alone(connection, statement).await.map_err(explained)?;
+            execute_alone(connection, statement)
+                .await
+                .map_err(explained)?;
         }
         connection.execute(record, &row).await.map_err(explained)?;
         Ok(())
@@ -309,20 +379,33 @@ mod tests {
     }
 
     fn row(migration: &Migration) -> Applied {
-        Applied { number: migration.number, name: migration.name.to_owned(), checksum: migration.checksum() }
+        Applied {
+            number: migration.number,
+            name: migration.name.to_owned(),
+            checksum: migration.checksum(),
+        }
     }
 
     #[test]
     fn every_file_of_the_folder_is_embedded_in_order() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/migrations");
-        let mut files: Vec<String> =
-            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut files: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         files.sort();
-        let embedded: Vec<_> = MIGRATIONS.iter().map(|migration| format!("{}.sql", migration.name)).collect();
+        let embedded: Vec<_> = MIGRATIONS
+            .iter()
+            .map(|migration| format!("{}.sql", migration.name))
+            .collect();
         assert_eq!(files, embedded);
         for (index, migration) in MIGRATIONS.iter().enumerate() {
             assert_eq!(usize::try_from(migration.number).unwrap(), index + 1);
-            assert!(migration.name.starts_with(&format!("{:04}_", migration.number)));
+            assert!(
+                migration
+                    .name
+                    .starts_with(&format!("{:04}_", migration.number))
+            );
         }
     }
 
@@ -349,9 +432,26 @@ mod tests {
 
     #[test]
     fn a_newer_or_edited_ledger_is_refused() {
-        let newer = Applied { number: 9_999, name: "9999_future".to_owned(), checksum: String::new() };
-        assert!(pending(&[newer]).unwrap_err().to_string().contains("newer simusage (9999_future"));
-        let edited = Applied { checksum: "0".repeat(64), ..row(&MIGRATIONS[1]) };
-        assert!(pending(&[edited]).unwrap_err().to_string().contains("0002_usage is not the file"));
+        let newer = Applied {
+            number: 9_999,
+            name: "9999_future".to_owned(),
+            checksum: String::new(),
+        };
+        assert!(
+            pending(&[newer])
+                .unwrap_err()
+                .to_string()
+                .contains("newer simusage (9999_future")
+        );
+        let edited = Applied {
+            checksum: "0".repeat(64),
+            ..row(&MIGRATIONS[1])
+        };
+        assert!(
+            pending(&[edited])
+                .unwrap_err()
+                .to_string()
+                .contains("0002_usage is not the file")
+        );
     }
 }

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use deadpool_postgres::{Client, Manager, ManagerConfig, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts};
+use deadpool_postgres::{
+    Client, Manager, ManagerConfig, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
+};
 
 use super::connect::parameters;
 use super::error::{StorageError, describe};
@@ -26,7 +28,10 @@ pub struct Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Pool").field("status", &self.connections.status()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Pool")
+            .field("status", &self.connections.status())
+            .finish_non_exhaustive()
     }
 }
 
@@ -53,24 +58,38 @@ impl Pool {
         let serve = &config.serve;
         // The generic plan of a statement expands every chunk there is; with 1,155 daily chunks it took 160 ms to
         // find out that it loses, in each connection, against 0.6 ms for planning with the instants at hand.
-        let role = if serve.role.is_empty() { String::new() } else { format!(" -c role={}", serve.role) };
-        let options =
-            format!("-c statement_timeout={} -c plan_cache_mode=force_custom_plan{role}", serve.statement_timeout_ms);
+        let role = if serve.role.is_empty() {
+            String::new()
+        } else {
+            format!(" -c role={}", serve.role)
+        };
+        let options = format!(
+            "-c statement_timeout={} -c plan_cache_mode=force_custom_plan{role}",
+            serve.statement_timeout_ms
+        );
         // A session that is not closed is taken for good, because a round trip per request would double the cost of
         // a short one. One that broke meanwhile fails one request with 503.
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
         let tls = Connector::new(config.database.url.tls());
         let wait = Duration::from_millis(serve.pool_timeout_ms);
         let mut parameters = parameters(&config.database, &options);
         // Of several hosts, one that swallows packets must leave time for the others.
-        let hosts = u32::try_from(parameters.get_hosts().len()).unwrap_or(1).max(1);
+        let hosts = u32::try_from(parameters.get_hosts().len())
+            .unwrap_or(1)
+            .max(1);
         let connect_timeout = parameters.get_connect_timeout().copied().unwrap_or(wait);
         parameters.connect_timeout(connect_timeout.min(wait / hosts));
         let manager = Manager::from_config(parameters, tls, recycling);
         let connections = deadpool_postgres::Pool::builder(manager)
             .max_size(size)
             .runtime(Runtime::Tokio1)
-            .timeouts(Timeouts { wait: Some(wait), create: Some(wait), recycle: Some(wait) })
+            .timeouts(Timeouts {
+                wait: Some(wait),
+                create: Some(wait),
+                recycle: Some(wait),
+            })
             .build()
             .expect("a pool with a runtime can be built");
         Self {
@@ -85,7 +104,12 @@ impl Pool {
     #[must_use]
     pub fn status(&self) -> PoolStatus {
         let status = self.connections.status();
-        PoolStatus { max: status.max_size, open: status.size, idle: status.available, waiting: status.waiting }
+        PoolStatus {
+            max: status.max_size,
+            open: status.size,
+            idle: status.available,
+            waiting: status.waiting,
+        }
     }
 
     /// Asks a question on one of the connections.
@@ -97,8 +121,12 @@ impl Pool {
         question: impl AsyncFnOnce(&Client) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
         let client = self.connections.get().await.map_err(no_connection)?;
-        let answer = tokio::time::timeout(self.patience, question(&client)).await.unwrap_or(Err(StorageError::Timeout));
-        if let Err(StorageError::Timeout | StorageError::NotMigrated(_) | StorageError::Other(_)) = answer {
+        let answer = tokio::time::timeout(self.patience, question(&client))
+            .await
+            .unwrap_or(Err(StorageError::Timeout));
+        if let Err(StorageError::Timeout | StorageError::NotMigrated(_) | StorageError::Other(_)) =
+            answer
+        {
             // The session may still be at work, or hold statements that were prepared before a migration and fail
             // for ever after. A new one costs little beside an error.
             drop(Client::take(client));
@@ -117,13 +145,23 @@ impl Pool {
     ) -> Result<(T, Lease), StorageError> {
         let client = self.connections.get().await.map_err(no_connection)?;
         let asking = async {
-            client.batch_execute(&format!("set statement_timeout = {}", self.stream_timeout_ms)).await?;
+            client
+                .batch_execute(&format!(
+                    "set statement_timeout = {}",
+                    self.stream_timeout_ms
+                ))
+                .await?;
             question(&client).await
         };
         // The first row comes when all of them are sorted, so it may take as long as the whole.
         let patience = Duration::from_millis(self.stream_timeout_ms) + GRACE;
-        let answer = tokio::time::timeout(patience, asking).await.unwrap_or(Err(StorageError::Timeout));
-        let lease = Lease { client: Some(client), statement_timeout_ms: self.statement_timeout_ms };
+        let answer = tokio::time::timeout(patience, asking)
+            .await
+            .unwrap_or(Err(StorageError::Timeout));
+        let lease = Lease {
+            client: Some(client),
+            statement_timeout_ms: self.statement_timeout_ms,
+        };
         Ok((answer?, lease))
     }
 }
@@ -138,7 +176,9 @@ pub struct Lease {
 impl Lease {
     /// Gives the connection back to its pool.
     pub async fn give_back(&mut self) {
-        let Some(client) = self.client.take() else { return };
+        let Some(client) = self.client.take() else {
+            return;
+        };
         let usual = format!("set statement_timeout = {}", self.statement_timeout_ms);
         if client.batch_execute(&usual).await.is_err() {
             drop(Client::take(client));

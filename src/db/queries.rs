@@ -11,8 +11,8 @@ use tokio_postgres::{Row, RowStream};
 
 use super::StorageError;
 use crate::domain::{
-    Assignment, Freshness, Interval, InvalidId, Order, OrganizationId, Parts, Pieces, Scope, SimCardId, Subject,
-    UsageBucket, UsageTotal, Window,
+    Assignment, Freshness, Interval, InvalidId, Order, OrganizationId, Parts, Pieces, Scope,
+    SimCardId, Subject, UsageBucket, UsageTotal, Window,
 };
 
 /// The parameters of a statement.
@@ -69,11 +69,26 @@ pub async fn usage_series(
         Subject::SimCard(sim_card) => (Some(sim_card.as_str()), None),
         Subject::Organization(organization) => (None, Some(organization.as_str())),
     };
-    let SeriesQuestion { scope, interval, starts, pieces, shown, window } = question;
+    let SeriesQuestion {
+        scope,
+        interval,
+        starts,
+        pieces,
+        shown,
+        window,
+    } = question;
     let number = |index: usize| i32::try_from(index).unwrap_or(i32::MAX);
-    let edges =
-        |pieces: &[Interval]| -> (Vec<_>, Vec<_>) { pieces.iter().map(|piece| (piece.start(), piece.end())).unzip() };
-    let Pieces { records, hours, days } = pieces;
+    let edges = |pieces: &[Interval]| -> (Vec<_>, Vec<_>) {
+        pieces
+            .iter()
+            .map(|piece| (piece.start(), piece.end()))
+            .unzip()
+    };
+    let Pieces {
+        records,
+        hours,
+        days,
+    } = pieces;
     let (records, hours, days) = (edges(records), edges(hours), edges(days));
     let parameters: [&(dyn ToSql + Sync); 16] = [
         &sim_card,
@@ -122,8 +137,21 @@ pub async fn sim_card_totals(
     question: ListQuestion<'_>,
 ) -> Result<Option<Answer<UsageTotal>>, StorageError> {
     let statement = include_str!("../../sql/queries/simcard_totals.sql");
-    let Parts { start, hours, days, days_end, hours_end, end } = question.interval.parts();
-    let ListQuestion { scope, order, after, window, .. } = question;
+    let Parts {
+        start,
+        hours,
+        days,
+        days_end,
+        hours_end,
+        end,
+    } = question.interval.parts();
+    let ListQuestion {
+        scope,
+        order,
+        after,
+        window,
+        ..
+    } = question;
     let parameters: [&(dyn ToSql + Sync); 13] = [
         &scope.organizations(),
         &organization.map(OrganizationId::as_str),
@@ -151,8 +179,21 @@ pub async fn organization_totals(
     question: ListQuestion<'_>,
 ) -> Result<Answer<UsageTotal>, StorageError> {
     let statement = include_str!("../../sql/queries/organization_totals.sql");
-    let Parts { start, hours, days, days_end, hours_end, end } = question.interval.parts();
-    let ListQuestion { scope, order, after, window, .. } = question;
+    let Parts {
+        start,
+        hours,
+        days,
+        days_end,
+        hours_end,
+        end,
+    } = question.interval.parts();
+    let ListQuestion {
+        scope,
+        order,
+        after,
+        window,
+        ..
+    } = question;
     let parameters: [&(dyn ToSql + Sync); 12] = [
         &scope.organizations(),
         &start,
@@ -200,9 +241,18 @@ pub struct Inventory {
 ///
 /// # Errors
 /// See [`StorageError`].
-pub async fn inventory(client: &Client, question: InventoryQuestion<'_>) -> Result<Option<Inventory>, StorageError> {
+pub async fn inventory(
+    client: &Client,
+    question: InventoryQuestion<'_>,
+) -> Result<Option<Inventory>, StorageError> {
     let statement = include_str!("../../sql/queries/inventory.sql");
-    let InventoryQuestion { scope, organization, prefix, after, window } = question;
+    let InventoryQuestion {
+        scope,
+        organization,
+        prefix,
+        after,
+        window,
+    } = question;
     let parameters: [&(dyn ToSql + Sync); 7] = [
         &scope.organizations(),
         &organization.map(OrganizationId::as_str),
@@ -212,8 +262,14 @@ pub async fn inventory(client: &Client, question: InventoryQuestion<'_>) -> Resu
         &window.limit,
         &window.offset,
     ];
-    let Some((first, rows)) = Rows::query(client, statement, &parameters, assignment).await? else { return Ok(None) };
-    Ok(Some(Inventory { total: first.try_get("total")?, version: first.try_get("inventory_version")?, rows }))
+    let Some((first, rows)) = Rows::query(client, statement, &parameters, assignment).await? else {
+        return Ok(None);
+    };
+    Ok(Some(Inventory {
+        total: first.try_get("total")?,
+        version: first.try_get("inventory_version")?,
+        rows,
+    }))
 }
 
 /// How fresh an answer over the interval would be. Touches none of its usage.
@@ -221,8 +277,12 @@ pub async fn inventory(client: &Client, question: InventoryQuestion<'_>) -> Resu
 /// # Errors
 /// See [`StorageError`].
 pub async fn freshness(client: &Client, interval: Interval) -> Result<Freshness, StorageError> {
-    let statement = client.prepare_cached(include_str!("../../sql/queries/freshness.sql")).await?;
-    let row = client.query_one(&statement, &[&interval.start(), &interval.end()]).await?;
+    let statement = client
+        .prepare_cached(include_str!("../../sql/queries/freshness.sql"))
+        .await?;
+    let row = client
+        .query_one(&statement, &[&interval.start(), &interval.end()])
+        .await?;
     freshness_of(&row)
 }
 
@@ -249,10 +309,23 @@ impl<T> Rows<T> {
         read: fn(&Row) -> Result<Option<T>, StorageError>,
     ) -> Result<Option<(Row, Self)>, StorageError> {
         let statement = client.prepare_cached(statement).await?;
-        let mut stream = Box::pin(client.query_raw(&statement, parameters.iter().copied()).await?);
-        let Some(first) = stream.try_next().await? else { return Ok(None) };
+        let mut stream = Box::pin(
+            client
+                .query_raw(&statement, parameters.iter().copied())
+                .await?,
+        );
+        let Some(first) = stream.try_next().await? else {
+            return Ok(None);
+        };
         let value = read(&first)?;
-        Ok(Some((first, Self { stream, first: value, read })))
+        Ok(Some((
+            first,
+            Self {
+                stream,
+                first: value,
+                read,
+            },
+        )))
     }
 
     /// The next row; `None` after the last.
@@ -284,16 +357,27 @@ impl<T> Rows<T> {
 
 /// What a statement of usage answers; `None` where it has no row.
 fn usage<T>(answered: Option<(Row, Rows<T>)>) -> Result<Option<Answer<T>>, StorageError> {
-    let Some((first, rows)) = answered else { return Ok(None) };
-    let totals = Totals { rows: first.try_get("total")?, bytes: first.try_get("all_bytes")? };
-    Ok(Some(Answer { totals, freshness: freshness_of(&first)?, rows }))
+    let Some((first, rows)) = answered else {
+        return Ok(None);
+    };
+    let totals = Totals {
+        rows: first.try_get("total")?,
+        bytes: first.try_get("all_bytes")?,
+    };
+    Ok(Some(Answer {
+        totals,
+        freshness: freshness_of(&first)?,
+        rows,
+    }))
 }
 
 fn freshness_of(row: &Row) -> Result<Freshness, StorageError> {
     Ok(Freshness {
         version: row.try_get("version")?,
         inventory_version: row.try_get("inventory_version")?,
-        is_settled: row.try_get::<_, Option<DateTime<Utc>>>("stale_from")?.is_none(),
+        is_settled: row
+            .try_get::<_, Option<DateTime<Utc>>>("stale_from")?
+            .is_none(),
         complete_through: row.try_get("complete_through")?,
         last_ingested_at: row.try_get("last_ingested_at")?,
     })
@@ -301,20 +385,35 @@ fn freshness_of(row: &Row) -> Result<Freshness, StorageError> {
 
 /// The bucket of a row; `None` where the row only carries the totals of an empty page.
 fn bucket(row: &Row) -> Result<Option<UsageBucket>, StorageError> {
-    let Some(number) = row.try_get::<_, Option<i32>>("number")? else { return Ok(None) };
-    let index = usize::try_from(number - 1).map_err(|_| StorageError::Other(format!("there is no bucket {number}")))?;
-    Ok(Some(UsageBucket { index, bytes: row.try_get("bytes")?, records: row.try_get("records")? }))
+    let Some(number) = row.try_get::<_, Option<i32>>("number")? else {
+        return Ok(None);
+    };
+    let index = usize::try_from(number - 1)
+        .map_err(|_| StorageError::Other(format!("there is no bucket {number}")))?;
+    Ok(Some(UsageBucket {
+        index,
+        bytes: row.try_get("bytes")?,
+        records: row.try_get("records")?,
+    }))
 }
 
 /// The total of a row; `None` where the row only carries the totals of an empty page.
 fn total(row: &Row) -> Result<Option<UsageTotal>, StorageError> {
-    let Some(id) = row.try_get("id")? else { return Ok(None) };
-    Ok(Some(UsageTotal { id, bytes: row.try_get("bytes")?, records: row.try_get("records")? }))
+    let Some(id) = row.try_get("id")? else {
+        return Ok(None);
+    };
+    Ok(Some(UsageTotal {
+        id,
+        bytes: row.try_get("bytes")?,
+        records: row.try_get("records")?,
+    }))
 }
 
 /// The assignment of a row; `None` where the row only carries the total of an empty page.
 fn assignment(row: &Row) -> Result<Option<Assignment>, StorageError> {
-    let Some(sim_card) = row.try_get("sim_card")? else { return Ok(None) };
+    let Some(sim_card) = row.try_get("sim_card")? else {
+        return Ok(None);
+    };
     let foreign = |error: InvalidId| StorageError::Other(format!("in the inventory: {error}"));
     Ok(Some(Assignment {
         sim_card: SimCardId::parse(sim_card).map_err(foreign)?,

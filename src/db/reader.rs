@@ -39,8 +39,17 @@ struct Right {
 
 async fn lacking(client: &Client) -> anyhow::Result<Vec<Right>> {
     let statement = include_str!("../../sql/settings/reader_lacks.sql");
-    let rows = client.query(statement, &[&READ.as_slice()]).await.map_err(explained)?;
-    Ok(rows.iter().map(|row| Right { subject: row.get("subject"), command: row.get("command") }).collect())
+    let rows = client
+        .query(statement, &[&READ.as_slice()])
+        .await
+        .map_err(explained)?;
+    Ok(rows
+        .iter()
+        .map(|row| Right {
+            subject: row.get("subject"),
+            command: row.get("command"),
+        })
+        .collect())
 }
 
 /// The rights as one sentence, where there are any.
@@ -57,7 +66,11 @@ pub(super) async fn pending_rights(client: &Client) -> anyhow::Result<Option<Str
 /// Gives the reader the rights that it lacks, and says which. Where there is no such role, it says so in the log.
 pub(super) async fn give_rights(client: &Client) -> anyhow::Result<Option<String>> {
     let statement = include_str!("../../sql/settings/reader_exists.sql");
-    let exists: bool = client.query_one(statement, &[]).await.map_err(explained)?.get("exists");
+    let exists: bool = client
+        .query_one(statement, &[])
+        .await
+        .map_err(explained)?
+        .get("exists");
     if !exists {
         log::warn!(
             "there is no role {READER}, and this user may not create it; for `serve` to read with it, run \
@@ -66,7 +79,10 @@ pub(super) async fn give_rights(client: &Client) -> anyhow::Result<Option<String
     }
     let rights = lacking(client).await?;
     for right in &rights {
-        client.batch_execute(&right.command).await.map_err(explained)?;
+        client
+            .batch_execute(&right.command)
+            .await
+            .map_err(explained)?;
     }
     Ok(sentence(&rights))
 }

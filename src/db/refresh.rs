@@ -40,10 +40,19 @@ const IN_ONE_PASS: &str = r#", options => '{"buckets_per_batch": 0}'"#;
 ///
 /// # Errors
 /// The database refuses or is away. Nothing is under way any more then, and a refresh is safe to repeat.
-pub async fn refresh_aggregates(connections: &[&Connection], intervals: &[Interval]) -> Result<(), WriteError> {
-    let Some(first) = connections.first() else { return Ok(()) };
+pub async fn refresh_aggregates(
+    connections: &[&Connection],
+    intervals: &[Interval],
+) -> Result<(), WriteError> {
+    let Some(first) = connections.first() else {
+        return Ok(());
+    };
     let statement = include_str!("../../sql/ingest/refreshes_in_batches.sql");
-    let options = if first.query_one(statement, &[]).await?.get(0) { IN_ONE_PASS } else { "" };
+    let options = if first.query_one(statement, &[]).await?.get(0) {
+        IN_ONE_PASS
+    } else {
+        ""
+    };
     for step in STEPS {
         let views = step.iter().flat_map(|&(view, bucket_hours)| {
             let windows = windows(intervals, TimeDelta::hours(bucket_hours)).into_iter();
@@ -57,11 +66,15 @@ pub async fn refresh_aggregates(connections: &[&Connection], intervals: &[Interv
         let all = connections.iter().map(|connection| async {
             while let Some((view, window)) = next() {
                 let refreshed = refresh(connection, view, window, options).await;
-                refreshed.map_err(|error| error.during(&format!("refreshing {view} over {window}")))?;
+                refreshed
+                    .map_err(|error| error.during(&format!("refreshing {view} over {window}")))?;
             }
             Ok(())
         });
-        join_all(all).await.into_iter().collect::<Result<(), WriteError>>()?;
+        join_all(all)
+            .await
+            .into_iter()
+            .collect::<Result<(), WriteError>>()?;
     }
     Ok(())
 }
@@ -73,7 +86,10 @@ pub async fn refresh_helpers(
     most: usize,
     intervals: &[Interval],
 ) -> Vec<Connection> {
-    let hours: i64 = intervals.iter().map(|interval| (interval.end() - interval.start()).num_hours()).sum();
+    let hours: i64 = intervals
+        .iter()
+        .map(|interval| (interval.end() - interval.start()).num_hours())
+        .sum();
     let worth = usize::try_from(hours / WINDOW).unwrap_or_default();
     connect_beside(database, main, most.min(worth).saturating_sub(1)).await
 }
@@ -87,7 +103,9 @@ fn windows(intervals: &[Interval], bucket: TimeDelta) -> Vec<Interval> {
         if let Some(last) = windows.last()
             && last.end() > window.start()
         {
-            let Ok(rest) = Interval::new(last.end(), window.end()) else { continue };
+            let Ok(rest) = Interval::new(last.end(), window.end()) else {
+                continue;
+            };
             window = rest;
         }
         windows.push(window);
@@ -110,7 +128,12 @@ fn cut(window: Interval) -> Vec<Interval> {
     cut
 }
 
-async fn refresh(client: &Client, view: &str, window: Interval, options: &str) -> Result<(), WriteError> {
+async fn refresh(
+    client: &Client,
+    view: &str,
+    window: Interval,
+    options: &str,
+) -> Result<(), WriteError> {
     // A procedure that commits takes no parameters of the extended protocol in every version, and neither the
     // view's name nor the instants come from outside.
     let statement = format!(
@@ -123,23 +146,36 @@ async fn refresh(client: &Client, view: &str, window: Interval, options: &str) -
 
 /// Executes a statement, again and again while it refreshes a window that another session is at: what that one does not
 /// see, the next attempt does.
-pub(super) async fn execute_alone(client: &Client, statement: &str) -> Result<(), tokio_postgres::Error> {
+pub(super) async fn execute_alone(
+    client: &Client,
+    statement: &str,
+) -> Result<(), tokio_postgres::Error> {
     loop {
         match client.batch_execute(statement).await {
-            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => tokio::time::sleep(RETRY_AFTER).await,
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                tokio::time::sleep(RETRY_AFTER).await
+            }
             other => return other,
         }
     }
 }
 
 /// Notes hours that are yet to be refreshed.
-pub(super) async fn note_stale_hours(transaction: &Transaction<'_>, intervals: &[Interval]) -> Result<(), WriteError> {
+pub(super) async fn note_stale_hours(
+    transaction: &Transaction<'_>,
+    intervals: &[Interval],
+) -> Result<(), WriteError> {
     if intervals.is_empty() {
         return Ok(());
     }
     let starts: Vec<_> = intervals.iter().map(|interval| interval.start()).collect();
     let ends: Vec<_> = intervals.iter().map(|interval| interval.end()).collect();
-    transaction.execute(include_str!("../../sql/ingest/add_stale_hours.sql"), &[&starts, &ends]).await?;
+    transaction
+        .execute(
+            include_str!("../../sql/ingest/add_stale_hours.sql"),
+            &[&starts, &ends],
+        )
+        .await?;
     Ok(())
 }
 
@@ -159,9 +195,14 @@ impl StaleHours {
     /// The database refuses or is away.
     pub async fn read(client: &Client) -> Result<Self, WriteError> {
         let mut stale = Self::default();
-        for row in client.query(include_str!("../../sql/ingest/stale_hours.sql"), &[]).await? {
+        for row in client
+            .query(include_str!("../../sql/ingest/stale_hours.sql"), &[])
+            .await?
+        {
             stale.rows.push(row.get("id"));
-            stale.intervals.extend(Interval::new(row.get("start_at"), row.get("end_at")));
+            stale
+                .intervals
+                .extend(Interval::new(row.get("start_at"), row.get("end_at")));
         }
         Ok(stale)
     }
@@ -169,8 +210,13 @@ impl StaleHours {
     /// The intervals, in no order, without what is older than `oldest`.
     #[must_use]
     pub fn since(&self, oldest: Option<DateTime<Utc>>) -> Vec<Interval> {
-        let start = |interval: &Interval| oldest.map_or(interval.start(), |oldest| oldest.max(interval.start()));
-        self.intervals.iter().filter_map(|interval| Interval::new(start(interval), interval.end()).ok()).collect()
+        let start = |interval: &Interval| {
+            oldest.map_or(interval.start(), |oldest| oldest.max(interval.start()))
+        };
+        self.intervals
+            .iter()
+            .filter_map(|interval| Interval::new(start(interval), interval.end()).ok())
+            .collect()
     }
 
     /// Forgets what was read, now that it is refreshed. What was noted meanwhile stays.
@@ -178,7 +224,12 @@ impl StaleHours {
     /// # Errors
     /// The database refuses or is away.
     pub async fn forget(&self, client: &Client) -> Result<(), WriteError> {
-        client.execute(include_str!("../../sql/ingest/forget_stale_hours.sql"), &[&self.rows]).await?;
+        client
+            .execute(
+                include_str!("../../sql/ingest/forget_stale_hours.sql"),
+                &[&self.rows],
+            )
+            .await?;
         Ok(())
     }
 
@@ -202,7 +253,12 @@ mod tests {
 
     #[test]
     fn windows_that_rounding_made_overlap_are_refreshed_once() {
-        let hours = [interval(1, 3), interval(20, 26), interval(30, 31), interval(100, 101)];
+        let hours = [
+            interval(1, 3),
+            interval(20, 26),
+            interval(30, 31),
+            interval(100, 101),
+        ];
         assert_eq!(windows(&hours, TimeDelta::hours(1)), hours);
         let days = [interval(0, 24), interval(24, 48), interval(96, 120)];
         assert_eq!(windows(&hours, TimeDelta::hours(24)), days);

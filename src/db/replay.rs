@@ -59,7 +59,10 @@ impl<'a> Replay<'a> {
     ) -> Result<(Replay<'a>, Vec<TakenRecord>), WriteError> {
         let batch = BatchWriter::begin(connection).await?;
         let take = include_str!("../../sql/ingest/take_rejected.sql");
-        let rows = batch.transaction().query(take, &[&after, &RECORDS_AT_ONCE, &BYTES_AT_ONCE]).await?;
+        let rows = batch
+            .transaction()
+            .query(take, &[&after, &RECORDS_AT_ONCE, &BYTES_AT_ONCE])
+            .await?;
         let records = rows.iter().map(|row| TakenRecord {
             id: row.get("id"),
             source: row.get("source"),
@@ -89,16 +92,37 @@ impl<'a> Replay<'a> {
         let rows = stored.len() as u64;
         self.batch.finish_copy(rows).await?;
         let transaction = self.batch.transaction();
-        let deleted = transaction.execute(include_str!("../../sql/ingest/delete_rejected.sql"), &[&stored]).await?;
+        let deleted = transaction
+            .execute(
+                include_str!("../../sql/ingest/delete_rejected.sql"),
+                &[&stored],
+            )
+            .await?;
         if deleted != rows {
-            return Err(WriteError::Refused(format!("{deleted} of {rows} rejected records are still there")));
+            return Err(WriteError::Refused(format!(
+                "{deleted} of {rows} rejected records are still there"
+            )));
         }
         let ids: Vec<i64> = rejected.iter().map(|record| record.id).collect();
         let reasons: Vec<&str> = rejected.iter().map(|record| record.reason).collect();
         let fields: Vec<Option<&str>> = rejected.iter().map(|record| record.field).collect();
-        let details: Vec<&str> = rejected.iter().map(|record| record.detail.as_str()).collect();
+        let details: Vec<&str> = rejected
+            .iter()
+            .map(|record| record.detail.as_str())
+            .collect();
         let again = include_str!("../../sql/ingest/reject_again.sql");
-        transaction.execute(again, &[&ids, &reasons, &fields, &details, &env!("CARGO_PKG_VERSION")]).await?;
+        transaction
+            .execute(
+                again,
+                &[
+                    &ids,
+                    &reasons,
+                    &fields,
+                    &details,
+                    &env!("CARGO_PKG_VERSION"),
+                ],
+            )
+            .await?;
         note_stale_hours(transaction, hours).await?;
         self.batch.commit_alone().await
     }
@@ -110,6 +134,8 @@ impl<'a> Replay<'a> {
 /// # Errors
 /// The database refuses or is away.
 pub async fn count_rejected(client: &Client, ids: &[i64]) -> Result<usize, WriteError> {
-    let row = client.query_one(include_str!("../../sql/ingest/count_rejected.sql"), &[&ids]).await?;
+    let row = client
+        .query_one(include_str!("../../sql/ingest/count_rejected.sql"), &[&ids])
+        .await?;
     Ok(usize::try_from(row.get::<_, i64>(0)).unwrap_or_default())
 }

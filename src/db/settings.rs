@@ -13,11 +13,13 @@ use crate::config::Storage;
 
 const CURRENT: &str = include_str!("../../sql/settings/current.sql");
 const SET_CHUNK_INTERVAL: &str = include_str!("../../sql/settings/set_chunk_interval.sql");
-const REMOVE_COLUMNSTORE_POLICY: &str = include_str!("../../sql/settings/remove_columnstore_policy.sql");
+const REMOVE_COLUMNSTORE_POLICY: &str =
+    include_str!("../../sql/settings/remove_columnstore_policy.sql");
 const ADD_COLUMNSTORE_POLICY: &str = include_str!("../../sql/settings/add_columnstore_policy.sql");
 const REMOVE_REFRESH_POLICY: &str = include_str!("../../sql/settings/remove_refresh_policy.sql");
 const ADD_REFRESH_POLICY: &str = include_str!("../../sql/settings/add_refresh_policy.sql");
-const REMOVE_RETENTION_POLICY: &str = include_str!("../../sql/settings/remove_retention_policy.sql");
+const REMOVE_RETENTION_POLICY: &str =
+    include_str!("../../sql/settings/remove_retention_policy.sql");
 const ADD_RETENTION_POLICY: &str = include_str!("../../sql/settings/add_retention_policy.sql");
 
 const HOUR: i64 = 3_600;
@@ -45,18 +47,38 @@ pub(super) struct Change {
 
 impl fmt::Display for Change {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { relation, current, wanted } = self;
+        let Self {
+            relation,
+            current,
+            wanted,
+        } = self;
         write!(formatter, "{relation}:")?;
         let differing = [
-            ("chunk interval", current.chunk_interval, wanted.chunk_interval),
-            ("columnstore after", current.columnstore_after, wanted.columnstore_after),
+            (
+                "chunk interval",
+                current.chunk_interval,
+                wanted.chunk_interval,
+            ),
+            (
+                "columnstore after",
+                current.columnstore_after,
+                wanted.columnstore_after,
+            ),
             ("refresh every", current.refresh_every, wanted.refresh_every),
             ("refresh from", current.refresh_from, wanted.refresh_from),
             ("drop after", current.drop_after, wanted.drop_after),
         ];
         let mut separator = " ";
-        for (name, before, after) in differing.into_iter().filter(|(_, before, after)| before != after) {
-            write!(formatter, "{separator}{name} {} -> {}", span(before), span(after))?;
+        for (name, before, after) in differing
+            .into_iter()
+            .filter(|(_, before, after)| before != after)
+        {
+            write!(
+                formatter,
+                "{separator}{name} {} -> {}",
+                span(before),
+                span(after)
+            )?;
             separator = ", ";
         }
         Ok(())
@@ -79,8 +101,11 @@ fn wanted(storage: &Storage) -> Relations {
     let refresh_every = unless_zero(storage.refresh_every_minutes, 60);
     // A refresh over dropped chunks would empty the aggregate, so it begins a day inside the retention of
     // what it reads.
-    let refresh_from =
-        |retention_days: u32| refresh_every.and(unless_zero(retention_days, DAY)).map(|seconds| seconds - DAY);
+    let refresh_from = |retention_days: u32| {
+        refresh_every
+            .and(unless_zero(retention_days, DAY))
+            .map(|seconds| seconds - DAY)
+    };
     let aggregate = |chunk_days: u32, source_retention_days: u32, retention_days: u32| Settings {
         chunk_interval: unless_zero(chunk_days, DAY),
         columnstore_after: None,
@@ -98,10 +123,26 @@ fn wanted(storage: &Storage) -> Relations {
     let daily = storage.retention_daily_days;
     [
         ("usage_records", records),
-        ("usage_hourly", aggregate(storage.hourly_chunk_interval_days, storage.retention_records_days, hourly)),
-        ("usage_daily", aggregate(storage.daily_chunk_interval_days, hourly, daily)),
-        ("organization_usage_hourly", aggregate(storage.hourly_chunk_interval_days, hourly, hourly)),
-        ("organization_usage_daily", aggregate(storage.daily_chunk_interval_days, hourly, daily)),
+        (
+            "usage_hourly",
+            aggregate(
+                storage.hourly_chunk_interval_days,
+                storage.retention_records_days,
+                hourly,
+            ),
+        ),
+        (
+            "usage_daily",
+            aggregate(storage.daily_chunk_interval_days, hourly, daily),
+        ),
+        (
+            "organization_usage_hourly",
+            aggregate(storage.hourly_chunk_interval_days, hourly, hourly),
+        ),
+        (
+            "organization_usage_daily",
+            aggregate(storage.daily_chunk_interval_days, hourly, daily),
+        ),
     ]
     .into_iter()
     .map(|(relation, settings)| (relation.to_owned(), settings))
@@ -129,10 +170,16 @@ async fn current(client: &Client) -> anyhow::Result<Relations> {
 /// The relations whose settings differ from the configuration.
 pub(super) async fn changes(client: &Client, storage: &Storage) -> anyhow::Result<Vec<Change>> {
     let current = current(client).await?;
-    let changes = wanted(storage).into_iter().filter_map(|(relation, wanted)| {
-        let current = current.get(&relation).copied().unwrap_or_default();
-        (current != wanted).then_some(Change { relation, current, wanted })
-    });
+    let changes = wanted(storage)
+        .into_iter()
+        .filter_map(|(relation, wanted)| {
+            let current = current.get(&relation).copied().unwrap_or_default();
+            (current != wanted).then_some(Change {
+                relation,
+                current,
+                wanted,
+            })
+        });
     Ok(changes.collect())
 }
 
@@ -141,8 +188,14 @@ pub(super) async fn apply(connection: &mut Connection, changes: &[Change]) -> an
     let transaction = connection.transaction().await.map_err(explained)?;
     for change in changes {
         for (statement, parameters) in statements(change) {
-            let parameters: Vec<_> = parameters.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
-            transaction.execute(statement, &parameters).await.map_err(explained)?;
+            let parameters: Vec<_> = parameters
+                .iter()
+                .map(|value| &**value as &(dyn ToSql + Sync))
+                .collect();
+            transaction
+                .execute(statement, &parameters)
+                .await
+                .map_err(explained)?;
         }
     }
     transaction.commit().await.map_err(explained)
@@ -152,30 +205,53 @@ type Statement<'a> = (&'static str, Vec<Box<dyn ToSql + Sync + Send + 'a>>);
 
 /// The statements of one change. A policy is replaced whole, because not every version can alter one in place.
 fn statements(change: &Change) -> Vec<Statement<'_>> {
-    let Change { relation, current, wanted } = change;
+    let Change {
+        relation,
+        current,
+        wanted,
+    } = change;
     let relation = relation.as_str();
     let mut statements: Vec<Statement<'_>> = vec![];
-    if let Some(seconds) = wanted.chunk_interval.filter(|_| current.chunk_interval != wanted.chunk_interval) {
-        statements.push((SET_CHUNK_INTERVAL, vec![Box::new(relation), Box::new(seconds)]));
+    if let Some(seconds) = wanted
+        .chunk_interval
+        .filter(|_| current.chunk_interval != wanted.chunk_interval)
+    {
+        statements.push((
+            SET_CHUNK_INTERVAL,
+            vec![Box::new(relation), Box::new(seconds)],
+        ));
     }
     if current.columnstore_after != wanted.columnstore_after {
         statements.push((REMOVE_COLUMNSTORE_POLICY, vec![Box::new(relation)]));
         if let Some(seconds) = wanted.columnstore_after {
-            statements.push((ADD_COLUMNSTORE_POLICY, vec![Box::new(relation), Box::new(seconds)]));
+            statements.push((
+                ADD_COLUMNSTORE_POLICY,
+                vec![Box::new(relation), Box::new(seconds)],
+            ));
         }
     }
-    if (current.refresh_every, current.refresh_from) != (wanted.refresh_every, wanted.refresh_from) {
+    if (current.refresh_every, current.refresh_from) != (wanted.refresh_every, wanted.refresh_from)
+    {
         statements.push((REMOVE_REFRESH_POLICY, vec![Box::new(relation)]));
         if let Some(every) = wanted.refresh_every {
-            let parameters: Statement<'_> =
-                (ADD_REFRESH_POLICY, vec![Box::new(relation), Box::new(wanted.refresh_from), Box::new(every)]);
+            let parameters: Statement<'_> = (
+                ADD_REFRESH_POLICY,
+                vec![
+                    Box::new(relation),
+                    Box::new(wanted.refresh_from),
+                    Box::new(every),
+                ],
+            );
             statements.push(parameters);
         }
     }
     if current.drop_after != wanted.drop_after {
         statements.push((REMOVE_RETENTION_POLICY, vec![Box::new(relation)]));
         if let Some(seconds) = wanted.drop_after {
-            statements.push((ADD_RETENTION_POLICY, vec![Box::new(relation), Box::new(seconds)]));
+            statements.push((
+                ADD_RETENTION_POLICY,
+                vec![Box::new(relation), Box::new(seconds)],
+            ));
         }
     }
     statements

@@ -54,7 +54,12 @@ impl Identity {
             Self::Stream(name) => name.clone(),
             Self::Run(number) => number.to_string(),
             // No topic and no cluster has a slash in its name, so no two of these read the same.
-            Self::Partition { cluster, group, topic, partition } => format!("{cluster}/{topic}/{partition}/{group}"),
+            Self::Partition {
+                cluster,
+                group,
+                topic,
+                partition,
+            } => format!("{cluster}/{topic}/{partition}/{group}"),
         }
     }
 
@@ -123,7 +128,9 @@ impl From<Row> for KnownSource {
             name: row.get("name"),
             position: row.get("position"),
             line: row.get("line"),
-            prefix_hash: row.get::<_, Option<Vec<u8>>>("prefix_hash").unwrap_or_default(),
+            prefix_hash: row
+                .get::<_, Option<Vec<u8>>>("prefix_hash")
+                .unwrap_or_default(),
             batches: row.get("batches"),
             updated_at: row.get("updated_at"),
         }
@@ -153,8 +160,21 @@ impl Claim {
     /// The claim of the run `writer` on a source where the ledger has it.
     #[must_use]
     pub fn new(known: &KnownSource, lasting: bool, writer: i64, name: std::sync::Arc<str>) -> Self {
-        let KnownSource { id, position, batches, .. } = *known;
-        Self { id, lasting, position, batches, writer, moved: false, name }
+        let KnownSource {
+            id,
+            position,
+            batches,
+            ..
+        } = *known;
+        Self {
+            id,
+            lasting,
+            position,
+            batches,
+            writer,
+            moved: false,
+            name,
+        }
     }
 
     /// Notes that a batch is stored which ends at `position`.
@@ -181,8 +201,13 @@ pub enum Outcome {
 /// # Errors
 /// The database refuses or is away.
 pub async fn head_lengths(client: &Client) -> Result<Vec<usize>, WriteError> {
-    let rows = client.query(include_str!("../../sql/ingest/head_lengths.sql"), &[]).await?;
-    let mut lengths: Vec<usize> = rows.iter().filter_map(|row| usize::try_from(row.get::<_, i32>(0)).ok()).collect();
+    let rows = client
+        .query(include_str!("../../sql/ingest/head_lengths.sql"), &[])
+        .await?;
+    let mut lengths: Vec<usize> = rows
+        .iter()
+        .filter_map(|row| usize::try_from(row.get::<_, i32>(0)).ok())
+        .collect();
     lengths.push(HEAD_BYTES);
     Ok(lengths)
 }
@@ -191,9 +216,17 @@ pub async fn head_lengths(client: &Client) -> Result<Vec<usize>, WriteError> {
 ///
 /// # Errors
 /// The database refuses or is away.
-pub async fn find_file(client: &Client, beginnings: &[Identity]) -> Result<Option<KnownSource>, WriteError> {
+pub async fn find_file(
+    client: &Client,
+    beginnings: &[Identity],
+) -> Result<Option<KnownSource>, WriteError> {
     let identities: Vec<String> = beginnings.iter().map(Identity::text).collect();
-    let row = client.query_opt(include_str!("../../sql/ingest/find_file.sql"), &[&identities]).await?;
+    let row = client
+        .query_opt(
+            include_str!("../../sql/ingest/find_file.sql"),
+            &[&identities],
+        )
+        .await?;
     Ok(row.map(KnownSource::from))
 }
 
@@ -201,11 +234,22 @@ pub async fn find_file(client: &Client, beginnings: &[Identity]) -> Result<Optio
 ///
 /// # Errors
 /// The database refuses or is away.
-pub async fn enter_source(client: &Client, identity: &Identity, name: &str) -> Result<KnownSource, WriteError> {
+pub async fn enter_source(
+    client: &Client,
+    identity: &Identity,
+    name: &str,
+) -> Result<KnownSource, WriteError> {
     let (kind, text, head_bytes) = (identity.kind(), identity.text(), identity.head_bytes());
     let add = include_str!("../../sql/ingest/add_source.sql");
-    client.execute(add, &[&kind, &text, &head_bytes, &name]).await?;
-    let row = client.query_one(include_str!("../../sql/ingest/find_source.sql"), &[&kind, &text]).await?;
+    client
+        .execute(add, &[&kind, &text, &head_bytes, &name])
+        .await?;
+    let row = client
+        .query_one(
+            include_str!("../../sql/ingest/find_source.sql"),
+            &[&kind, &text],
+        )
+        .await?;
     Ok(row.into())
 }
 
@@ -213,9 +257,16 @@ pub async fn enter_source(client: &Client, identity: &Identity, name: &str) -> R
 ///
 /// # Errors
 /// The database refuses or is away, or another process has moved the source.
-pub async fn rename_source(client: &Client, id: i64, identity: &Identity) -> Result<(), WriteError> {
+pub async fn rename_source(
+    client: &Client,
+    id: i64,
+    identity: &Identity,
+) -> Result<(), WriteError> {
     let rename = include_str!("../../sql/ingest/rename_source.sql");
-    match client.execute(rename, &[&id, &identity.text(), &identity.head_bytes()]).await? {
+    match client
+        .execute(rename, &[&id, &identity.text(), &identity.head_bytes()])
+        .await?
+    {
         1 => Ok(()),
         _ => Err(WriteError::Overtaken),
     }
@@ -227,11 +278,19 @@ pub async fn rename_source(client: &Client, id: i64, identity: &Identity) -> Res
 /// # Errors
 /// The database refuses or is away.
 pub async fn outcome(client: &Client, claim: &Claim, position: i64) -> Result<Outcome, WriteError> {
-    let row = client.query_opt(include_str!("../../sql/ingest/lock_source.sql"), &[&claim.id]).await?;
-    let found: Option<(i64, i64, i64)> = row.map(|row| (row.get("position"), row.get("batches"), row.get("writer")));
+    let row = client
+        .query_opt(
+            include_str!("../../sql/ingest/lock_source.sql"),
+            &[&claim.id],
+        )
+        .await?;
+    let found: Option<(i64, i64, i64)> =
+        row.map(|row| (row.get("position"), row.get("batches"), row.get("writer")));
     Ok(match found {
         Some(found) if found == (position, claim.batches + 1, claim.writer) => Outcome::Committed,
-        Some((position, batches, _)) if (position, batches) == (claim.position, claim.batches) => Outcome::RolledBack,
+        Some((position, batches, _)) if (position, batches) == (claim.position, claim.batches) => {
+            Outcome::RolledBack
+        }
         _ => Outcome::Overtaken,
     })
 }
@@ -241,6 +300,11 @@ pub async fn outcome(client: &Client, claim: &Claim, position: i64) -> Result<Ou
 /// # Errors
 /// The database refuses or is away.
 pub async fn remove_run(client: &Client, claim: &Claim) -> Result<(), WriteError> {
-    client.execute(include_str!("../../sql/ingest/remove_run.sql"), &[&claim.id]).await?;
+    client
+        .execute(
+            include_str!("../../sql/ingest/remove_run.sql"),
+            &[&claim.id],
+        )
+        .await?;
     Ok(())
 }

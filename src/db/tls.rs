@@ -11,7 +11,10 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_t
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore,
+    SignatureScheme,
+};
 use tokio_postgres::Socket;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -36,9 +39,21 @@ impl Connector {
         let provider = pem::provider();
         let algorithms = provider.signature_verification_algorithms;
         let verifier = match trust {
-            Trust::Anybody => Verifier { authorities: None, by_name: false, algorithms },
-            Trust::Authority(roots) => Verifier { authorities: Some(load(roots)?), by_name: false, algorithms },
-            Trust::Name(roots) => Verifier { authorities: Some(load(roots)?), by_name: true, algorithms },
+            Trust::Anybody => Verifier {
+                authorities: None,
+                by_name: false,
+                algorithms,
+            },
+            Trust::Authority(roots) => Verifier {
+                authorities: Some(load(roots)?),
+                by_name: false,
+                algorithms,
+            },
+            Trust::Name(roots) => Verifier {
+                authorities: Some(load(roots)?),
+                by_name: true,
+                algorithms,
+            },
         };
         let client = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -47,7 +62,10 @@ impl Connector {
             .with_custom_certificate_verifier(Arc::new(verifier));
         match identity {
             None => Ok(client.with_no_client_auth()),
-            Some(identity) => Ok(client.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(show(identity)?)))),
+            Some(identity) => {
+                Ok(client
+                    .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(show(identity)?))))
+            }
         }
     }
 }
@@ -58,12 +76,15 @@ fn show(identity: &Identity) -> Result<CertifiedKey, String> {
     let certificates = pem::certificates(certificate, &pem::read(certificate)?)?;
     let private_key = pem::key(key, &pem::read(key)?)?;
     let private_key = pem::provider().key_provider.load_private_key(private_key);
-    let private_key = private_key.map_err(|error| format!("sslkey {} cannot be used: {error}", key.display()))?;
+    let private_key =
+        private_key.map_err(|error| format!("sslkey {} cannot be used: {error}", key.display()))?;
     let pair = CertifiedKey::new(certificates, private_key);
     match pair.keys_match() {
-        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-            Err(format!("sslkey {} is not the key of sslcert {}", key.display(), certificate.display()))
-        }
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(format!(
+            "sslkey {} is not the key of sslcert {}",
+            key.display(),
+            certificate.display()
+        )),
         // Certificates of X.509's first version cannot be looked into. What they are worth is the server's to judge.
         _ => Ok(pair),
     }
@@ -94,13 +115,17 @@ fn load(roots: &Roots) -> Result<Arc<Authorities>, String> {
     static SYSTEM: LazyLock<Arc<Authorities>> = LazyLock::new(|| {
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Arc::new(Authorities { store, certificates: vec![] })
+        Arc::new(Authorities {
+            store,
+            certificates: vec![],
+        })
     });
     match roots {
         Roots::File(file) => load_file(file).map(Arc::new),
-        Roots::System if SYSTEM.store.is_empty() => {
-            Err("the system has no certificates of authorities; give the server's as sslrootcert=FILE".to_owned())
-        }
+        Roots::System if SYSTEM.store.is_empty() => Err(
+            "the system has no certificates of authorities; give the server's as sslrootcert=FILE"
+                .to_owned(),
+        ),
         Roots::System => Ok(Arc::clone(&SYSTEM)),
     }
 }
@@ -112,7 +137,10 @@ fn load_file(file: &Path) -> Result<Authorities, String> {
         let added = store.add(certificate.clone());
         added.map_err(|error| format!("sslrootcert {} cannot be used: {error}", file.display()))?;
     }
-    Ok(Authorities { store, certificates })
+    Ok(Authorities {
+        store,
+        certificates,
+    })
 }
 
 /// Decides whether a server is the right one.
@@ -142,7 +170,13 @@ impl ServerCertVerifier for Verifier {
                 check_dates(certificate, now)?;
             } else {
                 let (store, algorithms) = (&authorities.store, self.algorithms.all);
-                verify_server_cert_signed_by_trust_anchor(&parsed, store, intermediates, now, algorithms)?;
+                verify_server_cert_signed_by_trust_anchor(
+                    &parsed,
+                    store,
+                    intermediates,
+                    now,
+                    algorithms,
+                )?;
             }
             if self.by_name {
                 verify_server_name(&parsed, name)?;
@@ -183,9 +217,14 @@ impl ServerCertVerifier for Verifier {
 
 /// Checks that a certificate is good at this time.
 fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
-    let parsed = x509_cert::Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let parsed =
+        x509_cert::Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let validity = parsed.tbs_certificate.validity;
-    let since_epoch = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let since_epoch = |time: SystemTime| {
+        time.duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs()
+    };
     if now.as_secs() < since_epoch(validity.not_before.to_system_time()) {
         return Err(CertificateError::NotValidYet.into());
     }
@@ -197,36 +236,49 @@ fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), ru
 
 /// The failure of TLS itself in an error of tokio-postgres, if that is what it is.
 fn failure(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
-    error.source()?.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref()
+    error
+        .source()?
+        .downcast_ref::<std::io::Error>()?
+        .get_ref()?
+        .downcast_ref()
 }
 
 /// Whether a connection failed for what its TLS is, which trying again does not change.
 pub(super) fn is_refusal(error: &tokio_postgres::Error) -> bool {
     // Everything that may pass is an error of the socket. What is wrong with the files, or a server without TLS, comes
     // as a text.
-    failure(error).is_some() || error.source().is_some_and(|cause| !cause.is::<std::io::Error>())
+    failure(error).is_some()
+        || error
+            .source()
+            .is_some_and(|cause| !cause.is::<std::io::Error>())
 }
 
 /// What to do about a failure of TLS.
 pub(super) fn advice(error: &tokio_postgres::Error) -> Option<&'static str> {
     use rustls::Error::{AlertReceived, InvalidCertificate};
     match failure(error) {
-        Some(InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            Some("sslrootcert= must name the file of the authority that signed the server's certificate")
-        }
+        Some(InvalidCertificate(CertificateError::UnknownIssuer)) => Some(
+            "sslrootcert= must name the file of the authority that signed the server's certificate",
+        ),
         Some(InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        )) => Some("connect to a name that the certificate has, or ask for its authority only, by sslmode=verify-ca"),
-        Some(InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
-            Some("the server needs a new certificate")
+        )) => Some(
+            "connect to a name that the certificate has, or ask for its authority only, by sslmode=verify-ca",
+        ),
+        Some(InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        )) => Some("the server needs a new certificate"),
+        Some(other) if other.to_string().contains("UnsupportedCertVersion") => Some(
+            "the server's certificate is of X.509's first version; only the third can be verified",
+        ),
+        Some(AlertReceived(_)) => {
+            Some("the server refuses the client's certificate: look at sslcert= and sslkey=")
         }
-        Some(other) if other.to_string().contains("UnsupportedCertVersion") => {
-            Some("the server's certificate is of X.509's first version; only the third can be verified")
-        }
-        Some(AlertReceived(_)) => Some("the server refuses the client's certificate: look at sslcert= and sslkey="),
         Some(_) => None,
         None => {
-            let without = error.source().is_some_and(|cause| cause.to_string() == "server does not support TLS");
+            let without = error
+                .source()
+                .is_some_and(|cause| cause.to_string() == "server does not support TLS");
             without.then_some("turn ssl on in the server, or say sslmode=prefer")
         }
     }

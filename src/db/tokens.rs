@@ -34,20 +34,43 @@ pub async fn create(connection: &mut Connection, token: &NewToken<'_>) -> anyhow
     let add = include_str!("../../sql/tokens/add.sql");
     let everything = token.organizations.is_empty();
     let added = transaction
-        .query_opt(add, &[&token.name, &token.hash.as_bytes(), &everything, &token.expires_at])
+        .query_opt(
+            add,
+            &[
+                &token.name,
+                &token.hash.as_bytes(),
+                &everything,
+                &token.expires_at,
+            ],
+        )
         .await
         .map_err(explained)?;
-    let Some(added) = added else { bail!("there is a token {} already", token.name) };
+    let Some(added) = added else {
+        bail!("there is a token {} already", token.name)
+    };
     let id: i32 = added.get("id");
-    let organizations: Vec<_> = token.organizations.iter().map(OrganizationId::as_str).collect();
+    let organizations: Vec<_> = token
+        .organizations
+        .iter()
+        .map(OrganizationId::as_str)
+        .collect();
     let bound = transaction
-        .query(include_str!("../../sql/tokens/bind.sql"), &[&id, &organizations])
+        .query(
+            include_str!("../../sql/tokens/bind.sql"),
+            &[&id, &organizations],
+        )
         .await
         .map_err(explained)?;
     let bound: HashSet<&str> = bound.iter().map(|row| row.get("name")).collect();
-    let unknown: Vec<_> = organizations.into_iter().filter(|name| !bound.contains(name)).collect();
+    let unknown: Vec<_> = organizations
+        .into_iter()
+        .filter(|name| !bound.contains(name))
+        .collect();
     if !unknown.is_empty() {
-        bail!("no such organization in the inventory: {}", unknown.join(", "));
+        bail!(
+            "no such organization in the inventory: {}",
+            unknown.join(", ")
+        );
     }
     transaction.commit().await.map_err(explained)
 }
@@ -72,7 +95,10 @@ pub struct ListedToken {
 /// # Errors
 /// The database refuses or is away.
 pub async fn list(client: &Client) -> anyhow::Result<Vec<ListedToken>> {
-    let rows = client.query(include_str!("../../sql/tokens/list.sql"), &[]).await.map_err(explained)?;
+    let rows = client
+        .query(include_str!("../../sql/tokens/list.sql"), &[])
+        .await
+        .map_err(explained)?;
     let token = |row: &Row| ListedToken {
         name: row.get("name"),
         organizations: row.get("organizations"),
@@ -88,7 +114,11 @@ pub async fn list(client: &Client) -> anyhow::Result<Vec<ListedToken>> {
 /// # Errors
 /// There is no token of that name, or the database refuses or is away.
 pub async fn revoke(client: &Client, name: &str) -> anyhow::Result<()> {
-    match client.execute(include_str!("../../sql/tokens/revoke.sql"), &[&name]).await.map_err(explained)? {
+    match client
+        .execute(include_str!("../../sql/tokens/revoke.sql"), &[&name])
+        .await
+        .map_err(explained)?
+    {
         0 => bail!("there is no token {name}"),
         _ => Ok(()),
     }
@@ -116,7 +146,9 @@ pub struct KnownToken {
 /// # Errors
 /// See [`StorageError`].
 pub async fn load(client: &Client) -> Result<Vec<KnownToken>, StorageError> {
-    let rows = client.query(include_str!("../../sql/tokens/load.sql"), &[]).await?;
+    let rows = client
+        .query(include_str!("../../sql/tokens/load.sql"), &[])
+        .await?;
     rows.iter().map(known).collect()
 }
 
@@ -126,7 +158,9 @@ fn known(row: &Row) -> Result<KnownToken, StorageError> {
     Ok(KnownToken {
         id: row.try_get("id")?,
         name: row.try_get::<_, &str>("name")?.into(),
-        hash: hash.try_into().map_err(|_| StorageError::Other("a token's hash has not 32 bytes".to_owned()))?,
+        hash: hash
+            .try_into()
+            .map_err(|_| StorageError::Other("a token's hash has not 32 bytes".to_owned()))?,
         scope: organizations.map_or_else(Scope::everything, Scope::of),
         expires_at: row.try_get("expires_at")?,
         revoked: row.try_get("revoked")?,

@@ -10,7 +10,9 @@ use super::interval::{Interval, Parts};
 use super::zone::Zone;
 
 /// From where buckets of several hours, days or weeks are counted: a Monday, and the first of a month.
-const ORIGIN: NaiveDateTime = NaiveDate::from_ymd_opt(2000, 1, 3).expect("a date that exists").and_time(NaiveTime::MIN);
+const ORIGIN: NaiveDateTime = NaiveDate::from_ymd_opt(2000, 1, 3)
+    .expect("a date that exists")
+    .and_time(NaiveTime::MIN);
 
 /// Whole days between whole hours are read by the day from so many on. Fewer are read by the hour with those around
 /// them: to begin with another piece costs as much as about so many days of hours.
@@ -69,7 +71,14 @@ enum Kind {
 impl InOrder {
     /// Adds what a bucket is read from. It begins where the one before ends, or later.
     fn add_bucket(&mut self, parts: Parts) {
-        let Parts { start, hours, days, days_end, hours_end, end } = parts;
+        let Parts {
+            start,
+            hours,
+            days,
+            days_end,
+            hours_end,
+            end,
+        } = parts;
         self.add(Kind::Records, start, hours);
         self.add(Kind::Hours, hours, days);
         self.add(Kind::Days, days, days_end);
@@ -79,7 +88,9 @@ impl InOrder {
 
     /// Adds a piece, if there is anything in it; as a part of the last one where that is of its kind and ends at its start.
     fn add(&mut self, kind: Kind, start: DateTime<Utc>, end: DateTime<Utc>) {
-        let Ok(piece) = Interval::new(start, end) else { return };
+        let Ok(piece) = Interval::new(start, end) else {
+            return;
+        };
         match self.0.last_mut() {
             Some((of, last)) if *of == kind && last.end() == start => {
                 *last = Interval::new(last.start(), end).unwrap_or(piece);
@@ -92,11 +103,17 @@ impl InOrder {
     fn with_few_days_by_the_hour(self) -> Self {
         let mut joined = Self::default();
         for (index, &(kind, piece)) in self.0.iter().enumerate() {
-            let is_hours =
-                |at: Option<usize>| at.and_then(|at| self.0.get(at)).is_some_and(|(kind, _)| *kind == Kind::Hours);
+            let is_hours = |at: Option<usize>| {
+                at.and_then(|at| self.0.get(at))
+                    .is_some_and(|(kind, _)| *kind == Kind::Hours)
+            };
             let is_between = is_hours(index.checked_sub(1)) && is_hours(Some(index + 1));
             let is_short = (piece.end() - piece.start()).num_days() < FEWEST_DAYS;
-            let kind = if kind == Kind::Days && is_between && is_short { Kind::Hours } else { kind };
+            let kind = if kind == Kind::Days && is_between && is_short {
+                Kind::Hours
+            } else {
+                kind
+            };
             joined.add(kind, piece.start(), piece.end());
         }
         joined
@@ -123,7 +140,12 @@ impl Buckets {
     ///
     /// # Errors
     /// There are more than `max` of them.
-    pub fn new(interval: Interval, width: Granularity, zone: Zone, max: usize) -> Result<Self, TooManyBuckets> {
+    pub fn new(
+        interval: Interval,
+        width: Granularity,
+        zone: Zone,
+        max: usize,
+    ) -> Result<Self, TooManyBuckets> {
         let seconds = (interval.end() - interval.start()).num_seconds();
         // Far from the limit the estimate spares the work; near it the buckets themselves are counted.
         if usize::try_from(seconds / width.about_seconds()).is_ok_and(|about| about / 2 > max) {
@@ -138,9 +160,15 @@ impl Buckets {
         starts.sort_unstable();
         starts.dedup();
         // The last one that is not after the interval's start is the first bucket.
-        let first = starts.partition_point(|&start| start <= interval.start()).saturating_sub(1);
+        let first = starts
+            .partition_point(|&start| start <= interval.start())
+            .saturating_sub(1);
         starts.drain(..first);
-        if starts.len() > max { Err(TooManyBuckets(max)) } else { Ok(Self { interval, starts }) }
+        if starts.len() > max {
+            Err(TooManyBuckets(max))
+        } else {
+            Ok(Self { interval, starts })
+        }
     }
 
     /// Where each begins.
@@ -154,8 +182,14 @@ impl Buckets {
     pub fn pieces(&self, from: usize) -> Pieces {
         let mut pieces = InOrder::default();
         for (index, &start) in self.starts.iter().enumerate().skip(from) {
-            let end = self.starts.get(index + 1).copied().unwrap_or(self.interval.end());
-            let start = start.max(self.interval.start()).max(Interval::RECORDABLE.start());
+            let end = self
+                .starts
+                .get(index + 1)
+                .copied()
+                .unwrap_or(self.interval.end());
+            let start = start
+                .max(self.interval.start())
+                .max(Interval::RECORDABLE.start());
             if let Ok(bucket) = Interval::new(start, end.min(Interval::RECORDABLE.end())) {
                 pieces.add_bucket(bucket.parts());
             }
@@ -173,14 +207,19 @@ fn hours(interval: Interval, count: u32, zone: Zone) -> Vec<DateTime<Utc>> {
     let width = TimeDelta::hours(count.into());
     // A day earlier, because a clock that was put back shows some times twice.
     let from = zone.wall_time(interval.start()) - TimeDelta::days(1) - width;
-    let steps = (from - ORIGIN).num_seconds().div_euclid(width.num_seconds());
-    let walls = (steps..).map_while(|step| ORIGIN.checked_add_signed(TimeDelta::hours(step * i64::from(count))));
+    let steps = (from - ORIGIN)
+        .num_seconds()
+        .div_euclid(width.num_seconds());
+    let walls = (steps..)
+        .map_while(|step| ORIGIN.checked_add_signed(TimeDelta::hours(step * i64::from(count))));
     if zone == Zone::UTC {
         return within(interval, walls.map(|wall| wall.and_utc()));
     }
     // Instants of neighbouring times may be out of order where the clock was put back, by less than a day.
     let until = interval.end() + TimeDelta::days(1);
-    let around = walls.flat_map(|wall| zone.instants(wall)).take_while(|&start| start < until);
+    let around = walls
+        .flat_map(|wall| zone.instants(wall))
+        .take_while(|&start| start < until);
     around.filter(|&start| start < interval.end()).collect()
 }
 
@@ -202,7 +241,11 @@ fn months(interval: Interval, count: u32, zone: Zone) -> Vec<DateTime<Utc>> {
     let dates = (steps..).map_while(|step| {
         let months = step * i64::from(count);
         let distance = Months::new(u32::try_from(months.unsigned_abs()).ok()?);
-        if months < 0 { january.checked_sub_months(distance) } else { january.checked_add_months(distance) }
+        if months < 0 {
+            january.checked_sub_months(distance)
+        } else {
+            january.checked_add_months(distance)
+        }
     });
     within(interval, dates.map(|date| zone.day_start(date)))
 }
@@ -218,22 +261,46 @@ mod tests {
 
     fn buckets(start: &str, end: &str, every: &str, zone: &str) -> Buckets {
         let interval = Interval::new(at(start), at(end)).unwrap();
-        Buckets::new(interval, every.parse().unwrap(), zone.parse().unwrap(), 1_000_000).unwrap()
+        Buckets::new(
+            interval,
+            every.parse().unwrap(),
+            zone.parse().unwrap(),
+            1_000_000,
+        )
+        .unwrap()
     }
 
     fn starts(start: &str, end: &str, every: &str, zone: &str) -> Vec<String> {
         let place: Zone = zone.parse().unwrap();
-        buckets(start, end, every, zone).starts().iter().map(|&start| place.write(start)).collect()
+        buckets(start, end, every, zone)
+            .starts()
+            .iter()
+            .map(|&start| place.write(start))
+            .collect()
     }
 
     #[test]
     fn weeks_begin_on_monday_and_months_on_their_first() {
         assert_eq!(
-            starts("2020-02-01T00:00:00Z", "2020-02-12T00:00:00Z", "week", "UTC"),
-            ["2020-01-27T00:00:00Z", "2020-02-03T00:00:00Z", "2020-02-10T00:00:00Z"]
+            starts(
+                "2020-02-01T00:00:00Z",
+                "2020-02-12T00:00:00Z",
+                "week",
+                "UTC"
+            ),
+            [
+                "2020-01-27T00:00:00Z",
+                "2020-02-03T00:00:00Z",
+                "2020-02-10T00:00:00Z"
+            ]
         );
         assert_eq!(
-            starts("2019-12-31T22:30:00Z", "2020-03-01T00:00:00Z", "month", "Europe/Berlin"),
+            starts(
+                "2019-12-31T22:30:00Z",
+                "2020-03-01T00:00:00Z",
+                "month",
+                "Europe/Berlin"
+            ),
             [
                 "2019-12-01T00:00:00+01:00",
                 "2020-01-01T00:00:00+01:00",
@@ -241,14 +308,35 @@ mod tests {
                 "2020-03-01T00:00:00+01:00"
             ]
         );
-        assert_eq!(starts("2019-05-05T00:00:00Z", "2019-05-06T00:00:00Z", "3month", "UTC"), ["2019-04-01T00:00:00Z"]);
-        assert_eq!(starts("1999-05-05T00:00:00Z", "1999-05-06T00:00:00Z", "12month", "UTC"), ["1999-01-01T00:00:00Z"]);
+        assert_eq!(
+            starts(
+                "2019-05-05T00:00:00Z",
+                "2019-05-06T00:00:00Z",
+                "3month",
+                "UTC"
+            ),
+            ["2019-04-01T00:00:00Z"]
+        );
+        assert_eq!(
+            starts(
+                "1999-05-05T00:00:00Z",
+                "1999-05-06T00:00:00Z",
+                "12month",
+                "UTC"
+            ),
+            ["1999-01-01T00:00:00Z"]
+        );
     }
 
     #[test]
     fn an_hour_that_a_clock_shows_twice_is_two_buckets() {
         assert_eq!(
-            starts("2020-10-24T23:00:00Z", "2020-10-25T03:00:00Z", "hour", "Europe/Berlin"),
+            starts(
+                "2020-10-24T23:00:00Z",
+                "2020-10-25T03:00:00Z",
+                "hour",
+                "Europe/Berlin"
+            ),
             [
                 "2020-10-25T01:00:00+02:00",
                 "2020-10-25T02:00:00+02:00",
@@ -261,30 +349,63 @@ mod tests {
     #[test]
     fn an_hour_that_a_clock_leaves_out_is_none() {
         assert_eq!(
-            starts("2020-03-29T00:00:00Z", "2020-03-29T03:00:00Z", "hour", "Europe/Berlin"),
-            ["2020-03-29T01:00:00+01:00", "2020-03-29T03:00:00+02:00", "2020-03-29T04:00:00+02:00"]
+            starts(
+                "2020-03-29T00:00:00Z",
+                "2020-03-29T03:00:00Z",
+                "hour",
+                "Europe/Berlin"
+            ),
+            [
+                "2020-03-29T01:00:00+01:00",
+                "2020-03-29T03:00:00+02:00",
+                "2020-03-29T04:00:00+02:00"
+            ]
         );
     }
 
     #[test]
     fn six_hours_begin_at_the_same_times_of_every_day() {
-        let days = starts("2020-03-28T23:00:00Z", "2020-03-30T22:00:00Z", "6hour", "Europe/Berlin");
+        let days = starts(
+            "2020-03-28T23:00:00Z",
+            "2020-03-30T22:00:00Z",
+            "6hour",
+            "Europe/Berlin",
+        );
         let times: Vec<&str> = days.iter().map(|start| &start[11..16]).collect();
-        assert_eq!(times, ["00:00", "06:00", "12:00", "18:00", "00:00", "06:00", "12:00", "18:00"]);
+        assert_eq!(
+            times,
+            [
+                "00:00", "06:00", "12:00", "18:00", "00:00", "06:00", "12:00", "18:00"
+            ]
+        );
     }
 
     #[test]
     fn a_clock_that_is_put_back_by_half_an_hour_loses_nothing() {
         assert_eq!(
-            starts("2020-04-04T14:00:00Z", "2020-04-04T17:30:00Z", "hour", "Australia/Lord_Howe"),
-            ["2020-04-05T01:00:00+11:00", "2020-04-05T02:00:00+10:30", "2020-04-05T03:00:00+10:30"]
+            starts(
+                "2020-04-04T14:00:00Z",
+                "2020-04-04T17:30:00Z",
+                "hour",
+                "Australia/Lord_Howe"
+            ),
+            [
+                "2020-04-05T01:00:00+11:00",
+                "2020-04-05T02:00:00+10:30",
+                "2020-04-05T03:00:00+10:30"
+            ]
         );
     }
 
     #[test]
     fn a_day_that_was_left_out_is_no_bucket() {
         assert_eq!(
-            starts("2011-12-29T10:00:00Z", "2011-12-31T10:00:00Z", "day", "Pacific/Apia"),
+            starts(
+                "2011-12-29T10:00:00Z",
+                "2011-12-31T10:00:00Z",
+                "day",
+                "Pacific/Apia"
+            ),
             ["2011-12-29T00:00:00-10:00", "2011-12-31T00:00:00+14:00"]
         );
     }
@@ -293,8 +414,15 @@ mod tests {
     fn too_many_buckets_are_refused_at_the_limit_and_far_beyond_it() {
         let year = Interval::new(at("2020-01-01T00:00:00Z"), at("2021-01-01T00:00:00Z")).unwrap();
         assert!(Buckets::new(year, Granularity::DAY, Zone::UTC, 366).is_ok());
-        for (granularity, max) in [(Granularity::DAY, 365), (Granularity::HOUR, 8_783), (Granularity::HOUR, 5)] {
-            assert_eq!(Buckets::new(year, granularity, Zone::UTC, max), Err(TooManyBuckets(max)));
+        for (granularity, max) in [
+            (Granularity::DAY, 365),
+            (Granularity::HOUR, 8_783),
+            (Granularity::HOUR, 5),
+        ] {
+            assert_eq!(
+                Buckets::new(year, granularity, Zone::UTC, max),
+                Err(TooManyBuckets(max))
+            );
         }
     }
 
@@ -314,22 +442,59 @@ mod tests {
             piece("2020-01-15T00:00:00Z", "2020-01-15T01:00:00Z"),
         ];
         let whole = vec![piece("2020-01-02T00:00:00Z", "2020-01-15T00:00:00Z")];
-        assert_eq!(days, Pieces { records: records.clone(), hours: around, days: whole });
-        let hours = buckets("2020-01-01T22:30:00Z", "2020-01-15T01:15:00Z", "hour", "UTC").pieces(0);
+        assert_eq!(
+            days,
+            Pieces {
+                records: records.clone(),
+                hours: around,
+                days: whole
+            }
+        );
+        let hours = buckets(
+            "2020-01-01T22:30:00Z",
+            "2020-01-15T01:15:00Z",
+            "hour",
+            "UTC",
+        )
+        .pieces(0);
         let whole = vec![piece("2020-01-01T23:00:00Z", "2020-01-15T01:00:00Z")];
-        assert_eq!(hours, Pieces { records, hours: whole, days: vec![] });
+        assert_eq!(
+            hours,
+            Pieces {
+                records,
+                hours: whole,
+                days: vec![]
+            }
+        );
     }
 
     #[test]
     fn hours_of_a_zone_with_half_hours_are_read_from_records_alone() {
-        let pieces = buckets("2020-01-01T18:30:00Z", "2020-01-02T18:30:00Z", "hour", "Asia/Kolkata").pieces(0);
+        let pieces = buckets(
+            "2020-01-01T18:30:00Z",
+            "2020-01-02T18:30:00Z",
+            "hour",
+            "Asia/Kolkata",
+        )
+        .pieces(0);
         let records = vec![piece("2020-01-01T18:30:00Z", "2020-01-02T18:30:00Z")];
-        assert_eq!(pieces, Pieces { records, ..Pieces::default() });
+        assert_eq!(
+            pieces,
+            Pieces {
+                records,
+                ..Pieces::default()
+            }
+        );
     }
 
     #[test]
     fn days_of_a_zone_with_half_hours_take_only_the_cut_hours_from_records() {
-        let buckets = buckets("2020-01-01T18:30:00Z", "2020-01-03T18:30:00Z", "day", "Asia/Kolkata");
+        let buckets = buckets(
+            "2020-01-01T18:30:00Z",
+            "2020-01-03T18:30:00Z",
+            "day",
+            "Asia/Kolkata",
+        );
         let expected = Pieces {
             records: vec![
                 piece("2020-01-01T18:30:00Z", "2020-01-01T19:00:00Z"),
@@ -347,32 +512,87 @@ mod tests {
 
     #[test]
     fn a_few_days_between_hours_are_read_with_them() {
-        let around =
-            [("2020-01-01T22:00:00Z", "2020-01-02T00:00:00Z"), ("2020-01-11T00:00:00Z", "2020-01-11T01:00:00Z")];
+        let around = [
+            ("2020-01-01T22:00:00Z", "2020-01-02T00:00:00Z"),
+            ("2020-01-11T00:00:00Z", "2020-01-11T01:00:00Z"),
+        ];
         let pieces = buckets(around[0].0, around[1].1, "month", "UTC").pieces(0);
         let hours = vec![piece(around[0].0, around[1].1)];
-        assert_eq!(pieces, Pieces { hours, ..Pieces::default() });
+        assert_eq!(
+            pieces,
+            Pieces {
+                hours,
+                ..Pieces::default()
+            }
+        );
         let pieces = buckets(around[0].0, "2020-01-12T01:00:00Z", "month", "UTC").pieces(0);
         let days = vec![piece("2020-01-02T00:00:00Z", "2020-01-12T00:00:00Z")];
-        let hours = vec![piece(around[0].0, around[0].1), piece("2020-01-12T00:00:00Z", "2020-01-12T01:00:00Z")];
-        assert_eq!(pieces, Pieces { hours, days, ..Pieces::default() });
+        let hours = vec![
+            piece(around[0].0, around[0].1),
+            piece("2020-01-12T00:00:00Z", "2020-01-12T01:00:00Z"),
+        ];
+        assert_eq!(
+            pieces,
+            Pieces {
+                hours,
+                days,
+                ..Pieces::default()
+            }
+        );
         assert_eq!(pieces.count(), 3);
-        let pieces = buckets("1995-01-01T00:00:00Z", "2020-01-01T00:00:00Z", "76hour", "UTC").pieces(0);
-        assert_eq!(pieces.hours, [piece("1995-01-01T00:00:00Z", "2020-01-01T00:00:00Z")]);
+        let pieces = buckets(
+            "1995-01-01T00:00:00Z",
+            "2020-01-01T00:00:00Z",
+            "76hour",
+            "UTC",
+        )
+        .pieces(0);
+        assert_eq!(
+            pieces.hours,
+            [piece("1995-01-01T00:00:00Z", "2020-01-01T00:00:00Z")]
+        );
     }
 
     #[test]
     fn nothing_is_read_from_where_no_record_can_be() {
-        let pieces = buckets("0304-01-11T12:00:00Z", "3501-07-10T00:00:00Z", "week", "UTC").pieces(0);
-        assert_eq!(pieces, Pieces { days: vec![Interval::RECORDABLE], ..Pieces::default() });
-        assert_eq!(buckets("0304-01-11T12:00:00Z", "1970-01-01T00:00:00Z", "week", "UTC").pieces(0).count(), 0);
+        let pieces = buckets(
+            "0304-01-11T12:00:00Z",
+            "3501-07-10T00:00:00Z",
+            "week",
+            "UTC",
+        )
+        .pieces(0);
+        assert_eq!(
+            pieces,
+            Pieces {
+                days: vec![Interval::RECORDABLE],
+                ..Pieces::default()
+            }
+        );
+        assert_eq!(
+            buckets(
+                "0304-01-11T12:00:00Z",
+                "1970-01-01T00:00:00Z",
+                "week",
+                "UTC"
+            )
+            .pieces(0)
+            .count(),
+            0
+        );
     }
 
     #[test]
     fn what_lies_before_the_first_bucket_that_matters_is_not_read() {
         let buckets = buckets("2020-01-01T00:00:00Z", "2020-01-05T00:00:00Z", "day", "UTC");
         let days = vec![piece("2020-01-04T00:00:00Z", "2020-01-05T00:00:00Z")];
-        assert_eq!(buckets.pieces(3), Pieces { days, ..Pieces::default() });
+        assert_eq!(
+            buckets.pieces(3),
+            Pieces {
+                days,
+                ..Pieces::default()
+            }
+        );
         assert_eq!(buckets.pieces(4), Pieces::default());
     }
 

@@ -35,14 +35,22 @@ impl Granularity {
     pub const MAX_COUNT: u32 = 10_000;
 
     /// One hour.
-    pub const HOUR: Self = Self { count: 1, unit: Unit::Hour };
+    pub const HOUR: Self = Self {
+        count: 1,
+        unit: Unit::Hour,
+    };
     /// One day.
-    pub const DAY: Self = Self { count: 1, unit: Unit::Day };
+    pub const DAY: Self = Self {
+        count: 1,
+        unit: Unit::Day,
+    };
 
     /// The granularity; `None` where the count is not from 1 to [`Self::MAX_COUNT`].
     #[must_use]
     pub fn new(count: u32, unit: Unit) -> Option<Self> {
-        (1..=Self::MAX_COUNT).contains(&count).then_some(Self { count, unit })
+        (1..=Self::MAX_COUNT)
+            .contains(&count)
+            .then_some(Self { count, unit })
     }
 
     /// How many units.
@@ -125,7 +133,14 @@ fn number_and_word(text: &str) -> Option<Granularity> {
         "month" => Unit::Month,
         _ => return None,
     };
-    Granularity::new(if count.is_empty() { 1 } else { whole_number(count)? }, unit)
+    Granularity::new(
+        if count.is_empty() {
+            1
+        } else {
+            whole_number(count)?
+        },
+        unit,
+    )
 }
 
 /// A number as one writes it: digits, without a sign and without zeros before them.
@@ -188,7 +203,10 @@ mod tests {
             "P1é",
             "99999999999day",
         ] {
-            assert!(text.parse::<Granularity>().is_err(), "{text:?} was accepted");
+            assert!(
+                text.parse::<Granularity>().is_err(),
+                "{text:?} was accepted"
+            );
         }
     }
 }

@@ -9,7 +9,9 @@ const MAX_LENGTH: usize = 64;
 
 /// Why a text is no identifier.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{value}' is not an identifier: 1 to {MAX_LENGTH} visible ASCII characters, without '/', ',' or quotes")]
+#[error(
+    "'{value}' is not an identifier: 1 to {MAX_LENGTH} visible ASCII characters, without '/', ',' or quotes"
+)]
 pub struct InvalidId {
     value: String,
 }
@@ -17,8 +19,16 @@ pub struct InvalidId {
 /// Accepts what can stand in a path, a CSV field and a log line without being quoted.
 fn parse(text: &str) -> Result<String, InvalidId> {
     let fits = (1..=MAX_LENGTH).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/,\"'".contains(&byte));
-    if fits { Ok(text.to_owned()) } else { Err(InvalidId { value: text.chars().take(MAX_LENGTH).collect() }) }
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b"/,\"'".contains(&byte));
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(InvalidId {
+            value: text.chars().take(MAX_LENGTH).collect(),
+        })
+    }
 }
 
 macro_rules! identifier {
@@ -87,8 +97,21 @@ mod tests {
 
     #[test]
     fn what_would_need_quoting_is_refused() {
-        for text in ["", " ", "a b", "a/b", "a,b", "a\"b", "ä", "a\n", &"9".repeat(65)] {
-            assert!(OrganizationId::parse(text).is_err(), "{text:?} was accepted");
+        for text in [
+            "",
+            " ",
+            "a b",
+            "a/b",
+            "a,b",
+            "a\"b",
+            "ä",
+            "a\n",
+            &"9".repeat(65),
+        ] {
+            assert!(
+                OrganizationId::parse(text).is_err(),
+                "{text:?} was accepted"
+            );
         }
     }
 }

@@ -48,8 +48,18 @@ impl Parts {
     /// The first instant that is read from records; `None` where none is.
     #[must_use]
     pub fn first_record(self) -> Option<DateTime<Utc>> {
-        let Self { start, hours, hours_end, end, .. } = self;
-        if start < hours { Some(start) } else { (hours_end < end).then_some(hours_end) }
+        let Self {
+            start,
+            hours,
+            hours_end,
+            end,
+            ..
+        } = self;
+        if start < hours {
+            Some(start)
+        } else {
+            (hours_end < end).then_some(hours_end)
+        }
     }
 }
 
@@ -66,7 +76,11 @@ impl Interval {
     /// # Errors
     /// `start` is not before `end`.
     pub fn new(start: DateTime<Utc>, end: DateTime<Utc>) -> Result<Self, EmptyInterval> {
-        if start < end { Ok(Self { start, end }) } else { Err(EmptyInterval { start, end }) }
+        if start < end {
+            Ok(Self { start, end })
+        } else {
+            Err(EmptyInterval { start, end })
+        }
     }
 
     /// The first instant inside.
@@ -85,7 +99,10 @@ impl Interval {
     #[must_use]
     pub fn rounded_out(self, unit: TimeDelta) -> Self {
         let end = floor(self.end, unit);
-        Self { start: floor(self.start, unit), end: if end < self.end { end + unit } else { end } }
+        Self {
+            start: floor(self.start, unit),
+            end: if end < self.end { end + unit } else { end },
+        }
     }
 
     /// Whether the instant lies inside.
@@ -99,7 +116,14 @@ impl Interval {
     pub fn parts(self) -> Parts {
         let (hours, hours_end) = whole(self.start, self.end, TimeDelta::hours(1));
         let (days, days_end) = whole(hours, hours_end, TimeDelta::days(1));
-        Parts { start: self.start, hours, days, days_end, hours_end, end: self.end }
+        Parts {
+            start: self.start,
+            hours,
+            days,
+            days_end,
+            hours_end,
+            end: self.end,
+        }
     }
 }
 
@@ -110,18 +134,27 @@ impl fmt::Display for Interval {
 }
 
 /// The part of `[start, end)` that consists of whole `unit`s; `(end, end)` where there is none.
-fn whole(start: DateTime<Utc>, end: DateTime<Utc>, unit: TimeDelta) -> (DateTime<Utc>, DateTime<Utc>) {
+fn whole(
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+    unit: TimeDelta,
+) -> (DateTime<Utc>, DateTime<Utc>) {
     let last = floor(end, unit);
     let floor = floor(start, unit);
     let first = if floor < start { floor + unit } else { floor };
-    if first < last { (first, last) } else { (end, end) }
+    if first < last {
+        (first, last)
+    } else {
+        (end, end)
+    }
 }
 
 /// The last whole `unit` that is not after the instant. chrono's own `duration_trunc` counts nanoseconds in 64
 /// bits, so it knows no time outside the years 1677 to 2262.
 fn floor(instant: DateTime<Utc>, unit: TimeDelta) -> DateTime<Utc> {
     let seconds = unit.num_seconds();
-    DateTime::from_timestamp(instant.timestamp().div_euclid(seconds) * seconds, 0).unwrap_or(instant)
+    DateTime::from_timestamp(instant.timestamp().div_euclid(seconds) * seconds, 0)
+        .unwrap_or(instant)
 }
 
 #[cfg(test)]
@@ -161,7 +194,8 @@ mod tests {
 
     #[test]
     fn rounding_out_takes_whole_units_only() {
-        let interval = Interval::new(at("2020-01-01T22:30:00Z"), at("2020-01-03T00:00:00Z")).unwrap();
+        let interval =
+            Interval::new(at("2020-01-01T22:30:00Z"), at("2020-01-03T00:00:00Z")).unwrap();
         let days = Interval::new(at("2020-01-01T00:00:00Z"), at("2020-01-03T00:00:00Z")).unwrap();
         assert_eq!(interval.rounded_out(TimeDelta::days(1)), days);
         assert_eq!(days.rounded_out(TimeDelta::days(1)), days);

@@ -45,7 +45,11 @@ impl Page {
     /// The page after it, where a list of `total` rows has one.
     #[must_use]
     pub fn next(self, total: i64) -> Option<Self> {
-        if self.number * self.size < total { Self::new(self.number + 1, self.size) } else { None }
+        if self.number * self.size < total {
+            Self::new(self.number + 1, self.size)
+        } else {
+            None
+        }
     }
 
     /// The page before it.
@@ -66,12 +70,18 @@ pub struct Window {
 
 impl Window {
     /// Everything.
-    pub const ALL: Self = Self { offset: 0, limit: None };
+    pub const ALL: Self = Self {
+        offset: 0,
+        limit: None,
+    };
 }
 
 impl From<Page> for Window {
     fn from(page: Page) -> Self {
-        Self { offset: page.offset(), limit: Some(page.size()) }
+        Self {
+            offset: page.offset(),
+            limit: Some(page.size()),
+        }
     }
 }
 
@@ -104,7 +114,14 @@ mod tests {
 
     #[test]
     fn numbers_outside_their_range_are_refused() {
-        for (number, size) in [(0, 1), (-1, 1), (Page::MAX_NUMBER + 1, 1), (1, 0), (1, -1), (1, Page::MAX_SIZE + 1)] {
+        for (number, size) in [
+            (0, 1),
+            (-1, 1),
+            (Page::MAX_NUMBER + 1, 1),
+            (1, 0),
+            (1, -1),
+            (1, Page::MAX_SIZE + 1),
+        ] {
             assert_eq!(Page::new(number, size), None);
         }
     }

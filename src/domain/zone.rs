@@ -7,7 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{
-    DateTime, MappedLocalTime, NaiveDate, NaiveDateTime, Offset as _, SecondsFormat, TimeDelta, TimeZone, Utc,
+    DateTime, MappedLocalTime, NaiveDate, NaiveDateTime, Offset as _, SecondsFormat, TimeDelta,
+    TimeZone, Utc,
 };
 use chrono_tz::Tz;
 use serde::{Serialize, Serializer};
@@ -53,11 +54,18 @@ impl Zone {
 
     /// The instant at which the clock was put forward over the time.
     fn leap_over(self, wall_time: NaiveDateTime) -> DateTime<Utc> {
-        let (mut before, mut after) = (wall_time.and_utc() - FARTHEST, wall_time.and_utc() + FARTHEST);
+        let (mut before, mut after) = (
+            wall_time.and_utc() - FARTHEST,
+            wall_time.and_utc() + FARTHEST,
+        );
         // Clocks are set on a whole second.
         while after - before > TimeDelta::seconds(1) {
             let middle = before + TimeDelta::seconds((after - before).num_seconds() / 2);
-            if self.wall_time(middle) < wall_time { before = middle } else { after = middle }
+            if self.wall_time(middle) < wall_time {
+                before = middle
+            } else {
+                after = middle
+            }
         }
         after
     }
@@ -91,7 +99,9 @@ impl FromStr for Zone {
     type Err = UnknownZone;
 
     fn from_str(text: &str) -> Result<Self, UnknownZone> {
-        text.parse().map(Self).map_err(|_| UnknownZone(text.to_owned()))
+        text.parse()
+            .map(Self)
+            .map_err(|_| UnknownZone(text.to_owned()))
     }
 }
 
@@ -104,46 +114,85 @@ mod tests {
     }
 
     fn day_start(name: &str, date: &str) -> String {
-        zone(name).day_start(date.parse().unwrap()).to_rfc3339_opts(SecondsFormat::Secs, true)
+        zone(name)
+            .day_start(date.parse().unwrap())
+            .to_rfc3339_opts(SecondsFormat::Secs, true)
     }
 
     #[test]
     fn a_day_begins_at_local_midnight() {
         assert_eq!(day_start("UTC", "2020-02-01"), "2020-02-01T00:00:00Z");
-        assert_eq!(day_start("Europe/Berlin", "2020-02-01"), "2020-01-31T23:00:00Z");
-        assert_eq!(day_start("Asia/Kolkata", "2020-02-01"), "2020-01-31T18:30:00Z");
-        assert_eq!(day_start("Asia/Kathmandu", "2020-02-01"), "2020-01-31T18:15:00Z");
+        assert_eq!(
+            day_start("Europe/Berlin", "2020-02-01"),
+            "2020-01-31T23:00:00Z"
+        );
+        assert_eq!(
+            day_start("Asia/Kolkata", "2020-02-01"),
+            "2020-01-31T18:30:00Z"
+        );
+        assert_eq!(
+            day_start("Asia/Kathmandu", "2020-02-01"),
+            "2020-01-31T18:15:00Z"
+        );
     }
 
     #[test]
     fn a_day_without_a_midnight_begins_when_the_clock_was_put_forward() {
         // 00:00 became 01:00.
-        assert_eq!(day_start("America/Sao_Paulo", "2017-10-15"), "2017-10-15T03:00:00Z");
+        assert_eq!(
+            day_start("America/Sao_Paulo", "2017-10-15"),
+            "2017-10-15T03:00:00Z"
+        );
         // 23:30 became 00:30.
-        assert_eq!(day_start("America/Toronto", "1919-03-31"), "1919-03-31T04:30:00Z");
+        assert_eq!(
+            day_start("America/Toronto", "1919-03-31"),
+            "1919-03-31T04:30:00Z"
+        );
         // The day after was left out altogether.
-        assert_eq!(day_start("Pacific/Apia", "2011-12-30"), day_start("Pacific/Apia", "2011-12-31"));
+        assert_eq!(
+            day_start("Pacific/Apia", "2011-12-30"),
+            day_start("Pacific/Apia", "2011-12-31")
+        );
     }
 
     #[test]
     fn of_two_midnights_the_first_begins_the_day() {
         // 01:00 became 00:00.
-        assert_eq!(day_start("America/Havana", "2020-11-01"), "2020-11-01T04:00:00Z");
+        assert_eq!(
+            day_start("America/Havana", "2020-11-01"),
+            "2020-11-01T04:00:00Z"
+        );
     }
 
     #[test]
     fn instants_carry_the_offset_of_their_place() {
         let instant = "2020-07-01T12:00:00.5Z".parse().unwrap();
         assert_eq!(zone("UTC").write(instant), "2020-07-01T12:00:00.500Z");
-        assert_eq!(zone("Europe/Berlin").write(instant), "2020-07-01T14:00:00.500+02:00");
-        assert_eq!(zone("Asia/Kathmandu").write(instant), "2020-07-01T17:45:00.500+05:45");
+        assert_eq!(
+            zone("Europe/Berlin").write(instant),
+            "2020-07-01T14:00:00.500+02:00"
+        );
+        assert_eq!(
+            zone("Asia/Kathmandu").write(instant),
+            "2020-07-01T17:45:00.500+05:45"
+        );
         // Until 1972 Monrovia was 44 minutes and 30 seconds behind.
-        assert_eq!(zone("Africa/Monrovia").write(DateTime::UNIX_EPOCH), "1970-01-01T00:00:00Z");
+        assert_eq!(
+            zone("Africa/Monrovia").write(DateTime::UNIX_EPOCH),
+            "1970-01-01T00:00:00Z"
+        );
     }
 
     #[test]
     fn what_is_no_zone_is_refused() {
-        for text in ["", "Berlin", "europe/berlin", "+02:00", "UTC+2", "Europe/Berlin "] {
+        for text in [
+            "",
+            "Berlin",
+            "europe/berlin",
+            "+02:00",
+            "UTC+2",
+            "Europe/Berlin ",
+        ] {
             assert_eq!(text.parse::<Zone>(), Err(UnknownZone(text.to_owned())));
         }
     }

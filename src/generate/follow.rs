@@ -47,16 +47,26 @@ pub async fn follow_usage(follow: &Follow, output: impl Write) -> anyhow::Result
             () = signals.next() => return output.flush().context("writing usage"),
         }
         let due = due(began.elapsed(), follow.rate);
-        write_now(&mut output, follow.format, due - written, &devices, &mut random, Utc::now())
-            .and_then(|()| output.flush())
-            .context("writing usage")?;
+        write_now(
+            &mut output,
+            follow.format,
+            due - written,
+            &devices,
+            &mut random,
+            Utc::now(),
+        )
+        .and_then(|()| output.flush())
+        .context("writing usage")?;
         written = due;
     }
 }
 
 /// How many records should have been written by now.
 fn due(elapsed: Duration, rate: u32) -> u64 {
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).saturating_mul(rate.into()) / 1_000
+    u64::try_from(elapsed.as_millis())
+        .unwrap_or(u64::MAX)
+        .saturating_mul(rate.into())
+        / 1_000
 }
 
 fn write_now(
@@ -101,6 +111,12 @@ mod tests {
         let mut output = vec![];
         write_now(&mut output, Format::Csv, 3, &devices, &mut random, now).unwrap();
         let text = String::from_utf8(output).unwrap();
-        assert_eq!(text.lines().filter(|line| line.ends_with(",2026-02-03T04:05:06.789Z")).count(), 3, "{text}");
+        assert_eq!(
+            text.lines()
+                .filter(|line| line.ends_with(",2026-02-03T04:05:06.789Z"))
+                .count(),
+            3,
+            "{text}"
+        );
     }
 }

@@ -18,7 +18,11 @@ pub(super) struct Asked {
 
 /// Writes the line. The filter `simusage::access=off` in `SIMUSAGE_LOG` leaves them out.
 pub(super) fn write(asked: &Asked, status: StatusCode, took: Duration, bytes: u64) {
-    let level = if PROBES.contains(&&*asked.path) { Level::Debug } else { Level::Info };
+    let level = if PROBES.contains(&&*asked.path) {
+        Level::Debug
+    } else {
+        Level::Info
+    };
     let (method, path, status) = (asked.method.as_str(), &*asked.path, status.as_u16());
     let ms = took.as_secs_f64() * 1_000.0;
     let ms = (ms * 1_000.0).round() / 1_000.0;

@@ -2,7 +2,8 @@
 //! are written as they come.
 
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, ETAG, EntityTag, Header as _, IF_NONE_MATCH, IfNoneMatch, LINK, VARY,
+    CACHE_CONTROL, CONTENT_DISPOSITION, ETAG, EntityTag, Header as _, IF_NONE_MATCH, IfNoneMatch,
+    LINK, VARY,
 };
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
@@ -48,21 +49,40 @@ impl Rules {
     ///
     /// # Errors
     /// It may have.
-    pub fn check_records(&self, zone: Zone, first: impl FnOnce() -> Option<DateTime<Utc>>) -> Result<(), ApiError> {
-        let Some(kept_from) = oldest(self.storage.retention_records_days) else { return Ok(()) };
+    pub fn check_records(
+        &self,
+        zone: Zone,
+        first: impl FnOnce() -> Option<DateTime<Utc>>,
+    ) -> Result<(), ApiError> {
+        let Some(kept_from) = oldest(self.storage.retention_records_days) else {
+            return Ok(());
+        };
         match first() {
-            Some(first) if first < kept_from => {
-                Err(ApiError::RecordsGone { hour: zone.write(first), kept_from: zone.write(kept_from) })
-            }
+            Some(first) if first < kept_from => Err(ApiError::RecordsGone {
+                hour: zone.write(first),
+                kept_from: zone.write(kept_from),
+            }),
             _ => Ok(()),
         }
     }
 
     /// Whether time alone may take something out of the interval.
     fn is_fading(&self, interval: Interval) -> bool {
-        let Storage { retention_records_days, retention_hourly_days, retention_daily_days, .. } = self.storage;
-        let periods = [retention_records_days, retention_hourly_days, retention_daily_days];
-        periods.into_iter().filter_map(oldest).any(|oldest| interval.start() < oldest)
+        let Storage {
+            retention_records_days,
+            retention_hourly_days,
+            retention_daily_days,
+            ..
+        } = self.storage;
+        let periods = [
+            retention_records_days,
+            retention_hourly_days,
+            retention_daily_days,
+        ];
+        periods
+            .into_iter()
+            .filter_map(oldest)
+            .any(|oldest| interval.start() < oldest)
     }
 }
 
@@ -75,14 +95,27 @@ fn oldest(days: u32) -> Option<DateTime<Utc>> {
 /// A question as far as its answer depends on it: the path, whatever its parameters mean, and what may be seen.
 #[must_use]
 pub fn digest(request: &HttpRequest, scope: &Scope, parameters: &str) -> String {
-    cursor::digest(&format!("{} {:?} {parameters}", request.path(), scope.organizations()))
+    cursor::digest(&format!(
+        "{} {:?} {parameters}",
+        request.path(),
+        scope.organizations()
+    ))
 }
 
 /// The tag of an answer, if it has one: as long as its interval does not change, it does not.
 #[must_use]
-pub fn tag(rules: &Rules, interval: Interval, freshness: &Freshness, digest: &str) -> Option<EntityTag> {
+pub fn tag(
+    rules: &Rules,
+    interval: Interval,
+    freshness: &Freshness,
+    digest: &str,
+) -> Option<EntityTag> {
     let is_lasting = freshness.is_settled && !rules.is_fading(interval);
-    let Freshness { version, inventory_version, .. } = freshness;
+    let Freshness {
+        version,
+        inventory_version,
+        ..
+    } = freshness;
     is_lasting.then(|| lasting_tag(&format!("{digest} {version} {inventory_version}")))
 }
 
@@ -90,7 +123,10 @@ pub fn tag(rules: &Rules, interval: Interval, freshness: &Freshness, digest: &st
 /// the same answer.
 #[must_use]
 pub fn lasting_tag(content: &str) -> EntityTag {
-    EntityTag::new_weak(cursor::digest(&format!("{content} {}", env!("CARGO_PKG_VERSION"))))
+    EntityTag::new_weak(cursor::digest(&format!(
+        "{content} {}",
+        env!("CARGO_PKG_VERSION")
+    )))
 }
 
 /// Whether the client names tags of answers that it has.
@@ -139,7 +175,10 @@ pub(super) async fn unchanged_over(
         return Ok(None);
     }
     let freshness = settled.freshness(interval).await?;
-    Ok(unchanged(request, tag(rules, interval, &freshness, digest).as_ref()))
+    Ok(unchanged(
+        request,
+        tag(rules, interval, &freshness, digest).as_ref(),
+    ))
 }
 
 fn with_common_headers(response: &mut HttpResponseBuilder, tag: Option<&EntityTag>) {
@@ -164,7 +203,11 @@ impl Links {
     #[must_use]
     pub fn new(request: &HttpRequest, page: Page, next: Option<&str>) -> Self {
         let to = |number: i64, cursor: Option<&str>| {
-            format!("{}?{}", request.uri().path(), with_page(request.query_string(), number, cursor))
+            format!(
+                "{}?{}",
+                request.uri().path(),
+                with_page(request.query_string(), number, cursor)
+            )
         };
         Self {
             first: to(1, None),
@@ -181,15 +224,25 @@ impl Links {
 
     /// As RFC 8288 has it.
     fn header(&self) -> String {
-        let links = [("first", Some(&self.first)), ("prev", self.previous.as_ref()), ("next", self.next.as_ref())];
-        let written = links.into_iter().filter_map(|(name, link)| Some(format!("<{}>; rel=\"{name}\"", link?)));
+        let links = [
+            ("first", Some(&self.first)),
+            ("prev", self.previous.as_ref()),
+            ("next", self.next.as_ref()),
+        ];
+        let written = links
+            .into_iter()
+            .filter_map(|(name, link)| Some(format!("<{}>; rel=\"{name}\"", link?)));
         written.collect::<Vec<_>>().join(", ")
     }
 }
 
 /// An answer of that format, up to its body.
 #[must_use]
-pub fn begin(format: Format, tag: Option<&EntityTag>, links: Option<&Links>) -> HttpResponseBuilder {
+pub fn begin(
+    format: Format,
+    tag: Option<&EntityTag>,
+    links: Option<&Links>,
+) -> HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     with_common_headers(&mut response, tag);
     response.content_type(format.media_type());
@@ -216,9 +269,14 @@ pub fn stream<T: 'static>(
     telemetry.found(Source::Database, 0);
     let state = Some((streaming, write, head.to_owned()));
     let chunks = try_unfold((state, telemetry), async |(state, telemetry)| {
-        let Some((mut streaming, mut write, mut chunk)) = state else { return Ok(None) };
+        let Some((mut streaming, mut write, mut chunk)) = state else {
+            return Ok(None);
+        };
         while chunk.len() < CHUNK_BYTES {
-            let row = streaming.next().await.inspect_err(|error| log::error!("an answer is cut off: {error}"))?;
+            let row = streaming
+                .next()
+                .await
+                .inspect_err(|error| log::error!("an answer is cut off: {error}"))?;
             let is_last = row.is_none();
             telemetry.add_rows(usize::from(!is_last));
             write(row, &mut chunk);

@@ -42,8 +42,20 @@ impl FromRequest for Caller {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         // A path outside of the gate has no caller, and so no answer either.
-        let no_gate = || StorageError::Other(format!("{} is answered without asking who asks", request.path())).into();
-        ready(request.extensions().get::<Self>().cloned().ok_or_else(no_gate))
+        let no_gate = || {
+            StorageError::Other(format!(
+                "{} is answered without asking who asks",
+                request.path()
+            ))
+            .into()
+        };
+        ready(
+            request
+                .extensions()
+                .get::<Self>()
+                .cloned()
+                .ok_or_else(no_gate),
+        )
     }
 }
 
@@ -98,17 +110,32 @@ struct Known {
 
 impl Known {
     fn new(tokens: Vec<KnownToken>, read_at: Instant) -> Self {
-        let mut known = Self { needed: !tokens.is_empty(), tokens: FxHashMap::default(), read_at };
+        let mut known = Self {
+            needed: !tokens.is_empty(),
+            tokens: FxHashMap::default(),
+            read_at,
+        };
         for token in tokens {
-            known.tokens.entry(token.hash.beginning()).or_default().push(token);
+            known
+                .tokens
+                .entry(token.hash.beginning())
+                .or_default()
+                .push(token);
         }
         known
     }
 
     fn find(&self, text: &str, now: DateTime<Utc>) -> Result<&KnownToken, NoCaller> {
         let hash = TokenHash::of(text);
-        let candidates = self.tokens.get(&hash.beginning()).map(Vec::as_slice).unwrap_or_default();
-        let token = candidates.iter().find(|token| token.hash == hash).ok_or(NoCaller::Unknown)?;
+        let candidates = self
+            .tokens
+            .get(&hash.beginning())
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let token = candidates
+            .iter()
+            .find(|token| token.hash == hash)
+            .ok_or(NoCaller::Unknown)?;
         if token.revoked {
             Err(NoCaller::Revoked)
         } else if token.expires_at.is_some_and(|expires_at| expires_at <= now) {
@@ -157,11 +184,20 @@ impl Tokens {
             return Err(StorageError::Unavailable(text).into());
         }
         if !known.needed {
-            return Ok((Caller { scope: Scope::everything(), name: None }, None));
+            return Ok((
+                Caller {
+                    scope: Scope::everything(),
+                    name: None,
+                },
+                None,
+            ));
         }
         let text = bearer(headers).ok_or(NoCaller::Missing)?;
         let token = known.find(text, time)?;
-        let caller = Caller { scope: token.scope.clone(), name: Some(token.name.clone()) };
+        let caller = Caller {
+            scope: token.scope.clone(),
+            name: Some(token.name.clone()),
+        };
         Ok((caller, Some(Asker::Token(token.id))))
     }
 }
@@ -184,7 +220,10 @@ pub(super) async fn admit<B: MessageBody>(
 ) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
     let identified = tokens.identify(request.headers(), Instant::now(), Utc::now());
     // Without a valid token the address counts, or guessing would be free.
-    let asker = identified.as_ref().ok().and_then(|(_, asker)| asker.clone());
+    let asker = identified
+        .as_ref()
+        .ok()
+        .and_then(|(_, asker)| asker.clone());
     let asker = asker.unwrap_or_else(|| Asker::at(request.request()));
     let admitted = limits.count(&asker).map_err(ApiError::from).and(identified);
     match admitted {
@@ -192,7 +231,9 @@ pub(super) async fn admit<B: MessageBody>(
             request.extensions_mut().insert(caller);
             Ok(next.call(request).await?.map_into_left_body())
         }
-        Err(error) => Ok(request.into_response(error.error_response()).map_into_right_body()),
+        Err(error) => Ok(request
+            .into_response(error.error_response())
+            .map_into_right_body()),
     }
 }
 
@@ -232,7 +273,9 @@ mod tests {
     fn identify(tokens: &Tokens, values: &[&str], seconds: u64) -> Result<Caller, ApiError> {
         let read_at = tokens.0.read().unwrap().read_at;
         let now = read_at + Duration::from_secs(seconds);
-        tokens.identify(&headers(values), now, at("2030-01-01T00:00:00Z")).map(|(caller, _)| caller)
+        tokens
+            .identify(&headers(values), now, at("2030-01-01T00:00:00Z"))
+            .map(|(caller, _)| caller)
     }
 
     fn refusal(tokens: &Tokens, values: &[&str]) -> NoCaller {
@@ -244,10 +287,16 @@ mod tests {
 
     #[test]
     fn a_token_stands_for_its_scope() {
-        let tokens = Tokens::new(vec![token(Some(at("2030-01-01T00:00:01Z")), false)], Instant::now());
+        let tokens = Tokens::new(
+            vec![token(Some(at("2030-01-01T00:00:01Z")), false)],
+            Instant::now(),
+        );
         for scheme in ["Bearer", "bearer", "BEARER"] {
             let caller = identify(&tokens, &[&format!("{scheme} {TEXT}")], 0).unwrap();
-            assert_eq!((caller.scope, caller.name.as_deref()), (Scope::of([1, 2]), Some("one")));
+            assert_eq!(
+                (caller.scope, caller.name.as_deref()),
+                (Scope::of([1, 2]), Some("one"))
+            );
         }
     }
 
@@ -255,13 +304,26 @@ mod tests {
     fn what_is_no_valid_token_is_refused_with_its_reason() {
         let valid = format!("Bearer {TEXT}");
         let tokens = Tokens::new(vec![token(None, false)], Instant::now());
-        for values in [&[] as &[&str], &["Basic dXNlcjpwYXNz"], &[TEXT], &["Bearer"], &[&valid, &valid]] {
+        for values in [
+            &[] as &[&str],
+            &["Basic dXNlcjpwYXNz"],
+            &[TEXT],
+            &["Bearer"],
+            &[&valid, &valid],
+        ] {
             assert_eq!(refusal(&tokens, values), NoCaller::Missing, "{values:?}");
         }
-        for value in ["Bearer simusage_0001", "Bearer ", "Bearer simusage_0000 simusage_0000"] {
+        for value in [
+            "Bearer simusage_0001",
+            "Bearer ",
+            "Bearer simusage_0000 simusage_0000",
+        ] {
             assert_eq!(refusal(&tokens, &[value]), NoCaller::Unknown, "{value}");
         }
-        let expired = Tokens::new(vec![token(Some(at("2030-01-01T00:00:00Z")), false)], Instant::now());
+        let expired = Tokens::new(
+            vec![token(Some(at("2030-01-01T00:00:00Z")), false)],
+            Instant::now(),
+        );
         assert_eq!(refusal(&expired, &[&valid]), NoCaller::Expired);
         let revoked = Tokens::new(vec![token(None, true)], Instant::now());
         assert_eq!(refusal(&revoked, &[&valid]), NoCaller::Revoked);
@@ -270,8 +332,14 @@ mod tests {
     #[test]
     fn the_first_token_makes_tokens_needed_for_good() {
         let tokens = Tokens::new(vec![], Instant::now());
-        assert_eq!(identify(&tokens, &[], 0).unwrap().scope, Scope::everything());
-        assert_eq!(identify(&tokens, &["Bearer anything"], 0).unwrap().name, None);
+        assert_eq!(
+            identify(&tokens, &[], 0).unwrap().scope,
+            Scope::everything()
+        );
+        assert_eq!(
+            identify(&tokens, &["Bearer anything"], 0).unwrap().name,
+            None
+        );
         tokens.replace(vec![token(None, true)], Instant::now());
         assert_eq!(refusal(&tokens, &[]), NoCaller::Missing);
         tokens.replace(vec![], Instant::now());
@@ -294,17 +362,25 @@ mod tests {
         async fn answer(caller: Caller) -> String {
             format!("{:?} {:?}", caller.name, caller.scope.organizations())
         }
-        let serve = crate::config::Config::load(None, [], &crate::config::Overrides::default()).unwrap().serve;
+        let serve = crate::config::Config::load(None, [], &crate::config::Overrides::default())
+            .unwrap()
+            .serve;
         let gate = super::super::Gate::new(&serve, vec![token(None, false)]);
         let app = App::new()
             .app_data(gate.tokens)
             .app_data(gate.limits)
-            .service(web::scope("/api").wrap(from_fn(admit)).route("", web::get().to(answer)))
+            .service(
+                web::scope("/api")
+                    .wrap(from_fn(admit))
+                    .route("", web::get().to(answer)),
+            )
             .route("/forgotten", web::get().to(answer));
         let service = init_service(app).await;
         let mut answers = [(0, String::new()), (0, String::new())];
         for (path, answer) in ["/api", "/forgotten"].into_iter().zip(&mut answers) {
-            let request = TestRequest::get().uri(path).insert_header((AUTHORIZATION, format!("Bearer {text}")));
+            let request = TestRequest::get()
+                .uri(path)
+                .insert_header((AUTHORIZATION, format!("Bearer {text}")));
             let response = call_service(&service, request.to_request()).await;
             answer.0 = response.status().as_u16();
             answer.1 = String::from_utf8(read_body(response).await.to_vec()).unwrap();
@@ -325,8 +401,9 @@ mod tests {
     fn a_refusal_says_what_rfc_6750_wants() {
         assert_eq!(NoCaller::Missing.challenge(), r#"Bearer realm="simusage""#);
         for no_caller in [NoCaller::Unknown, NoCaller::Expired, NoCaller::Revoked] {
-            let expected =
-                format!(r#"Bearer realm="simusage", error="invalid_token", error_description="{no_caller}""#);
+            let expected = format!(
+                r#"Bearer realm="simusage", error="invalid_token", error_description="{no_caller}""#
+            );
             assert_eq!(no_caller.challenge(), expected.as_str());
         }
     }

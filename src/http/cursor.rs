@@ -20,7 +20,8 @@ pub fn digest(question: &str) -> String {
 /// The place cannot be written as JSON.
 #[must_use]
 pub fn write(digest: &str, place: &impl Serialize) -> String {
-    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&(digest, place)).expect("a place is numbers and texts"))
+    URL_SAFE_NO_PAD
+        .encode(serde_json::to_vec(&(digest, place)).expect("a place is numbers and texts"))
 }
 
 /// Reads a place; `None` where it is none, or one of another question.
@@ -41,7 +42,10 @@ mod tests {
         let digest = digest("organization x00g8");
         let text = write(&digest, &(5, "89440001"));
         assert_eq!(read(&digest, &text), Some((5, "89440001".to_owned())));
-        assert_eq!(read::<(i64, String)>(&super::digest("organization x00g9"), &text), None);
+        assert_eq!(
+            read::<(i64, String)>(&super::digest("organization x00g9"), &text),
+            None
+        );
         assert_eq!(read::<(i64, i64)>(&digest, &text), None);
     }
 

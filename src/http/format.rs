@@ -47,11 +47,13 @@ impl Format {
         if ranked.is_empty() {
             return Some(Self::Json);
         }
-        ranked.iter().find_map(|media| match (media.type_().as_str(), media.subtype().as_str()) {
-            ("*", _) | ("application", "*" | "json") => Some(Self::Json),
-            ("text", "*" | "csv") => Some(Self::Csv),
-            ("application", "x-ndjson" | "ndjson" | "jsonl") => Some(Self::Ndjson),
-            _ => None,
-        })
+        ranked.iter().find_map(
+            |media| match (media.type_().as_str(), media.subtype().as_str()) {
+                ("*", _) | ("application", "*" | "json") => Some(Self::Json),
+                ("text", "*" | "csv") => Some(Self::Csv),
+                ("application", "x-ndjson" | "ndjson" | "jsonl") => Some(Self::Ndjson),
+                _ => None,
+            },
+        )
     }
 }

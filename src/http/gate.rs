@@ -26,7 +26,10 @@ impl Gate {
     /// A gate that knows these tokens, as of now.
     #[must_use]
     pub fn new(serve: &Serve, tokens: Vec<KnownToken>) -> Self {
-        Self { tokens: Data::new(Tokens::new(tokens, Instant::now())), limits: Data::new(Limits::new(serve)) }
+        Self {
+            tokens: Data::new(Tokens::new(tokens, Instant::now())),
+            limits: Data::new(Limits::new(serve)),
+        }
     }
 
     /// A gate that knows the tokens of the database.
@@ -34,13 +37,16 @@ impl Gate {
     /// # Errors
     /// The database cannot be asked.
     pub async fn open(config: &Config, pool: &Pool) -> anyhow::Result<Self> {
-        let tokens = pool.ask(async |client| tokens::load(client).await).await.with_context(|| {
-            let role = match &*config.serve.role {
-                "" => String::new(),
-                role => format!(" as {role}"),
-            };
-            format!("reading the tokens from {}{role}", config.database.url)
-        })?;
+        let tokens = pool
+            .ask(async |client| tokens::load(client).await)
+            .await
+            .with_context(|| {
+                let role = match &*config.serve.role {
+                    "" => String::new(),
+                    role => format!(" as {role}"),
+                };
+                format!("reading the tokens from {}{role}", config.database.url)
+            })?;
         Ok(Self::new(&config.serve, tokens))
     }
 
@@ -67,7 +73,9 @@ impl Gate {
             tokio::time::sleep(REFRESH_EVERY).await;
             let outcome = self.refresh(pool).await;
             match &outcome {
-                Err(error) if !failing => log::warn!("reading the tokens: {error}; those known stay for a while"),
+                Err(error) if !failing => {
+                    log::warn!("reading the tokens: {error}; those known stay for a while")
+                }
                 Ok(()) if failing => log::info!("the tokens are read again"),
                 _ => {}
             }
@@ -79,6 +87,9 @@ impl Gate {
 
 impl std::fmt::Debug for Gate {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Gate").field("needs_token", &self.needs_token()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Gate")
+            .field("needs_token", &self.needs_token())
+            .finish_non_exhaustive()
     }
 }

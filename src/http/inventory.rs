@@ -50,26 +50,52 @@ impl Question {
     fn parse(request: &HttpRequest, caller: Caller) -> Result<Self, ApiError> {
         let mut parameters = Parameters::parse(request.query_string());
         let (narrowing, prefix) = (parameters.narrowing(), parameters.prefix());
-        let (paging, place, format) =
-            (parameters.paging(), parameters.cursor(), parameters.format(Format::accepted(request)));
+        let (paging, place, format) = (
+            parameters.paging(),
+            parameters.cursor(),
+            parameters.format(Format::accepted(request)),
+        );
         let question = paging.zip(format).and_then(|(paging, format)| {
             let scope = caller.scope;
             let list = digest(request, &scope, &format!("{narrowing:?} {prefix:?}"));
             let place = parameters.place(place, &list, "list", |_| true).ok()?;
-            Some(Self { scope, narrowing, prefix, paging, format, place, list })
+            Some(Self {
+                scope,
+                narrowing,
+                prefix,
+                paging,
+                format,
+                place,
+                list,
+            })
         });
         parameters.finish(question)
     }
 
     fn ask<'a>(&'a self, organization: Option<&'a OrganizationId>) -> InventoryQuestion<'a> {
-        let after = self.place.as_ref().map(|place| (place.sim_card.as_str(), place.valid_from));
+        let after = self
+            .place
+            .as_ref()
+            .map(|place| (place.sim_card.as_str(), place.valid_from));
         let window = self.paging.window(self.format, after.is_some());
         let prefix = self.prefix.as_deref();
-        InventoryQuestion { scope: &self.scope, organization, prefix, after, window }
+        InventoryQuestion {
+            scope: &self.scope,
+            organization,
+            prefix,
+            after,
+            window,
+        }
     }
 
     fn tag(&self, version: i64) -> EntityTag {
-        let Self { list, paging, format, place, .. } = self;
+        let Self {
+            list,
+            paging,
+            format,
+            place,
+            ..
+        } = self;
         lasting_tag(&format!("{list} {paging:?} {format:?} {place:?} {version}"))
     }
 
@@ -77,20 +103,37 @@ impl Question {
     async fn page(&self, request: &HttpRequest, pool: &Pool) -> Result<HttpResponse, ApiError> {
         let filter = self.narrowing.organization()?;
         let answered = pool.ask(async |client| {
-            let Some(answer) = queries::inventory(client, self.ask(filter.as_ref())).await? else { return Ok(None) };
-            Ok(Some((answer.total, answer.version, answer.rows.collect().await?)))
+            let Some(answer) = queries::inventory(client, self.ask(filter.as_ref())).await? else {
+                return Ok(None);
+            };
+            Ok(Some((
+                answer.total,
+                answer.version,
+                answer.rows.collect().await?,
+            )))
         });
-        let (total, version, mut rows) = answered.await?.ok_or_else(|| self.narrowing.nobody_knows())?;
+        let (total, version, mut rows) = answered
+            .await?
+            .ok_or_else(|| self.narrowing.nobody_knows())?;
         let tag = self.tag(version);
         if let Some(unchanged) = unchanged(request, Some(&tag)) {
             return Ok(unchanged);
         }
-        let total = self.place.as_ref().map(|place| place.total).or(total).unwrap_or_default();
+        let total = self
+            .place
+            .as_ref()
+            .map(|place| place.total)
+            .or(total)
+            .unwrap_or_default();
         let (shown, has_next) = self.paging.shown(rows.len());
         rows.truncate(shown);
         telemetry(request).found(Source::Database, shown);
         let place = rows.last().filter(|_| has_next).map(|row| {
-            let place = Place { sim_card: row.sim_card.to_string(), valid_from: row.valid_from, total };
+            let place = Place {
+                sim_card: row.sim_card.to_string(),
+                valid_from: row.valid_from,
+                total,
+            };
             cursor::write(&self.list, &place)
         });
         let links = Links::new(request, self.paging.page, place.as_deref());
@@ -107,7 +150,8 @@ impl Question {
     /// All rows, or those of a page, as CSV or NDJSON.
     async fn rows(self, request: &HttpRequest, pool: &Pool) -> Result<HttpResponse, ApiError> {
         let filter = self.narrowing.organization()?;
-        let question = async |client: &_| queries::inventory(client, self.ask(filter.as_ref())).await;
+        let question =
+            async |client: &_| queries::inventory(client, self.ask(filter.as_ref())).await;
         let (answer, mut lease) = pool.open(question).await?;
         let Some(answer) = answer else {
             lease.give_back().await;
@@ -125,13 +169,23 @@ impl Question {
             if format == Format::Csv {
                 // Neither an identifier nor an instant has anything in it that would have to be quoted.
                 let since = item.valid_from.unwrap_or_default();
-                writeln!(text, "{},{},{since}", item.simcard, item.organization).expect("a string takes everything");
+                writeln!(text, "{},{},{since}", item.simcard, item.organization)
+                    .expect("a string takes everything");
             } else {
                 text.push_str(&serde_json::to_string(&item).expect("texts are JSON"));
                 text.push('\n');
             }
         };
-        Ok(stream(request, begin(format, Some(&tag), None), head, Streaming { rows: answer.rows, lease }, write))
+        Ok(stream(
+            request,
+            begin(format, Some(&tag), None),
+            head,
+            Streaming {
+                rows: answer.rows,
+                lease,
+            },
+            write,
+        ))
     }
 }
 
@@ -170,8 +224,18 @@ struct Item {
 }
 
 impl From<Assignment> for Item {
-    fn from(Assignment { sim_card, organization, valid_from }: Assignment) -> Self {
-        Self { simcard: sim_card, organization, valid_from: valid_from.map(rfc3339) }
+    fn from(
+        Assignment {
+            sim_card,
+            organization,
+            valid_from,
+        }: Assignment,
+    ) -> Self {
+        Self {
+            simcard: sim_card,
+            organization,
+            valid_from: valid_from.map(rfc3339),
+        }
     }
 }
 

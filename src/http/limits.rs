@@ -121,11 +121,20 @@ impl Limits {
     /// # Errors
     /// There were too many of this asker just now.
     pub fn count(&self, asker: &Asker) -> Result<(), Limit> {
-        let Some(Rate { requests_per_second, limiter }) = &self.rate else { return Ok(()) };
+        let Some(Rate {
+            requests_per_second,
+            limiter,
+        }) = &self.rate
+        else {
+            return Ok(());
+        };
         limiter.check_key(asker).map_err(|not_until| {
             let wait = not_until.wait_time_from(DefaultClock::default().now());
             let retry_after_s = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            Limit::Rate { requests_per_second: requests_per_second.get(), retry_after_s: retry_after_s.max(1) }
+            Limit::Rate {
+                requests_per_second: requests_per_second.get(),
+                retry_after_s: retry_after_s.max(1),
+            }
         })
     }
 
@@ -139,20 +148,28 @@ impl Limits {
 
     /// Holds the head of a request against the limits of size.
     fn check(&self, request: &HttpRequest) -> Result<(), Limit> {
-        let url_bytes = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
+        let url_bytes = request
+            .uri()
+            .path_and_query()
+            .map_or(0, |text| text.as_str().len());
         if url_bytes > self.max_url_bytes {
             return Err(Limit::Url(self.max_url_bytes));
         }
         // A header also has a colon, a blank and an end of line.
         let headers = request.headers();
-        let header_bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        let header_bytes: usize = headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + 4)
+            .sum();
         if header_bytes > self.max_header_bytes {
             return Err(Limit::Headers(self.max_header_bytes));
         }
         if headers.contains_key(TRANSFER_ENCODING) {
             return Err(Limit::NoLength(self.max_body_bytes));
         }
-        let body_bytes = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let body_bytes = headers
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         if body_bytes.is_some_and(|bytes| bytes > self.max_body_bytes) {
             return Err(Limit::Body(self.max_body_bytes));
         }
@@ -171,7 +188,12 @@ pub(super) async fn check_sizes<B: MessageBody>(
         Err(limit) => {
             let unread = request.take_payload();
             let refusal = ApiError::from(limit).error_response();
-            let refusal = refusal.map_body(|_, body| BoxBody::new(Last { body, _unread: unread }));
+            let refusal = refusal.map_body(|_, body| {
+                BoxBody::new(Last {
+                    body,
+                    _unread: unread,
+                })
+            });
             Ok(request.into_response(refusal).map_into_right_body())
         }
     }
@@ -191,7 +213,10 @@ impl MessageBody for Last {
         self.body.size()
     }
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         Pin::new(&mut self.body).poll_next(context)
     }
 }

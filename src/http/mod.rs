@@ -67,13 +67,19 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
     let (pool_config, all) = (config.clone(), shared.clone());
     let pool_size = (config.serve.pool_size / workers).max(1);
     // The closure runs once in each worker's thread, so that a worker drives its connections itself.
-    let server = HttpServer::new(move || app(&pool_config, Pool::new(&pool_config, pool_size), all.clone()))
-        .workers(workers)
-        .max_connections((config.serve.max_connections / workers).max(1))
-        .keep_alive(Duration::from_millis(config.serve.keep_alive_ms))
-        .client_request_timeout(Duration::from_millis(config.serve.request_head_timeout_ms))
-        .shutdown_timeout(config.serve.shutdown_timeout_ms.div_ceil(1_000))
-        .disable_signals();
+    let server = HttpServer::new(move || {
+        app(
+            &pool_config,
+            Pool::new(&pool_config, pool_size),
+            all.clone(),
+        )
+    })
+    .workers(workers)
+    .max_connections((config.serve.max_connections / workers).max(1))
+    .keep_alive(Duration::from_millis(config.serve.keep_alive_ms))
+    .client_request_timeout(Duration::from_millis(config.serve.request_head_timeout_ms))
+    .shutdown_timeout(config.serve.shutdown_timeout_ms.div_ceil(1_000))
+    .disable_signals();
     let listen = &config.serve.listen;
     let server = match tls::server_config(&config.serve)? {
         Some(tls) => server.bind_rustls_0_23(listen, tls),
@@ -97,7 +103,9 @@ fn check_address(listen: &str, gate: &Gate, allow_anonymous: bool) -> anyhow::Re
     if gate.needs_token() {
         return Ok(());
     }
-    let is_local = listen.parse().is_ok_and(|address: SocketAddr| address.ip().to_canonical().is_loopback());
+    let is_local = listen
+        .parse()
+        .is_ok_and(|address: SocketAddr| address.ip().to_canonical().is_loopback());
     if !is_local && !allow_anonymous {
         bail!(
             "there is no token yet, so whoever reaches {listen} could read everything: create one with \
@@ -119,7 +127,12 @@ fn serve_metrics_elsewhere(serve: &Serve, shared: &Shared) -> anyhow::Result<()>
 
 /// Waits for a signal, goes on for as long as load balancers need to see it, then lets the requests in flight end. A
 /// second signal ends the wait.
-async fn stop(signals: &mut Signals, handle: ServerHandle, serve: &Serve, ending: &Ending) -> anyhow::Result<()> {
+async fn stop(
+    signals: &mut Signals,
+    handle: ServerHandle,
+    serve: &Serve,
+    ending: &Ending,
+) -> anyhow::Result<()> {
     signals.next().await;
     ending.begin();
     let (drain, patience) = (serve.drain_ms, serve.shutdown_timeout_ms);
@@ -168,7 +181,11 @@ impl Shared {
     /// What the workers of a new server have in common.
     #[must_use]
     pub fn new(gate: Gate) -> Self {
-        Self { gate, telemetry: web::Data::default(), ending: web::Data::default() }
+        Self {
+            gate,
+            telemetry: web::Data::default(),
+            ending: web::Data::default(),
+        }
     }
 }
 
@@ -186,10 +203,15 @@ pub fn app(
         InitError = (),
     > + use<>,
 > {
-    let Shared { gate, telemetry, ending } = shared;
+    let Shared {
+        gate,
+        telemetry,
+        ending,
+    } = shared;
     telemetry.add_pool(pool.clone());
     let has_metrics = config.serve.metrics_listen.is_empty();
-    let settled_bytes = config.serve.settled_mb.saturating_mul(1_000_000) / workers(&config.serve) as u64;
+    let settled_bytes =
+        config.serve.settled_mb.saturating_mul(1_000_000) / workers(&config.serve) as u64;
     let settled = Settled::new(pool.clone(), settled_bytes);
     App::new()
         .app_data(web::Data::new(pool))
@@ -206,10 +228,19 @@ pub fn app(
             // A scope and not a comparison of paths, because there are many ways to write one.
             web::scope("/api")
                 .wrap(from_fn(auth::admit))
-                .service(get("/v1/usage/organizations", usage_totals::of_organizations))
+                .service(get(
+                    "/v1/usage/organizations",
+                    usage_totals::of_organizations,
+                ))
                 .service(get("/v1/usage/simcards", usage_totals::of_sim_cards))
-                .service(get("/v1/organization/{organization}/usage", usage_series::of_organization))
-                .service(get("/v1/simcard/{simcard}/usage", usage_series::of_sim_card))
+                .service(get(
+                    "/v1/organization/{organization}/usage",
+                    usage_series::of_organization,
+                ))
+                .service(get(
+                    "/v1/simcard/{simcard}/usage",
+                    usage_series::of_sim_card,
+                ))
                 .service(get("/v1/inventory", inventory::list))
                 .default_service(web::to(async || Err::<String, _>(ApiError::NoPath))),
         )

@@ -23,15 +23,25 @@ pub(super) async fn observe(
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let id = RequestId::of(request.headers());
-    let asked = Asked { method: request.method().clone(), path: request.uri().path().to_owned() };
-    let telemetry = request.app_data::<web::Data<Telemetry>>().expect("the app has its counters").clone();
+    let asked = Asked {
+        method: request.method().clone(),
+        path: request.uri().path().to_owned(),
+    };
+    let telemetry = request
+        .app_data::<web::Data<Telemetry>>()
+        .expect("the app has its counters")
+        .clone();
     let mut account = Account::open(id, asked, telemetry);
-    let mut response = within_request(account.id.text(), next.call(request)).await.inspect_err(|error| {
-        account.status = error.as_response_error().status_code();
-    })?;
+    let mut response = within_request(account.id.text(), next.call(request))
+        .await
+        .inspect_err(|error| {
+            account.status = error.as_response_error().status_code();
+        })?;
     account.status = response.status();
     account.route = response.request().match_pattern().unwrap_or_default();
-    response.headers_mut().insert(request_id::HEADER, account.id.to_header());
+    response
+        .headers_mut()
+        .insert(request_id::HEADER, account.id.to_header());
     Ok(response.map_body(|_, body| Observed { body, account }))
 }
 
@@ -51,15 +61,30 @@ impl Account {
     fn open(id: RequestId, asked: Asked, telemetry: web::Data<Telemetry>) -> Self {
         telemetry.begin();
         let (started, status) = (Instant::now(), StatusCode::INTERNAL_SERVER_ERROR);
-        Self { telemetry, id, asked, route: String::new(), started, status, bytes: 0 }
+        Self {
+            telemetry,
+            id,
+            asked,
+            route: String::new(),
+            started,
+            status,
+            bytes: 0,
+        }
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
         let took = self.started.elapsed();
-        self.telemetry.end(std::mem::take(&mut self.route), self.status, took.as_secs_f64(), self.bytes);
-        at_once_within_request(self.id.text(), || access_log::write(&self.asked, self.status, took, self.bytes));
+        self.telemetry.end(
+            std::mem::take(&mut self.route),
+            self.status,
+            took.as_secs_f64(),
+            self.bytes,
+        );
+        at_once_within_request(self.id.text(), || {
+            access_log::write(&self.asked, self.status, took, self.bytes)
+        });
     }
 }
 
@@ -79,7 +104,10 @@ impl<B: MessageBody> MessageBody for Observed<B> {
         self.body.size()
     }
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, B::Error>>> {
+    fn poll_next(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, B::Error>>> {
         let this = self.project();
         let account = this.account;
         let polled = at_once_within_request(account.id.text(), || this.body.poll_next(context));

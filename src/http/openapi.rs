@@ -5,7 +5,9 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, ETAG, EntityTag};
-use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type};
+use utoipa::openapi::schema::{
+    KnownFormat, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type,
+};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{IntoParams, IntoResponses, Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerUi;
@@ -137,8 +139,16 @@ pub(super) enum OtherAnswers {
 
 /// A date, or a date-time.
 fn instant() -> Schema {
-    let text = |format| ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(format)));
-    OneOfBuilder::new().item(text(KnownFormat::Date)).item(text(KnownFormat::DateTime)).build().into()
+    let text = |format| {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(format)))
+    };
+    OneOfBuilder::new()
+        .item(text(KnownFormat::Date))
+        .item(text(KnownFormat::DateTime))
+        .build()
+        .into()
 }
 
 /// Which buckets are answered.
@@ -211,8 +221,12 @@ impl Modify for Tokens {
     fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
         let bearer = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("A token of `simusage token create`. None is needed until the first one exists."));
-        let components = api.components.get_or_insert_with(utoipa::openapi::Components::new);
+            .description(Some(
+                "A token of `simusage token create`. None is needed until the first one exists.",
+            ));
+        let components = api
+            .components
+            .get_or_insert_with(utoipa::openapi::Components::new);
         components.add_security_scheme("token", SecurityScheme::Http(bearer.build()));
     }
 }
@@ -223,7 +237,9 @@ impl Modify for Tokens {
 /// Never: what it is made from can be written as JSON.
 #[must_use]
 pub fn description() -> String {
-    let mut text = Api::openapi().to_pretty_json().expect("the description is JSON");
+    let mut text = Api::openapi()
+        .to_pretty_json()
+        .expect("the description is JSON");
     text.push('\n');
     text
 }

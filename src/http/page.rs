@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, EntityTag, Header as _, IfNoneMatch, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, EntityTag, Header as _, IfNoneMatch,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 
@@ -33,7 +33,11 @@ struct Asset {
 /// An asset of `web/`, by its path there and its type.
 macro_rules! asset {
     ($folder:literal, $name:literal, $content_type:expr) => {
-        Asset { name: $name, content_type: $content_type, body: include_str!(concat!("../../web/", $folder, $name)) }
+        Asset {
+            name: $name,
+            content_type: $content_type,
+            body: include_str!(concat!("../../web/", $folder, $name)),
+        }
     };
 }
 
@@ -62,7 +66,9 @@ fn assets() -> impl Iterator<Item = &'static Asset> {
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let mut hasher = blake3::Hasher::new();
     for asset in assets() {
-        hasher.update(asset.name.as_bytes()).update(asset.body.as_bytes());
+        hasher
+            .update(asset.name.as_bytes())
+            .update(asset.body.as_bytes());
     }
     short(&hasher)
 });
@@ -70,7 +76,8 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 /// The page with the version of its assets.
 static INDEX: LazyLock<String> = LazyLock::new(|| PAGE.replace("VERSION", &VERSION));
 
-static INDEX_VERSION: LazyLock<String> = LazyLock::new(|| short(blake3::Hasher::new().update(INDEX.as_bytes())));
+static INDEX_VERSION: LazyLock<String> =
+    LazyLock::new(|| short(blake3::Hasher::new().update(INDEX.as_bytes())));
 
 /// 64 bits tell the versions of a page from each other.
 fn short(hasher: &blake3::Hasher) -> String {
@@ -83,10 +90,21 @@ pub(super) async fn index(request: HttpRequest) -> HttpResponse {
 }
 
 /// `GET /assets/{version}/{name}`; a version that is not this program's is not here.
-pub(super) async fn asset(request: HttpRequest, path: web::Path<(String, String)>) -> Result<HttpResponse, ApiError> {
+pub(super) async fn asset(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+) -> Result<HttpResponse, ApiError> {
     let (version, name) = path.into_inner();
-    let found = assets().find(|asset| asset.name == name && version == *VERSION).ok_or(ApiError::NoPath)?;
-    Ok(answer(&request, found.content_type, &VERSION, "public, max-age=31536000, immutable", found.body))
+    let found = assets()
+        .find(|asset| asset.name == name && version == *VERSION)
+        .ok_or(ApiError::NoPath)?;
+    Ok(answer(
+        &request,
+        found.content_type,
+        &VERSION,
+        "public, max-age=31536000, immutable",
+        found.body,
+    ))
 }
 
 /// A file, or that it has not changed. The tag is a weak one, because the body may be compressed on its way.
@@ -103,14 +121,22 @@ fn answer(
         Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|known| known.weak_eq(&tag)),
         Err(_) => false,
     };
-    let mut response = if unchanged { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    let mut response = if unchanged {
+        HttpResponse::NotModified()
+    } else {
+        HttpResponse::Ok()
+    };
     response
         .insert_header((ETAG, tag))
         .insert_header((CACHE_CONTROL, caching))
         .insert_header((CONTENT_SECURITY_POLICY, POLICY))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .insert_header((REFERRER_POLICY, "no-referrer"));
-    if unchanged { response.finish() } else { response.content_type(content_type).body(body) }
+    if unchanged {
+        response.finish()
+    } else {
+        response.content_type(content_type).body(body)
+    }
 }
 
 #[cfg(test)]
@@ -140,7 +166,11 @@ mod tests {
     #[test]
     fn the_page_names_no_asset_that_is_not_there() {
         let prefix = format!("assets/{}/", *VERSION);
-        let named: Vec<_> = INDEX.split(&prefix).skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+        let named: Vec<_> = INDEX
+            .split(&prefix)
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap())
+            .collect();
         assert!(named.len() > 5, "{named:?}");
         for name in named {
             assert!(assets().any(|asset| asset.name == name), "{name}");

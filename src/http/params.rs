@@ -69,8 +69,15 @@ impl Paging {
         if self.is_unbounded(format) {
             return Window::ALL;
         }
-        let offset = if is_behind_place { 0 } else { self.page.offset() };
-        Window { offset, limit: Some(self.page.size() + i64::from(format == Format::Json)) }
+        let offset = if is_behind_place {
+            0
+        } else {
+            self.page.offset()
+        };
+        Window {
+            offset,
+            limit: Some(self.page.size() + i64::from(format == Format::Json)),
+        }
     }
 
     /// How many of the rows that were read are on the page, and whether it has a next one.
@@ -91,7 +98,11 @@ impl Narrowing {
     /// # Errors
     /// What cannot be an identifier belongs to nobody.
     pub fn organization(&self) -> Result<Option<OrganizationId>, ApiError> {
-        self.0.as_deref().map(OrganizationId::parse).transpose().map_err(|_| self.nobody_knows())
+        self.0
+            .as_deref()
+            .map(OrganizationId::parse)
+            .transpose()
+            .map_err(|_| self.nobody_knows())
     }
 
     /// Nobody knows the organization.
@@ -118,14 +129,22 @@ impl Parameters {
     /// Decodes a query string.
     #[must_use]
     pub fn parse(query: &str) -> Self {
-        Self { given: decode(query), known: Vec::new(), problems: Vec::new(), is_unacceptable: false }
+        Self {
+            given: decode(query),
+            known: Vec::new(),
+            problems: Vec::new(),
+            is_unacceptable: false,
+        }
     }
 
     /// Says that the parameters cannot be left out.
     pub fn require(&mut self, names: &[&'static str]) {
         for name in names {
             if !self.has(name) {
-                self.problem(name, format!("Query parameter '{name}' is required. {}", hint(name)));
+                self.problem(
+                    name,
+                    format!("Query parameter '{name}' is required. {}", hint(name)),
+                );
             }
         }
     }
@@ -150,23 +169,46 @@ impl Parameters {
     pub fn end(&mut self, zone: Zone) -> Option<DateTime<Utc>> {
         let text = self.value(END)?;
         let instant = match parse_date(&text) {
-            Some(date) => date.checked_add_days(Days::new(1)).map(|next| zone.day_start(next)),
+            Some(date) => date
+                .checked_add_days(Days::new(1))
+                .map(|next| zone.day_start(next)),
             None => parse_instant(&text),
         };
         self.or_refuse(END, &text, instant.filter(is_writable))
     }
 
     /// The interval between the two; what is not given is the edge of all time.
-    pub fn interval(&mut self, start: Option<DateTime<Utc>>, end: Option<DateTime<Utc>>) -> Option<Interval> {
+    pub fn interval(
+        &mut self,
+        start: Option<DateTime<Utc>>,
+        end: Option<DateTime<Utc>>,
+    ) -> Option<Interval> {
         let all_time = Interval::RECORDABLE;
-        let (from, until) = (start.unwrap_or(all_time.start()), end.unwrap_or(all_time.end()));
+        let (from, until) = (
+            start.unwrap_or(all_time.start()),
+            end.unwrap_or(all_time.end()),
+        );
         let interval = Interval::new(from, until).ok();
         if interval.is_none() {
             // The one that was given is the one that can be changed.
-            let (name, order, other) = if start.is_some() { (START, "before", until) } else { (END, "after", from) };
-            let edge = if name == START { "the interval's end" } else { "the interval's start" };
+            let (name, order, other) = if start.is_some() {
+                (START, "before", until)
+            } else {
+                (END, "after", from)
+            };
+            let edge = if name == START {
+                "the interval's end"
+            } else {
+                "the interval's start"
+            };
             let other = rfc3339(other);
-            self.problem(name, format!("Query parameter '{name}' must be {order} {edge}, {other}. {}", hint(name)));
+            self.problem(
+                name,
+                format!(
+                    "Query parameter '{name}' must be {order} {edge}, {other}. {}",
+                    hint(name)
+                ),
+            );
         }
         interval
     }
@@ -180,7 +222,10 @@ impl Parameters {
 
     /// Refuses a value that can be read, for a reason that lies elsewhere.
     pub fn refuse(&mut self, name: &'static str, value: &str, reason: &str) {
-        self.problem(name, format!("Query parameter '{name}' cannot be {value}: {reason}."));
+        self.problem(
+            name,
+            format!("Query parameter '{name}' cannot be {value}: {reason}."),
+        );
     }
 
     /// Whether buckets without usage are answered, too.
@@ -213,7 +258,10 @@ impl Parameters {
         let number = self.whole_number(PAGE, 1, Page::MAX_NUMBER);
         let has_size = self.has(SIZE);
         let size = self.whole_number(SIZE, Page::DEFAULT_SIZE, Page::MAX_SIZE);
-        Some(Paging { page: Page::new(number?, size?)?, has_size })
+        Some(Paging {
+            page: Page::new(number?, size?)?,
+            has_size,
+        })
     }
 
     /// Where a page begins, as an earlier answer has put it.
@@ -256,14 +304,23 @@ impl Parameters {
     /// Every problem found, and every parameter nobody asked for; or that no format is acceptable.
     pub fn finish<T>(mut self, read: Option<T>) -> Result<T, ApiError> {
         let known = self.known.join(", ");
-        let unknown: Vec<_> =
-            self.given.iter().map(|(name, _)| name).filter(|name| !self.known.contains(&name.as_str())).collect();
+        let unknown: Vec<_> = self
+            .given
+            .iter()
+            .map(|(name, _)| name)
+            .filter(|name| !self.known.contains(&name.as_str()))
+            .collect();
         for name in unknown {
             let detail = format!("Query parameter '{name}' is unknown. (known: {known})");
-            self.problems.push(ParameterProblem { parameter: name.clone(), detail });
+            self.problems.push(ParameterProblem {
+                parameter: name.clone(),
+                detail,
+            });
         }
         match read {
-            Some(_) if self.problems.is_empty() && self.is_unacceptable => Err(ApiError::NotAcceptable),
+            Some(_) if self.problems.is_empty() && self.is_unacceptable => {
+                Err(ApiError::NotAcceptable)
+            }
             Some(read) if self.problems.is_empty() => Ok(read),
             _ => Err(ApiError::Parameters(self.problems)),
         }
@@ -274,7 +331,12 @@ impl Parameters {
     }
 
     /// The parameter as one of the values it can have.
-    fn choice<T>(&mut self, name: &'static str, default: T, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    fn choice<T>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
         if !self.has(name) {
             self.known.push(name);
             return Some(default);
@@ -287,14 +349,21 @@ impl Parameters {
     /// The text of a parameter that is given once and is not empty.
     fn value(&mut self, name: &'static str) -> Option<String> {
         self.known.push(name);
-        let mut values = self.given.iter().filter(|(given, _)| given == name).map(|(_, value)| value.clone());
+        let mut values = self
+            .given
+            .iter()
+            .filter(|(given, _)| given == name)
+            .map(|(_, value)| value.clone());
         let first = values.next()?;
         let complaint = match values.next() {
             Some(_) => "is given more than once",
             None if first.is_empty() => "is empty",
             None => return Some(first),
         };
-        self.problem(name, format!("Query parameter '{name}' {complaint}. {}", hint(name)));
+        self.problem(
+            name,
+            format!("Query parameter '{name}' {complaint}. {}", hint(name)),
+        );
         None
     }
 
@@ -303,26 +372,36 @@ impl Parameters {
         self.choice(name, default, |text| {
             // The parser of numbers would take a sign.
             let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse().ok().filter(|number| digits && (1..=max).contains(number))
+            text.parse()
+                .ok()
+                .filter(|number| digits && (1..=max).contains(number))
         })
     }
 
     fn or_refuse<T>(&mut self, name: &'static str, text: &str, value: Option<T>) -> Option<T> {
         if value.is_none() {
-            self.problem(name, format!("Query parameter '{name}' cannot be {text}. {}", hint(name)));
+            self.problem(
+                name,
+                format!("Query parameter '{name}' cannot be {text}. {}", hint(name)),
+            );
         }
         value
     }
 
     fn problem(&mut self, name: &str, detail: String) {
-        self.problems.push(ParameterProblem { parameter: name.to_owned(), detail });
+        self.problems.push(ParameterProblem {
+            parameter: name.to_owned(),
+            detail,
+        });
     }
 }
 
 /// The names and values of a query string.
 fn decode(query: &str) -> Vec<(String, String)> {
     // Whatever is no valid escape stands for itself, so there is no query string that cannot be decoded.
-    Query::<Vec<(String, String)>>::from_query(query).map(Query::into_inner).unwrap_or_default()
+    Query::<Vec<(String, String)>>::from_query(query)
+        .map(Query::into_inner)
+        .unwrap_or_default()
 }
 
 /// A date as RFC 3339 writes it. chrono alone would take signs, blanks and missing zeros.
@@ -332,15 +411,25 @@ fn parse_date(text: &str) -> Option<NaiveDate> {
             4 | 7 => byte == b'-',
             _ => byte.is_ascii_digit(),
         });
-    if strict { NaiveDate::parse_from_str(text, "%Y-%m-%d").ok() } else { None }
+    if strict {
+        NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()
+    } else {
+        None
+    }
 }
 
 /// A date-time with offset as RFC 3339 writes it, without what is finer than a microsecond: the database keeps none.
 fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
     let parsed = DateTime::parse_from_rfc3339(text).or_else(|error| {
         // In a query string a "+" is a space, and a client that did not encode it means the offset's sign.
-        match text.len().checked_sub("+02:00".len()).filter(|sign| text.as_bytes()[*sign] == b' ') {
-            Some(sign) => DateTime::parse_from_rfc3339(&format!("{}+{}", &text[..sign], &text[sign + 1..])),
+        match text
+            .len()
+            .checked_sub("+02:00".len())
+            .filter(|sign| text.as_bytes()[*sign] == b' ')
+        {
+            Some(sign) => {
+                DateTime::parse_from_rfc3339(&format!("{}+{}", &text[..sign], &text[sign + 1..]))
+            }
             None => Err(error),
         }
     });
@@ -361,10 +450,18 @@ pub fn rfc3339(instant: DateTime<Utc>) -> String {
 /// A query string with another page, and where that begins if it is known. All else stays as the client wrote it.
 #[must_use]
 pub fn with_page(query: &str, number: i64, cursor: Option<&str>) -> String {
-    let is_other = |pair: &&str| decode(pair).iter().any(|(name, _)| name != PAGE && name != CURSOR);
+    let is_other = |pair: &&str| {
+        decode(pair)
+            .iter()
+            .any(|(name, _)| name != PAGE && name != CURSOR)
+    };
     let others = query.split('&').filter(is_other).map(str::to_owned);
     let place = cursor.map(|cursor| format!("{CURSOR}={cursor}"));
-    others.chain([format!("{PAGE}={number}")]).chain(place).collect::<Vec<_>>().join("&")
+    others
+        .chain([format!("{PAGE}={number}")])
+        .chain(place)
+        .collect::<Vec<_>>()
+        .join("&")
 }
 
 #[cfg(test)]
@@ -389,12 +486,18 @@ mod tests {
         let mut parameters = Parameters::parse(query);
         parameters.require(&[START, END, EVERY]);
         let (start, end) = (parameters.start(Zone::UTC), parameters.end(Zone::UTC));
-        let interval = if start.is_some() && end.is_some() { parameters.interval(start, end) } else { None };
+        let interval = if start.is_some() && end.is_some() {
+            parameters.interval(start, end)
+        } else {
+            None
+        };
         let (every, page) = (parameters.every(), parameters.paging());
         let read = interval.zip(every).zip(page);
         match parameters.finish(read) {
             Ok(_) => Vec::new(),
-            Err(ApiError::Parameters(problems)) => problems.into_iter().map(|problem| problem.detail).collect(),
+            Err(ApiError::Parameters(problems)) => {
+                problems.into_iter().map(|problem| problem.detail).collect()
+            }
             Err(other) => panic!("{other}"),
         }
     }
@@ -403,20 +506,33 @@ mod tests {
     fn a_date_covers_its_whole_day() {
         assert_eq!(start("2020-01-31"), Some(at("2020-01-31T00:00:00Z")));
         assert_eq!(end("2020-01-31"), Some(at("2020-02-01T00:00:00Z")));
-        assert_eq!(end("2020-01-31T00:00:00Z"), Some(at("2020-01-31T00:00:00Z")));
+        assert_eq!(
+            end("2020-01-31T00:00:00Z"),
+            Some(at("2020-01-31T00:00:00Z"))
+        );
     }
 
     #[test]
     fn an_offset_is_read_whether_its_sign_is_encoded_or_not() {
-        for text in ["2020-01-01T00:00:00%2B02:00", "2020-01-01T00:00:00+02:00", "2019-12-31T20:00:00-02:00"] {
+        for text in [
+            "2020-01-01T00:00:00%2B02:00",
+            "2020-01-01T00:00:00+02:00",
+            "2019-12-31T20:00:00-02:00",
+        ] {
             assert_eq!(start(text), Some(at("2019-12-31T22:00:00Z")), "{text}");
         }
     }
 
     #[test]
     fn what_is_finer_than_a_microsecond_is_cut_off() {
-        assert_eq!(start("2020-01-01T00:00:00.1234567Z"), Some(at("2020-01-01T00:00:00.123456Z")));
-        assert_eq!(start("1960-01-01T00:00:00.9999999Z"), Some(at("1960-01-01T00:00:00.999999Z")));
+        assert_eq!(
+            start("2020-01-01T00:00:00.1234567Z"),
+            Some(at("2020-01-01T00:00:00.123456Z"))
+        );
+        assert_eq!(
+            start("1960-01-01T00:00:00.9999999Z"),
+            Some(at("1960-01-01T00:00:00.999999Z"))
+        );
     }
 
     #[test]
@@ -473,26 +589,49 @@ mod tests {
     fn an_interval_must_not_be_empty() {
         assert_eq!(
             problems("start=2020-02-01&end=2020-01-31&every=1day"),
-            ["Query parameter 'start' must be before the interval's end, 2020-02-01T00:00:00Z. \
-              (ex: 2020-01-31 / 2020-01-31T12:00:00Z)"]
+            [
+                "Query parameter 'start' must be before the interval's end, 2020-02-01T00:00:00Z. \
+              (ex: 2020-01-31 / 2020-01-31T12:00:00Z)"
+            ]
         );
         assert!(problems("start=2020-01-31&end=2020-01-31&every=1day").is_empty());
         let mut parameters = Parameters::parse("");
-        assert_eq!(parameters.interval(None, Some(at("1969-01-01T00:00:00Z"))), None);
+        assert_eq!(
+            parameters.interval(None, Some(at("1969-01-01T00:00:00Z"))),
+            None
+        );
         assert_eq!(parameters.problems[0].parameter, END);
         assert_eq!(parameters.interval(None, None), Some(Interval::RECORDABLE));
     }
 
     #[test]
     fn page_numbers_have_no_sign_and_do_not_overflow() {
-        for text in ["-1", "%2B1", "1.5", "", "x", "1000000001", "99999999999999999999999", "%201"] {
-            assert_eq!(Parameters::parse(&format!("page={text}")).paging(), None, "{text}");
+        for text in [
+            "-1",
+            "%2B1",
+            "1.5",
+            "",
+            "x",
+            "1000000001",
+            "99999999999999999999999",
+            "%201",
+        ] {
+            assert_eq!(
+                Parameters::parse(&format!("page={text}")).paging(),
+                None,
+                "{text}"
+            );
         }
         assert_eq!(
-            Parameters::parse("page=1000000000&size=1000").paging().map(|paging| paging.page),
+            Parameters::parse("page=1000000000&size=1000")
+                .paging()
+                .map(|paging| paging.page),
             Page::new(1_000_000_000, 1000)
         );
-        assert_eq!(Parameters::parse("").paging().map(|paging| paging.page), Page::new(1, 50));
+        assert_eq!(
+            Parameters::parse("").paging().map(|paging| paging.page),
+            Page::new(1, 50)
+        );
     }
 
     #[test]
@@ -502,7 +641,10 @@ mod tests {
             with_page("start=2020-01-01T00:00:00+02:00&page=1&size=5", 2, None),
             "start=2020-01-01T00:00:00+02:00&size=5&page=2"
         );
-        assert_eq!(with_page("p%61ge=1&every=1%64ay&cursor=x", 2, Some("y")), "every=1%64ay&page=2&cursor=y");
+        assert_eq!(
+            with_page("p%61ge=1&every=1%64ay&cursor=x", 2, Some("y")),
+            "every=1%64ay&page=2&cursor=y"
+        );
     }
 
     proptest! {

@@ -73,7 +73,11 @@ pub enum ApiError {
 
 /// The details of all parameters, one after the other.
 fn join(problems: &[ParameterProblem]) -> String {
-    problems.iter().map(|problem| problem.detail.as_str()).collect::<Vec<_>>().join(" ")
+    problems
+        .iter()
+        .map(|problem| problem.detail.as_str())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Why a request has no answer, as RFC 9457 has it.
@@ -96,18 +100,30 @@ pub(super) struct Problem<'a> {
 impl ApiError {
     /// What the client is told. Nothing in here is the database's own text.
     fn detail(&self) -> String {
-        let Self::Storage(error) = self else { return self.to_string() };
+        let Self::Storage(error) = self else {
+            return self.to_string();
+        };
         match error {
             StorageError::TotalOverflow => {
-                format!("The total of this interval exceeds {} bytes. A shorter interval may fit.", i64::MAX)
+                format!(
+                    "The total of this interval exceeds {} bytes. A shorter interval may fit.",
+                    i64::MAX
+                )
             }
             StorageError::Timeout => {
-                "The database took longer than it may. A shorter interval may be answered in time.".to_owned()
+                "The database took longer than it may. A shorter interval may be answered in time."
+                    .to_owned()
             }
-            StorageError::Busy => "All connections to the database are busy. Try again later.".to_owned(),
+            StorageError::Busy => {
+                "All connections to the database are busy. Try again later.".to_owned()
+            }
             StorageError::Unavailable(_) => "The database is away. Try again later.".to_owned(),
-            StorageError::NotMigrated(_) => "The database is not ready for this version. Try again later.".to_owned(),
-            StorageError::Other(_) => "The request could not be answered. The server's log says why.".to_owned(),
+            StorageError::NotMigrated(_) => {
+                "The database is not ready for this version. Try again later.".to_owned()
+            }
+            StorageError::Other(_) => {
+                "The request could not be answered. The server's log says why.".to_owned()
+            }
         }
     }
 }
@@ -117,7 +133,9 @@ impl ApiError {
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::Method => Some((ALLOW, HeaderValue::from_static(ALLOWED))),
-            Self::Limit(Limit::Rate { retry_after_s, .. }) => Some((RETRY_AFTER, (*retry_after_s).into())),
+            Self::Limit(Limit::Rate { retry_after_s, .. }) => {
+                Some((RETRY_AFTER, (*retry_after_s).into()))
+            }
             Self::NoCaller(no_caller) => Some((WWW_AUTHENTICATE, no_caller.challenge())),
             _ if self.status_code() == StatusCode::SERVICE_UNAVAILABLE => {
                 Some((RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS)))
@@ -136,7 +154,9 @@ impl ResponseError for ApiError {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Limit(limit) => limit.status(),
             Self::NoCaller(_) => StatusCode::UNAUTHORIZED,
-            Self::Storage(StorageError::TotalOverflow | StorageError::Other(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Storage(StorageError::TotalOverflow | StorageError::Other(_)) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Self::Ending | Self::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -152,10 +172,16 @@ impl ResponseError for ApiError {
             title: status.canonical_reason().unwrap_or_default(),
             status: status.as_u16(),
             detail: self.detail(),
-            errors: if let Self::Parameters(problems) = self { problems } else { &[] },
+            errors: if let Self::Parameters(problems) = self {
+                problems
+            } else {
+                &[]
+            },
         };
         let body = serde_json::to_string(&problem).expect("a problem of texts and numbers is JSON");
-        let mut response = HttpResponse::build(status).content_type("application/problem+json").body(body);
+        let mut response = HttpResponse::build(status)
+            .content_type("application/problem+json")
+            .body(body);
         if let Some((name, value)) = self.header() {
             response.headers_mut().insert(name, value);
         }
@@ -189,7 +215,13 @@ mod tests {
             (StorageError::NotMigrated(String::new()), 503, true),
         ] {
             let response = ApiError::from(error).error_response();
-            assert_eq!((response.status().as_u16(), response.headers().contains_key(RETRY_AFTER)), (status, retry));
+            assert_eq!(
+                (
+                    response.status().as_u16(),
+                    response.headers().contains_key(RETRY_AFTER)
+                ),
+                (status, retry)
+            );
         }
     }
 }

@@ -14,7 +14,9 @@ pub(super) fn cpu_seconds() -> Option<f64> {
 }
 
 fn resident_bytes_in(status: &str) -> Option<usize> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: usize = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kibibytes * 1024)
 }
@@ -34,9 +36,16 @@ mod tests {
 
     #[test]
     fn the_numbers_are_found_whatever_the_programs_name_is() {
-        let stat = "17 (a) b (c) R 1 2 3 4 -1 4194304 101 0 0 0 150 50 0 0 20 0 1 0 1361031 2998272 373";
+        let stat =
+            "17 (a) b (c) R 1 2 3 4 -1 4194304 101 0 0 0 150 50 0 0 20 0 1 0 1361031 2998272 373";
         assert_eq!(cpu_seconds_in(stat), Some(2.0));
-        assert_eq!(resident_bytes_in("Name:\tx\nVmRSS:\t    1972 kB\n"), Some(1972 * 1024));
-        assert_eq!((cpu_seconds_in("nonsense"), resident_bytes_in("nonsense")), (None, None));
+        assert_eq!(
+            resident_bytes_in("Name:\tx\nVmRSS:\t    1972 kB\n"),
+            Some(1972 * 1024)
+        );
+        assert_eq!(
+            (cpu_seconds_in("nonsense"), resident_bytes_in("nonsense")),
+            (None, None)
+        );
     }
 }

@@ -16,7 +16,10 @@ pub(super) struct RequestId(Arc<str>);
 
 impl RequestId {
     pub fn of(headers: &HeaderMap) -> Self {
-        let sent = headers.get(HEADER).and_then(|value| value.to_str().ok()).filter(|sent| is_sane(sent));
+        let sent = headers
+            .get(HEADER)
+            .and_then(|value| value.to_str().ok())
+            .filter(|sent| is_sane(sent));
         Self(sent.map_or_else(|| format!("{:016x}", fastrand::u64(..)).into(), Arc::from))
     }
 
@@ -32,7 +35,9 @@ impl RequestId {
 /// Whether a name can stand in a line of a log.
 fn is_sane(name: &str) -> bool {
     (1..=LONGEST).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
 }
 
 #[cfg(test)]
@@ -47,12 +52,19 @@ mod tests {
 
     #[test]
     fn a_sane_name_is_kept_and_another_replaced() {
-        for sane in ["a", "0191b5a4-7c1e-7d0e-8d3c-1f2e3d4c5b6a", "Root=1-67891233-abcdef012345678912345678"] {
+        for sane in [
+            "a",
+            "0191b5a4-7c1e-7d0e-8d3c-1f2e3d4c5b6a",
+            "Root=1-67891233-abcdef012345678912345678",
+        ] {
             assert_eq!(&*of(sane), sane);
         }
         for other in ["", "two words", "käse", "a;b", &"x".repeat(65)] {
             let made = of(other);
-            assert!(made.len() == 16 && made.bytes().all(|byte| byte.is_ascii_hexdigit()), "{other}: {made}");
+            assert!(
+                made.len() == 16 && made.bytes().all(|byte| byte.is_ascii_hexdigit()),
+                "{other}: {made}"
+            );
         }
     }
 }

@@ -35,7 +35,10 @@ impl Settled {
     /// Keeps up to about so many bytes.
     pub fn new(pool: Pool, bytes: u64) -> Self {
         let entries = usize::try_from(bytes).unwrap_or(usize::MAX) / (4 * ENTRY_BYTES);
-        Self { pages: Cache::with_weighter(entries, bytes, Bytes), desk: FreshnessDesk::new(pool) }
+        Self {
+            pages: Cache::with_weighter(entries, bytes, Bytes),
+            desk: FreshnessDesk::new(pool),
+        }
     }
 
     /// How fresh an answer over the interval would be.
@@ -76,13 +79,36 @@ mod tests {
     fn no_more_is_kept_than_was_allowed() {
         let pool = || Pool::new(&Config::load(None, [], &Overrides::default()).unwrap(), 1);
         let settled = Settled::new(pool(), 100_000);
-        let rows = vec![UsageBucket { index: 0, bytes: 1, records: 1 }; 50];
-        let page = Arc::new(Page { totals: Totals { rows: 50, bytes: 50 }, rows });
+        let rows = vec![
+            UsageBucket {
+                index: 0,
+                bytes: 1,
+                records: 1
+            };
+            50
+        ];
+        let page = Arc::new(Page {
+            totals: Totals {
+                rows: 50,
+                bytes: 50,
+            },
+            rows,
+        });
         for number in 0..1_000 {
-            settled.keep(number.to_string(), EntityTag::new_weak(number.to_string()), Arc::clone(&page));
+            settled.keep(
+                number.to_string(),
+                EntityTag::new_weak(number.to_string()),
+                Arc::clone(&page),
+            );
         }
-        let kept = (0..1_000).filter(|number| settled.get(&number.to_string()).is_some()).count();
+        let kept = (0..1_000)
+            .filter(|number| settled.get(&number.to_string()).is_some())
+            .count();
         assert!((10..=100_000 / (50 * 24)).contains(&kept), "{kept}");
-        Settled::new(pool(), 0).keep("a".to_owned(), EntityTag::new_weak("a".to_owned()), Arc::clone(&page));
+        Settled::new(pool(), 0).keep(
+            "a".to_owned(),
+            EntityTag::new_weak("a".to_owned()),
+            Arc::clone(&page),
+        );
     }
 }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, prometheus_text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeMetric, prometheus_text,
+};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
@@ -18,7 +20,9 @@ use super::process;
 use crate::db::Pool;
 
 /// The upper ends of the histogram's buckets, in seconds: from an answer out of memory to a statement's limit.
-const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const SECONDS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
 
 /// Which requests are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -63,16 +67,46 @@ impl Default for Telemetry {
         let durations = Family::new_with_constructor(constructor);
         let (in_flight, bytes, pools) = (Gauge::default(), Counter::default(), Pools::default());
         let help = "Time from a request to the last byte of its answer";
-        registry.register_with_unit("simusage_http_request_duration", help, Unit::Seconds, durations.clone());
-        registry.register("simusage_http_requests_in_flight", "Requests that are being answered", in_flight.clone());
+        registry.register_with_unit(
+            "simusage_http_request_duration",
+            help,
+            Unit::Seconds,
+            durations.clone(),
+        );
+        registry.register(
+            "simusage_http_requests_in_flight",
+            "Requests that are being answered",
+            in_flight.clone(),
+        );
         let help = "Bytes of answers, without their heads";
-        registry.register_with_unit("simusage_http_response_body", help, Unit::Bytes, bytes.clone());
+        registry.register_with_unit(
+            "simusage_http_response_body",
+            help,
+            Unit::Bytes,
+            bytes.clone(),
+        );
         let (rows, answers) = (Counter::default(), Family::<Origin, Counter>::default());
-        registry.register("simusage_http_rows", "Rows of answers: buckets, totals, assignments", rows.clone());
-        registry.register("simusage_http_answers", "Answers about usage, by where they came from", answers.clone());
+        registry.register(
+            "simusage_http_rows",
+            "Rows of answers: buckets, totals, assignments",
+            rows.clone(),
+        );
+        registry.register(
+            "simusage_http_answers",
+            "Answers about usage, by where they came from",
+            answers.clone(),
+        );
         registry.register_collector(Box::new(pools.clone()));
         registry.register_collector(Box::new(Process));
-        Self { registry, durations, in_flight, bytes, rows, answers, pools }
+        Self {
+            registry,
+            durations,
+            in_flight,
+            bytes,
+            rows,
+            answers,
+            pools,
+        }
     }
 }
 
@@ -97,7 +131,12 @@ impl Telemetry {
     pub(super) fn end(&self, route: String, status: StatusCode, seconds: f64, bytes: u64) {
         self.in_flight.dec();
         self.bytes.inc_by(bytes);
-        self.durations.get_or_create(&Kind { route, status: class(status) }).observe(seconds);
+        self.durations
+            .get_or_create(&Kind {
+                route,
+                status: class(status),
+            })
+            .observe(seconds);
     }
 
     /// An answer about usage was found, with so many rows; a stream adds its own.
@@ -130,7 +169,9 @@ impl Telemetry {
 
 /// `GET /metrics`
 pub(super) async fn answer(telemetry: web::Data<Telemetry>) -> HttpResponse {
-    HttpResponse::Ok().content_type(TEXT_FORMAT).body(telemetry.to_prometheus())
+    HttpResponse::Ok()
+        .content_type(TEXT_FORMAT)
+        .body(telemetry.to_prometheus())
 }
 
 fn class(status: StatusCode) -> &'static str {
@@ -158,15 +199,30 @@ impl Collector for Pools {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let all: Vec<_> = self.lock().iter().map(Pool::status).collect();
         let sum = |part: fn(&crate::db::PoolStatus) -> usize| all.iter().map(part).sum();
-        gauge(&mut encoder, "simusage_pool_connections_max", "Connections that there may be", sum(|pool| pool.max))?;
-        gauge(&mut encoder, "simusage_pool_connections", "Connections that are open", sum(|pool| pool.open))?;
+        gauge(
+            &mut encoder,
+            "simusage_pool_connections_max",
+            "Connections that there may be",
+            sum(|pool| pool.max),
+        )?;
+        gauge(
+            &mut encoder,
+            "simusage_pool_connections",
+            "Connections that are open",
+            sum(|pool| pool.open),
+        )?;
         gauge(
             &mut encoder,
             "simusage_pool_connections_idle",
             "Open connections that nobody uses",
             sum(|pool| pool.idle),
         )?;
-        gauge(&mut encoder, "simusage_pool_waiting", "Requests that wait for a connection", sum(|pool| pool.waiting))
+        gauge(
+            &mut encoder,
+            "simusage_pool_waiting",
+            "Requests that wait for a connection",
+            sum(|pool| pool.waiting),
+        )
     }
 }
 
@@ -177,13 +233,23 @@ struct Process;
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         if let Some(bytes) = process::resident_bytes() {
-            gauge(&mut encoder, "process_resident_memory_bytes", "Memory that the process has", bytes)?;
+            gauge(
+                &mut encoder,
+                "process_resident_memory_bytes",
+                "Memory that the process has",
+                bytes,
+            )?;
         }
         if let Some(seconds) = process::cpu_seconds() {
             let counter = ConstCounter::new(seconds);
             let help = "Time that processors worked for the process";
             let kind = counter.metric_type();
-            counter.encode(encoder.encode_descriptor("process_cpu_seconds", help, None, kind)?)?;
+            counter.encode(encoder.encode_descriptor(
+                "process_cpu_seconds",
+                help,
+                None,
+                kind,
+            )?)?;
         }
         Ok(())
     }

@@ -32,7 +32,10 @@ struct Contents {
 
 impl Files {
     fn read(&self) -> Result<Contents, String> {
-        Ok(Contents { certificate: pem::read(&self.certificate)?, key: pem::read(&self.key)? })
+        Ok(Contents {
+            certificate: pem::read(&self.certificate)?,
+            key: pem::read(&self.key)?,
+        })
     }
 
     fn parse(&self, contents: &Contents) -> Result<CertifiedKey, String> {
@@ -57,11 +60,19 @@ struct Current(RwLock<Arc<CertifiedKey>>);
 impl Current {
     fn get(&self) -> Arc<CertifiedKey> {
         // Nothing can panic while it holds the lock; what is in there is whole in any case.
-        Arc::clone(&self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Arc::clone(
+            &self
+                .0
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
     }
 
     fn set(&self, new: CertifiedKey) {
-        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(new);
+        *self
+            .0
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(new);
     }
 }
 
@@ -78,10 +89,21 @@ impl ResolvesServerCert for Current {
 /// # Errors
 /// The files cannot be read, or their content is no certificate with its key.
 pub(super) fn server_config(serve: &Serve) -> anyhow::Result<Option<ServerConfig>> {
-    let Some((certificate, key)) = serve.tls_files() else { return Ok(None) };
-    let files = Files { certificate: certificate.into(), key: key.into() };
-    let contents = files.read().map_err(|problem| anyhow!(problem)).context("reading the certificate")?;
-    let first = files.parse(&contents).map_err(|problem| anyhow!(problem)).context("reading the certificate")?;
+    let Some((certificate, key)) = serve.tls_files() else {
+        return Ok(None);
+    };
+    let files = Files {
+        certificate: certificate.into(),
+        key: key.into(),
+    };
+    let contents = files
+        .read()
+        .map_err(|problem| anyhow!(problem))
+        .context("reading the certificate")?;
+    let first = files
+        .parse(&contents)
+        .map_err(|problem| anyhow!(problem))
+        .context("reading the certificate")?;
     let current = Arc::new(Current(RwLock::new(Arc::new(first))));
     let config = ServerConfig::builder_with_provider(pem::provider())
         .with_safe_default_protocol_versions()
@@ -100,12 +122,17 @@ async fn follow(mut watch: Watch, current: Arc<Current>) {
         ticks.tick().await;
         let files = watch.files.clone();
         // A file may be on a network that answers late.
-        let Ok(seen) = tokio::task::spawn_blocking(move || files.read()).await else { return };
+        let Ok(seen) = tokio::task::spawn_blocking(move || files.read()).await else {
+            return;
+        };
         match watch.look(seen) {
             None => {}
             Some(Ok(new)) => {
                 current.set(new);
-                log::info!("new connections get the new certificate in {}", watch.files.certificate.display());
+                log::info!(
+                    "new connections get the new certificate in {}",
+                    watch.files.certificate.display()
+                );
             }
             Some(Err(problem)) => log::error!("the certificate stays as it was: {problem}"),
         }
@@ -123,7 +150,11 @@ struct Watch {
 
 impl Watch {
     fn new(files: Files, used: Contents) -> Self {
-        Self { files, seen: Ok(used), decided: true }
+        Self {
+            files,
+            seen: Ok(used),
+            decided: true,
+        }
     }
 
     /// The certificate to use from now on, or why it cannot be; `None` where there is nothing new.
@@ -153,11 +184,20 @@ mod tests {
 
     fn new_pair() -> Contents {
         let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        Contents { certificate: pair.cert.pem().into_bytes(), key: pair.signing_key.serialize_pem().into_bytes() }
+        Contents {
+            certificate: pair.cert.pem().into_bytes(),
+            key: pair.signing_key.serialize_pem().into_bytes(),
+        }
     }
 
     fn watch(used: Contents) -> Watch {
-        Watch::new(Files { certificate: "server.pem".into(), key: "server.key".into() }, used)
+        Watch::new(
+            Files {
+                certificate: "server.pem".into(),
+                key: "server.key".into(),
+            },
+            used,
+        )
     }
 
     #[test]
@@ -172,13 +212,23 @@ mod tests {
     #[test]
     fn a_pair_that_is_being_replaced_is_waited_for() {
         let (old, new) = (new_pair(), new_pair());
-        let between = Contents { certificate: new.certificate.clone(), key: old.key.clone() };
-        let cut = Contents { certificate: new.certificate[..200].to_vec(), key: new.key.clone() };
+        let between = Contents {
+            certificate: new.certificate.clone(),
+            key: old.key.clone(),
+        };
+        let cut = Contents {
+            certificate: new.certificate[..200].to_vec(),
+            key: new.key.clone(),
+        };
         let mut watch = watch(old);
         for half in [between, cut] {
             assert!(watch.look(Ok(half)).is_none());
         }
-        assert!(watch.look(Err("cannot read server.key".to_owned())).is_none());
+        assert!(
+            watch
+                .look(Err("cannot read server.key".to_owned()))
+                .is_none()
+        );
         assert!(watch.look(Ok(new.clone())).is_none());
         assert!(watch.look(Ok(new.clone())).unwrap().is_ok());
     }
@@ -186,11 +236,17 @@ mod tests {
     #[test]
     fn a_pair_that_does_not_match_is_refused_once() {
         let (old, new) = (new_pair(), new_pair());
-        let wrong = Contents { certificate: new.certificate, key: old.key.clone() };
+        let wrong = Contents {
+            certificate: new.certificate,
+            key: old.key.clone(),
+        };
         let mut watch = watch(old);
         assert!(watch.look(Ok(wrong.clone())).is_none());
         let problem = watch.look(Ok(wrong.clone())).unwrap().unwrap_err();
-        assert_eq!(problem, "server.key is not the key of the certificate in server.pem");
+        assert_eq!(
+            problem,
+            "server.key is not the key of the certificate in server.pem"
+        );
         assert!(watch.look(Ok(wrong.clone())).is_none());
     }
 }

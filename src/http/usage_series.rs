@@ -20,8 +20,8 @@ use super::telemetry::Source;
 use crate::db::queries::{self, SeriesQuestion, Totals};
 use crate::db::{Pool, Streaming};
 use crate::domain::{
-    Buckets, Freshness, Granularity, Interval, OrganizationId, Pieces, Scope, SimCardId, Subject, UsageBucket, Window,
-    Zone,
+    Buckets, Freshness, Granularity, Interval, OrganizationId, Pieces, Scope, SimCardId, Subject,
+    UsageBucket, Window, Zone,
 };
 
 /// The columns of CSV.
@@ -64,12 +64,27 @@ impl Question {
         parameters.require(&[START, END, EVERY]);
         // A zone that is wrong is a problem of its own; the dates are looked at all the same.
         let zone = parameters.zone();
-        let (start, end) = (parameters.start(zone.unwrap_or(Zone::UTC)), parameters.end(zone.unwrap_or(Zone::UTC)));
+        let (start, end) = (
+            parameters.start(zone.unwrap_or(Zone::UTC)),
+            parameters.end(zone.unwrap_or(Zone::UTC)),
+        );
         // Without both there is no interval, and the one that misses has its problem already.
-        let interval = if start.is_some() && end.is_some() { parameters.interval(start, end) } else { None };
+        let interval = if start.is_some() && end.is_some() {
+            parameters.interval(start, end)
+        } else {
+            None
+        };
         let (every, fill, paging) = (parameters.every(), parameters.fill(), parameters.paging());
-        let (place, format) = (parameters.cursor(), parameters.format(Format::accepted(request)));
-        let read = interval.zip(every).zip(zone).zip(fill).zip(paging).zip(format);
+        let (place, format) = (
+            parameters.cursor(),
+            parameters.format(Format::accepted(request)),
+        );
+        let read = interval
+            .zip(every)
+            .zip(zone)
+            .zip(fill)
+            .zip(paging)
+            .zip(format);
         let question = read.and_then(|(((((interval, every), zone), fill), paging), format)| {
             let buckets = Buckets::new(interval, every, zone, rules.max_buckets);
             let buckets = buckets.map_err(|error| {
@@ -110,14 +125,36 @@ impl Question {
         }
         let page = self.paging.page;
         let place = |rows: i64| usize::try_from(rows).unwrap_or(usize::MAX);
-        let from = self.place.map_or_else(|| place(page.offset()), |place| place.from);
-        (from.min(all), from.saturating_add(place(page.size())).min(all))
+        let from = self
+            .place
+            .map_or_else(|| place(page.offset()), |place| place.from);
+        (
+            from.min(all),
+            from.saturating_add(place(page.size())).min(all),
+        )
     }
 
     fn ask(&self) -> SeriesQuestion<'_> {
-        let window = if self.fill { Window::ALL } else { self.paging.window(self.format, self.place.is_some()) };
-        let Self { scope, interval, buckets, pieces, .. } = self;
-        SeriesQuestion { scope, interval: *interval, starts: buckets.starts(), pieces, shown: self.shown(), window }
+        let window = if self.fill {
+            Window::ALL
+        } else {
+            self.paging.window(self.format, self.place.is_some())
+        };
+        let Self {
+            scope,
+            interval,
+            buckets,
+            pieces,
+            ..
+        } = self;
+        SeriesQuestion {
+            scope,
+            interval: *interval,
+            starts: buckets.starts(),
+            pieces,
+            shown: self.shown(),
+            window,
+        }
     }
 
     fn tag(&self, rules: &Rules, freshness: &Freshness) -> Option<EntityTag> {
@@ -127,16 +164,41 @@ impl Question {
     /// What the series sums up to, as all its pages tell it.
     fn totals(&self, read: Totals) -> Totals {
         let buckets = i64::try_from(self.buckets.starts().len()).unwrap_or(i64::MAX);
-        let totals = self.place.map_or(read, |place| Totals { rows: place.total, bytes: place.bytes });
-        if self.fill { Totals { rows: buckets, ..totals } } else { totals }
+        let totals = self.place.map_or(read, |place| Totals {
+            rows: place.total,
+            bytes: place.bytes,
+        });
+        if self.fill {
+            Totals {
+                rows: buckets,
+                ..totals
+            }
+        } else {
+            totals
+        }
     }
 
     fn date(&self, index: usize) -> String {
-        self.buckets.starts().get(index).map(|&start| self.zone.write(start)).unwrap_or_default()
+        self.buckets
+            .starts()
+            .get(index)
+            .map(|&start| self.zone.write(start))
+            .unwrap_or_default()
     }
 
-    fn item(&self, UsageBucket { index, bytes, records }: UsageBucket) -> Bucket {
-        Bucket { date: self.date(index), bytes_used_total: bytes, records }
+    fn item(
+        &self,
+        UsageBucket {
+            index,
+            bytes,
+            records,
+        }: UsageBucket,
+    ) -> Bucket {
+        Bucket {
+            date: self.date(index),
+            bytes_used_total: bytes,
+            records,
+        }
     }
 
     /// One page, as JSON, read from the database.
@@ -149,8 +211,13 @@ impl Question {
         subject: &Subject,
     ) -> Result<HttpResponse, ApiError> {
         let answered = pool.ask(async |client| {
-            let Some(answer) = queries::usage_series(client, subject, self.ask()).await? else { return Ok(None) };
-            let page = Page { totals: answer.totals, rows: answer.rows.collect().await? };
+            let Some(answer) = queries::usage_series(client, subject, self.ask()).await? else {
+                return Ok(None);
+            };
+            let page = Page {
+                totals: answer.totals,
+                rows: answer.rows.collect().await?,
+            };
             Ok(Some((answer.freshness, Arc::new(page))))
         });
         let (freshness, page) = answered.await?.ok_or_else(|| nobody_knows(subject))?;
@@ -158,8 +225,9 @@ impl Question {
         if let Some(tag) = &tag {
             settled.keep(self.digest.clone(), tag.clone(), Arc::clone(&page));
         }
-        Ok(unchanged(request, tag.as_ref())
-            .unwrap_or_else(|| self.write_page(request, tag.as_ref(), &page, &freshness, Source::Database)))
+        Ok(unchanged(request, tag.as_ref()).unwrap_or_else(|| {
+            self.write_page(request, tag.as_ref(), &page, &freshness, Source::Database)
+        }))
     }
 
     /// One page, as JSON.
@@ -174,13 +242,23 @@ impl Question {
         let totals = self.totals(page.totals);
         let filled = self.fill.then(|| filled(&page.rows, self.shown()));
         let (rows, next) = if let Some(filled) = &filled {
-            (&filled[..], Some(self.shown().1).filter(|&until| until < self.buckets.starts().len()))
+            (
+                &filled[..],
+                Some(self.shown().1).filter(|&until| until < self.buckets.starts().len()),
+            )
         } else {
             let (shown, _) = self.paging.shown(page.rows.len());
-            (&page.rows[..shown], page.rows.get(shown).map(|row| row.index))
+            (
+                &page.rows[..shown],
+                page.rows.get(shown).map(|row| row.index),
+            )
         };
         telemetry(request).found(source, rows.len());
-        let place = |from: usize| Place { from, total: totals.rows, bytes: totals.bytes };
+        let place = |from: usize| Place {
+            from,
+            total: totals.rows,
+            bytes: totals.bytes,
+        };
         let next = next.map(|from| cursor::write(&self.series, &place(from)));
         let links = Links::new(request, self.paging.page, next.as_deref());
         let body = Series {
@@ -193,8 +271,12 @@ impl Question {
             every: self.every,
             tz: self.zone,
             bytes_used_total: totals.bytes,
-            complete_through: freshness.complete_through.map(|instant| self.zone.write(instant)),
-            last_ingested_at: freshness.last_ingested_at.map(|instant| self.zone.write(instant)),
+            complete_through: freshness
+                .complete_through
+                .map(|instant| self.zone.write(instant)),
+            last_ingested_at: freshness
+                .last_ingested_at
+                .map(|instant| self.zone.write(instant)),
             next: links.next().map(str::to_owned),
         };
         begin(self.format, tag, Some(&links)).json(body)
@@ -216,13 +298,24 @@ impl Question {
         };
         let tag = self.tag(rules, &answer.freshness);
         let response = begin(self.format, tag.as_ref(), None);
-        let head = if self.format == Format::Csv { CSV_HEAD } else { "" };
+        let head = if self.format == Format::Csv {
+            CSV_HEAD
+        } else {
+            ""
+        };
         let (mut next, until) = self.shown();
         let write = move |row: Option<UsageBucket>, text: &mut String| {
             if self.fill {
                 let zeros = row.map_or(until, |row| row.index);
                 while next < zeros {
-                    self.write_row(UsageBucket { index: next, bytes: 0, records: 0 }, text);
+                    self.write_row(
+                        UsageBucket {
+                            index: next,
+                            bytes: 0,
+                            records: 0,
+                        },
+                        text,
+                    );
                     next += 1;
                 }
                 next += 1;
@@ -231,17 +324,33 @@ impl Question {
                 self.write_row(row, text);
             }
         };
-        Ok(stream(request, response, head, Streaming { rows: answer.rows, lease }, write))
+        Ok(stream(
+            request,
+            response,
+            head,
+            Streaming {
+                rows: answer.rows,
+                lease,
+            },
+            write,
+        ))
     }
 
     fn write_row(&self, row: UsageBucket, text: &mut String) {
-        let UsageBucket { index, bytes, records } = row;
+        let UsageBucket {
+            index,
+            bytes,
+            records,
+        } = row;
         let date = self.date(index);
         // Neither a date nor a number needs to be quoted.
         let written = if self.format == Format::Csv {
             writeln!(text, "{date},{bytes},{records}")
         } else {
-            writeln!(text, r#"{{"date":"{date}","bytes-used-total":{bytes},"records":{records}}}"#)
+            writeln!(
+                text,
+                r#"{{"date":"{date}","bytes-used-total":{bytes},"records":{records}}}"#
+            )
         };
         written.expect("a string takes everything");
     }
@@ -252,7 +361,11 @@ fn filled(rows: &[UsageBucket], (from, until): (usize, usize)) -> Vec<UsageBucke
     let mut rows = rows.iter().peekable();
     let bucket = |index| match rows.next_if(|row| row.index == index) {
         Some(row) => *row,
-        None => UsageBucket { index, bytes: 0, records: 0 },
+        None => UsageBucket {
+            index,
+            bytes: 0,
+            records: 0,
+        },
     };
     (from..until).map(bucket).collect()
 }
@@ -330,7 +443,11 @@ async fn answer(
     let question = Question::parse(request, caller, rules)?;
     let subject = subject?;
     rules.check_records(question.zone, || question.pieces.first_record())?;
-    let kept = if question.format == Format::Json { settled.get(&question.digest) } else { None };
+    let kept = if question.format == Format::Json {
+        settled.get(&question.digest)
+    } else {
+        None
+    };
     // Where neither the client nor this process has anything, one round trip does it all.
     if kept.is_some() || has_tags(request) {
         let freshness = settled.freshness(question.interval).await?;
@@ -376,7 +493,9 @@ pub(super) async fn of_sim_card(
     pool: web::Data<Pool>,
     settled: web::Data<Settled>,
 ) -> Result<HttpResponse, ApiError> {
-    let subject = SimCardId::parse(&id).map(Subject::SimCard).map_err(|_| ApiError::NoSimCard(id.into_inner()));
+    let subject = SimCardId::parse(&id)
+        .map(Subject::SimCard)
+        .map_err(|_| ApiError::NoSimCard(id.into_inner()));
     answer(&request, caller, &rules, &pool, &settled, subject).await
 }
 
@@ -407,6 +526,8 @@ pub(super) async fn of_organization(
     settled: web::Data<Settled>,
 ) -> Result<HttpResponse, ApiError> {
     let nobody_knows = |_| ApiError::NoOrganization(id.to_string());
-    let subject = OrganizationId::parse(&id).map(Subject::Organization).map_err(nobody_knows);
+    let subject = OrganizationId::parse(&id)
+        .map(Subject::Organization)
+        .map_err(nobody_knows);
     answer(&request, caller, &rules, &pool, &settled, subject).await
 }

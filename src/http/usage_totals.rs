@@ -8,7 +8,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{Links, Rules, begin, digest, stream, tag, telemetry, unchanged, unchanged_over};
+use super::answer::{
+    Links, Rules, begin, digest, stream, tag, telemetry, unchanged, unchanged_over,
+};
 use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
@@ -70,31 +72,72 @@ impl Question {
     fn parse(request: &HttpRequest, caller: Caller, kind: Kind) -> Result<Self, ApiError> {
         let mut parameters = Parameters::parse(request.query_string());
         let zone = parameters.zone();
-        let (start, end) = (parameters.start(zone.unwrap_or(Zone::UTC)), parameters.end(zone.unwrap_or(Zone::UTC)));
+        let (start, end) = (
+            parameters.start(zone.unwrap_or(Zone::UTC)),
+            parameters.end(zone.unwrap_or(Zone::UTC)),
+        );
         let interval = parameters.interval(start, end);
         // Clients send the granularity that they ask a series with. A total has none, so it is only checked.
         parameters.every();
         let (order, paging) = (parameters.order(), parameters.paging());
-        let (place, format) = (parameters.cursor(), parameters.format(Format::accepted(request)));
-        let narrowing = if kind == Kind::SimCards { parameters.narrowing() } else { Narrowing::default() };
+        let (place, format) = (
+            parameters.cursor(),
+            parameters.format(Format::accepted(request)),
+        );
+        let narrowing = if kind == Kind::SimCards {
+            parameters.narrowing()
+        } else {
+            Narrowing::default()
+        };
         let read = interval.zip(zone).zip(order).zip(paging).zip(format);
         let question = read.and_then(|((((interval, zone), order), paging), format)| {
             let scope = caller.scope;
-            let list = digest(request, &scope, &format!("{interval} {zone} {order:?} {narrowing:?}"));
+            let list = digest(
+                request,
+                &scope,
+                &format!("{interval} {zone} {order:?} {narrowing:?}"),
+            );
             let place = parameters.place(place, &list, "list", |_| true).ok()?;
             let digest = cursor::digest(&format!("{list} {paging:?} {format:?} {place:?}"));
-            let question =
-                Self { kind, scope, narrowing, start, end, interval, zone, order, paging, format, place, list, digest };
+            let question = Self {
+                kind,
+                scope,
+                narrowing,
+                start,
+                end,
+                interval,
+                zone,
+                order,
+                paging,
+                format,
+                place,
+                list,
+                digest,
+            };
             Some(question)
         });
         parameters.finish(question)
     }
 
     fn ask(&self) -> ListQuestion<'_> {
-        let after = self.place.as_ref().map(|place| (self.order.place(place.bytes), place.id.as_str()));
+        let after = self
+            .place
+            .as_ref()
+            .map(|place| (self.order.place(place.bytes), place.id.as_str()));
         let window = self.paging.window(self.format, after.is_some());
-        let Self { scope, interval, order, .. } = self;
-        ListQuestion { scope, interval: *interval, order: *order, after, window }
+        let Self {
+            scope,
+            interval,
+            order,
+            ..
+        } = self;
+        ListQuestion {
+            scope,
+            interval: *interval,
+            order: *order,
+            after,
+            window,
+        }
     }
 
     fn tag(&self, rules: &Rules, freshness: &Freshness) -> Option<EntityTag> {
@@ -102,17 +145,34 @@ impl Question {
     }
 
     /// One page, as JSON.
-    async fn page(&self, request: &HttpRequest, rules: &Rules, pool: &Pool) -> Result<HttpResponse, ApiError> {
+    async fn page(
+        &self,
+        request: &HttpRequest,
+        rules: &Rules,
+        pool: &Pool,
+    ) -> Result<HttpResponse, ApiError> {
         let filter = self.narrowing.organization()?;
         let answered = pool.ask(async |client| {
             let answer = match self.kind {
-                Kind::Organizations => Some(queries::organization_totals(client, self.ask()).await?),
-                Kind::SimCards => queries::sim_card_totals(client, filter.as_ref(), self.ask()).await?,
+                Kind::Organizations => {
+                    Some(queries::organization_totals(client, self.ask()).await?)
+                }
+                Kind::SimCards => {
+                    queries::sim_card_totals(client, filter.as_ref(), self.ask()).await?
+                }
             };
-            let Some(answer) = answer else { return Ok(None) };
-            Ok(Some((answer.totals, answer.freshness, answer.rows.collect().await?)))
+            let Some(answer) = answer else {
+                return Ok(None);
+            };
+            Ok(Some((
+                answer.totals,
+                answer.freshness,
+                answer.rows.collect().await?,
+            )))
         });
-        let (totals, freshness, mut rows) = answered.await?.ok_or_else(|| self.narrowing.nobody_knows())?;
+        let (totals, freshness, mut rows) = answered
+            .await?
+            .ok_or_else(|| self.narrowing.nobody_knows())?;
         let tag = self.tag(rules, &freshness);
         if let Some(unchanged) = unchanged(request, tag.as_ref()) {
             return Ok(unchanged);
@@ -120,13 +180,20 @@ impl Question {
         let (shown, has_next) = self.paging.shown(rows.len());
         rows.truncate(shown);
         telemetry(request).found(Source::Database, shown);
-        let place = rows.last().filter(|_| has_next).map(|row| Place { bytes: row.bytes, id: row.id.clone() });
+        let place = rows.last().filter(|_| has_next).map(|row| Place {
+            bytes: row.bytes,
+            id: row.id.clone(),
+        });
         let next = place.map(|place| cursor::write(&self.list, &place));
         let links = Links::new(request, self.paging.page, next.as_deref());
         let mut response = begin(self.format, tag.as_ref(), Some(&links));
         Ok(match self.kind {
-            Kind::Organizations => response.json(self.list::<OrganizationTotal>(rows, totals, freshness, &links)),
-            Kind::SimCards => response.json(self.list::<SimCardTotal>(rows, totals, freshness, &links)),
+            Kind::Organizations => {
+                response.json(self.list::<OrganizationTotal>(rows, totals, freshness, &links))
+            }
+            Kind::SimCards => {
+                response.json(self.list::<SimCardTotal>(rows, totals, freshness, &links))
+            }
         })
     }
 
@@ -154,10 +221,17 @@ impl Question {
     }
 
     /// All rows, or those of a page, as CSV or NDJSON.
-    async fn rows(self, request: &HttpRequest, rules: &Rules, pool: &Pool) -> Result<HttpResponse, ApiError> {
+    async fn rows(
+        self,
+        request: &HttpRequest,
+        rules: &Rules,
+        pool: &Pool,
+    ) -> Result<HttpResponse, ApiError> {
         let filter = self.narrowing.organization()?;
         let question = async |client: &_| match self.kind {
-            Kind::Organizations => queries::organization_totals(client, self.ask()).await.map(Some),
+            Kind::Organizations => queries::organization_totals(client, self.ask())
+                .await
+                .map(Some),
             Kind::SimCards => queries::sim_card_totals(client, filter.as_ref(), self.ask()).await,
         };
         let (answer, mut lease) = pool.open(question).await?;
@@ -165,21 +239,48 @@ impl Question {
             lease.give_back().await;
             return Err(self.narrowing.nobody_knows());
         };
-        let response = begin(self.format, self.tag(rules, &answer.freshness).as_ref(), None);
+        let response = begin(
+            self.format,
+            self.tag(rules, &answer.freshness).as_ref(),
+            None,
+        );
         let (format, id) = (self.format, self.kind.id());
-        let head = if format == Format::Csv { format!("{id},bytes-used-total,records\n") } else { String::new() };
+        let head = if format == Format::Csv {
+            format!("{id},bytes-used-total,records\n")
+        } else {
+            String::new()
+        };
         let write = move |row: Option<UsageTotal>, text: &mut String| {
-            let Some(UsageTotal { id: value, bytes, records }) = row else { return };
+            let Some(UsageTotal {
+                id: value,
+                bytes,
+                records,
+            }) = row
+            else {
+                return;
+            };
             // An identifier has nothing in it that would have to be quoted in CSV.
             let written = if format == Format::Csv {
                 writeln!(text, "{value},{bytes},{records}")
             } else {
                 let value = serde_json::Value::String(value);
-                writeln!(text, r#"{{"{id}":{value},"bytes-used-total":{bytes},"records":{records}}}"#)
+                writeln!(
+                    text,
+                    r#"{{"{id}":{value},"bytes-used-total":{bytes},"records":{records}}}"#
+                )
             };
             written.expect("a string takes everything");
         };
-        Ok(stream(request, response, &head, Streaming { rows: answer.rows, lease }, write))
+        Ok(stream(
+            request,
+            response,
+            &head,
+            Streaming {
+                rows: answer.rows,
+                lease,
+            },
+            write,
+        ))
     }
 }
 
@@ -236,7 +337,11 @@ pub(super) struct OrganizationTotal {
 
 impl From<UsageTotal> for OrganizationTotal {
     fn from(UsageTotal { id, bytes, records }: UsageTotal) -> Self {
-        Self { organization: id, bytes_used_total: bytes, records }
+        Self {
+            organization: id,
+            bytes_used_total: bytes,
+            records,
+        }
     }
 }
 
@@ -256,7 +361,11 @@ pub(super) struct SimCardTotal {
 
 impl From<UsageTotal> for SimCardTotal {
     fn from(UsageTotal { id, bytes, records }: UsageTotal) -> Self {
-        Self { simcard: id, bytes_used_total: bytes, records }
+        Self {
+            simcard: id,
+            bytes_used_total: bytes,
+            records,
+        }
     }
 }
 
@@ -270,7 +379,9 @@ async fn answer(
 ) -> Result<HttpResponse, ApiError> {
     let question = Question::parse(request, caller, kind)?;
     rules.check_records(question.zone, || question.interval.parts().first_record())?;
-    if let Some(unchanged) = unchanged_over(request, settled, rules, question.interval, &question.digest).await? {
+    if let Some(unchanged) =
+        unchanged_over(request, settled, rules, question.interval, &question.digest).await?
+    {
         return Ok(unchanged);
     }
     match question.format {
@@ -303,7 +414,15 @@ pub(super) async fn of_organizations(
     pool: web::Data<Pool>,
     settled: web::Data<Settled>,
 ) -> Result<HttpResponse, ApiError> {
-    answer(&request, caller, Kind::Organizations, &rules, &pool, &settled).await
+    answer(
+        &request,
+        caller,
+        Kind::Organizations,
+        &rules,
+        &pool,
+        &settled,
+    )
+    .await
 }
 
 /// SIM cards with what each used

@@ -103,33 +103,66 @@ pub(super) enum Stopped {
 impl Batcher {
     /// A batcher of records that `stamper` stamps.
     pub fn new(settings: Settings, stamper: Stamper, counters: Arc<Counters>) -> Self {
-        let rejects = if settings.dry_run { Rejects::of_dry_run() } else { Rejects::default() };
-        Self { settings, stamper, counters, rejects, batch: Collected::new() }
+        let rejects = if settings.dry_run {
+            Rejects::of_dry_run()
+        } else {
+            Rejects::default()
+        };
+        Self {
+            settings,
+            stamper,
+            counters,
+            rejects,
+            batch: Collected::new(),
+        }
     }
 
     /// Reads a source from where `known` says to its end. Its last batch is sent, too: no batch holds records of two
     /// sources.
-    pub fn read(&mut self, mut opened: Opened, known: &KnownSource, outlet: Sender<Message>) -> Result<(), Stopped> {
+    pub fn read(
+        &mut self,
+        mut opened: Opened,
+        known: &KnownSource,
+        outlet: Sender<Message>,
+    ) -> Result<(), Stopped> {
         let longest = self.settings.max_record_bytes;
         let passed = pass_over(&mut opened, known, longest)?;
         let input = std::mem::replace(&mut opened.input, Box::new(std::io::empty()));
-        let unit = if opened.compressed { " (decompressed)" } else { "" };
+        let unit = if opened.compressed {
+            " (decompressed)"
+        } else {
+            ""
+        };
         let failed = |error: std::io::Error, position: u64| {
             anyhow!(error).context(format!("reading {} at byte {position}{unit}", opened.name))
         };
         let start = passed.place.position;
-        let mut lines = Lines::new(input, longest, passed.place).map_err(|error| failed(error, start))?;
+        let mut lines =
+            Lines::new(input, longest, passed.place).map_err(|error| failed(error, start))?;
         if passed.in_line {
             refuse_grown_line(&opened, known, lines.pending())?;
         }
-        let beginning = if start > 0 { passed.beginning.as_slice() } else { lines.pending() };
+        let beginning = if start > 0 {
+            passed.beginning.as_slice()
+        } else {
+            lines.pending()
+        };
         let beginning = beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(beginning);
-        let format = self.settings.format.unwrap_or_else(|| opened.source.detect_format(beginning));
+        let format = self
+            .settings
+            .format
+            .unwrap_or_else(|| opened.source.detect_format(beginning));
         let header = match format {
-            Format::Csv if start > 0 => beginning.split(|&byte| byte == b'\n').next().map(Bytes::copy_from_slice),
+            Format::Csv if start > 0 => beginning
+                .split(|&byte| byte == b'\n')
+                .next()
+                .map(Bytes::copy_from_slice),
             Format::Csv => {
                 let header = loop {
-                    match lines.next().map(|line| line.map(|line| Bytes::copy_from_slice(line.bytes))) {
+                    match lines
+                        .next()
+                        .map(|line| line.map(|line| Bytes::copy_from_slice(line.bytes)))
+                    {
                         Err(error) if is_silence(&error) => {}
                         other => break other,
                     }
@@ -142,8 +175,16 @@ impl Batcher {
             Format::Ndjson => None,
         };
         let name = Arc::clone(&opened.name);
-        let mut parser = Parser::new(format, header.as_deref()).map_err(|problem| anyhow!("{name}:1: {problem}"))?;
-        let mut reading = Reading { name, format, header, outlet, sent_to: known.position, began: Instant::now() };
+        let mut parser = Parser::new(format, header.as_deref())
+            .map_err(|problem| anyhow!("{name}:1: {problem}"))?;
+        let mut reading = Reading {
+            name,
+            format,
+            header,
+            outlet,
+            sent_to: known.position,
+            began: Instant::now(),
+        };
         let result = self.read_lines(&mut reading, &mut lines, &mut parser);
         let result = result.map_err(|error| match error {
             Interrupted::Unreadable(error) => failed(error, lines.read_to()).into(),
@@ -188,7 +229,8 @@ impl Batcher {
                 return Err(Stopped::TooManyRejects { place, limit }.into());
             }
             // Looking at the clock costs, and a source that comes slowly is read often.
-            let is_old = lines.reads() != reads && reading.began.elapsed() >= self.settings.batch_age;
+            let is_old =
+                lines.reads() != reads && reading.began.elapsed() >= self.settings.batch_age;
             reads = lines.reads();
             if self.batch.records() >= self.settings.batch_rows
                 || self.batch.tuple_bytes() >= BATCH_BYTES
@@ -204,10 +246,15 @@ impl Batcher {
     fn add(&mut self, reading: &Reading, line: &Line<'_>, parser: &mut Parser) {
         let result = if line.is_cut() {
             let longest = self.settings.max_record_bytes;
-            let detail = format!("{} bytes, of which the first {longest} are kept", line.length);
+            let detail = format!(
+                "{} bytes, of which the first {longest} are kept",
+                line.length
+            );
             Err(Defect::of_line(Reason::TooLong, detail))
         } else {
-            parser.parse(line.bytes).and_then(|record| self.batch.add(&record, &self.stamper))
+            parser
+                .parse(line.bytes)
+                .and_then(|record| self.batch.add(&record, &self.stamper))
         };
         if let Err(defect) = result {
             self.reject(reading, line, defect);
@@ -215,7 +262,8 @@ impl Batcher {
     }
 
     fn reject(&mut self, reading: &Reading, line: &Line<'_>, defect: Defect) {
-        self.rejects.count(&defect, format_args!("{}:{}", reading.name, line.number));
+        self.rejects
+            .count(&defect, format_args!("{}:{}", reading.name, line.number));
         self.batch.reject(RejectedRecord {
             source: Arc::clone(&reading.name),
             position: i64::try_from(line.position).unwrap_or(i64::MAX),
@@ -230,19 +278,29 @@ impl Batcher {
     }
 
     fn send_tuples(&mut self, reading: &Reading, tuples: Bytes) -> Result<(), Stopped> {
-        self.counters.add_records((tuples.len() / TUPLE_BYTES) as u64);
-        reading.outlet.blocking_send(Message::Tuples(tuples)).map_err(|_| Stopped::OutletClosed)
+        self.counters
+            .add_records((tuples.len() / TUPLE_BYTES) as u64);
+        reading
+            .outlet
+            .blocking_send(Message::Tuples(tuples))
+            .map_err(|_| Stopped::OutletClosed)
     }
 
     /// Sends the end of the batch, unless there is nothing to say: neither a record, nor that a source of which
     /// records are stored has been read further.
-    fn end_batch(&mut self, reading: &mut Reading, lines: &mut Lines<impl Read>) -> Result<(), Stopped> {
+    fn end_batch(
+        &mut self,
+        reading: &mut Reading,
+        lines: &mut Lines<impl Read>,
+    ) -> Result<(), Stopped> {
         if let Some(rest) = self.batch.take_rest() {
             self.send_tuples(reading, rest)?;
         }
         reading.began = Instant::now();
         let is_empty = self.batch.records() == 0;
-        if is_empty && (reading.sent_to == 0 || u64::try_from(reading.sent_to) == Ok(lines.position())) {
+        if is_empty
+            && (reading.sent_to == 0 || u64::try_from(reading.sent_to) == Ok(lines.position()))
+        {
             return Ok(());
         }
         if let Some(position) = self.batch.last_rejected() {
@@ -255,7 +313,10 @@ impl Batcher {
         reading.sent_to = checkpoint.position;
         let end = self.batch.take_end(checkpoint);
         self.counters.add_records(end.rejected.len() as u64);
-        reading.outlet.blocking_send(Message::End(end)).map_err(|_| Stopped::OutletClosed)
+        reading
+            .outlet
+            .blocking_send(Message::End(end))
+            .map_err(|_| Stopped::OutletClosed)
     }
 }
 

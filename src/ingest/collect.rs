@@ -84,7 +84,11 @@ impl Collected {
 
     /// The tuples that are not taken yet, once there are enough for a piece.
     pub fn take_piece(&mut self) -> Option<Bytes> {
-        if self.tuples.len() < PIECE_BYTES { None } else { self.take_rest() }
+        if self.tuples.len() < PIECE_BYTES {
+            None
+        } else {
+            self.take_rest()
+        }
     }
 
     /// The tuples that are not taken yet, if there are any.
@@ -99,7 +103,10 @@ impl Collected {
             rows: std::mem::take(&mut self.rows),
             rejected: std::mem::take(&mut self.rejected),
             hours: self.hours.take(),
-            newest_record_at: self.newest_us.take().and_then(DateTime::from_timestamp_micros),
+            newest_record_at: self
+                .newest_us
+                .take()
+                .and_then(DateTime::from_timestamp_micros),
             checkpoint,
         }
     }
@@ -116,7 +123,10 @@ pub(super) struct Rejects {
 impl Rejects {
     /// Of a run that stores nothing.
     pub fn of_dry_run() -> Self {
-        Self { total: 0, forgotten: true }
+        Self {
+            total: 0,
+            forgotten: true,
+        }
     }
 
     /// Counts a rejected record, and says so in the log if it is one of the first.

@@ -14,9 +14,18 @@ impl Columns {
             return Err("the header is empty".to_owned());
         }
         let mut splitter = Splitter::default();
-        let fields = splitter.split(line).ok_or("the header is not a line of CSV")?;
-        let name = |field| String::from_utf8_lossy(field).trim().to_ascii_lowercase().replace('_', "-");
-        Ok(Self { names: fields.iter().map(name).collect() })
+        let fields = splitter
+            .split(line)
+            .ok_or("the header is not a line of CSV")?;
+        let name = |field| {
+            String::from_utf8_lossy(field)
+                .trim()
+                .to_ascii_lowercase()
+                .replace('_', "-")
+        };
+        Ok(Self {
+            names: fields.iter().map(name).collect(),
+        })
     }
 
     /// How many columns there are.
@@ -37,7 +46,9 @@ impl Columns {
     pub fn require(&self, name: &str) -> Result<usize, String> {
         let missing = || {
             let names = self.names.join(", ");
-            format!("the header has no column {name} (it has: {names}); name the columns in the first line")
+            format!(
+                "the header has no column {name} (it has: {names}); name the columns in the first line"
+            )
         };
         self.find(name)?.ok_or_else(missing)
     }
@@ -52,7 +63,11 @@ pub(super) struct Splitter {
 
 impl Default for Splitter {
     fn default() -> Self {
-        Self { reader: Reader::new(), output: vec![0; 256], ends: vec![0; 16] }
+        Self {
+            reader: Reader::new(),
+            output: vec![0; 256],
+            ends: vec![0; 16],
+        }
     }
 }
 
@@ -86,17 +101,23 @@ impl Splitter {
         self.output.resize(self.output.len().max(line.len() + 1), 0);
         self.ends.resize(self.ends.len().max(line.len() + 1), 0);
         self.reader.reset();
-        let (result, _, written, ends) = self.reader.read_record(line, &mut self.output, &mut self.ends);
+        let (result, _, written, ends) =
+            self.reader
+                .read_record(line, &mut self.output, &mut self.ends);
         if result == ReadRecordResult::Record {
             return None;
         }
         // The line end closes the record, unless it stands inside quotes.
         let (result, _, more, more_ends) =
-            self.reader.read_record(b"\n", &mut self.output[written..], &mut self.ends[ends..]);
+            self.reader
+                .read_record(b"\n", &mut self.output[written..], &mut self.ends[ends..]);
         if result != ReadRecordResult::Record {
             return None;
         }
         let (written, ends) = (written + more, ends + more_ends);
-        Some(Fields { output: &self.output[..written], ends: &self.ends[..ends] })
+        Some(Fields {
+            output: &self.output[..written],
+            ends: &self.ends[..ends],
+        })
     }
 }

@@ -62,7 +62,11 @@ pub(super) async fn rehearse(
         ..Summary::default()
     };
     let counters = Arc::clone(&options.counters);
-    let mut batcher = Batcher::new(Settings::new(config, &options), stamper, Arc::clone(&counters));
+    let mut batcher = Batcher::new(
+        Settings::new(config, &options),
+        stamper,
+        Arc::clone(&counters),
+    );
     let mut tally = Tally::new(Arc::clone(&counters));
     let progress = Progress::start(Arc::clone(&counters), size);
     for source in options.sources {
@@ -76,7 +80,12 @@ pub(super) async fn rehearse(
             let read = batcher.read(opened, &known, outlet);
             read.map(|()| batcher).map_err(anyhow::Error::from)
         });
-        let mut source = SourceSummary { name, status: SourceStatus::Empty, from: 0, to: 0 };
+        let mut source = SourceSummary {
+            name,
+            status: SourceStatus::Empty,
+            from: 0,
+            to: 0,
+        };
         while let Some(message) = inlet.recv().await {
             if let Message::End(end) = message {
                 tally.add(end.rows, end.rejected.iter().map(|record| record.reason));
@@ -85,12 +94,16 @@ pub(super) async fn rehearse(
             }
         }
         batcher = reading.await.context(PANICKED)?.with_context(|| {
-            format!("stopped after {} records that would be stored and {} rejected", tally.stored, tally.rejected)
+            format!(
+                "stopped after {} records that would be stored and {} rejected",
+                tally.stored, tally.rejected
+            )
         })?;
         summary.sources.push(source);
     }
     drop(progress);
-    (summary.read, summary.stored, summary.rejected) = (tally.stored + tally.rejected, tally.stored, tally.rejected);
+    (summary.read, summary.stored, summary.rejected) =
+        (tally.stored + tally.rejected, tally.stored, tally.rejected);
     summary.reasons = tally.reasons;
     summary.elapsed = started.elapsed();
     Ok(summary)
@@ -104,8 +117,12 @@ async fn stamper(
 ) -> anyhow::Result<(Stamper, SimCards)> {
     let days = config.storage.retention_records_days;
     if let Some(assignments) = inventory {
-        let directory = Directory::of_assignments(assignments).context("looking at the inventory")?;
-        return Ok((Stamper::new(Arc::new(directory), days), SimCards::InventoryFile));
+        let directory =
+            Directory::of_assignments(assignments).context("looking at the inventory")?;
+        return Ok((
+            Stamper::new(Arc::new(directory), days),
+            SimCards::InventoryFile,
+        ));
     }
     match database_inventory(config).await {
         Ok(directory) => {
@@ -115,7 +132,9 @@ async fn stamper(
             Ok((Stamper::new(Arc::new(directory), days), SimCards::Database))
         }
         Err(error) => {
-            log::warn!("SIM cards are not looked up, for which --inventory FILE needs no database: {error}");
+            log::warn!(
+                "SIM cards are not looked up, for which --inventory FILE needs no database: {error}"
+            );
             Ok((Stamper::without_inventory(days), SimCards::Unchecked))
         }
     }

@@ -16,7 +16,10 @@ const TIMES_US: Range<i64> = -62_167_305_600_000_000..253_402_387_200_000_000;
 /// A record that is taken has what its line may say; one that is not is told with a reason.
 fn check(parsed: Result<UsageRecord<'_>, Defect>) {
     match parsed {
-        Ok(record) => assert!(record.bytes >= 0 && TIMES_US.contains(&record.time_us), "{record:?}"),
+        Ok(record) => assert!(
+            record.bytes >= 0 && TIMES_US.contains(&record.time_us),
+            "{record:?}"
+        ),
         Err(defect) => assert!(!defect.detail.is_empty()),
     }
 }
@@ -46,7 +49,9 @@ pub fn csv_header(header: &[u8]) {
     match Parser::new(Format::Csv, Some(header)) {
         Ok(mut parser) => {
             for name in ["sim-card-id", "bytes-used", "date"] {
-                let lower = String::from_utf8_lossy(header).to_ascii_lowercase().replace('_', "-");
+                let lower = String::from_utf8_lossy(header)
+                    .to_ascii_lowercase()
+                    .replace('_', "-");
                 // With the quotes that CSV allows within a name, it is not there letter by letter.
                 assert!(lower.contains('"') || lower.contains(name), "{lower}");
             }
@@ -58,7 +63,9 @@ pub fn csv_header(header: &[u8]) {
 
 /// An inventory, JSON or CSV.
 pub fn inventory(file: &[u8]) {
-    let Ok(text) = std::str::from_utf8(file) else { return };
+    let Ok(text) = std::str::from_utf8(file) else {
+        return;
+    };
     if let Ok(assignments) = parse_inventory(text) {
         // It is either kept whole or refused: an entry takes more than a line end.
         assert!(assignments.len() <= text.len());
@@ -70,10 +77,16 @@ pub fn inventory(file: &[u8]) {
 /// # Panics
 /// A line is not what splitting at line ends makes of the stream, or a place or hash is wrong.
 pub fn lines(stream: &[u8]) {
-    let Some((&longest, stream)) = stream.split_first() else { return };
+    let Some((&longest, stream)) = stream.split_first() else {
+        return;
+    };
     let longest = usize::from(longest).max(1);
     let mut lines = Lines::new(stream, longest, Place::default()).expect("a slice can be read");
-    let start = if stream.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    let start = if stream.starts_with(b"\xef\xbb\xbf") {
+        3
+    } else {
+        0
+    };
     let mut position = start;
     let mut expected = stream[start..].split(|&byte| byte == b'\n');
     let mut number = 0;
@@ -82,7 +95,10 @@ pub fn lines(stream: &[u8]) {
         let text = whole.strip_suffix(b"\r").unwrap_or(whole);
         number += 1;
         assert_eq!(line.bytes, &text[..text.len().min(longest)]);
-        assert_eq!((line.position, line.number, line.length), (position as u64, number, text.len() as u64));
+        assert_eq!(
+            (line.position, line.number, line.length),
+            (position as u64, number, text.len() as u64)
+        );
         position += whole.len() + 1;
         assert_eq!(line.unfinished, position > stream.len());
     }
@@ -90,7 +106,10 @@ pub fn lines(stream: &[u8]) {
     assert!(expected.all(<[u8]>::is_empty));
     let checkpoint = lines.checkpoint();
     assert_eq!(usize::try_from(checkpoint.position), Ok(stream.len()));
-    assert_eq!(checkpoint.prefix_hash, Some(*blake3::hash(stream).as_bytes()));
+    assert_eq!(
+        checkpoint.prefix_hash,
+        Some(*blake3::hash(stream).as_bytes())
+    );
 }
 
 #[cfg(test)]

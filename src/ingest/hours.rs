@@ -19,7 +19,10 @@ pub(super) struct TouchedHours {
 impl TouchedHours {
     /// The empty set.
     pub fn new() -> Self {
-        Self { bits: vec![], last: -1 }
+        Self {
+            bits: vec![],
+            last: -1,
+        }
     }
 
     /// Adds the hour of an instant within [`Interval::RECORDABLE`], in microseconds since 1970.
@@ -64,7 +67,12 @@ pub(super) fn joined(given: &[Interval]) -> Vec<Interval> {
     let mut hours: Vec<(i64, i64)> = given
         .iter()
         .map(|interval| interval.rounded_out(hour))
-        .map(|interval| (interval.start().timestamp() / 3_600, interval.end().timestamp() / 3_600))
+        .map(|interval| {
+            (
+                interval.start().timestamp() / 3_600,
+                interval.end().timestamp() / 3_600,
+            )
+        })
         .collect();
     hours.sort_unstable();
     let mut runs: Vec<(i64, i64)> = vec![];
@@ -115,7 +123,12 @@ mod tests {
         let intervals: Vec<_> = hours
             .take()
             .iter()
-            .map(|interval| (interval.start().timestamp() / 3_600, interval.end().timestamp() / 3_600))
+            .map(|interval| {
+                (
+                    interval.start().timestamp() / 3_600,
+                    interval.end().timestamp() / 3_600,
+                )
+            })
             .collect();
         assert_eq!(intervals, [(4, 7), (8, 9), (100, 101)]);
         assert!(hours.take().is_empty());
@@ -140,8 +153,18 @@ mod tests {
             let at = |hour: i64| DateTime::from_timestamp(hour * 3_600, 0).unwrap();
             Interval::new(at(start), at(end)).unwrap()
         };
-        let given = [interval(7, 9), interval(1, 3), interval(20, 21), interval(2, 5), interval(5, 6), interval(1, 2)];
-        assert_eq!(joined(&given), [interval(1, 6), interval(7, 9), interval(20, 21)]);
+        let given = [
+            interval(7, 9),
+            interval(1, 3),
+            interval(20, 21),
+            interval(2, 5),
+            interval(5, 6),
+            interval(1, 2),
+        ];
+        assert_eq!(
+            joined(&given),
+            [interval(1, 6), interval(7, 9), interval(20, 21)]
+        );
         assert!(joined(&[]).is_empty());
     }
 

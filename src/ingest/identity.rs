@@ -32,29 +32,51 @@ pub(super) async fn recognise(
         (Source::Stdin, Some(name)) => Identity::Stream(name.to_owned()),
         (Source::Stdin, None) => Identity::Run(run),
     };
-    session.repeat(async |connection| db::enter_source(connection, &identity, &opened.name).await).await
+    session
+        .repeat(async |connection| db::enter_source(connection, &identity, &opened.name).await)
+        .await
 }
 
-async fn recognise_file(session: &mut Session<'_>, opened: &Opened) -> Result<KnownSource, WriteError> {
+async fn recognise_file(
+    session: &mut Session<'_>,
+    opened: &Opened,
+) -> Result<KnownSource, WriteError> {
     let own = opened.head.len().min(HEAD_BYTES);
-    let mut lengths = session.repeat(async |connection| db::head_lengths(connection).await).await?;
+    let mut lengths = session
+        .repeat(async |connection| db::head_lengths(connection).await)
+        .await?;
     lengths.push(own);
     let beginning = |length: usize| {
         let head = opened.head.get(..length)?;
-        Some(Identity::File { head_bytes: length, hash: blake3::hash(head).to_hex().to_string() })
+        Some(Identity::File {
+            head_bytes: length,
+            hash: blake3::hash(head).to_hex().to_string(),
+        })
     };
     let beginnings: Vec<Identity> = lengths.into_iter().filter_map(beginning).collect();
-    let found = session.repeat(async |connection| db::find_file(connection, &beginnings).await).await?;
-    let Some(identity) = beginning(own) else { return Err(WriteError::Refused("the file is empty".to_owned())) };
+    let found = session
+        .repeat(async |connection| db::find_file(connection, &beginnings).await)
+        .await?;
+    let Some(identity) = beginning(own) else {
+        return Err(WriteError::Refused("the file is empty".to_owned()));
+    };
     match found {
         // A shorter file of which nothing is stored, such as a header alone, must not stand in the way of every
         // other file that begins alike.
         Some(found) if found.position == 0 && found.head_bytes != i32::try_from(own).ok() => {
-            session.repeat(async |connection| db::rename_source(connection, found.id, &identity).await).await?;
+            session
+                .repeat(async |connection| db::rename_source(connection, found.id, &identity).await)
+                .await?;
             Ok(found)
         }
         Some(found) => Ok(found),
-        None => session.repeat(async |connection| db::enter_source(connection, &identity, &opened.name).await).await,
+        None => {
+            session
+                .repeat(async |connection| {
+                    db::enter_source(connection, &identity, &opened.name).await
+                })
+                .await
+        }
     }
 }
 
@@ -71,16 +93,35 @@ pub(super) struct Passed {
 ///
 /// # Errors
 /// The source cannot be read, or has changed.
-pub(super) fn pass_over(opened: &mut Opened, known: &KnownSource, longest: usize) -> anyhow::Result<Passed> {
-    let mut passed = Passed { place: Place::default(), beginning: vec![], in_line: false };
+pub(super) fn pass_over(
+    opened: &mut Opened,
+    known: &KnownSource,
+    longest: usize,
+) -> anyhow::Result<Passed> {
+    let mut passed = Passed {
+        place: Place::default(),
+        beginning: vec![],
+        in_line: false,
+    };
     let stored = u64::try_from(known.position).unwrap_or_default();
     let mut block = vec![0; BLOCK_BYTES];
     while passed.place.position < stored {
-        let wanted = usize::try_from(stored - passed.place.position).unwrap_or(usize::MAX).min(block.len());
+        let wanted = usize::try_from(stored - passed.place.position)
+            .unwrap_or(usize::MAX)
+            .min(block.len());
         let read = match opened.input.read(&mut block[..wanted]) {
-            Ok(0) => bail!("{}", changed(opened, known, &format!(", and it has {} now", passed.place.position))),
+            Ok(0) => bail!(
+                "{}",
+                changed(
+                    opened,
+                    known,
+                    &format!(", and it has {} now", passed.place.position)
+                )
+            ),
             Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted || is_silence(&error) => continue,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted || is_silence(&error) => {
+                continue;
+            }
             Err(error) => {
                 let place = format!("reading {} at byte {}", opened.name, passed.place.position);
                 return Err(error).context(place);
@@ -90,12 +131,17 @@ pub(super) fn pass_over(opened: &mut Opened, known: &KnownSource, longest: usize
         passed.place.hasher.update(piece);
         passed.place.position += read as u64;
         let missing = longest.saturating_sub(passed.beginning.len());
-        passed.beginning.extend_from_slice(&piece[..missing.min(read)]);
+        passed
+            .beginning
+            .extend_from_slice(&piece[..missing.min(read)]);
         passed.in_line = piece.last() != Some(&b'\n');
     }
     passed.place.lines = u64::try_from(known.line).unwrap_or_default();
     if stored > 0 && passed.place.hasher.finalize().as_bytes().as_slice() != known.prefix_hash {
-        bail!("{}", changed(opened, known, ", and they have changed since"));
+        bail!(
+            "{}",
+            changed(opened, known, ", and they have changed since")
+        );
     }
     Ok(passed)
 }
@@ -105,9 +151,17 @@ pub(super) fn pass_over(opened: &mut Opened, known: &KnownSource, longest: usize
 ///
 /// # Errors
 /// The line goes on.
-pub(super) fn refuse_grown_line(opened: &Opened, known: &KnownSource, next: &[u8]) -> anyhow::Result<()> {
-    let ends_now = next.is_empty() || next.starts_with(b"\n") || next.starts_with(b"\r\n") || next == b"\r";
-    let problem = format!(" with line {} as their last, which had no line end then and goes on now", known.line + 1);
+pub(super) fn refuse_grown_line(
+    opened: &Opened,
+    known: &KnownSource,
+    next: &[u8],
+) -> anyhow::Result<()> {
+    let ends_now =
+        next.is_empty() || next.starts_with(b"\n") || next.starts_with(b"\r\n") || next == b"\r";
+    let problem = format!(
+        " with line {} as their last, which had no line end then and goes on now",
+        known.line + 1
+    );
     anyhow::ensure!(ends_now, "{}", changed(opened, known, &problem));
     Ok(())
 }
@@ -120,7 +174,10 @@ fn changed(opened: &Opened, known: &KnownSource, problem: &str) -> String {
             "give the file back what it had, or, if all its records are others, ingest it as standard input: \
              simusage ingest - < {name}"
         ),
-        Source::Stdin => "repeat the stream from its beginning, or give other records another --source-id".to_owned(),
+        Source::Stdin => {
+            "repeat the stream from its beginning, or give other records another --source-id"
+                .to_owned()
+        }
     };
     let when = known.updated_at.format("%Y-%m-%d %H:%M UTC");
     format!(

@@ -46,18 +46,30 @@ pub fn read_inventory(path: &Path) -> anyhow::Result<Vec<Assignment>> {
 pub(super) fn parse_inventory(text: &str) -> anyhow::Result<Vec<Assignment>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let is_json = text.trim_start().starts_with(['[', '{']);
-    if is_json { read_json(text) } else { read_csv(text) }
+    if is_json {
+        read_json(text)
+    } else {
+        read_csv(text)
+    }
 }
 
 fn read_json(text: &str) -> anyhow::Result<Vec<Assignment>> {
     let deserializer = &mut serde_json::Deserializer::from_str(text);
     let entries: Vec<Entry> = serde_path_to_error::deserialize(deserializer)
         .map_err(|error| anyhow!("{}: {}", error.path(), error.inner()))?;
-    check(entries.into_iter().enumerate().map(|(index, entry)| (format!("entry {}", index + 1), entry)))
+    check(
+        entries
+            .into_iter()
+            .enumerate()
+            .map(|(index, entry)| (format!("entry {}", index + 1), entry)),
+    )
 }
 
 fn read_csv(text: &str) -> anyhow::Result<Vec<Assignment>> {
-    let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
+    let mut lines = text
+        .lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line));
     let (_, first) = lines.next().unwrap_or((1, ""));
     let header = |problem: String| anyhow!("line 1: {problem}");
     let columns = Columns::parse(first.as_bytes()).map_err(header)?;
@@ -67,9 +79,15 @@ fn read_csv(text: &str) -> anyhow::Result<Vec<Assignment>> {
     let mut splitter = Splitter::default();
     let mut entries = vec![];
     for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-        let fields = splitter.split(line.as_bytes()).ok_or_else(|| anyhow!("line {number}: a quote is not closed"))?;
+        let fields = splitter
+            .split(line.as_bytes())
+            .ok_or_else(|| anyhow!("line {number}: a quote is not closed"))?;
         if fields.len() != columns.len() {
-            bail!("line {number}: {} fields, the header has {} columns", fields.len(), columns.len());
+            bail!(
+                "line {number}: {} fields, the header has {} columns",
+                fields.len(),
+                columns.len()
+            );
         }
         let text = |index: usize| String::from_utf8_lossy(fields.get(index)).into_owned();
         let entry = Entry {
@@ -111,9 +129,17 @@ fn check(entries: impl Iterator<Item = (String, Entry)>) -> anyhow::Result<Vec<A
 
 /// A date, which is its midnight in UTC, or a date-time with an offset.
 fn instant(text: &str) -> Result<DateTime<Utc>, String> {
-    let midnight =
-        || text.parse::<NaiveDate>().ok().and_then(|date| date.and_hms_opt(0, 0, 0)).map(|time| time.and_utc());
-    DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc()).or_else(midnight).ok_or_else(|| text.to_owned())
+    let midnight = || {
+        text.parse::<NaiveDate>()
+            .ok()
+            .and_then(|date| date.and_hms_opt(0, 0, 0))
+            .map(|time| time.and_utc())
+    };
+    DateTime::parse_from_rfc3339(text)
+        .ok()
+        .map(|time| time.to_utc())
+        .or_else(midnight)
+        .ok_or_else(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -135,17 +161,21 @@ mod tests {
     fn json_and_csv_say_the_same() {
         let json = r#"[{"sim-card-id": "89440001", "org-id": "a01b7"},
                        {"sim-card-id": "89440001", "org-id": "x00g8", "valid-from": "2022-02-18"}]"#;
-        let csv =
-            "valid_from,org-id,sim-card-id\r\n,a01b7,89440001\r\n2022-02-18T01:00:00+01:00,x00g8,\"89440001\"\r\n";
+        let csv = "valid_from,org-id,sim-card-id\r\n,a01b7,89440001\r\n2022-02-18T01:00:00+01:00,x00g8,\"89440001\"\r\n";
         let assignments = read(json).unwrap();
         assert_eq!(assignments, read(csv).unwrap());
         assert_eq!(assignments[0].valid_from, None);
-        assert_eq!(assignments[1].valid_from.unwrap().timestamp(), 1_645_142_400);
+        assert_eq!(
+            assignments[1].valid_from.unwrap().timestamp(),
+            1_645_142_400
+        );
     }
 
     #[test]
     fn an_error_names_place_and_value() {
-        let text = problem(r#"[{"sim-card-id": "1", "org-id": "a"}, {"sim-card-id": "2", "org-id": "a/b"}]"#);
+        let text = problem(
+            r#"[{"sim-card-id": "1", "org-id": "a"}, {"sim-card-id": "2", "org-id": "a/b"}]"#,
+        );
         assert!(text.contains("entry 2: org-id: 'a/b'"), "{text}");
         let text = problem(r#"[{"sim-card-id": "1"}]"#);
         assert!(text.contains("[0]") && text.contains("org-id"), "{text}");

@@ -61,7 +61,10 @@ impl Lanes {
             if self.idle.len() < 2 {
                 (self.most, self.idle) = (1, vec![]);
             } else {
-                log::debug!("batches are copied side by side on {} connections", self.idle.len());
+                log::debug!(
+                    "batches are copied side by side on {} connections",
+                    self.idle.len()
+                );
             }
         }
         Ok(!self.idle.is_empty())
@@ -101,7 +104,11 @@ impl Lanes {
         let mut results = vec![];
         let mut batches = batches.into_iter();
         while let Some((claim, batch)) = batches.next() {
-            let beside = self.idle.len().min(self.most.saturating_sub(1)).min(batches.len());
+            let beside = self
+                .idle
+                .len()
+                .min(self.most.saturating_sub(1))
+                .min(batches.len());
             let mut flights = vec![];
             for (connection, (claim, batch)) in self.idle.drain(..beside).zip(batches.by_ref()) {
                 let mut flight = Flight::start(connection, batch);
@@ -110,7 +117,11 @@ impl Lanes {
             }
             results.push(store_batch(session, &claim, None, batch, None).await);
             for (flight, claim) in flights {
-                let Landed { connection, batch, result } = flight.job.await.expect(NO_PANIC);
+                let Landed {
+                    connection,
+                    batch,
+                    result,
+                } = flight.job.await.expect(NO_PANIC);
                 results.push(match result {
                     Ok(()) => {
                         self.idle.push(connection);
@@ -127,14 +138,20 @@ impl Lanes {
     async fn open_apart(&mut self, session: &mut Session<'_>) -> Result<(), WriteError> {
         if self.most > 1
             && self.idle.is_empty()
-            && session.repeat(async |connection| connection.compresses_directly().await).await?
+            && session
+                .repeat(async |connection| connection.compresses_directly().await)
+                .await?
         {
             self.most = 1;
         }
         self.open(session).await.map(drop)
     }
 
-    async fn fly(&mut self, storing: &mut Storing<'_, '_>, flights: &mut VecDeque<Flight>) -> Result<(), WriteError> {
+    async fn fly(
+        &mut self,
+        storing: &mut Storing<'_, '_>,
+        flights: &mut VecDeque<Flight>,
+    ) -> Result<(), WriteError> {
         let mut next = Held::default();
         // Whether it may be copied while others are, once that was found out.
         let mut may_join = None;
@@ -187,7 +204,11 @@ impl Lanes {
     ) -> Result<(), WriteError> {
         // Whatever became of their sessions, new ones are better.
         self.idle.clear();
-        let others: Vec<Held> = give_up(flights).await.into_iter().map(|landed| landed.batch).collect();
+        let others: Vec<Held> = give_up(flights)
+            .await
+            .into_iter()
+            .map(|landed| landed.batch)
+            .collect();
         let mut failed = Some(error);
         let last = (!next.pieces.is_empty() || next.end.is_some()).then_some(next);
         for batch in std::iter::once(batch).chain(others).chain(last) {
@@ -202,7 +223,10 @@ impl Lanes {
 impl Flight {
     fn start(connection: Connection, batch: Held) -> Self {
         let (turn, its_turn) = oneshot::channel();
-        Self { job: tokio::spawn(fly(connection, batch, its_turn)), turn: Some(turn) }
+        Self {
+            job: tokio::spawn(fly(connection, batch, its_turn)),
+            turn: Some(turn),
+        }
     }
 
     /// Tells it that it may commit, unless it was told before.
@@ -214,14 +238,26 @@ impl Flight {
     }
 }
 
-async fn fly(mut connection: Connection, mut batch: Held, turn: oneshot::Receiver<Claim>) -> Landed {
+async fn fly(
+    mut connection: Connection,
+    mut batch: Held,
+    turn: oneshot::Receiver<Claim>,
+) -> Landed {
     let copied = async {
         let writer = copy(&mut connection, None, &mut batch).await?;
-        let claim = turn.await.map_err(|_| WriteError::Passing("the batch before was not stored".to_owned()))?;
-        writer.commit(&claim, batch.end.as_ref().expect("what is copied is whole")).await
+        let claim = turn
+            .await
+            .map_err(|_| WriteError::Passing("the batch before was not stored".to_owned()))?;
+        writer
+            .commit(&claim, batch.end.as_ref().expect("what is copied is whole"))
+            .await
     };
     let result = copied.await;
-    Landed { connection, batch, result }
+    Landed {
+        connection,
+        batch,
+        result,
+    }
 }
 
 /// Tells the first batch that it may commit.
@@ -252,9 +288,15 @@ async fn give_up(flights: &mut VecDeque<Flight>) -> Vec<Landed> {
 
 /// Whether a batch may be copied while others are. Its chunks are there then.
 async fn may_start(session: &mut Session<'_>, end: &BatchEnd) -> Result<bool, WriteError> {
-    let hours: i64 = end.hours.iter().map(|interval| (interval.end() - interval.start()).num_hours()).sum();
+    let hours: i64 = end
+        .hours
+        .iter()
+        .map(|interval| (interval.end() - interval.start()).num_hours())
+        .sum();
     if hours > MOST_HOURS {
         return Ok(false);
     }
-    session.repeat(async |connection| db::open_chunks(connection, &end.hours).await).await
+    session
+        .repeat(async |connection| db::open_chunks(connection, &end.hours).await)
+        .await
 }

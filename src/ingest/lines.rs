@@ -124,7 +124,9 @@ impl<R: Read> Lines<R> {
 
     /// Leaves the line at `position` to whoever reads the stream again, if it is unfinished.
     pub fn leave_unfinished(&mut self, position: i64) {
-        self.left = self.left.or(self.before_unfinished.filter(|before| before.position == position));
+        self.left = self.left.or(self
+            .before_unfinished
+            .filter(|before| before.position == position));
     }
 
     /// The place behind all lines that were handed out, but for one that is left.
@@ -166,7 +168,13 @@ impl<R: Read> Lines<R> {
         self.place.lines += 1;
         let bytes = without_return(&self.buffer[start..start + length]);
         let kept = &bytes[..bytes.len().min(self.longest)];
-        Line { bytes: kept, position, number: self.place.lines, length: bytes.len() as u64, unfinished: false }
+        Line {
+            bytes: kept,
+            position,
+            number: self.place.lines,
+            length: bytes.len() as u64,
+            unfinished: false,
+        }
     }
 
     /// Hands out the last `length` bytes of the stream, behind which there is no line end. So no line more has
@@ -177,7 +185,13 @@ impl<R: Read> Lines<R> {
         self.filled.start += length;
         let bytes = without_return(&self.buffer[start..start + length]);
         let kept = &bytes[..bytes.len().min(self.longest)];
-        Line { bytes: kept, position, number: self.place.lines + 1, length: bytes.len() as u64, unfinished: true }
+        Line {
+            bytes: kept,
+            position,
+            number: self.place.lines + 1,
+            length: bytes.len() as u64,
+            unfinished: true,
+        }
     }
 
     /// A line that is longer than the buffer: its beginning is kept, the rest only counted.
@@ -208,7 +222,13 @@ impl<R: Read> Lines<R> {
         } else {
             self.place.lines = number;
         }
-        Ok(Line { bytes: &self.cut, position, number, length: length as u64, unfinished })
+        Ok(Line {
+            bytes: &self.cut,
+            position,
+            number,
+            length: length as u64,
+            unfinished,
+        })
     }
 
     /// Hashes what has been handed out since the last time.
@@ -269,7 +289,8 @@ mod tests {
     }
 
     fn collect(input: &[u8], size: usize, longest: usize) -> Vec<(Vec<u8>, u64, u64, u64)> {
-        let mut lines = Lines::new(Pieces { rest: input, size }, longest, Place::default()).unwrap();
+        let mut lines =
+            Lines::new(Pieces { rest: input, size }, longest, Place::default()).unwrap();
         let mut all = vec![];
         while let Some(line) = lines.next().unwrap() {
             all.push((line.bytes.to_vec(), line.position, line.number, line.length));
@@ -277,21 +298,33 @@ mod tests {
         assert_eq!(lines.position(), input.len() as u64);
         let checkpoint = lines.checkpoint();
         assert_eq!(checkpoint.position, i64::try_from(input.len()).unwrap());
-        assert_eq!(checkpoint.line, i64::try_from(input.split(|&byte| byte == b'\n').count() - 1).unwrap());
-        assert_eq!(checkpoint.prefix_hash, Some(*blake3::hash(input).as_bytes()));
+        assert_eq!(
+            checkpoint.line,
+            i64::try_from(input.split(|&byte| byte == b'\n').count() - 1).unwrap()
+        );
+        assert_eq!(
+            checkpoint.prefix_hash,
+            Some(*blake3::hash(input).as_bytes())
+        );
         all
     }
 
     #[test]
     fn an_unfinished_line_can_be_left_and_gone_on_with() {
-        for (input, longest) in [(&b"one\ntw"[..], 10), (&[&b"one\n"[..], &b"x".repeat(600_000)].concat(), 1_024)] {
+        for (input, longest) in [
+            (&b"one\ntw"[..], 10),
+            (&[&b"one\n"[..], &b"x".repeat(600_000)].concat(), 1_024),
+        ] {
             let mut lines = Lines::new(input, longest, Place::default()).unwrap();
             assert!(!lines.next().unwrap().unwrap().unfinished);
             assert!(lines.next().unwrap().unwrap().unfinished);
             assert!(lines.next().unwrap().is_none());
             lines.leave_unfinished(0);
             let taken = lines.checkpoint();
-            assert_eq!((taken.position, taken.line), (i64::try_from(input.len()).unwrap(), 1));
+            assert_eq!(
+                (taken.position, taken.line),
+                (i64::try_from(input.len()).unwrap(), 1)
+            );
             lines.leave_unfinished(4);
             let left = lines.checkpoint();
             assert_eq!((left.position, left.line), (4, 1));
@@ -299,22 +332,39 @@ mod tests {
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"one\ntw");
-        let place = Place { position: 6, lines: 1, hasher };
+        let place = Place {
+            position: 6,
+            lines: 1,
+            hasher,
+        };
         let mut lines = Lines::new(&b"\nthree\n"[..], 10, place).unwrap();
         assert_eq!(lines.next().unwrap().unwrap().number, 2);
         assert_eq!(lines.next().unwrap().unwrap().number, 3);
-        assert_eq!(lines.checkpoint().prefix_hash, Some(*blake3::hash(b"one\ntw\nthree\n").as_bytes()));
+        assert_eq!(
+            lines.checkpoint().prefix_hash,
+            Some(*blake3::hash(b"one\ntw\nthree\n").as_bytes())
+        );
     }
 
     #[test]
     fn line_ends_of_both_kinds_and_none_at_the_end() {
         let lines = collect(b"a\r\n\nbc", 1, 10);
-        assert_eq!(lines, [(b"a".to_vec(), 0, 1, 1), (vec![], 3, 2, 0), (b"bc".to_vec(), 4, 3, 2)]);
+        assert_eq!(
+            lines,
+            [
+                (b"a".to_vec(), 0, 1, 1),
+                (vec![], 3, 2, 0),
+                (b"bc".to_vec(), 4, 3, 2)
+            ]
+        );
     }
 
     #[test]
     fn a_byte_order_mark_is_passed_over() {
-        assert_eq!(collect(b"\xef\xbb\xbfx\n", 1, 10), [(b"x".to_vec(), 3, 1, 1)]);
+        assert_eq!(
+            collect(b"\xef\xbb\xbfx\n", 1, 10),
+            [(b"x".to_vec(), 3, 1, 1)]
+        );
     }
 
     #[test]

@@ -57,11 +57,16 @@ impl Counters {
     }
 
     fn lag(&self) -> Option<u64> {
-        self.lag_known.load(Ordering::Relaxed).then(|| self.lag.load(Ordering::Relaxed))
+        self.lag_known
+            .load(Ordering::Relaxed)
+            .then(|| self.lag.load(Ordering::Relaxed))
     }
 
     fn read(&self) -> (u64, u64) {
-        (self.bytes.load(Ordering::Relaxed), self.records.load(Ordering::Relaxed))
+        (
+            self.bytes.load(Ordering::Relaxed),
+            self.records.load(Ordering::Relaxed),
+        )
     }
 
     /// All counters in the text format of Prometheus.
@@ -70,16 +75,49 @@ impl Counters {
         let mut text = String::new();
         let mut add = |name: &str, kind: &str, help: &str, value: u64| {
             // Writing into a String cannot fail.
-            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+            let _ = write!(
+                text,
+                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"
+            );
         };
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        add("simusage_ingest_bytes_total", "counter", "Bytes read.", load(&self.bytes));
-        add("simusage_ingest_records_total", "counter", "Records read.", load(&self.records));
-        add("simusage_ingest_stored_total", "counter", "Records stored.", load(&self.stored));
-        add("simusage_ingest_rejected_total", "counter", "Records rejected.", load(&self.rejected));
-        add("simusage_ingest_refreshes_total", "counter", "Refreshes of the aggregates.", load(&self.refreshes));
+        add(
+            "simusage_ingest_bytes_total",
+            "counter",
+            "Bytes read.",
+            load(&self.bytes),
+        );
+        add(
+            "simusage_ingest_records_total",
+            "counter",
+            "Records read.",
+            load(&self.records),
+        );
+        add(
+            "simusage_ingest_stored_total",
+            "counter",
+            "Records stored.",
+            load(&self.stored),
+        );
+        add(
+            "simusage_ingest_rejected_total",
+            "counter",
+            "Records rejected.",
+            load(&self.rejected),
+        );
+        add(
+            "simusage_ingest_refreshes_total",
+            "counter",
+            "Refreshes of the aggregates.",
+            load(&self.refreshes),
+        );
         if let Some(lag) = self.lag() {
-            add("simusage_ingest_lag_records", "gauge", "Messages in the assigned partitions that wait.", lag);
+            add(
+                "simusage_ingest_lag_records",
+                "gauge",
+                "Messages in the assigned partitions that wait.",
+                lag,
+            );
         }
         text
     }
@@ -95,7 +133,11 @@ impl Progress {
     /// Shows `counters` on standard error, against a size in bytes where that is known.
     pub fn start(counters: Arc<Counters>, size: Option<u64>) -> Self {
         let on_terminal = std::io::stderr().is_terminal();
-        let bar = if on_terminal { bar(size) } else { ProgressBar::hidden() };
+        let bar = if on_terminal {
+            bar(size)
+        } else {
+            ProgressBar::hidden()
+        };
         let shown = bar.clone();
         let started = Instant::now();
         let task = tokio::spawn(async move {
@@ -106,11 +148,18 @@ impl Progress {
                 let (bytes, records) = counters.read();
                 let rate = rate(records, started.elapsed());
                 if on_terminal {
-                    shown.set_message(format!("{} records, {}/s", HumanCount(records), HumanCount(rate)));
+                    shown.set_message(format!(
+                        "{} records, {}/s",
+                        HumanCount(records),
+                        HumanCount(rate)
+                    ));
                     shown.set_position(bytes);
                 } else {
                     let rejected = counters.rejected.load(Ordering::Relaxed);
-                    let lag = counters.lag().map(|lag| format!(", {} to go", HumanCount(lag))).unwrap_or_default();
+                    let lag = counters
+                        .lag()
+                        .map(|lag| format!(", {} to go", HumanCount(lag)))
+                        .unwrap_or_default();
                     log::info!(
                         "{} records, {}, {}/s, {} rejected{lag}",
                         HumanCount(records),
@@ -133,15 +182,26 @@ impl Drop for Progress {
 }
 
 /// Records per second.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shown only")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "shown only"
+)]
 pub(super) fn rate(records: u64, elapsed: Duration) -> u64 {
     (records as f64 / elapsed.as_secs_f64().max(1e-6)) as u64
 }
 
 fn bar(size: Option<u64>) -> ProgressBar {
     let (bar, template) = match size {
-        Some(size) => (ProgressBar::new(size), "{wide_bar} {bytes}/{total_bytes} {msg} eta {eta}"),
-        None => (ProgressBar::new_spinner(), "{spinner} {bytes} {msg} {elapsed}"),
+        Some(size) => (
+            ProgressBar::new(size),
+            "{wide_bar} {bytes}/{total_bytes} {msg} eta {eta}",
+        ),
+        None => (
+            ProgressBar::new_spinner(),
+            "{spinner} {bytes} {msg} {elapsed}",
+        ),
     };
     match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),

@@ -69,24 +69,44 @@ pub(super) struct Defect {
 impl Defect {
     /// A defect of the line as a whole.
     pub fn of_line(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, field: None, detail: detail.into() }
+        Self {
+            reason,
+            field: None,
+            detail: detail.into(),
+        }
     }
 
     /// A defect of one field. The value is quoted and cut, so that it can be logged and stored as text.
     pub fn of_field(reason: Reason, field: &'static str, value: &str, problem: &str) -> Self {
-        Self { reason, field: Some(field), detail: format!("{field} {} {problem}", quoted(value)) }
+        Self {
+            reason,
+            field: Some(field),
+            detail: format!("{field} {} {problem}", quoted(value)),
+        }
     }
 
     /// A field that is not there.
     pub fn missing(field: &'static str) -> Self {
-        Self { reason: Reason::MissingField, field: Some(field), detail: format!("{field} is missing") }
+        Self {
+            reason: Reason::MissingField,
+            field: Some(field),
+            detail: format!("{field} is missing"),
+        }
     }
 }
 
 /// The value in quotes, free of control characters, and not longer than a log line bears.
 fn quoted(value: &str) -> String {
     const LONGEST: usize = 80;
-    let shown: String = value.chars().take(LONGEST).flat_map(char::escape_debug).collect();
-    let rest = if value.chars().nth(LONGEST).is_some() { "…" } else { "" };
+    let shown: String = value
+        .chars()
+        .take(LONGEST)
+        .flat_map(char::escape_debug)
+        .collect();
+    let rest = if value.chars().nth(LONGEST).is_some() {
+        "…"
+    } else {
+        ""
+    };
     format!("'{shown}{rest}'")
 }

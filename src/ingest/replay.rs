@@ -41,7 +41,9 @@ pub(super) async fn replay_rejected(
                 session.recover(error).await?;
                 // Whoever deleted the records has stored them, and they were locked by this replay.
                 let stored = &tried.stored;
-                let left = session.repeat(async |connection| db::count_rejected(connection, stored).await).await?;
+                let left = session
+                    .repeat(async |connection| db::count_rejected(connection, stored).await)
+                    .await?;
                 if stored.is_empty() || left > 0 {
                     continue;
                 }
@@ -51,7 +53,10 @@ pub(super) async fn replay_rejected(
             return Ok(());
         }
         last = tried.last;
-        tally.add(tried.stored.len() as u64, tried.rejected.iter().map(|record| record.reason));
+        tally.add(
+            tried.stored.len() as u64,
+            tried.rejected.iter().map(|record| record.reason),
+        );
         refresher.committed();
     }
 }
@@ -72,9 +77,20 @@ async fn attempt(
                 tried.stored.push(record.id);
             }
             Err(defect) => {
-                log::debug!("{}:{}: {}: {}", record.source, record.line, defect.reason, defect.detail);
+                log::debug!(
+                    "{}:{}: {}: {}",
+                    record.source,
+                    record.line,
+                    defect.reason,
+                    defect.detail
+                );
                 let (reason, field) = (defect.reason.code(), defect.field);
-                tried.rejected.push(StillRejected { id: record.id, reason, field, detail: defect.detail });
+                tried.rejected.push(StillRejected {
+                    id: record.id,
+                    reason,
+                    field,
+                    detail: defect.detail,
+                });
             }
         }
         tried.last = record.id;
@@ -83,14 +99,16 @@ async fn attempt(
     if tried.last == 0 {
         return Ok(());
     }
-    replay.commit(Bytes::from(tuples), &tried.stored, &hours, &tried.rejected).await
+    replay
+        .commit(Bytes::from(tuples), &tried.stored, &hours, &tried.rejected)
+        .await
 }
 
 /// Appends the record as it is stored. Returns its time.
 fn encode(stamper: &Stamper, record: &TakenRecord, tuples: &mut BytesMut) -> Result<i64, Defect> {
     let malformed = |detail: String| Defect::of_line(super::Reason::Malformed, detail);
-    let format =
-        Format::by_name(&record.format).ok_or_else(|| malformed(format!("the format {} is unknown", record.format)))?;
+    let format = Format::by_name(&record.format)
+        .ok_or_else(|| malformed(format!("the format {} is unknown", record.format)))?;
     let mut parser = Parser::new(format, record.header.as_deref()).map_err(malformed)?;
     let parsed = parser.parse(&record.raw)?;
     let time_us = parsed.time_us;

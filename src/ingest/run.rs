@@ -127,7 +127,10 @@ impl std::fmt::Display for Summary {
             let stored = if self.dry_run { ", not stored" } else { "" };
             writeln!(formatter, "inventory: {assignments} assignments{stored}")?;
         }
-        for SourceSummary { name, status, from, .. } in &self.sources {
+        for SourceSummary {
+            name, status, from, ..
+        } in &self.sources
+        {
             match status {
                 SourceStatus::Stored | SourceStatus::Read => {}
                 SourceStatus::Empty => writeln!(formatter, "{name}: empty, no record in it")?,
@@ -135,8 +138,16 @@ impl std::fmt::Display for Summary {
                 SourceStatus::AlreadyIngested => writeln!(formatter, "{name}: already ingested")?,
             }
         }
-        let stored = if self.dry_run { "would be stored" } else { "stored" };
-        write!(formatter, "read {}, {stored} {}, rejected {}", self.read, self.stored, self.rejected)?;
+        let stored = if self.dry_run {
+            "would be stored"
+        } else {
+            "stored"
+        };
+        write!(
+            formatter,
+            "read {}, {stored} {}, rejected {}",
+            self.read, self.stored, self.rejected
+        )?;
         let mut separator = " (";
         for (reason, count) in &self.reasons {
             write!(formatter, "{separator}{reason} {count}")?;
@@ -145,7 +156,10 @@ impl std::fmt::Display for Summary {
         let close = if self.reasons.is_empty() { "" } else { ")" };
         if let Some(sim_cards) = self.sim_cards {
             let seconds = self.elapsed.as_secs_f64();
-            return write!(formatter, "{close} in {seconds:.2} s; {sim_cards}; a dry run stores nothing");
+            return write!(
+                formatter,
+                "{close} in {seconds:.2} s; {sim_cards}; a dry run stores nothing"
+            );
         }
         write!(
             formatter,
@@ -167,7 +181,11 @@ impl std::fmt::Display for Summary {
 pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary> {
     let started = Instant::now();
     // Inputs first: a name that is misspelt must not leave half of the work done.
-    let inventory = options.inventory.as_deref().map(read_inventory).transpose()?;
+    let inventory = options
+        .inventory
+        .as_deref()
+        .map(read_inventory)
+        .transpose()?;
     let mut size = Some(0);
     for source in &options.sources {
         size = size.zip(source.size()?).map(|(size, this)| size + this);
@@ -179,13 +197,19 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
     db::migrate::ensure_current(session.connection()).await?;
     let mut summary = Summary::default();
     if let Some(assignments) = inventory {
-        let stored = session.repeat(async |connection| db::store_inventory(connection, &assignments).await).await;
+        let stored = session
+            .repeat(async |connection| db::store_inventory(connection, &assignments).await)
+            .await;
         stored.context("storing the inventory")?;
         summary.assignments = Some(assignments.len());
     }
     let refresh_every = Duration::from_millis(config.ingest.refresh_every_ms);
     let mut run = Run {
-        refresher: Refresher::new(refresh_every, config.storage.retention_records_days, Arc::clone(&options.counters)),
+        refresher: Refresher::new(
+            refresh_every,
+            config.storage.retention_records_days,
+            Arc::clone(&options.counters),
+        ),
         session,
         tally: Tally::new(Arc::clone(&options.counters)),
         lanes: Lanes::new(config.ingest.connections),
@@ -194,7 +218,13 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
     let stored = if options.replay_rejects {
         run.replay(config).await
     } else if let Some(topic) = &options.kafka {
-        run.store_topic(config, topic, options.max_rejects, Arc::clone(&options.counters)).await
+        run.store_topic(
+            config,
+            topic,
+            options.max_rejects,
+            Arc::clone(&options.counters),
+        )
+        .await
     } else if options.sources.is_empty() {
         Ok(())
     } else {
@@ -205,13 +235,23 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
         Err(failure) if failure.away => Ok(()),
         _ => run.refresher.refresh(&mut run.session).await,
     };
-    let Tally { stored: records, rejected, reasons, .. } = run.tally;
+    let Tally {
+        stored: records,
+        rejected,
+        reasons,
+        ..
+    } = run.tally;
     (summary.read, summary.stored, summary.rejected) = (records + rejected, records, rejected);
     summary.reasons = reasons;
     if let Err(failure) = stored {
-        return Err(failure.context(format!("stopped after {records} records stored and {rejected} rejected")).error);
+        return Err(failure
+            .context(format!(
+                "stopped after {records} records stored and {rejected} rejected"
+            ))
+            .error);
     }
-    refreshed.with_context(|| format!("{records} records are stored, but not yet in the aggregates"))?;
+    refreshed
+        .with_context(|| format!("{records} records are stored, but not yet in the aggregates"))?;
     summary.elapsed = started.elapsed();
     summary.refresh = run.refresher.spent;
     Ok(summary)
@@ -227,13 +267,19 @@ pub(super) struct Failure {
 impl Failure {
     /// The failure with what was being done in front.
     pub fn context(self, text: String) -> Self {
-        Self { error: self.error.context(text), ..self }
+        Self {
+            error: self.error.context(text),
+            ..self
+        }
     }
 }
 
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
-        Self { away: error.is_passing(), error: error.into() }
+        Self {
+            away: error.is_passing(),
+            error: error.into(),
+        }
     }
 }
 
@@ -255,7 +301,10 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn directory(&mut self) -> Result<Arc<Directory>, WriteError> {
-        let directory = self.session.repeat(async |connection| Directory::load(connection).await).await?;
+        let directory = self
+            .session
+            .repeat(async |connection| Directory::load(connection).await)
+            .await?;
         if directory.is_empty() {
             log::warn!("{EMPTY_INVENTORY}");
         }
@@ -264,12 +313,21 @@ impl Run<'_> {
 
     async fn stamper(&mut self, config: &Config) -> Result<Stamper, WriteError> {
         let directory = self.directory().await?;
-        Ok(Stamper::new(directory, config.storage.retention_records_days))
+        Ok(Stamper::new(
+            directory,
+            config.storage.retention_records_days,
+        ))
     }
 
     async fn replay(&mut self, config: &Config) -> Result<(), Failure> {
         let stamper = self.stamper(config).await?;
-        replay_rejected(&mut self.session, &stamper, &mut self.tally, &mut self.refresher).await?;
+        replay_rejected(
+            &mut self.session,
+            &stamper,
+            &mut self.tally,
+            &mut self.refresher,
+        )
+        .await?;
         Ok(())
     }
 
@@ -282,10 +340,23 @@ impl Run<'_> {
     ) -> Result<(), Failure> {
         let directory = self.directory().await?;
         let progress = Progress::start(Arc::clone(&counters), None);
-        let Self { session, refresher, tally, lanes, number } = self;
+        let Self {
+            session,
+            refresher,
+            tally,
+            lanes,
+            number,
+        } = self;
         let retention_days = config.storage.retention_records_days;
-        let mut storing =
-            kafka::Storing { session, tally, refresher, lanes, number: *number, directory, retention_days };
+        let mut storing = kafka::Storing {
+            session,
+            tally,
+            refresher,
+            lanes,
+            number: *number,
+            directory,
+            retention_days,
+        };
         let stored = store_topic(config, topic, max_rejects, counters, &mut storing).await;
         drop(progress);
         stored
@@ -300,14 +371,19 @@ impl Run<'_> {
     ) -> Result<(), Failure> {
         let counters = Arc::clone(&options.counters);
         let settings = Settings::new(config, &options);
-        let mut batcher = Batcher::new(settings, self.stamper(config).await?, Arc::clone(&counters));
+        let mut batcher =
+            Batcher::new(settings, self.stamper(config).await?, Arc::clone(&counters));
         let progress = Progress::start(Arc::clone(&counters), size);
         for source in options.sources {
             let patience = Duration::from_millis(config.ingest.batch_age_ms);
             let counters = Arc::clone(&counters);
-            let opened = spawn_blocking(move || source.open(counters, patience)).await.context(PANICKED)??;
+            let opened = spawn_blocking(move || source.open(counters, patience))
+                .await
+                .context(PANICKED)??;
             let source_summary;
-            (batcher, source_summary) = self.store_source(batcher, opened, options.source_id.as_deref()).await?;
+            (batcher, source_summary) = self
+                .store_source(batcher, opened, options.source_id.as_deref())
+                .await?;
             summary.sources.push(source_summary);
         }
         drop(progress);
@@ -322,20 +398,42 @@ impl Run<'_> {
     ) -> Result<(Batcher, SourceSummary), Failure> {
         let name = Arc::clone(&opened.name);
         let is_file = opened.source != Source::Stdin;
-        let mut source = SourceSummary { name: name.to_string(), status: SourceStatus::Empty, from: 0, to: 0 };
+        let mut source = SourceSummary {
+            name: name.to_string(),
+            status: SourceStatus::Empty,
+            from: 0,
+            to: 0,
+        };
         if is_file && opened.head.is_empty() {
             return Ok((batcher, source));
         }
         let known = recognise(&mut self.session, &opened, source_id, self.number).await?;
-        let mut claim = Claim::new(&known, is_file || source_id.is_some(), self.number, Arc::clone(&name));
+        let mut claim = Claim::new(
+            &known,
+            is_file || source_id.is_some(),
+            self.number,
+            Arc::clone(&name),
+        );
         source.from = known.position;
         let (outlet, mut inlet) = mpsc::channel(PIECES_IN_FLIGHT);
         let reading = spawn_blocking(move || {
             let result = batcher.read(opened, &known, outlet);
             (batcher, result)
         });
-        let Self { session, refresher, tally, lanes, .. } = self;
-        let mut storing = Storing { session, claim: &mut claim, inlet: &mut inlet, tally, refresher };
+        let Self {
+            session,
+            refresher,
+            tally,
+            lanes,
+            ..
+        } = self;
+        let mut storing = Storing {
+            session,
+            claim: &mut claim,
+            inlet: &mut inlet,
+            tally,
+            refresher,
+        };
         let stored = store_batches(&mut storing, lanes).await;
         // This is what tells the reading thread, should it still be at work.
         drop(inlet);
@@ -343,12 +441,18 @@ impl Run<'_> {
         let so_far = || format!("{name} is stored up to byte {}", claim.position);
         stored.map_err(|error| Failure::from(error).context(so_far()))?;
         if !claim.lasting {
-            session.repeat(async |connection| db::remove_run(connection, &claim).await).await?;
+            session
+                .repeat(async |connection| db::remove_run(connection, &claim).await)
+                .await?;
         }
         match read {
             Ok(()) => {}
-            Err(Stopped::OutletClosed) => return Err(anyhow!("the reading thread lost its other side").into()),
-            Err(stopped) => return Err(Failure::from(anyhow::Error::from(stopped)).context(so_far())),
+            Err(Stopped::OutletClosed) => {
+                return Err(anyhow!("the reading thread lost its other side").into());
+            }
+            Err(stopped) => {
+                return Err(Failure::from(anyhow::Error::from(stopped)).context(so_far()));
+            }
         }
         source.to = claim.position;
         source.status = match (source.from, claim.moved) {

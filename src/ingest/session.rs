@@ -28,16 +28,26 @@ impl<'a> Session<'a> {
                 other => break other?,
             }
         };
-        Ok(Self { config, connection, outage: None })
+        Ok(Self {
+            config,
+            connection,
+            outage: None,
+        })
     }
 
     /// Up to so many further connections, that wait for a lock no longer than that.
-    pub async fn open_beside(&mut self, most: usize, lock_timeout: Duration) -> Result<Vec<Connection>, WriteError> {
+    pub async fn open_beside(
+        &mut self,
+        most: usize,
+        lock_timeout: Duration,
+    ) -> Result<Vec<Connection>, WriteError> {
         let config = self.config;
         self.repeat(async |connection| {
             let beside = db::connect_beside(&config.database, connection, most).await;
             for another in &beside {
-                another.set_direct_compress(config.ingest.direct_compress).await?;
+                another
+                    .set_direct_compress(config.ingest.direct_compress)
+                    .await?;
                 another.set_lock_timeout(lock_timeout).await?;
             }
             Ok(beside)
@@ -89,7 +99,10 @@ impl<'a> Session<'a> {
     /// Ends an outage, if there was one.
     pub fn succeeded(&mut self) {
         if let Some((since, _)) = self.outage.take() {
-            log::info!("the database is back after {:.1} s", since.elapsed().as_secs_f64());
+            log::info!(
+                "the database is back after {:.1} s",
+                since.elapsed().as_secs_f64()
+            );
         }
     }
 }
@@ -97,12 +110,18 @@ impl<'a> Session<'a> {
 /// A connection with the settings that ingest has for a session.
 async fn connect(config: &Config) -> Result<Connection, WriteError> {
     let connection = db::connect(&config.database).await?;
-    connection.set_direct_compress(config.ingest.direct_compress).await?;
+    connection
+        .set_direct_compress(config.ingest.direct_compress)
+        .await?;
     Ok(connection)
 }
 
 /// Waits before a new attempt: longer each time, and never as long as another process that failed with this one.
-async fn pause(config: &Config, outage: &mut Option<(Instant, u32)>, error: WriteError) -> Result<(), WriteError> {
+async fn pause(
+    config: &Config,
+    outage: &mut Option<(Instant, u32)>,
+    error: WriteError,
+) -> Result<(), WriteError> {
     let patience = Duration::from_millis(config.ingest.retry_for_ms);
     let (since, attempts) = outage.get_or_insert_with(|| (Instant::now(), 0));
     if !error.is_passing() || since.elapsed() >= patience {

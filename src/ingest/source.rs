@@ -39,7 +39,9 @@ impl Format {
 
     /// The format of that name.
     pub(super) fn by_name(name: &str) -> Option<Self> {
-        [Self::Ndjson, Self::Csv].into_iter().find(|format| format.name() == name)
+        [Self::Ndjson, Self::Csv]
+            .into_iter()
+            .find(|format| format.name() == name)
     }
 }
 
@@ -79,8 +81,12 @@ impl Source {
     /// # Errors
     /// The file cannot be opened.
     pub(super) fn size(&self) -> anyhow::Result<Option<u64>> {
-        let Self::File(path) = self else { return Ok(None) };
-        let metadata = open_file(path)?.metadata().with_context(|| format!("opening {}", path.display()))?;
+        let Self::File(path) = self else {
+            return Ok(None);
+        };
+        let metadata = open_file(path)?
+            .metadata()
+            .with_context(|| format!("opening {}", path.display()))?;
         Ok(metadata.is_file().then_some(metadata.len()))
     }
 
@@ -89,18 +95,29 @@ impl Source {
     ///
     /// # Errors
     /// The file cannot be opened or read.
-    pub(super) fn open(&self, counters: Arc<Counters>, patience: Duration) -> anyhow::Result<Opened> {
+    pub(super) fn open(
+        &self,
+        counters: Arc<Counters>,
+        patience: Duration,
+    ) -> anyhow::Result<Opened> {
         let name = self.name();
         let raw: Box<dyn Read + Send> = match self {
             Self::Stdin => Box::new(Awaited::new(io::stdin(), patience)),
             Self::File(path) => Box::new(open_file(path)?),
         };
-        let (mut input, compressed) =
-            decompressed(Counted { inner: raw, counters }).with_context(|| format!("reading {name}"))?;
+        let (mut input, compressed) = decompressed(Counted {
+            inner: raw,
+            counters,
+        })
+        .with_context(|| format!("reading {name}"))?;
         let mut head = vec![];
         if let Self::File(_) = self {
             // What can be read before an error belongs to the content, and the error comes back behind it.
-            let failed = input.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head).err();
+            let failed = input
+                .by_ref()
+                .take(HEAD_BYTES as u64)
+                .read_to_end(&mut head)
+                .err();
             if head.is_empty()
                 && let Some(error) = failed
             {
@@ -109,7 +126,13 @@ impl Source {
             let rest = Failing(failed).chain(input);
             input = Box::new(Cursor::new(head.clone()).chain(rest));
         }
-        Ok(Opened { source: self.clone(), name, input, head, compressed })
+        Ok(Opened {
+            source: self.clone(),
+            name,
+            input,
+            head,
+            compressed,
+        })
     }
 
     /// The format that the file's name, or else the first bytes of its content, tell.
@@ -118,17 +141,25 @@ impl Source {
             Self::File(path) => by_extension(path),
             Self::Stdin => None,
         };
-        by_name.unwrap_or_else(|| match content.iter().find(|byte| !byte.is_ascii_whitespace()) {
-            Some(b'{' | b'[') | None => Format::Ndjson,
-            Some(_) => Format::Csv,
-        })
+        by_name.unwrap_or_else(
+            || match content.iter().find(|byte| !byte.is_ascii_whitespace()) {
+                Some(b'{' | b'[') | None => Format::Ndjson,
+                Some(_) => Format::Csv,
+            },
+        )
     }
 }
 
 fn open_file(path: &Path) -> anyhow::Result<File> {
     let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    let metadata = file.metadata().with_context(|| format!("opening {}", path.display()))?;
-    anyhow::ensure!(!metadata.is_dir(), "opening {}: it is a folder", path.display());
+    let metadata = file
+        .metadata()
+        .with_context(|| format!("opening {}", path.display()))?;
+    anyhow::ensure!(
+        !metadata.is_dir(),
+        "opening {}: it is a folder",
+        path.display()
+    );
     Ok(file)
 }
 
@@ -149,14 +180,21 @@ fn decompressed(mut raw: impl Read + Send + 'static) -> io::Result<(Box<dyn Read
         match raw.read(&mut magic[length..]) {
             Ok(0) => break,
             Ok(read) => length += read,
-            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::TimedOut) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::Interrupted | io::ErrorKind::TimedOut
+                ) => {}
             Err(error) => return Err(error),
         }
     }
     let whole = Cursor::new(magic[..length].to_vec()).chain(raw);
     let buffered = |whole| BufReader::with_capacity(COMPRESSED_BYTES, whole);
     Ok(match magic[..length] {
-        [0x1f, 0x8b, ..] => (Box::new(flate2::bufread::MultiGzDecoder::new(buffered(whole))), true),
+        [0x1f, 0x8b, ..] => (
+            Box::new(flate2::bufread::MultiGzDecoder::new(buffered(whole))),
+            true,
+        ),
         // A frame of data, or one to be skipped, which may stand in front.
         [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered(whole))?;
@@ -215,7 +253,11 @@ impl Awaited {
                 }
             }
         });
-        Self { pieces, piece: Cursor::default(), patience }
+        Self {
+            pieces,
+            piece: Cursor::default(),
+            patience,
+        }
     }
 }
 
@@ -242,7 +284,8 @@ mod tests {
 
     #[test]
     fn the_name_tells_the_format_or_else_the_content_does() {
-        let format = |name: &str, content: &str| Source::File(name.into()).detect_format(content.as_bytes());
+        let format =
+            |name: &str, content: &str| Source::File(name.into()).detect_format(content.as_bytes());
         assert_eq!(format("a.CSV", "{"), Format::Csv);
         assert_eq!(format("a.ndjson", "a,b"), Format::Ndjson);
         assert_eq!(format("a.csv.gz", "{"), Format::Csv);
@@ -262,18 +305,28 @@ mod tests {
     fn read(raw: Vec<u8>) -> (Vec<u8>, Option<io::ErrorKind>, bool) {
         let (mut input, compressed) = decompressed(Cursor::new(raw)).unwrap();
         let mut content = vec![];
-        let error = input.read_to_end(&mut content).err().map(|error| error.kind());
+        let error = input
+            .read_to_end(&mut content)
+            .err()
+            .map(|error| error.kind());
         (content, error, compressed)
     }
 
     #[test]
     fn compression_is_told_by_the_content() {
         let text = b"one\ntwo\n".repeat(10_000);
-        let frames = [zstd::encode_all(&text[..80], 0).unwrap(), zstd::encode_all(&text[80..], 19).unwrap()].concat();
+        let frames = [
+            zstd::encode_all(&text[..80], 0).unwrap(),
+            zstd::encode_all(&text[80..], 19).unwrap(),
+        ]
+        .concat();
         for (raw, compressed) in [
             (text.clone(), false),
             (gzip(&text), true),
-            ([gzip(&text[..7]), gzip(&[]), gzip(&text[7..])].concat(), true),
+            (
+                [gzip(&text[..7]), gzip(&[]), gzip(&text[7..])].concat(),
+                true,
+            ),
             (zstd::encode_all(&text[..], 3).unwrap(), true),
             (frames, true),
         ] {
@@ -286,7 +339,9 @@ mod tests {
 
     #[test]
     fn compressed_content_that_ends_too_early_is_an_error_behind_what_there_is() {
-        let text: Vec<u8> = (0..200_000_u32).flat_map(|number| format!("{number}\n").into_bytes()).collect();
+        let text: Vec<u8> = (0..200_000_u32)
+            .flat_map(|number| format!("{number}\n").into_bytes())
+            .collect();
         for whole in [gzip(&text), zstd::encode_all(&text[..], 3).unwrap()] {
             for cut in [whole.len() / 2, whole.len() - 1] {
                 let (content, error, _) = read(whole[..cut].to_vec());
@@ -302,13 +357,23 @@ mod tests {
         let (reader, mut writer) = io::pipe().unwrap();
         let mut awaited = Awaited::new(reader, Duration::from_millis(20));
         let mut buffer = [0; 10];
-        assert_eq!(awaited.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(
+            awaited.read(&mut buffer).unwrap_err().kind(),
+            io::ErrorKind::TimedOut
+        );
         writer.write_all(b"late").unwrap();
         drop(writer);
         let mut content = vec![];
         while content.len() < 4 {
-            content.extend(awaited.read(&mut buffer).map_or(&[][..], |read| &buffer[..read]));
+            content.extend(
+                awaited
+                    .read(&mut buffer)
+                    .map_or(&[][..], |read| &buffer[..read]),
+            );
         }
-        assert_eq!((content.as_slice(), awaited.read(&mut buffer).unwrap()), (&b"late"[..], 0));
+        assert_eq!(
+            (content.as_slice(), awaited.read(&mut buffer).unwrap()),
+            (&b"late"[..], 0)
+        );
     }
 }

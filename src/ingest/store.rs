@@ -32,7 +32,12 @@ pub(super) struct Tally {
 impl Tally {
     /// Nothing yet. What comes is counted in `counters`, too.
     pub fn new(counters: Arc<Counters>) -> Self {
-        Self { counters, stored: 0, rejected: 0, reasons: BTreeMap::new() }
+        Self {
+            counters,
+            stored: 0,
+            rejected: 0,
+            reasons: BTreeMap::new(),
+        }
     }
 
     /// Counts what a transaction has stored and rejected.
@@ -85,9 +90,15 @@ impl Storing<'_, '_> {
     ///
     /// # Errors
     /// As [`store_batches`].
-    pub async fn store(&mut self, batch: Held, failed: Option<WriteError>) -> Result<bool, WriteError> {
+    pub async fn store(
+        &mut self,
+        batch: Held,
+        failed: Option<WriteError>,
+    ) -> Result<bool, WriteError> {
         let inlet = batch.end.is_none().then_some(&mut *self.inlet);
-        let Some(end) = store_batch(self.session, self.claim, inlet, batch, failed).await? else { return Ok(false) };
+        let Some(end) = store_batch(self.session, self.claim, inlet, batch, failed).await? else {
+            return Ok(false);
+        };
         self.committed(&end);
         Ok(true)
     }
@@ -104,7 +115,10 @@ impl Storing<'_, '_> {
 /// # Errors
 /// The database refuses, is away for too long, or another process has moved the source. The batches that were under
 /// way are not stored.
-pub(super) async fn store_batches(storing: &mut Storing<'_, '_>, lanes: &mut Lanes) -> Result<(), WriteError> {
+pub(super) async fn store_batches(
+    storing: &mut Storing<'_, '_>,
+    lanes: &mut Lanes,
+) -> Result<(), WriteError> {
     while let Some(first) = next_message(storing.session, storing.inlet, storing.refresher).await? {
         let mut batch = Held::default();
         batch.keep(Some(first));
@@ -129,7 +143,9 @@ pub(super) async fn next_message<T>(
     refresher: &mut Refresher,
 ) -> Result<Option<T>, WriteError> {
     loop {
-        let Some(due) = refresher.due() else { return Ok(inlet.recv().await) };
+        let Some(due) = refresher.due() else {
+            return Ok(inlet.recv().await);
+        };
         // A refresh that is due comes first, also where there is always a message waiting.
         if due > Instant::now()
             && let Ok(message) = timeout_at(due.into(), inlet.recv()).await
@@ -141,7 +157,12 @@ pub(super) async fn next_message<T>(
 }
 
 /// Takes note of a batch that is stored.
-pub(super) fn committed(claim: &mut Claim, end: &BatchEnd, tally: &mut Tally, refresher: &mut Refresher) {
+pub(super) fn committed(
+    claim: &mut Claim,
+    end: &BatchEnd,
+    tally: &mut Tally,
+    refresher: &mut Refresher,
+) {
     claim.advance(end.checkpoint.position);
     tally.add(end.rows, end.rejected.iter().map(|record| record.reason));
     refresher.committed();
@@ -162,19 +183,24 @@ pub(super) async fn store_batch(
     loop {
         let error = match failed.take() {
             Some(error) => error,
-            None => match attempt(session.connection(), claim, inlet.as_deref_mut(), &mut held).await {
-                Ok(()) => {
-                    session.succeeded();
-                    return Ok(held.end);
+            None => {
+                match attempt(session.connection(), claim, inlet.as_deref_mut(), &mut held).await {
+                    Ok(()) => {
+                        session.succeeded();
+                        return Ok(held.end);
+                    }
+                    Err(error) => error,
                 }
-                Err(error) => error,
-            },
+            }
         };
         session.recover(error).await?;
         // The connection may have broken during the commit, or before it. The ledger knows.
         let Some(end) = &held.end else { continue };
         let position = end.checkpoint.position;
-        match session.repeat(async |connection| db::outcome(connection, claim, position).await).await? {
+        match session
+            .repeat(async |connection| db::outcome(connection, claim, position).await)
+            .await?
+        {
             Outcome::Committed => return Ok(held.end),
             Outcome::RolledBack => {}
             Outcome::Overtaken => return Err(WriteError::Overtaken),
@@ -206,7 +232,9 @@ pub(super) async fn copy<'a>(
     held: &mut Held,
 ) -> Result<BatchWriter<'a>, WriteError> {
     let copying = |error: WriteError| error.during("copying usage records");
-    let mut batch = BatchWriter::begin(connection).await.map_err(|error| error.during("beginning a batch"))?;
+    let mut batch = BatchWriter::begin(connection)
+        .await
+        .map_err(|error| error.during("beginning a batch"))?;
     for piece in &held.pieces {
         batch.write(piece.clone()).await.map_err(copying)?;
     }
@@ -260,7 +288,8 @@ impl Refresher {
     /// When the next refresh is due, if there is anything to refresh. The longer one takes, the rarer they are.
     fn due(&self) -> Option<Instant> {
         let (end, took) = self.last;
-        self.stale.then(|| end + self.every.max(took * REFRESH_SHARE))
+        self.stale
+            .then(|| end + self.every.max(took * REFRESH_SHARE))
     }
 
     /// Whether one is due.
@@ -276,7 +305,10 @@ impl Refresher {
         let began = Instant::now();
         let oldest = (self.retention_days > 0).then(|| {
             let age = chrono::TimeDelta::days(self.retention_days.into());
-            (chrono::Utc::now() - age).date_naive().and_time(chrono::NaiveTime::MIN).and_utc()
+            (chrono::Utc::now() - age)
+                .date_naive()
+                .and_time(chrono::NaiveTime::MIN)
+                .and_utc()
         });
         let config = session.config();
         let most = config.ingest.connections;
@@ -288,8 +320,10 @@ impl Refresher {
                 }
                 failpoint::pass("before-refresh");
                 let intervals = joined(&stale.since(oldest));
-                let helpers = db::refresh_helpers(&config.database, connection, most, &intervals).await;
-                let connections: Vec<&Connection> = std::iter::once(&*connection).chain(&helpers).collect();
+                let helpers =
+                    db::refresh_helpers(&config.database, connection, most, &intervals).await;
+                let connections: Vec<&Connection> =
+                    std::iter::once(&*connection).chain(&helpers).collect();
                 db::refresh_aggregates(&connections, &intervals).await?;
                 failpoint::pass("after-refresh");
                 stale.forget(connection).await

@@ -59,7 +59,8 @@ async fn a_series_is_answered_in_the_shape_of_the_contract() {
     });
     assert_eq!(api.page(path).await, expected);
 
-    let path = format!("/api/v1/simcard/{ONE}/usage?start=2020-01-01T00:30:00Z&end=2020-02-01&every=P1D");
+    let path =
+        format!("/api/v1/simcard/{ONE}/usage?start=2020-01-01T00:30:00Z&end=2020-02-01&every=P1D");
     let expected = json!({
         "items": [
             {"date": "2020-01-01T00:00:00Z", "bytes-used-total": 23, "records": 2},
@@ -74,7 +75,10 @@ async fn a_series_is_answered_in_the_shape_of_the_contract() {
     assert_eq!(api.page(&path).await, expected);
 
     let answer = api.request(Method::HEAD, &path).await;
-    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, "application/json")
+    );
 }
 
 #[actix_web::test]
@@ -92,41 +96,76 @@ async fn lists_are_sorted_filtered_and_paged() {
         "bytes-used-total": 54133, "next": null,
     });
     assert_eq!(api.page("/api/v1/usage/organizations").await, expected);
-    assert_eq!(api.page("/api/v1/usage/organizations?every=1day").await, expected);
+    assert_eq!(
+        api.page("/api/v1/usage/organizations?every=1day").await,
+        expected
+    );
 
     let expected = json!({
         "items": [{"simcard": TWO, "bytes-used-total": 7, "records": 2}],
         "total": 3, "page": 2, "size": 1, "start": null, "end": "2020-01-04T00:00:00Z", "tz": "UTC",
         "bytes-used-total": 133, "next": "/api/v1/usage/simcards?size=1&end=2020-01-03&page=3",
     });
-    assert_eq!(api.page("/api/v1/usage/simcards?page=2&size=1&end=2020-01-03").await, expected);
+    assert_eq!(
+        api.page("/api/v1/usage/simcards?page=2&size=1&end=2020-01-03")
+            .await,
+        expected
+    );
 
-    let body = api.ok("/api/v1/usage/simcards?organization=x00g8&start=2020-01-03").await;
+    let body = api
+        .ok("/api/v1/usage/simcards?organization=x00g8&start=2020-01-03")
+        .await;
     let expected = json!([
         {"simcard": ONE, "bytes-used-total": 54000, "records": 2},
         {"simcard": THREE, "bytes-used-total": 1, "records": 1},
     ]);
-    assert_eq!((&body["items"], &body["start"]), (&expected, &json!("2020-01-03T00:00:00Z")));
+    assert_eq!(
+        (&body["items"], &body["start"]),
+        (&expected, &json!("2020-01-03T00:00:00Z"))
+    );
 
     // A SIM card that used nothing has records, but one without records is not in the list.
-    let body = api.ok("/api/v1/usage/simcards?start=2020-01-02&end=2020-01-02").await;
-    assert_eq!(body["items"], json!([{"simcard": TWO, "bytes-used-total": 0, "records": 1}]));
+    let body = api
+        .ok("/api/v1/usage/simcards?start=2020-01-02&end=2020-01-02")
+        .await;
+    assert_eq!(
+        body["items"],
+        json!([{"simcard": TWO, "bytes-used-total": 0, "records": 1}])
+    );
     let body = api.ok("/api/v1/usage/organizations?start=2021-01-01").await;
-    assert_eq!((&body["items"], &body["total"], &body["bytes-used-total"]), (&json!([]), &json!(0), &json!(0)));
+    assert_eq!(
+        (&body["items"], &body["total"], &body["bytes-used-total"]),
+        (&json!([]), &json!(0), &json!(0))
+    );
 }
 
 #[actix_web::test]
 async fn equal_totals_are_sorted_by_identifier() {
     let database = TestDatabase::migrated().await;
     let time = at("2020-01-01T00:00:00Z");
-    database.load(&[("3", "b", time, 5), ("1", "c", time, 5), ("2", "a", time, 5)]).await;
+    database
+        .load(&[
+            ("3", "b", time, 5),
+            ("1", "c", time, 5),
+            ("2", "a", time, 5),
+        ])
+        .await;
     let api = Api::new(&database.config()).await;
     for (path, name, expected) in [
-        ("/api/v1/usage/organizations", "organization", ["a", "b", "c"]),
+        (
+            "/api/v1/usage/organizations",
+            "organization",
+            ["a", "b", "c"],
+        ),
         ("/api/v1/usage/simcards", "simcard", ["1", "2", "3"]),
     ] {
         let body = api.ok(path).await;
-        let ids: Vec<_> = body["items"].as_array().unwrap().iter().map(|item| item[name].as_str().unwrap()).collect();
+        let ids: Vec<_> = body["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item[name].as_str().unwrap())
+            .collect();
         assert_eq!(ids, expected);
     }
 }
@@ -148,7 +187,10 @@ async fn the_inventory_has_every_assignment() {
     let body = api.ok("/api/v1/inventory?size=3&page=2").await;
     assert_eq!(
         (&body["items"], &body["next"]),
-        (&json!([{"simcard": THREE, "organization": "x00g9", "valid-from": "2020-01-03T10:45:00Z"}]), &Value::Null)
+        (
+            &json!([{"simcard": THREE, "organization": "x00g9", "valid-from": "2020-01-03T10:45:00Z"}]),
+            &Value::Null
+        )
     );
     assert_eq!(api.ok("/api/v1/inventory?page=9").await["items"], json!([]));
 }
@@ -157,25 +199,43 @@ async fn the_inventory_has_every_assignment() {
 async fn pages_follow_each_other_until_the_last() {
     let database = TestDatabase::migrated().await;
     let first = at("2020-01-01T00:30:00Z");
-    let records: Vec<_> = (0..10).map(|hour| (ONE, "x00g8", first + TimeDelta::hours(hour), 1 << hour)).collect();
+    let records: Vec<_> = (0..10)
+        .map(|hour| (ONE, "x00g8", first + TimeDelta::hours(hour), 1 << hour))
+        .collect();
     database.load(&records).await;
     let api = Api::new(&database.config()).await;
 
-    let base = format!("/api/v1/simcard/{ONE}/usage?start=2020-01-01T00:00:00+00:00&end=2020-01-01&every=hour");
+    let base = format!(
+        "/api/v1/simcard/{ONE}/usage?start=2020-01-01T00:00:00+00:00&end=2020-01-01&every=hour"
+    );
     let mut path = format!("{base}&size=4");
     let mut bytes = Vec::new();
     loop {
         let body = api.ok(&path).await;
-        assert_eq!((&body["total"], &body["bytes-used-total"]), (&json!(10), &json!(1023)));
-        bytes.extend(body["items"].as_array().unwrap().iter().map(|item| item["bytes-used-total"].as_i64().unwrap()));
-        let Some(next) = body["next"].as_str() else { break };
+        assert_eq!(
+            (&body["total"], &body["bytes-used-total"]),
+            (&json!(10), &json!(1023))
+        );
+        bytes.extend(
+            body["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|item| item["bytes-used-total"].as_i64().unwrap()),
+        );
+        let Some(next) = body["next"].as_str() else {
+            break;
+        };
         next.clone_into(&mut path);
     }
     assert_eq!(bytes, (0..10).map(|hour| 1 << hour).collect::<Vec<i64>>());
 
     for page in ["4", "1000000000"] {
         let body = api.ok(&format!("{base}&size=4&page={page}")).await;
-        assert_eq!((&body["items"], &body["total"], &body["next"]), (&json!([]), &json!(10), &Value::Null));
+        assert_eq!(
+            (&body["items"], &body["total"], &body["next"]),
+            (&json!([]), &json!(10), &Value::Null)
+        );
     }
 }
 
@@ -186,15 +246,31 @@ async fn a_sim_card_that_moved_within_an_hour_is_split_between_its_organizations
     let api = Api::new(&database.config()).await;
     let range = "start=2020-01-03&end=2020-01-03";
     for every in ["1hour", "1day"] {
-        for (path, bytes) in [("organization/x00g8", 1), ("organization/x00g9", 2), ("simcard/8944000000000000003", 3)]
-        {
-            let body = api.ok(&format!("/api/v1/{path}/usage?{range}&every={every}")).await;
-            assert_eq!((&body["bytes-used-total"], &body["total"]), (&json!(bytes), &json!(1)), "{path} {every}");
+        for (path, bytes) in [
+            ("organization/x00g8", 1),
+            ("organization/x00g9", 2),
+            ("simcard/8944000000000000003", 3),
+        ] {
+            let body = api
+                .ok(&format!("/api/v1/{path}/usage?{range}&every={every}"))
+                .await;
+            assert_eq!(
+                (&body["bytes-used-total"], &body["total"]),
+                (&json!(bytes), &json!(1)),
+                "{path} {every}"
+            );
         }
     }
     for (organization, bytes) in [("x00g8", 1), ("x00g9", 2)] {
-        let body = api.ok(&format!("/api/v1/usage/simcards?organization={organization}&{range}")).await;
-        assert_eq!(body["items"], json!([{"simcard": THREE, "bytes-used-total": bytes, "records": 1}]));
+        let body = api
+            .ok(&format!(
+                "/api/v1/usage/simcards?organization={organization}&{range}"
+            ))
+            .await;
+        assert_eq!(
+            body["items"],
+            json!([{"simcard": THREE, "bytes-used-total": bytes, "records": 1}])
+        );
     }
 }
 
@@ -203,13 +279,22 @@ async fn a_sum_beyond_64_bits_fails_alone() {
     let database = TestDatabase::migrated().await;
     let (first, second) = (at("2020-01-01T00:10:00Z"), at("2020-01-01T00:40:00Z"));
     let neighbour = (TWO, "x00g9", first, 1);
-    database.load(&[(ONE, "x00g8", first, i64::MAX), (ONE, "x00g8", second, i64::MAX), neighbour]).await;
+    database
+        .load(&[
+            (ONE, "x00g8", first, i64::MAX),
+            (ONE, "x00g8", second, i64::MAX),
+            neighbour,
+        ])
+        .await;
     let api = Api::new(&database.config()).await;
 
-    let detail = "The total of this interval exceeds 9223372036854775807 bytes. A shorter interval may fit.";
+    let detail =
+        "The total of this interval exceeds 9223372036854775807 bytes. A shorter interval may fit.";
     for path in [
         &format!("/api/v1/simcard/{ONE}/usage?start=2020-01-01&end=2020-01-01&every=1hour"),
-        &format!("/api/v1/simcard/{ONE}/usage?start=2020-01-01T00:05:00Z&end=2020-01-01T00:50:00Z&every=1day"),
+        &format!(
+            "/api/v1/simcard/{ONE}/usage?start=2020-01-01T00:05:00Z&end=2020-01-01T00:50:00Z&every=1day"
+        ),
         "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-01&every=1day",
         "/api/v1/usage/organizations",
         "/api/v1/usage/simcards?organization=x00g8",
@@ -217,7 +302,9 @@ async fn a_sum_beyond_64_bits_fails_alone() {
         assert_eq!(api.problem(path).await, (500, detail.to_owned()), "{path}");
     }
 
-    let path = format!("/api/v1/simcard/{ONE}/usage?start=2020-01-01T00:30:00Z&end=2020-01-01&every=1hour");
+    let path = format!(
+        "/api/v1/simcard/{ONE}/usage?start=2020-01-01T00:30:00Z&end=2020-01-01&every=1hour"
+    );
     assert_eq!(api.ok(&path).await["bytes-used-total"], json!(i64::MAX));
     let path = format!("/api/v1/simcard/{TWO}/usage?start=2020-01-01&end=2020-01-01&every=1hour");
     assert_eq!(api.ok(&path).await["bytes-used-total"], json!(1));
@@ -244,14 +331,26 @@ async fn consecutive_ranges_never_count_a_byte_twice() {
         ("start=2020-01-02T00:00:00Z&end=2020-01-03T00:00:00Z", 1100),
         ("start=2020-01-02T00:00:00Z&end=2020-01-02T12:00:00Z", 100),
         ("start=2020-01-02T12:00:00Z&end=2020-01-02", 1000),
-        ("start=2020-01-01T23:59:59.999999Z&end=2020-01-02T00:00:00Z", 10),
-        ("start=2020-01-02T01:00:00%2B01:00&end=2020-01-02T13:00:00+01:00", 100),
+        (
+            "start=2020-01-01T23:59:59.999999Z&end=2020-01-02T00:00:00Z",
+            10,
+        ),
+        (
+            "start=2020-01-02T01:00:00%2B01:00&end=2020-01-02T13:00:00+01:00",
+            100,
+        ),
     ] {
         for every in ["1hour", "1day"] {
-            let body = api.ok(&format!("/api/v1/simcard/{ONE}/usage?{range}&every={every}")).await;
+            let body = api
+                .ok(&format!(
+                    "/api/v1/simcard/{ONE}/usage?{range}&every={every}"
+                ))
+                .await;
             assert_eq!(body["bytes-used-total"], json!(bytes), "{range} {every}");
         }
-        let body = api.ok(&format!("/api/v1/usage/organizations?{range}")).await;
+        let body = api
+            .ok(&format!("/api/v1/usage/organizations?{range}"))
+            .await;
         assert_eq!(body["bytes-used-total"], json!(bytes), "{range}");
     }
 }
@@ -261,7 +360,10 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, bound: i64) -> i64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         i64::try_from(self.0 >> 33).unwrap() % bound
     }
 
@@ -271,7 +373,8 @@ impl Random {
 
     /// An instant of the five days around New Year, often on the edge of an hour or of a day, or just beside it.
     fn instant(&mut self) -> DateTime<Utc> {
-        let instant = at("2019-12-30T00:00:00Z") + TimeDelta::microseconds(self.below(5 * 86_400 * 1_000) * 1_000);
+        let instant = at("2019-12-30T00:00:00Z")
+            + TimeDelta::microseconds(self.below(5 * 86_400 * 1_000) * 1_000);
         let beside = TimeDelta::microseconds(self.below(3) - 1);
         match self.below(4) {
             0 => instant,
@@ -305,8 +408,17 @@ async fn any_interval_is_summed_exactly() {
     for _ in 0..600 {
         // Every SIM card moves every half hour.
         let time = random.instant();
-        let organization = if time.timestamp() / 1_800 % 2 == 0 { "x00g8" } else { "x00g9" };
-        records.push((random.pick(&sims), organization, time, random.below(1_000_000_000_000)));
+        let organization = if time.timestamp() / 1_800 % 2 == 0 {
+            "x00g8"
+        } else {
+            "x00g9"
+        };
+        records.push((
+            random.pick(&sims),
+            organization,
+            time,
+            random.below(1_000_000_000_000),
+        ));
     }
     let database = TestDatabase::migrated().await;
     database.load(&records).await;
@@ -322,24 +434,48 @@ async fn any_interval_is_summed_exactly() {
             continue;
         }
         let range = format!("start={}&end={}&size=1000", text(start), text(end));
-        let inside: Vec<_> = records.iter().copied().filter(|record| start <= record.2 && record.2 < end).collect();
+        let inside: Vec<_> = records
+            .iter()
+            .copied()
+            .filter(|record| start <= record.2 && record.2 < end)
+            .collect();
         for (every, width) in [("1hour", TimeDelta::hours(1)), ("1day", TimeDelta::days(1))] {
             for id in ["x00g8", "x00g9", ONE, TWO, THREE] {
-                let resource = if id.starts_with('x') { "organization" } else { "simcard" };
+                let resource = if id.starts_with('x') {
+                    "organization"
+                } else {
+                    "simcard"
+                };
                 let path = format!("/api/v1/{resource}/{id}/usage?{range}&every={every}");
                 let expected = sums(&inside, |record| {
-                    (record.0 == id || record.1 == id).then(|| text(record.2.duration_trunc(width).unwrap()))
+                    (record.0 == id || record.1 == id)
+                        .then(|| text(record.2.duration_trunc(width).unwrap()))
                 });
-                assert_same(&api.ok(&path).await, "date", expected.into_iter().collect(), &path);
+                assert_same(
+                    &api.ok(&path).await,
+                    "date",
+                    expected.into_iter().collect(),
+                    &path,
+                );
             }
         }
         for (path, name, expected) in [
-            ("organizations?", "organization", sums(&inside, |record| Some(record.1.to_owned()))),
-            ("simcards?", "simcard", sums(&inside, |record| Some(record.0.to_owned()))),
+            (
+                "organizations?",
+                "organization",
+                sums(&inside, |record| Some(record.1.to_owned())),
+            ),
+            (
+                "simcards?",
+                "simcard",
+                sums(&inside, |record| Some(record.0.to_owned())),
+            ),
             (
                 "simcards?organization=x00g9&",
                 "simcard",
-                sums(&inside, |record| (record.1 == "x00g9").then(|| record.0.to_owned())),
+                sums(&inside, |record| {
+                    (record.1 == "x00g9").then(|| record.0.to_owned())
+                }),
             ),
         ] {
             let path = format!("/api/v1/usage/{path}{range}");
@@ -352,7 +488,11 @@ async fn any_interval_is_summed_exactly() {
 
 fn assert_same(body: &Value, name: &str, expected: Vec<(String, (i64, i64))>, path: &str) {
     let total: i64 = expected.iter().map(|(_, (bytes, _))| bytes).sum();
-    assert_eq!((&body["bytes-used-total"], &body["total"]), (&json!(total), &json!(expected.len())), "{path}");
+    assert_eq!(
+        (&body["bytes-used-total"], &body["total"]),
+        (&json!(total), &json!(expected.len())),
+        "{path}"
+    );
     let items: Vec<_> = expected
         .into_iter()
         .map(|(key, (bytes, records))| json!({name: key, "bytes-used-total": bytes, "records": records}))
@@ -367,32 +507,65 @@ async fn an_identifier_that_nobody_knows_is_not_found() {
     let api = Api::new(&database.config()).await;
     let range = "start=2020-01-01&end=2020-01-31&every=1day";
     for (path, detail) in [
-        (format!("/api/v1/organization/x30g5/usage?{range}"), "No organization x30g5 found!"),
-        (format!("/api/v1/simcard/89440000/usage?{range}"), "No simcard 89440000 found!"),
         (
-            format!("/api/v1/simcard/89440000/usage?{range}&every=1hour").replace("&every=1day", ""),
+            format!("/api/v1/organization/x30g5/usage?{range}"),
+            "No organization x30g5 found!",
+        ),
+        (
+            format!("/api/v1/simcard/89440000/usage?{range}"),
             "No simcard 89440000 found!",
         ),
-        ("/api/v1/usage/simcards?organization=x30g5".to_owned(), "No organization x30g5 found!"),
+        (
+            format!("/api/v1/simcard/89440000/usage?{range}&every=1hour")
+                .replace("&every=1day", ""),
+            "No simcard 89440000 found!",
+        ),
+        (
+            "/api/v1/usage/simcards?organization=x30g5".to_owned(),
+            "No organization x30g5 found!",
+        ),
         // What cannot be an identifier belongs to nobody either.
-        (format!("/api/v1/organization/a%20%00b/usage?{range}"), "No organization a \0b found!"),
-        (format!("/api/v1/simcard/%27/usage?{range}"), "No simcard ' found!"),
-        (format!("/api/v1/simcard/%FF/usage?{range}"), "No simcard \u{fffd} found!"),
-        ("/api/v1/usage/simcards?organization=%22".to_owned(), "No organization \" found!"),
+        (
+            format!("/api/v1/organization/a%20%00b/usage?{range}"),
+            "No organization a \0b found!",
+        ),
+        (
+            format!("/api/v1/simcard/%27/usage?{range}"),
+            "No simcard ' found!",
+        ),
+        (
+            format!("/api/v1/simcard/%FF/usage?{range}"),
+            "No simcard \u{fffd} found!",
+        ),
+        (
+            "/api/v1/usage/simcards?organization=%22".to_owned(),
+            "No organization \" found!",
+        ),
     ] {
         assert_eq!(api.problem(&path).await, (404, detail.to_owned()), "{path}");
     }
     // Known, but without usage.
-    let body = api.ok("/api/v1/organization/x00g8/usage?start=2019-01-01&end=2019-01-31&every=1day").await;
+    let body = api
+        .ok("/api/v1/organization/x00g8/usage?start=2019-01-01&end=2019-01-31&every=1day")
+        .await;
     assert_eq!((&body["items"], &body["total"]), (&json!([]), &json!(0)));
-    assert_eq!(api.ok("/api/v1/usage/simcards?organization=x00g8&end=2019-01-01").await["items"], json!([]));
+    assert_eq!(
+        api.ok("/api/v1/usage/simcards?organization=x00g8&end=2019-01-01")
+            .await["items"],
+        json!([])
+    );
 }
 
 #[actix_web::test]
 async fn wrong_parameters_are_refused_before_the_database_is_asked() {
     let api = Api::new(&config(AWAY)).await;
-    let answer = api.get("/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=hello&tx=UTC").await;
-    assert_eq!((answer.status, answer.header("content-type")), (422, "application/problem+json"));
+    let answer = api
+        .get("/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=hello&tx=UTC")
+        .await;
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (422, "application/problem+json")
+    );
     let every = "Query parameter 'every' cannot be hello. (ex: 1day / 1hour)";
     let unknown = "Query parameter 'tx' is unknown. \
                    (known: tz, start, end, every, fill, page, size, cursor, format)";
@@ -408,7 +581,10 @@ async fn wrong_parameters_are_refused_before_the_database_is_asked() {
             "/api/v1/simcard/1/usage?start=2020-01-01&end=2020-01-31",
             "Query parameter 'every' is required. (ex: 1day / 1hour)",
         ),
-        ("/api/v1/usage/simcards?every=2days", "Query parameter 'every' cannot be 2days. (ex: 1day / 1hour)"),
+        (
+            "/api/v1/usage/simcards?every=2days",
+            "Query parameter 'every' cannot be 2days. (ex: 1day / 1hour)",
+        ),
         (
             "/api/v1/usage/organizations?organization=x",
             "Query parameter 'organization' is unknown. (known: tz, start, end, every, sort, page, size, cursor, format)",
@@ -417,7 +593,10 @@ async fn wrong_parameters_are_refused_before_the_database_is_asked() {
             "/api/v1/inventory?start=2020-01-01",
             "Query parameter 'start' is unknown. (known: organization, q, page, size, cursor, format)",
         ),
-        ("/api/v1/inventory?size=0", "Query parameter 'size' cannot be 0. (1 to 1000)"),
+        (
+            "/api/v1/inventory?size=0",
+            "Query parameter 'size' cannot be 0. (1 to 1000)",
+        ),
     ] {
         assert_eq!(api.problem(path).await, (422, detail.to_owned()), "{path}");
     }
@@ -426,8 +605,17 @@ async fn wrong_parameters_are_refused_before_the_database_is_asked() {
 #[actix_web::test]
 async fn paths_and_methods_that_do_not_exist_are_problems() {
     let api = Api::new(&config(AWAY)).await;
-    for path in ["/nothing", "/api/v1", "/api/v1/usage/simcards/", "/api/v1/simcard//usage"] {
-        assert_eq!(api.problem(path).await, (404, "There is nothing at this path.".to_owned()), "{path}");
+    for path in [
+        "/nothing",
+        "/api/v1",
+        "/api/v1/usage/simcards/",
+        "/api/v1/simcard//usage",
+    ] {
+        assert_eq!(
+            api.problem(path).await,
+            (404, "There is nothing at this path.".to_owned()),
+            "{path}"
+        );
     }
     for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
         let answer = api.request(method, "/api/v1/inventory").await;
@@ -446,7 +634,11 @@ async fn a_database_that_is_away_is_worth_a_retry() {
         "/readyz",
     ] {
         let answer = api.get(path).await;
-        assert_eq!((answer.status, answer.header("retry-after")), (503, "5"), "{path}");
+        assert_eq!(
+            (answer.status, answer.header("retry-after")),
+            (503, "5"),
+            "{path}"
+        );
         assert_eq!(answer.detail(), "The database is away. Try again later.");
     }
     assert_eq!(api.ok("/livez").await, json!({"status": "ok"}));
@@ -482,7 +674,13 @@ async fn a_request_waits_for_a_connection_only_so_long() {
         })
         .await
         .unwrap();
-    assert_eq!((answer.status, answer.header("retry-after"), after.status), (503, "5", 200));
-    assert_eq!(answer.detail(), "All connections to the database are busy. Try again later.");
+    assert_eq!(
+        (answer.status, answer.header("retry-after"), after.status),
+        (503, "5", 200)
+    );
+    assert_eq!(
+        answer.detail(),
+        "All connections to the database are busy. Try again later."
+    );
     api.ok("/api/v1/inventory").await;
 }

@@ -17,14 +17,27 @@ fn place(address: &str) -> (&str, u16) {
 
 /// The command lines of simusage that a service runs.
 fn command_lines(service: &Value) -> Vec<Vec<String>> {
-    let words = |line: &str| line.split_whitespace().take_while(|&word| word != ">").map(str::to_owned).collect();
+    let words = |line: &str| {
+        line.split_whitespace()
+            .take_while(|&word| word != ">")
+            .map(str::to_owned)
+            .collect()
+    };
     if service["entrypoint"].is_null() {
         let arguments = texts(&service["command"]).into_iter().map(str::to_owned);
-        return vec![std::iter::once("simusage".to_owned()).chain(arguments).collect()];
+        return vec![
+            std::iter::once("simusage".to_owned())
+                .chain(arguments)
+                .collect(),
+        ];
     }
     assert_eq!(texts(&service["entrypoint"])[0], "bash");
     let script = service["command"][0].as_str().unwrap();
-    script.lines().inspect(|line| assert!(line.starts_with("simusage "), "{line}")).map(words).collect()
+    script
+        .lines()
+        .inspect(|line| assert!(line.starts_with("simusage "), "{line}"))
+        .map(words)
+        .collect()
 }
 
 /// What the services that run simusage are told, by the service's name.
@@ -32,11 +45,21 @@ fn command_lines_of_all() -> BTreeMap<String, Vec<Command>> {
     let runs_simusage = |service: &Value| service["image"] == "simusage";
     let parse = |line: Vec<String>| {
         let cli = Cli::try_parse_from(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
-        cli.check().unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        cli.check()
+            .unwrap_or_else(|error| panic!("{line:?}: {error}"));
         cli.command
     };
-    let services = services().into_iter().filter(|(_, service)| runs_simusage(service));
-    services.map(|(name, service)| (name, command_lines(&service).into_iter().map(parse).collect())).collect()
+    let services = services()
+        .into_iter()
+        .filter(|(_, service)| runs_simusage(service));
+    services
+        .map(|(name, service)| {
+            (
+                name,
+                command_lines(&service).into_iter().map(parse).collect(),
+            )
+        })
+        .collect()
 }
 
 #[test]
@@ -45,30 +68,56 @@ fn every_command_line_is_one_of_the_program_and_all_subcommands_are_there() {
     let names: Vec<&str> = commands.keys().map(String::as_str).collect();
     assert_eq!(names, ["history", "ingest", "migrate", "network", "serve"]);
     assert!(matches!(commands["migrate"][..], [Command::Migrate(_)]));
-    assert!(matches!(commands["history"][..], [Command::Generate(_), Command::Ingest(_)]));
-    let [Command::Generate(Generate::Usage(network))] = &commands["network"][..] else { panic!("{commands:?}") };
-    let [Command::Ingest(ingest)] = &commands["ingest"][..] else { panic!("{commands:?}") };
+    assert!(matches!(
+        commands["history"][..],
+        [Command::Generate(_), Command::Ingest(_)]
+    ));
+    let [Command::Generate(Generate::Usage(network))] = &commands["network"][..] else {
+        panic!("{commands:?}")
+    };
+    let [Command::Ingest(ingest)] = &commands["ingest"][..] else {
+        panic!("{commands:?}")
+    };
     assert!(network.follow);
-    assert_eq!((&network.kafka, &network.topic), (&ingest.kafka, &ingest.topic));
+    assert_eq!(
+        (&network.kafka, &network.topic),
+        (&ingest.kafka, &ingest.topic)
+    );
 
     // The topic is made before, at brokers that say of themselves that they are there.
     let (services, topic) = (services(), ingest.topic.clone().unwrap());
-    assert!(texts(&services["topic"]["command"]).windows(2).any(|pair| pair == ["--topic", &topic]));
+    assert!(
+        texts(&services["topic"]["command"])
+            .windows(2)
+            .any(|pair| pair == ["--topic", &topic])
+    );
     let brokers = ingest.kafka.clone().unwrap();
     let listeners = environment(&services["kafka"])["KAFKA_ADVERTISED_LISTENERS"].clone();
-    assert!(listeners.split(',').any(|listener| listener.ends_with(&format!("//{brokers}"))), "{listeners}");
+    assert!(
+        listeners
+            .split(',')
+            .any(|listener| listener.ends_with(&format!("//{brokers}"))),
+        "{listeners}"
+    );
     assert!(services.contains_key(place(&brokers).0));
 
     let dockerfile = text("Dockerfile");
-    assert!(dockerfile.contains(&format!(" {}\n", network.inventory.display())), "the image has the inventory");
+    assert!(
+        dockerfile.contains(&format!(" {}\n", network.inventory.display())),
+        "the image has the inventory"
+    );
 }
 
 #[test]
 fn every_variable_is_a_setting_and_names_services_that_are_there() {
     let services = services();
-    for (name, service) in services.iter().filter(|(_, service)| service["image"] == "simusage") {
+    for (name, service) in services
+        .iter()
+        .filter(|(_, service)| service["image"] == "simusage")
+    {
         let variables = environment(service);
-        let known = |variable: &String| variable.starts_with("SIMUSAGE_") || variable == "DATABASE_URL";
+        let known =
+            |variable: &String| variable.starts_with("SIMUSAGE_") || variable == "DATABASE_URL";
         assert!(variables.keys().all(known), "{name}: {variables:?}");
         let defaults = path("config.toml");
         let config = Config::load(Some(&defaults), variables, &Overrides::default()).unwrap();
@@ -77,13 +126,23 @@ fn every_variable_is_a_setting_and_names_services_that_are_there() {
         let database = environment(&services["timescaledb"]);
         assert_eq!(database["POSTGRES_DB"], "simusage");
     }
-    let [Command::Serve(serve)] = &command_lines_of_all()["serve"][..] else { panic!("serve is no serve") };
+    let [Command::Serve(serve)] = &command_lines_of_all()["serve"][..] else {
+        panic!("serve is no serve")
+    };
     let listen = serve.listen.clone().unwrap();
-    assert!(serve.allow_anonymous && listen.starts_with("0.0.0.0:"), "{listen}");
+    assert!(
+        serve.allow_anonymous && listen.starts_with("0.0.0.0:"),
+        "{listen}"
+    );
     let (_, port) = place(&listen);
-    assert_eq!(texts(&services["serve"]["ports"]), [format!("127.0.0.1:{port}:{port}")]);
+    assert_eq!(
+        texts(&services["serve"]["ports"]),
+        [format!("127.0.0.1:{port}:{port}")]
+    );
     // Prometheus asks where ingest and serve answer.
-    let [Command::Ingest(ingest)] = &command_lines_of_all()["ingest"][..] else { panic!("ingest is no ingest") };
+    let [Command::Ingest(ingest)] = &command_lines_of_all()["ingest"][..] else {
+        panic!("ingest is no ingest")
+    };
     let prometheus = yaml("grafana/prometheus.yml");
     let jobs = items(&prometheus["scrape_configs"]);
     let targets: BTreeSet<&str> = jobs
@@ -92,9 +151,20 @@ fn every_variable_is_a_setting_and_names_services_that_are_there() {
         .flat_map(|config| texts(&config["targets"]))
         .collect();
     let metrics_port = ingest.metrics_listen.unwrap().port();
-    assert_eq!(targets, BTreeSet::from([&*format!("ingest:{metrics_port}"), &*format!("serve:{port}")]));
-    let health = services["ingest"]["healthcheck"]["test"][3].as_str().unwrap();
-    assert!(health.contains(&format!("/127.0.0.1/{metrics_port} ")), "{health}");
+    assert_eq!(
+        targets,
+        BTreeSet::from([
+            &*format!("ingest:{metrics_port}"),
+            &*format!("serve:{port}")
+        ])
+    );
+    let health = services["ingest"]["healthcheck"]["test"][3]
+        .as_str()
+        .unwrap();
+    assert!(
+        health.contains(&format!("/127.0.0.1/{metrics_port} ")),
+        "{health}"
+    );
 }
 
 #[test]
@@ -102,13 +172,25 @@ fn ports_are_for_this_machine_alone_and_versions_are_pinned() {
     let mut taken = BTreeSet::new();
     for (name, service) in services() {
         for port in texts(&service["ports"]) {
-            let [address, outside, _] = port.split(':').collect::<Vec<_>>()[..] else { panic!("{name}: {port}") };
+            let [address, outside, _] = port.split(':').collect::<Vec<_>>()[..] else {
+                panic!("{name}: {port}")
+            };
             assert_eq!(address, "127.0.0.1", "{name}");
-            assert!(taken.insert(outside.to_owned()), "{name}: {outside} is taken");
+            assert!(
+                taken.insert(outside.to_owned()),
+                "{name}: {outside} is taken"
+            );
         }
-        let image = service["image"].as_str().unwrap_or_else(|| panic!("{name} has no image"));
-        let is_pinned = image.rsplit_once(':').is_some_and(|(_, tag)| tag.split('.').count() == 3);
-        assert!(is_pinned || service["build"] == ".", "{name}: {image} is any version");
+        let image = service["image"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{name} has no image"));
+        let is_pinned = image
+            .rsplit_once(':')
+            .is_some_and(|(_, tag)| tag.split('.').count() == 3);
+        assert!(
+            is_pinned || service["build"] == ".",
+            "{name}: {image} is any version"
+        );
     }
 }
 
@@ -116,17 +198,29 @@ fn ports_are_for_this_machine_alone_and_versions_are_pinned() {
 fn whoever_waits_waits_for_something_that_comes() {
     let services = services();
     for (name, service) in &services {
-        let Some(targets) = service["depends_on"].as_object() else { continue };
+        let Some(targets) = service["depends_on"].as_object() else {
+            continue;
+        };
         for (target, how) in targets {
-            let waited_for = services.get(target).unwrap_or_else(|| panic!("{name} waits for {target}"));
+            let waited_for = services
+                .get(target)
+                .unwrap_or_else(|| panic!("{name} waits for {target}"));
             match how["condition"].as_str().unwrap() {
                 // The image's own check is of serve.
-                "service_healthy" => assert!(waited_for["healthcheck"]["test"].is_array(), "{name}: {target}"),
-                "service_completed_successfully" => assert_eq!(waited_for["restart"], "on-failure", "{name}: {target}"),
+                "service_healthy" => assert!(
+                    waited_for["healthcheck"]["test"].is_array(),
+                    "{name}: {target}"
+                ),
+                "service_completed_successfully" => {
+                    assert_eq!(waited_for["restart"], "on-failure", "{name}: {target}")
+                }
                 other => panic!("{name}: {other}"),
             }
             let profile = texts(&waited_for["profiles"]);
-            assert!(profile.is_empty() || profile == texts(&service["profiles"]), "{name} waits for {target} in vain");
+            assert!(
+                profile.is_empty() || profile == texts(&service["profiles"]),
+                "{name} waits for {target} in vain"
+            );
         }
     }
     let monitoring: Vec<&String> = services
@@ -140,14 +234,25 @@ fn whoever_waits_waits_for_something_that_comes() {
 #[test]
 fn every_volume_is_there_and_used() {
     let compose = yaml("docker-compose.yml");
-    let named: BTreeSet<&str> = compose["volumes"].as_object().unwrap().keys().map(String::as_str).collect();
+    let named: BTreeSet<&str> = compose["volumes"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
     let mut used = BTreeSet::new();
     for (name, service) in services() {
         for volume in texts(&service["volumes"]) {
             let (source, _) = volume.split_once(':').unwrap();
             match source.strip_prefix("./") {
-                Some(file) => assert!(path(file).exists() && volume.ends_with(":ro"), "{name}: {volume}"),
-                None => assert!(used.insert(source.to_owned()), "{name}: {source} is another's"),
+                Some(file) => assert!(
+                    path(file).exists() && volume.ends_with(":ro"),
+                    "{name}: {volume}"
+                ),
+                None => assert!(
+                    used.insert(source.to_owned()),
+                    "{name}: {source} is another's"
+                ),
             }
         }
     }

@@ -33,14 +33,20 @@ async fn each_sslmode_asks_as_much_of_the_server_as_it_says() {
     let database = TestDatabase::empty().await;
     let (authority, other) = (Authority::new("authority"), Authority::new("somebody else"));
     let folder = tempfile::tempdir().unwrap();
-    let (root, other_root) = (folder.path().join("the root.pem"), folder.path().join("other.pem"));
+    let (root, other_root) = (
+        folder.path().join("the root.pem"),
+        folder.path().join("other.pem"),
+    );
     authority.write(&root);
     other.write(&other_root);
     let server = TlsProxy::start(database.url(), Some(&authority.issue(&["localhost"]))).await;
     let root = format!("sslrootcert={}", encoded(&root));
     let other_root = format!("sslrootcert={}", encoded(&other_root));
 
-    assert_eq!(ask(&server.url("localhost", "sslmode=disable")).await, Ok(42));
+    assert_eq!(
+        ask(&server.url("localhost", "sslmode=disable")).await,
+        Ok(42)
+    );
     assert_eq!(server.encrypted(), 0);
     for (index, (host, parameters)) in [
         ("127.0.0.1", "application_name=x".to_owned()),
@@ -53,31 +59,63 @@ async fn each_sslmode_asks_as_much_of_the_server_as_it_says() {
     .iter()
     .enumerate()
     {
-        assert_eq!(ask(&server.url(host, parameters)).await, Ok(42), "{parameters}");
+        assert_eq!(
+            ask(&server.url(host, parameters)).await,
+            Ok(42),
+            "{parameters}"
+        );
         assert_eq!(server.encrypted(), index + 1, "{parameters}");
     }
 
-    let wrong_name = refusal(&server.url("127.0.0.1", &format!("sslmode=verify-full&{root}"))).await;
-    assert!(wrong_name.contains("not valid for name \"127.0.0.1\""), "{wrong_name}");
-    assert!(wrong_name.contains("connect to a name that the certificate has"), "{wrong_name}");
+    let wrong_name =
+        refusal(&server.url("127.0.0.1", &format!("sslmode=verify-full&{root}"))).await;
+    assert!(
+        wrong_name.contains("not valid for name \"127.0.0.1\""),
+        "{wrong_name}"
+    );
+    assert!(
+        wrong_name.contains("connect to a name that the certificate has"),
+        "{wrong_name}"
+    );
     for mode in ["require", "verify-ca", "verify-full"] {
-        let unknown = refusal(&server.url("localhost", &format!("sslmode={mode}&{other_root}"))).await;
-        assert!(unknown.contains("sslrootcert= must name the file of the authority"), "{unknown}");
+        let unknown =
+            refusal(&server.url("localhost", &format!("sslmode={mode}&{other_root}"))).await;
+        assert!(
+            unknown.contains("sslrootcert= must name the file of the authority"),
+            "{unknown}"
+        );
     }
-    let unknown_to_the_system = refusal(&server.url("localhost", "sslmode=verify-full&sslrootcert=system")).await;
-    assert!(unknown_to_the_system.contains("sslrootcert"), "{unknown_to_the_system}");
-    let missing = refusal(&server.url("localhost", "sslmode=verify-ca&sslrootcert=/nowhere/root.pem")).await;
-    assert!(missing.contains("cannot read /nowhere/root.pem: No such file"), "{missing}");
+    let unknown_to_the_system =
+        refusal(&server.url("localhost", "sslmode=verify-full&sslrootcert=system")).await;
+    assert!(
+        unknown_to_the_system.contains("sslrootcert"),
+        "{unknown_to_the_system}"
+    );
+    let missing = refusal(&server.url(
+        "localhost",
+        "sslmode=verify-ca&sslrootcert=/nowhere/root.pem",
+    ))
+    .await;
+    assert!(
+        missing.contains("cannot read /nowhere/root.pem: No such file"),
+        "{missing}"
+    );
 }
 
 #[tokio::test]
 async fn a_server_without_tls_is_enough_for_prefer_only() {
     let database = TestDatabase::empty().await;
     let server = TlsProxy::start(database.url(), None).await;
-    assert_eq!(ask(&server.url("localhost", "sslmode=prefer")).await, Ok(42));
+    assert_eq!(
+        ask(&server.url("localhost", "sslmode=prefer")).await,
+        Ok(42)
+    );
     for mode in ["require", "verify-full"] {
         let error = refusal(&server.url("localhost", &format!("sslmode={mode}"))).await;
-        assert!(error.contains("turn ssl on in the server, or say sslmode=prefer"), "{error}");
+        assert!(
+            error.contains("turn ssl on in the server, or say sslmode=prefer"),
+            "{error}"
+        );
     }
 }
 
@@ -94,11 +132,23 @@ async fn a_servers_own_certificate_may_be_its_authority_while_it_is_good() {
             if good {
                 assert_eq!(ask(&url).await, Ok(42));
             } else {
-                assert!(refusal(&url).await.contains("the server needs a new certificate"));
+                assert!(
+                    refusal(&url)
+                        .await
+                        .contains("the server needs a new certificate")
+                );
             }
         }
-        let wrong_name = refusal(&server.url("127.0.0.1", &format!("sslmode=verify-full&sslrootcert={root}"))).await;
-        assert_eq!(wrong_name.contains("not valid for name"), good, "{wrong_name}");
+        let wrong_name = refusal(&server.url(
+            "127.0.0.1",
+            &format!("sslmode=verify-full&sslrootcert={root}"),
+        ))
+        .await;
+        assert_eq!(
+            wrong_name.contains("not valid for name"),
+            good,
+            "{wrong_name}"
+        );
     }
 }
 
@@ -106,15 +156,27 @@ async fn a_servers_own_certificate_may_be_its_authority_while_it_is_good() {
 async fn a_clients_certificate_is_shown_where_it_is_given() {
     let database = TestDatabase::empty().await;
     let authority = Authority::new("authority");
-    let server = TlsProxy::for_clients_of(database.url(), &authority.issue(&["localhost"]), &authority).await;
-    let (files, other) =
-        (PairFiles::new(&authority.issue(&["simusage"])), PairFiles::new(&authority.issue(&["other"])));
-    let (certificate, key, other_key) = (encoded(&files.certificate()), encoded(&files.key()), encoded(&other.key()));
+    let server =
+        TlsProxy::for_clients_of(database.url(), &authority.issue(&["localhost"]), &authority)
+            .await;
+    let (files, other) = (
+        PairFiles::new(&authority.issue(&["simusage"])),
+        PairFiles::new(&authority.issue(&["other"])),
+    );
+    let (certificate, key, other_key) = (
+        encoded(&files.certificate()),
+        encoded(&files.key()),
+        encoded(&other.key()),
+    );
     let identity = format!("sslmode=require&sslcert={certificate}&sslkey={key}");
     assert_eq!(ask(&server.url("localhost", &identity)).await, Ok(42));
     let none = refusal(&server.url("localhost", "sslmode=require")).await;
     assert!(none.contains("look at sslcert= and sslkey="), "{none}");
-    let mixed = refusal(&server.url("localhost", &format!("sslcert={certificate}&sslkey={other_key}"))).await;
+    let mixed = refusal(&server.url(
+        "localhost",
+        &format!("sslcert={certificate}&sslkey={other_key}"),
+    ))
+    .await;
     assert!(mixed.contains("is not the key of sslcert"), "{mixed}");
 }
 
@@ -126,10 +188,16 @@ async fn the_pool_that_answers_requests_uses_the_same_tls() {
     let root = folder.path().join("root.pem");
     authority.write(&root);
     let server = TlsProxy::start(database.url(), Some(&authority.issue(&["localhost"]))).await;
-    let url = |host| server.url(host, &format!("sslmode=verify-full&sslrootcert={}", encoded(&root)));
+    let url = |host| {
+        server.url(
+            host,
+            &format!("sslmode=verify-full&sslrootcert={}", encoded(&root)),
+        )
+    };
     let ready = async |url: &str| {
         let pool = Pool::new(&config(url), 1);
-        pool.ask(async |client| simusage::db::migrate::ensure_current(client).await).await
+        pool.ask(async |client| simusage::db::migrate::ensure_current(client).await)
+            .await
     };
     ready(&url("localhost")).await.unwrap();
     assert_eq!(server.encrypted(), 1);

@@ -12,7 +12,13 @@ use crate::support::stack::{path, text};
 use crate::support::usage::Files;
 
 const BASE: &str = "127.0.0.1:8000";
-const GUIDES: [&str; 5] = ["getting-started", "ingest", "api", "operations", "migrating"];
+const GUIDES: [&str; 5] = [
+    "getting-started",
+    "ingest",
+    "api",
+    "operations",
+    "migrating",
+];
 
 /// A fenced block of Markdown.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,7 +43,12 @@ fn blocks(markdown: &str) -> Vec<Block> {
             }
             (Some(language), None) => {
                 let follows = !blocks.is_empty() && index == last_fence + 1;
-                open = Some(Block { language: language.to_owned(), text: String::new(), line: index + 1, follows });
+                open = Some(Block {
+                    language: language.to_owned(),
+                    text: String::new(),
+                    line: index + 1,
+                    follows,
+                });
             }
             (None, Some(block)) => block.text.push_str(&(line.to_owned() + "\n")),
             (None, None) => {}
@@ -52,8 +63,16 @@ fn run(block: &Block, files: &Files, address: &str, token: &str) -> Option<Strin
     let text = block.text.replace(BASE, address);
     let mut command = match block.language.as_str() {
         "console" => {
-            let script: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
-            assert_eq!(script.len(), text.lines().count(), "line {}: what is no command?", block.line);
+            let script: Vec<&str> = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("$ "))
+                .collect();
+            assert_eq!(
+                script.len(),
+                text.lines().count(),
+                "line {}: what is no command?",
+                block.line
+            );
             let mut bash = Command::new("bash");
             bash.args(["-euo", "pipefail", "-c", &script.join("\n")]);
             bash
@@ -73,10 +92,19 @@ fn run(block: &Block, files: &Files, address: &str, token: &str) -> Option<Strin
     for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
         command.env_remove(proxy);
     }
-    let output = command.env("TOKEN", token).stdin(Stdio::null()).output().expect("the example starts");
+    let output = command
+        .env("TOKEN", token)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the example starts");
     let shown = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "line {}: {:?}: {shown}{errors}", block.line, output.status);
+    assert!(
+        output.status.success(),
+        "line {}: {:?}: {shown}{errors}",
+        block.line,
+        output.status
+    );
     Some(shown)
 }
 
@@ -84,9 +112,20 @@ fn run(block: &Block, files: &Files, address: &str, token: &str) -> Option<Strin
 async fn every_example_of_the_api_answers_what_stands_below_it() {
     let database = TestDatabase::migrated().await;
     let (files, inventory) = (Files::new(), inventory());
-    let generated = simusage(database.url(), &["generate", "usage", "--inventory", inventory.to_str().unwrap()]);
+    let generated = simusage(
+        database.url(),
+        &[
+            "generate",
+            "usage",
+            "--inventory",
+            inventory.to_str().unwrap(),
+        ],
+    );
     let file = files.write("usage.ndjson", generated.stdout);
-    let loaded = simusage(database.url(), &["ingest", "--inventory", inventory.to_str().unwrap(), &file]);
+    let loaded = simusage(
+        database.url(),
+        &["ingest", "--inventory", inventory.to_str().unwrap(), &file],
+    );
     assert_eq!(loaded.status, 0, "{loaded:?}");
     let open = Server::start(database.url());
     let all = blocks(&text("docs/api.md"));
@@ -99,26 +138,40 @@ async fn every_example_of_the_api_answers_what_stands_below_it() {
             wait_until_a_token_is_needed(&open);
         }
         let (address, token) = (open.address().to_owned(), token.clone().unwrap_or_default());
-        let Some(shown) = run(block, &files, &address, &token) else { continue };
+        let Some(shown) = run(block, &files, &address, &token) else {
+            continue;
+        };
         ran += 1;
-        let Some(expected) = all.get(index + 1).filter(|next| next.follows) else { continue };
+        let Some(expected) = all.get(index + 1).filter(|next| next.follows) else {
+            continue;
+        };
         compared += 1;
         let place = format!("docs/api.md:{}", block.line);
         if expected.language == "json" {
-            assert_eq!(lasting(&shown), lasting(&expected.text), "{place} answers\n{shown}");
+            assert_eq!(
+                lasting(&shown),
+                lasting(&expected.text),
+                "{place} answers\n{shown}"
+            );
         } else {
             assert_eq!(shown.replace("\r\n", "\n"), expected.text, "{place}");
         }
     }
-    assert!(ran >= 14 && compared >= 13, "{ran} examples ran, {compared} were compared");
+    assert!(
+        ran >= 14 && compared >= 13,
+        "{ran} examples ran, {compared} were compared"
+    );
 }
 
 /// What of an answer is the same each time: not when ingest was there last, and not the cursors.
 fn lasting(text: &str) -> Value {
-    let mut answer: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let mut answer: Value =
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
     if let Some(instant) = answer.get_mut("last-ingested-at") {
         assert!(
-            instant.as_str().is_some_and(|text| text.parse::<chrono::DateTime<chrono::Utc>>().is_ok()),
+            instant
+                .as_str()
+                .is_some_and(|text| text.parse::<chrono::DateTime<chrono::Utc>>().is_ok()),
             "{instant}"
         );
         *instant = Value::Null;
@@ -148,28 +201,53 @@ async fn what_is_exported_as_the_migration_guide_says_is_ingested_whole() {
     connection.batch_execute(old).await.unwrap();
     let all = blocks(&text("docs/migrating.md"));
     let sql = |beginning: &str| {
-        let found = all.iter().find(|block| block.language == "sql" && block.text.starts_with(beginning));
-        found.unwrap_or_else(|| panic!("no SQL begins with {beginning}")).text.clone()
+        let found = all
+            .iter()
+            .find(|block| block.language == "sql" && block.text.starts_with(beginning));
+        found
+            .unwrap_or_else(|| panic!("no SQL begins with {beginning}"))
+            .text
+            .clone()
     };
     // COPY's rows are read by another protocol than this; the statement within is the same.
     let export = sql("copy (");
     let (_, statement) = export.split_once("copy (").unwrap();
-    let (statement, _) = statement.rsplit_once(") to stdout with (format csv, header)").unwrap();
+    let (statement, _) = statement
+        .rsplit_once(") to stdout with (format csv, header)")
+        .unwrap();
     let rows = connection.query(statement, &[]).await.unwrap();
-    let csv = rows.iter().fold("sim-card-id,bytes-used,date\n".to_owned(), |csv, row| {
-        let (card, bytes, date): (&str, i64, &str) = (row.get("sim-card-id"), row.get("bytes-used"), row.get("date"));
-        format!("{csv}{card},{bytes},{date}\n")
-    });
+    let csv = rows
+        .iter()
+        .fold("sim-card-id,bytes-used,date\n".to_owned(), |csv, row| {
+            let (card, bytes, date): (&str, i64, &str) = (
+                row.get("sim-card-id"),
+                row.get("bytes-used"),
+                row.get("date"),
+            );
+            format!("{csv}{card},{bytes},{date}\n")
+        });
     let files = Files::new();
     let file = files.write("usage-before.csv", csv);
     let inventory = inventory();
-    let run = simusage(database.url(), &["ingest", "--inventory", inventory.to_str().unwrap(), &file]);
+    let run = simusage(
+        database.url(),
+        &["ingest", "--inventory", inventory.to_str().unwrap(), &file],
+    );
     assert_eq!(run.status, 0, "{run:?}");
-    let compared = connection.query_one(&sql("select count(*) as records"), &[]).await.unwrap();
-    assert_eq!(compared.get::<_, i64>("records"), i64::try_from(rows.len()).unwrap());
+    let compared = connection
+        .query_one(&sql("select count(*) as records"), &[])
+        .await
+        .unwrap();
+    assert_eq!(
+        compared.get::<_, i64>("records"),
+        i64::try_from(rows.len()).unwrap()
+    );
     let exported = "select sum(bytes_used)::bigint from usage where date < '2026-03-01'";
     let shown = "select sum(bytes)::bigint from organization_usage_daily";
-    assert_eq!(database.number(shown).await, database.number(exported).await);
+    assert_eq!(
+        database.number(shown).await,
+        database.number(exported).await
+    );
     connection.batch_execute("drop table usage").await.unwrap();
 }
 
@@ -178,8 +256,15 @@ fn every_link_of_the_guides_leads_to_a_file() {
     let readme = text("README.md");
     for guide in GUIDES {
         let name = format!("docs/{guide}.md");
-        assert!(readme.contains(&format!("({name})")), "the README links to {name}");
-        for target in text(&name).split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+        assert!(
+            readme.contains(&format!("({name})")),
+            "the README links to {name}"
+        );
+        for target in text(&name)
+            .split("](")
+            .skip(1)
+            .map(|rest| rest.split(')').next().unwrap())
+        {
             if target.starts_with("http") {
                 continue;
             }
@@ -187,9 +272,16 @@ fn every_link_of_the_guides_leads_to_a_file() {
             let file = path("docs").join(Path::new(file));
             assert!(file.exists(), "{name} links to {target}");
             if !anchor.is_empty() {
-                let heading = |line: &str| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+                let heading = |line: &str| {
+                    line.trim_start_matches('#')
+                        .trim()
+                        .to_lowercase()
+                        .replace(' ', "-")
+                };
                 let found = std::fs::read_to_string(&file).unwrap();
-                let found = found.lines().any(|line| line.starts_with('#') && heading(line) == anchor);
+                let found = found
+                    .lines()
+                    .any(|line| line.starts_with('#') && heading(line) == anchor);
                 assert!(found, "{name} links to {target}");
             }
         }

@@ -33,12 +33,21 @@ async fn a_dry_run_accounts_as_the_ingest_does_and_writes_nothing() {
     let one = files.write("one.ndjson", ndjson(0..100) + "nonsense\n");
     let two = files.write("two.csv", crate::support::usage::csv(100..150));
     let before = everything(&database).await;
-    let dry = simusage(database.url(), &["ingest", "--dry-run", "--json", &one, &two]);
+    let dry = simusage(
+        database.url(),
+        &["ingest", "--dry-run", "--json", &one, &two],
+    );
     assert_eq!((dry.status, dry.counts()), (3, (151, 135, 16)), "{dry:?}");
     let summary = dry.json();
-    assert_eq!((&summary["dry-run"], &summary["sim-cards"]), (&true.into(), &"database".into()));
+    assert_eq!(
+        (&summary["dry-run"], &summary["sim-cards"]),
+        (&true.into(), &"database".into())
+    );
     assert_eq!(summary["sources"][1]["status"], "read");
-    assert!(dry.stderr.contains("more records would be rejected"), "{dry:?}");
+    assert!(
+        dry.stderr.contains("more records would be rejected"),
+        "{dry:?}"
+    );
     assert_eq!(everything(&database).await, before);
     let wet = simusage(database.url(), &["ingest", "--json", &one, &two]);
     assert_eq!((wet.status, wet.counts()), (dry.status, dry.counts()));
@@ -47,34 +56,68 @@ async fn a_dry_run_accounts_as_the_ingest_does_and_writes_nothing() {
     // What is stored is no reason to read less.
     let again = simusage(database.url(), &["ingest", "--dry-run", &one]);
     let account = "read 101, would be stored 90, rejected 11 (malformed 1, unknown-sim-card 10)";
-    assert!(again.stdout.contains(account) && again.stdout.contains("a dry run stores nothing"), "{again:?}");
+    assert!(
+        again.stdout.contains(account) && again.stdout.contains("a dry run stores nothing"),
+        "{again:?}"
+    );
 }
 
 #[test]
 fn with_an_inventory_file_no_database_is_needed() {
     let inventory = inventory();
-    let arguments = ["ingest", "--dry-run", "--json", "--inventory", inventory.to_str().unwrap(), "-"];
+    let arguments = [
+        "ingest",
+        "--dry-run",
+        "--json",
+        "--inventory",
+        inventory.to_str().unwrap(),
+        "-",
+    ];
     let run = simusage_with_input(NOBODY, &arguments, &ndjson(0..20));
     assert_eq!((run.status, run.counts()), (3, (20, 18, 2)), "{run:?}");
     assert_eq!(run.json()["sim-cards"], "inventory-file");
     assert_eq!(run.json()["assignments"], 15);
     assert_eq!(run.stderr.matches("unknown-sim-card").count(), 2, "{run:?}");
     let files = Files::new();
-    let later =
-        files.write("later.csv", "sim-card-id,org-id,valid-from\n89440001,b,2020-02-03\n89440001,a,2020-02-02\n");
+    let later = files.write(
+        "later.csv",
+        "sim-card-id,org-id,valid-from\n89440001,b,2020-02-03\n89440001,a,2020-02-02\n",
+    );
     let text = r#"{"sim-card-id": "89440001", "bytes-used": 1, "date": "2020-02-01T23:59:59Z"}
 {"sim-card-id": "89440001", "bytes-used": 1, "date": "2020-02-02T00:00:00Z"}"#;
-    let run = simusage_with_input(NOBODY, &["ingest", "--dry-run", "--json", "--inventory", &later, "-"], text);
-    assert_eq!(run.json()["reasons"], serde_json::json!({"unassigned-sim-card": 1}), "{run:?}");
+    let run = simusage_with_input(
+        NOBODY,
+        &["ingest", "--dry-run", "--json", "--inventory", &later, "-"],
+        text,
+    );
+    assert_eq!(
+        run.json()["reasons"],
+        serde_json::json!({"unassigned-sim-card": 1}),
+        "{run:?}"
+    );
 }
 
 #[test]
 fn without_a_database_sim_cards_are_not_looked_up_and_it_says_so() {
-    let run = simusage_with_input(NOBODY, &["ingest", "--dry-run", "-"], &(ndjson(0..20) + "nonsense"));
+    let run = simusage_with_input(
+        NOBODY,
+        &["ingest", "--dry-run", "-"],
+        &(ndjson(0..20) + "nonsense"),
+    );
     assert_eq!(run.status, 3, "{run:?}");
-    assert!(run.stdout.contains("read 21, would be stored 20, rejected 1 (malformed 1)"), "{run:?}");
-    assert!(run.stdout.contains("SIM cards were not looked up"), "{run:?}");
-    assert!(run.stderr.contains("SIM cards are not looked up") && run.stderr.contains("cannot connect"), "{run:?}");
+    assert!(
+        run.stdout
+            .contains("read 21, would be stored 20, rejected 1 (malformed 1)"),
+        "{run:?}"
+    );
+    assert!(
+        run.stdout.contains("SIM cards were not looked up"),
+        "{run:?}"
+    );
+    assert!(
+        run.stderr.contains("SIM cards are not looked up") && run.stderr.contains("cannot connect"),
+        "{run:?}"
+    );
     let run = simusage_with_input(NOBODY, &["ingest", "--dry-run", "-"], &ndjson(0..20));
     assert_eq!(run.status, 0, "{run:?}");
 }
@@ -84,17 +127,44 @@ fn a_dry_run_stops_where_the_ingest_would_and_reads_no_topic() {
     let files = Files::new();
     let file = files.write("usage.ndjson", ndjson(0..30));
     let inventory = inventory();
-    let dry = ["ingest", "--dry-run", "--inventory", inventory.to_str().unwrap()];
+    let dry = [
+        "ingest",
+        "--dry-run",
+        "--inventory",
+        inventory.to_str().unwrap(),
+    ];
     let run = simusage(NOBODY, &[&dry[..], &["--max-rejects", "1", &file]].concat());
     assert_eq!(run.status, 1, "{run:?}");
-    let text =
-        format!("stopped after 18 records that would be stored and 2 rejected: stopped at {file}:20: more than 1");
+    let text = format!(
+        "stopped after 18 records that would be stored and 2 rejected: stopped at {file}:20: more than 1"
+    );
     assert!(run.stderr.contains(&text), "{run:?}");
-    assert_eq!(simusage(NOBODY, &[&dry[..], &["/nowhere/usage.ndjson"]].concat()).status, 1);
-    let topic = ["--kafka", "127.0.0.1:1", "--topic", "usage", "--group", "billing"];
-    for more in [&topic[..], &["--replay-rejects"], &["--source-id", "x", "-"]] {
-        assert_eq!(simusage(NOBODY, &[&dry[..], more].concat()).status, 2, "{more:?}");
+    assert_eq!(
+        simusage(NOBODY, &[&dry[..], &["/nowhere/usage.ndjson"]].concat()).status,
+        1
+    );
+    let topic = [
+        "--kafka",
+        "127.0.0.1:1",
+        "--topic",
+        "usage",
+        "--group",
+        "billing",
+    ];
+    for more in [
+        &topic[..],
+        &["--replay-rejects"],
+        &["--source-id", "x", "-"],
+    ] {
+        assert_eq!(
+            simusage(NOBODY, &[&dry[..], more].concat()).status,
+            2,
+            "{more:?}"
+        );
     }
     let run = command(NOBODY, &dry).output().unwrap();
-    assert_eq!(String::from_utf8(run.stdout).unwrap().lines().next(), Some("inventory: 15 assignments, not stored"));
+    assert_eq!(
+        String::from_utf8(run.stdout).unwrap().lines().next(),
+        Some("inventory: 15 assignments, not stored")
+    );
 }

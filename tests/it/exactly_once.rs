@@ -21,7 +21,12 @@ async fn ready() -> (TestDatabase, Files) {
 fn ingest(database: &TestDatabase, arguments: &[&str]) -> Run {
     let arguments = [&["ingest", "--json"], arguments].concat();
     let mut command = command(database.url(), &arguments);
-    command.env("SIMUSAGE_INGEST_BATCH_ROWS", "20").stdin(Stdio::null()).output().unwrap().into()
+    command
+        .env("SIMUSAGE_INGEST_BATCH_ROWS", "20")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+        .into()
 }
 
 fn status(run: &Run) -> serde_json::Value {
@@ -41,7 +46,10 @@ async fn a_finished_file_is_recognised_under_any_name() {
     let run = ingest(&database, &[&file]);
     assert_eq!((run.status, run.counts()), (3, (100, 90, 10)), "{run:?}");
     let size = ndjson(0..100).len();
-    assert_eq!(run.json()["sources"], json!([{"name": file, "status": "stored", "from": 0, "to": size}]));
+    assert_eq!(
+        run.json()["sources"],
+        json!([{"name": file, "status": "stored", "from": 0, "to": size}])
+    );
     let other = files.write("copy.of", ndjson(0..100));
     for file in [&file, &other] {
         let run = ingest(&database, &[file]);
@@ -49,7 +57,10 @@ async fn a_finished_file_is_recognised_under_any_name() {
         assert_eq!(status(&run), "already-ingested");
     }
     let run = simusage(database.url(), &["ingest", &other]);
-    assert!(run.stdout.contains("copy.of: already ingested\n"), "{run:?}");
+    assert!(
+        run.stdout.contains("copy.of: already ingested\n"),
+        "{run:?}"
+    );
     let twice = ingest(&database, &[&other, &file]);
     assert_eq!((twice.status, twice.counts()), (0, (0, 0, 0)), "{twice:?}");
     database.assert_has_exactly(100).await;
@@ -64,16 +75,36 @@ async fn a_file_that_grew_goes_on_where_it_was_left() {
             let file = files.write(&format!("usage-{count}"), format(0..count));
             let run = ingest(&database, &[&file]);
             assert!([0, 3].contains(&run.status), "{run:?}");
-            assert_eq!(status(&run), if count == 3 { "stored" } else { "continued" });
+            assert_eq!(
+                status(&run),
+                if count == 3 { "stored" } else { "continued" }
+            );
             database.assert_has_exactly(count).await;
         }
         let rows = database.connect().await;
         let lines = "select line from rejected_records order by id";
-        let lines: Vec<i64> = rows.query(lines, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+        let lines: Vec<i64> = rows
+            .query(lines, &[])
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| row.get(0))
+            .collect();
         let header = i64::from(!format(0..0).is_empty());
-        assert_eq!(lines, (1..=25).map(|ten| ten * 10 + header).collect::<Vec<_>>());
-        assert_eq!(database.number("select count(*) from ingest_sources").await, 1);
-        assert_eq!(database.number("select stored + rejected from ingest_sources").await, 250);
+        assert_eq!(
+            lines,
+            (1..=25).map(|ten| ten * 10 + header).collect::<Vec<_>>()
+        );
+        assert_eq!(
+            database.number("select count(*) from ingest_sources").await,
+            1
+        );
+        assert_eq!(
+            database
+                .number("select stored + rejected from ingest_sources")
+                .await,
+            250
+        );
     }
 }
 
@@ -84,17 +115,31 @@ async fn a_file_whose_ingested_part_changed_is_refused_with_the_reason() {
     let file = files.write("usage.ndjson", &before);
     assert_eq!(ingest(&database, &[&file]).status, 3);
     let at = before.len() - 100;
-    let changed = [&before[..at], &before[at..].replacen("bytes-used\": 2", "bytes-used\": 3", 1), &ndjson(200..210)];
+    let changed = [
+        &before[..at],
+        &before[at..].replacen("bytes-used\": 2", "bytes-used\": 3", 1),
+        &ndjson(200..210),
+    ];
     assert_ne!(changed[1], &before[at..]);
     files.write("usage.ndjson", changed.concat());
     let run = ingest(&database, &[&file]);
     assert_eq!(run.status, 1, "{run:?}");
-    let reason = format!("{file}: its first {} bytes were ingested before (as {file}, ", before.len());
-    assert!(run.stderr.contains(&reason) && run.stderr.contains("and they have changed since"), "{run:?}");
+    let reason = format!(
+        "{file}: its first {} bytes were ingested before (as {file}, ",
+        before.len()
+    );
+    assert!(
+        run.stderr.contains(&reason) && run.stderr.contains("and they have changed since"),
+        "{run:?}"
+    );
     files.write("usage.ndjson", &before[..before.len() / 2]);
     let run = ingest(&database, &[&file]);
     assert_eq!(run.status, 1, "{run:?}");
-    assert!(run.stderr.contains(&format!("and it has {} now", before.len() / 2)), "{run:?}");
+    assert!(
+        run.stderr
+            .contains(&format!("and it has {} now", before.len() / 2)),
+        "{run:?}"
+    );
     database.assert_has_exactly(200).await;
 }
 
@@ -127,13 +172,25 @@ async fn a_header_alone_stands_in_the_way_of_no_other_file() {
 async fn plain_and_compressed_content_is_one_source() {
     let (database, files) = ready().await;
     let (some, more, all) = (csv(0..100), csv(0..150), csv(0..200));
-    let members = [gzip(&more.as_bytes()[..5_000]), gzip(&more.as_bytes()[5_000..])].concat();
+    let members = [
+        gzip(&more.as_bytes()[..5_000]),
+        gzip(&more.as_bytes()[5_000..]),
+    ]
+    .concat();
     let contents = [
         ("usage.csv", some.clone().into_bytes(), 100),
         ("usage.csv.gz", gzip(some.as_bytes()), 100),
         ("members.csv.gz", members, 150),
-        ("usage.csv.zst", zstd::encode_all(more.as_bytes(), 3).unwrap(), 150),
-        ("no-name-tells", zstd::encode_all(all.as_bytes(), 19).unwrap(), 200),
+        (
+            "usage.csv.zst",
+            zstd::encode_all(more.as_bytes(), 3).unwrap(),
+            150,
+        ),
+        (
+            "no-name-tells",
+            zstd::encode_all(all.as_bytes(), 19).unwrap(),
+            200,
+        ),
     ];
     for (name, content, count) in contents {
         let run = ingest(&database, &[&files.write(name, content)]);
@@ -141,7 +198,9 @@ async fn plain_and_compressed_content_is_one_source() {
         database.assert_has_exactly(count).await;
     }
     let run = command(database.url(), &["ingest", "--json", "-"])
-        .stdin(std::fs::File::open(files.write("other.gz", gzip(csv(200..300).as_bytes()))).unwrap())
+        .stdin(
+            std::fs::File::open(files.write("other.gz", gzip(csv(200..300).as_bytes()))).unwrap(),
+        )
         .output()
         .unwrap();
     assert_eq!(Run::from(run).counts(), (100, 90, 10));
@@ -157,15 +216,24 @@ async fn a_truncated_file_is_stored_up_to_where_it_breaks_and_goes_on_when_it_is
     let run = ingest(&database, &[&file]);
     assert_eq!(run.status, 1, "{run:?}");
     assert!(
-        run.stderr.contains(&format!("reading {file} at byte ")) && run.stderr.contains("(decompressed)"),
+        run.stderr.contains(&format!("reading {file} at byte "))
+            && run.stderr.contains("(decompressed)"),
         "{run:?}"
     );
-    let lines = database.number("select stored + rejected from ingest_sources").await;
+    let lines = database
+        .number("select stored + rejected from ingest_sources")
+        .await;
     assert!(lines > 100, "{lines}");
-    database.assert_has_exactly(u64::try_from(lines).unwrap()).await;
+    database
+        .assert_has_exactly(u64::try_from(lines).unwrap())
+        .await;
     files.write("usage.gz", whole);
     let run = ingest(&database, &[&file]);
-    assert_eq!((run.status, status(&run)), (3, json!("continued")), "{run:?}");
+    assert_eq!(
+        (run.status, status(&run)),
+        (3, json!("continued")),
+        "{run:?}"
+    );
     database.assert_has_exactly(3_000).await;
 }
 
@@ -179,8 +247,18 @@ async fn a_last_line_without_a_line_end_is_read_again_unless_it_was_stored() {
     for _ in 0..2 {
         let run = ingest(&database, &[&file]);
         assert_eq!(run.status, 3, "{run:?}");
-        assert_eq!(database.number("select count(*) from rejected_records where line = 31").await, 1);
-        assert_eq!(database.number("select stored + rejected from ingest_sources").await, 31);
+        assert_eq!(
+            database
+                .number("select count(*) from rejected_records where line = 31")
+                .await,
+            1
+        );
+        assert_eq!(
+            database
+                .number("select stored + rejected from ingest_sources")
+                .await,
+            31
+        );
     }
     files.write("usage.ndjson", whole);
     let run = ingest(&database, &[&file]);
@@ -191,7 +269,12 @@ async fn a_last_line_without_a_line_end_is_read_again_unless_it_was_stored() {
     files.write("usage.ndjson", ndjson(0..40));
     assert_eq!(ingest(&database, &[&file]).status, 3);
     database.assert_has_exactly(40).await;
-    assert_eq!(database.number("select max(line) from rejected_records").await, 40);
+    assert_eq!(
+        database
+            .number("select max(line) from rejected_records")
+            .await,
+        40
+    );
 
     // A number that seemed whole goes on.
     let numbers = csv(100..110);
@@ -202,7 +285,11 @@ async fn a_last_line_without_a_line_end_is_read_again_unless_it_was_stored() {
     files.write("other.csv", format!("{}7\n", csv(200..205).trim_end()));
     let run = ingest(&database, &[&stored]);
     assert_eq!(run.status, 1, "{run:?}");
-    assert!(run.stderr.contains("with line 6 as their last, which had no line end then"), "{run:?}");
+    assert!(
+        run.stderr
+            .contains("with line 6 as their last, which had no line end then"),
+        "{run:?}"
+    );
 }
 
 #[tokio::test]
@@ -216,22 +303,43 @@ async fn a_named_stream_goes_on_where_it_was_left() {
     }
     let run = simusage_with_input(database.url(), &arguments, &ndjson(100..110));
     assert_eq!(run.status, 1, "{run:?}");
-    assert!(run.stderr.contains("repeat the stream from its beginning"), "{run:?}");
+    assert!(
+        run.stderr.contains("repeat the stream from its beginning"),
+        "{run:?}"
+    );
     // Without a name, equal records are other records.
-    assert_eq!(simusage_with_input(database.url(), &["ingest", "-"], &ndjson(0..3)).status, 0);
-    assert_eq!(database.number("select count(*) from usage_records").await, 93);
+    assert_eq!(
+        simusage_with_input(database.url(), &["ingest", "-"], &ndjson(0..3)).status,
+        0
+    );
+    assert_eq!(
+        database.number("select count(*) from usage_records").await,
+        93
+    );
     // Of the run without one, no more is kept than that there was such a run.
-    assert_eq!(database.number("select count(*) from ingest_sources where identity <> 'ended'").await, 1);
+    assert_eq!(
+        database
+            .number("select count(*) from ingest_sources where identity <> 'ended'")
+            .await,
+        1
+    );
 }
 
 #[test]
 fn a_name_for_anything_but_standard_input_is_wrong_usage() {
     let url = "postgresql://postgres@127.0.0.1:1/postgres";
     for files in [&["usage.ndjson"][..], &["-", "usage.ndjson"], &[]] {
-        let arguments = [&["ingest", "--source-id", "x", "--inventory", "i.json"], files].concat();
+        let arguments = [
+            &["ingest", "--source-id", "x", "--inventory", "i.json"],
+            files,
+        ]
+        .concat();
         assert_eq!(simusage(url, &arguments).status, 2, "{files:?}");
     }
-    assert_eq!(simusage(url, &["ingest", "--replay-rejects", "usage.ndjson"]).status, 2);
+    assert_eq!(
+        simusage(url, &["ingest", "--replay-rejects", "usage.ndjson"]).status,
+        2
+    );
 }
 
 #[tokio::test]
@@ -241,7 +349,10 @@ async fn after_too_many_rejects_the_next_run_goes_on_behind_them() {
     for count in [40, 80] {
         let run = ingest(&database, &["--max-rejects", "3", &file]);
         assert_eq!(run.status, 1, "{run:?}");
-        assert!(run.stderr.contains(&format!("stopped at {file}:{count}")), "{run:?}");
+        assert!(
+            run.stderr.contains(&format!("stopped at {file}:{count}")),
+            "{run:?}"
+        );
         database.assert_has_exactly(count).await;
     }
     assert_eq!(ingest(&database, &["--max-rejects", "3", &file]).status, 3);
@@ -278,7 +389,10 @@ async fn wherever_the_program_dies_the_next_run_makes_it_exact() {
 
 #[tokio::test]
 async fn killed_at_any_moment_and_run_again_it_is_exact() {
-    let rounds = std::env::var("SIMUSAGE_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
+    let rounds = std::env::var("SIMUSAGE_TEST_KILLS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(12);
     let (database, files) = ready().await;
     // So many that the last kill still hits something.
     let count = rounds * 400;
@@ -295,21 +409,30 @@ async fn killed_at_any_moment_and_run_again_it_is_exact() {
         std::thread::sleep(Duration::from_millis(some_millis(round)));
         child.kill().unwrap();
         killed += u32::from(child.wait().unwrap().code().is_none());
-        let lines = database.number("select coalesce(max(stored + rejected), 0)::bigint from ingest_sources").await;
-        let rows = "select (select count(*) from usage_records) + (select count(*) from rejected_records)";
+        let lines = database
+            .number("select coalesce(max(stored + rejected), 0)::bigint from ingest_sources")
+            .await;
+        let rows =
+            "select (select count(*) from usage_records) + (select count(*) from rejected_records)";
         assert_eq!(database.number(rows).await, lines);
         round += 1;
     }
     assert!(killed > 0);
     let run = ingest(&database, &[&file]);
-    println!("{killed} kills, after which {} of {count} records were left", run.counts().0);
+    println!(
+        "{killed} kills, after which {} of {count} records were left",
+        run.counts().0
+    );
     assert!([0, 3].contains(&run.status), "{run:?}");
     database.assert_has_exactly(count).await;
 }
 
 /// A time that differs from round to round.
 fn some_millis(round: u64) -> u64 {
-    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
+    let nanos = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .subsec_nanos();
     20 + (u64::from(nanos) / 1_000 + round * 37) % 180
 }
 
@@ -330,7 +453,10 @@ async fn two_at_once_on_one_file_store_it_once() {
                 .unwrap()
         })
         .collect();
-    let runs: Vec<Run> = children.into_iter().map(|child| child.wait_with_output().unwrap().into()).collect();
+    let runs: Vec<Run> = children
+        .into_iter()
+        .map(|child| child.wait_with_output().unwrap().into())
+        .collect();
     for run in &runs {
         let gave_way = run.status == 1 && run.stderr.contains("another process ingests it");
         assert!(gave_way || [0, 3].contains(&run.status), "{run:?}");
@@ -353,9 +479,17 @@ async fn a_slow_stream_is_seen_before_it_ends() {
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     for count in 1..=3 {
-        stdin.write_all(ndjson(count - 1..count).as_bytes()).unwrap();
+        stdin
+            .write_all(ndjson(count - 1..count).as_bytes())
+            .unwrap();
         let shown = "select coalesce(sum(records), 0)::bigint from organization_usage_daily";
-        database.until_at_least(shown, i64::try_from(count).unwrap(), Duration::from_secs(10)).await;
+        database
+            .until_at_least(
+                shown,
+                i64::try_from(count).unwrap(),
+                Duration::from_secs(10),
+            )
+            .await;
     }
     drop(stdin);
     assert!(child.wait().unwrap().success());

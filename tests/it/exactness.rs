@@ -32,7 +32,9 @@ impl Record {
 }
 
 fn text(time: i64) -> String {
-    DateTime::from_timestamp(time, 0).unwrap().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+    DateTime::from_timestamp(time, 0)
+        .unwrap()
+        .to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
 fn ndjson(records: &[Record]) -> String {
@@ -50,7 +52,14 @@ fn ndjson(records: &[Record]) -> String {
 fn csv(records: &[Record]) -> String {
     let header = "sim_card_id,date,bytes_used\r\n".to_owned();
     records.iter().fold(header, |mut text, record| {
-        write!(text, "{},{},{}\r\n", record.sim_card, record.date(), record.bytes).unwrap();
+        write!(
+            text,
+            "{},{},{}\r\n",
+            record.sim_card,
+            record.date(),
+            record.bytes
+        )
+        .unwrap();
         text
     })
 }
@@ -61,7 +70,9 @@ type Series = BTreeMap<String, (i64, i64)>;
 fn expected(records: &[Record], is_mine: impl Fn(&Record) -> bool, width: i64) -> Series {
     let mut series = Series::new();
     for record in records.iter().filter(|record| is_mine(record)) {
-        let bucket = series.entry(text(record.time - record.time % width)).or_default();
+        let bucket = series
+            .entry(text(record.time - record.time % width))
+            .or_default();
         bucket.0 += record.bytes;
         bucket.1 += 1;
     }
@@ -73,8 +84,9 @@ async fn answered(api: &Api, resource: &str, every: &str) -> Series {
     let mut series = Series::new();
     let mut page = 1;
     loop {
-        let path =
-            format!("/api/v1/{resource}/usage?start=2019-01-01&end=2021-12-31&every={every}&size=1000&page={page}");
+        let path = format!(
+            "/api/v1/{resource}/usage?start=2019-01-01&end=2021-12-31&every={every}&size=1000&page={page}"
+        );
         let body = api.ok(&path).await;
         let items = body["items"].as_array().unwrap();
         for item in items {
@@ -85,7 +97,11 @@ async fn answered(api: &Api, resource: &str, every: &str) -> Series {
         }
         if body["next"] == Value::Null {
             assert_eq!(body["total"], series.len(), "{path}");
-            assert_eq!(body["bytes-used-total"], series.values().map(|bucket| bucket.0).sum::<i64>(), "{path}");
+            assert_eq!(
+                body["bytes-used-total"],
+                series.values().map(|bucket| bucket.0).sum::<i64>(),
+                "{path}"
+            );
             return series;
         }
         page += 1;
@@ -96,16 +112,25 @@ async fn answered(api: &Api, resource: &str, every: &str) -> Series {
 async fn compare(api: &Api, records: &[Record]) -> usize {
     let mut buckets = 0;
     for (every, width) in [("1hour", 3_600), ("1day", 86_400)] {
-        let organizations: BTreeSet<_> = records.iter().map(|record| &record.organization).collect();
+        let organizations: BTreeSet<_> =
+            records.iter().map(|record| &record.organization).collect();
         for id in organizations {
             let series = answered(api, &format!("organization/{id}"), every).await;
-            assert_eq!(series, expected(records, |record| record.organization == *id, width), "{id} {every}");
+            assert_eq!(
+                series,
+                expected(records, |record| record.organization == *id, width),
+                "{id} {every}"
+            );
             buckets += series.len();
         }
         let sim_cards: BTreeSet<_> = records.iter().map(|record| &record.sim_card).collect();
         for id in sim_cards {
             let series = answered(api, &format!("simcard/{id}"), every).await;
-            assert_eq!(series, expected(records, |record| record.sim_card == *id, width), "{id} {every}");
+            assert_eq!(
+                series,
+                expected(records, |record| record.sim_card == *id, width),
+                "{id} {every}"
+            );
             buckets += series.len();
         }
     }
@@ -119,12 +144,26 @@ fn owner(sim_card: usize, time: i64) -> usize {
 }
 
 fn inventory(prefix: &str) -> String {
-    (0..10).fold("sim-card-id,org-id,valid-from\n".to_owned(), |mut text, sim_card| {
-        writeln!(text, "{prefix}{sim_card},{prefix}org{},", owner(sim_card, START)).unwrap();
-        let moved = START + 10 * 86_400;
-        writeln!(text, "{prefix}{sim_card},{prefix}org{},{}", owner(sim_card, moved), self::text(moved)).unwrap();
-        text
-    })
+    (0..10).fold(
+        "sim-card-id,org-id,valid-from\n".to_owned(),
+        |mut text, sim_card| {
+            writeln!(
+                text,
+                "{prefix}{sim_card},{prefix}org{},",
+                owner(sim_card, START)
+            )
+            .unwrap();
+            let moved = START + 10 * 86_400;
+            writeln!(
+                text,
+                "{prefix}{sim_card},{prefix}org{},{}",
+                owner(sim_card, moved),
+                self::text(moved)
+            )
+            .unwrap();
+            text
+        },
+    )
 }
 
 fn record(prefix: &str, (sim_card, bytes, offset): (usize, i64, i64)) -> Record {
@@ -148,18 +187,43 @@ async fn forty_thousand_random_records_are_summed_exactly() {
     };
     let mut random = fastrand::Rng::with_seed(40_000);
     let records: Vec<Record> = (0..40_000)
-        .map(|_| record("89440", (random.usize(..10), random.i64(0..2_000_000_000_000), random.i64(0..28 * 86_400))))
+        .map(|_| {
+            record(
+                "89440",
+                (
+                    random.usize(..10),
+                    random.i64(0..2_000_000_000_000),
+                    random.i64(0..28 * 86_400),
+                ),
+            )
+        })
         .collect();
     let inventory = write("inventory.csv", inventory("89440"));
     let (first, rest) = records.split_at(15_000);
     let (second, third) = rest.split_at(15_000);
     let runs = [
-        simusage(database.url(), &["ingest", "--json", "--inventory", &inventory, &write("one.ndjson", ndjson(first))]),
-        simusage(database.url(), &["ingest", "--json", &write("two.csv", csv(second))]),
+        simusage(
+            database.url(),
+            &[
+                "ingest",
+                "--json",
+                "--inventory",
+                &inventory,
+                &write("one.ndjson", ndjson(first)),
+            ],
+        ),
+        simusage(
+            database.url(),
+            &["ingest", "--json", &write("two.csv", csv(second))],
+        ),
         simusage_with_input(database.url(), &["ingest", "--json", "-"], &ndjson(third)),
     ];
     for (run, count) in runs.iter().zip([15_000, 15_000, 10_000]) {
-        assert_eq!((run.status, run.counts()), (0, (count, count, 0)), "{run:?}");
+        assert_eq!(
+            (run.status, run.counts()),
+            (0, (count, count, 0)),
+            "{run:?}"
+        );
     }
     let api = Api::new(&database.config()).await;
     let buckets = compare(&api, &records).await;
@@ -168,7 +232,11 @@ async fn forty_thousand_random_records_are_summed_exactly() {
 
 #[test]
 fn any_records_in_any_batches_are_summed_exactly() {
-    let record = (0_usize..10, prop_oneof![0_i64..100, 0_i64..1_000_000_000_000_000], -40 * 86_400_i64..60 * 86_400);
+    let record = (
+        0_usize..10,
+        prop_oneof![0_i64..100, 0_i64..1_000_000_000_000_000],
+        -40 * 86_400_i64..60 * 86_400,
+    );
     let records = proptest::collection::vec(record, 1..120);
     // Two ingests one after the other, so that the second brings records late.
     let strategy = (records.clone(), records, 1_u64..50, any::<bool>());
@@ -176,15 +244,23 @@ fn any_records_in_any_batches_are_summed_exactly() {
     let database = runtime.block_on(TestDatabase::migrated());
     let api = runtime.block_on(Api::new(&database.config()));
     let case = Cell::new(0);
-    let mut runner =
-        TestRunner::new(PropertyConfig { cases: 12, failure_persistence: None, ..PropertyConfig::default() });
+    let mut runner = TestRunner::new(PropertyConfig {
+        cases: 12,
+        failure_persistence: None,
+        ..PropertyConfig::default()
+    });
     let result = runner.run(&strategy, |(first, second, batch_rows, as_csv)| {
         // Each case has SIM cards of its own, so that none sees another's records.
         case.set(case.get() + 1);
         let prefix = format!("case{}-", case.get());
         let records: Vec<Vec<Record>> = [first, second]
             .into_iter()
-            .map(|records| records.into_iter().map(|fields| self::record(&prefix, fields)).collect())
+            .map(|records| {
+                records
+                    .into_iter()
+                    .map(|fields| self::record(&prefix, fields))
+                    .collect()
+            })
             .collect();
         let folder = tempfile::tempdir().unwrap();
         let inventory_file = folder.path().join("inventory.csv");
@@ -202,7 +278,11 @@ fn any_records_in_any_batches_are_summed_exactly() {
         let all = records.concat();
         // A panic is a failure of the case, too, and shrinks like one.
         let compared = runtime.block_on(compare(&api, &all));
-        if compared == 0 { Err(TestCaseError::fail("nothing was compared")) } else { Ok(()) }
+        if compared == 0 {
+            Err(TestCaseError::fail("nothing was compared"))
+        } else {
+            Ok(())
+        }
     });
     result.unwrap_or_else(|failure| panic!("{failure}"));
 }
@@ -213,12 +293,28 @@ async fn a_record_on_the_edge_of_an_hour_belongs_to_the_hour_it_begins() {
     let folder = tempfile::tempdir().unwrap();
     let inventory_file = folder.path().join("inventory.csv");
     std::fs::write(&inventory_file, inventory("s")).unwrap();
-    let records: Vec<_> = [-1, 0, 3_599, 3_600, 86_399, 86_400].map(|offset| record("s", (1, 7, offset))).into();
-    let inventory = ["ingest", "--inventory", inventory_file.to_str().unwrap(), "-"];
-    assert_eq!(simusage_with_input(database.url(), &inventory, &ndjson(&records)).status, 0);
+    let records: Vec<_> = [-1, 0, 3_599, 3_600, 86_399, 86_400]
+        .map(|offset| record("s", (1, 7, offset)))
+        .into();
+    let inventory = [
+        "ingest",
+        "--inventory",
+        inventory_file.to_str().unwrap(),
+        "-",
+    ];
+    assert_eq!(
+        simusage_with_input(database.url(), &inventory, &ndjson(&records)).status,
+        0
+    );
     let api = Api::new(&database.config()).await;
-    let dates: Vec<String> = answered(&api, "simcard/s1", "1hour").await.into_keys().collect();
+    let dates: Vec<String> = answered(&api, "simcard/s1", "1hour")
+        .await
+        .into_keys()
+        .collect();
     let instant = |time: i64| -> DateTime<Utc> { DateTime::from_timestamp(time, 0).unwrap() };
     let hours = [-3_600, 0, 3_600, 82_800, 86_400].map(|offset| instant(START + offset));
-    assert_eq!(dates, hours.map(|hour| hour.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)));
+    assert_eq!(
+        dates,
+        hours.map(|hour| hour.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
+    );
 }

@@ -15,7 +15,10 @@ use crate::support::server::Server;
 use crate::support::stack::{environment, items, services, text, texts, yaml};
 use crate::support::usage::{Files, ndjson};
 
-const DASHBOARDS: [&str; 2] = ["grafana/dashboards/usage.json", "grafana/dashboards/simusage.json"];
+const DASHBOARDS: [&str; 2] = [
+    "grafana/dashboards/usage.json",
+    "grafana/dashboards/simusage.json",
+];
 const ALERTS: &str = "grafana/provisioning/alerting/simusage.yml";
 const DATA_SOURCES: &str = "grafana/provisioning/datasources/simusage.yml";
 
@@ -31,9 +34,20 @@ struct Question {
 }
 
 fn question(place: String, source: &Value, model: &Value, variables: &[Value]) -> Question {
-    let text = model["rawSql"].as_str().or(model["expr"].as_str()).unwrap_or_else(|| panic!("{place} asks nothing"));
-    let source = source.as_str().unwrap_or_else(|| panic!("{place} asks nobody")).to_owned();
-    Question { place, source, text: text.to_owned(), variables: variables.to_vec() }
+    let text = model["rawSql"]
+        .as_str()
+        .or(model["expr"].as_str())
+        .unwrap_or_else(|| panic!("{place} asks nothing"));
+    let source = source
+        .as_str()
+        .unwrap_or_else(|| panic!("{place} asks nobody"))
+        .to_owned();
+    Question {
+        place,
+        source,
+        text: text.to_owned(),
+        variables: variables.to_vec(),
+    }
 }
 
 /// Everything that is asked, of the data source with that identifier.
@@ -46,13 +60,29 @@ fn questions(source: &str) -> Vec<Question> {
             for target in items(&panel["targets"]) {
                 let place = format!("{file}: {}", panel["title"]);
                 assert_eq!(panel["datasource"], target["datasource"], "{place}");
-                all.push(question(place, &target["datasource"]["uid"], target, variables));
+                all.push(question(
+                    place,
+                    &target["datasource"]["uid"],
+                    target,
+                    variables,
+                ));
             }
         }
     }
-    for rule in items(&yaml(ALERTS)["groups"]).iter().flat_map(|group| items(&group["rules"])) {
-        for data in items(&rule["data"]).iter().filter(|data| data["datasourceUid"] != "__expr__") {
-            all.push(question(format!("{ALERTS}: {}", rule["title"]), &data["datasourceUid"], &data["model"], &[]));
+    for rule in items(&yaml(ALERTS)["groups"])
+        .iter()
+        .flat_map(|group| items(&group["rules"]))
+    {
+        for data in items(&rule["data"])
+            .iter()
+            .filter(|data| data["datasourceUid"] != "__expr__")
+        {
+            all.push(question(
+                format!("{ALERTS}: {}", rule["title"]),
+                &data["datasourceUid"],
+                &data["model"],
+                &[],
+            ));
         }
     }
     all.retain(|question| question.source == source);
@@ -63,7 +93,9 @@ fn questions(source: &str) -> Vec<Question> {
 /// The arguments of the next use of a macro, with what stands before and after it.
 fn split_macro<'a>(sql: &'a str, name: &str) -> Option<(&'a str, Vec<&'a str>, &'a str)> {
     let (before, rest) = sql.split_once(&format!("{name}("))?;
-    let (arguments, after) = rest.split_once(')').unwrap_or_else(|| panic!("{name} is not closed in {sql}"));
+    let (arguments, after) = rest
+        .split_once(')')
+        .unwrap_or_else(|| panic!("{name} is not closed in {sql}"));
     Some((before, arguments.split(',').map(str::trim).collect(), after))
 }
 
@@ -87,11 +119,19 @@ fn expanded(sql: &str) -> String {
             "d" => 86_400,
             _ => panic!("{interval} is no interval"),
         };
-        format!("time_bucket('{}s', {})", number.parse::<u32>().unwrap() * unit, arguments[0])
+        format!(
+            "time_bucket('{}s', {})",
+            number.parse::<u32>().unwrap() * unit,
+            arguments[0]
+        )
     };
-    let sql = replace_macro(sql, "$__timeGroupAlias", |arguments| group(arguments) + " as \"time\"");
+    let sql = replace_macro(sql, "$__timeGroupAlias", |arguments| {
+        group(arguments) + " as \"time\""
+    });
     let sql = replace_macro(&sql, "$__timeGroup", group);
-    let sql = replace_macro(&sql, "$__timeFilter", |arguments| format!("{} between {from} and {to}", arguments[0]));
+    let sql = replace_macro(&sql, "$__timeFilter", |arguments| {
+        format!("{} between {from} and {to}", arguments[0])
+    });
     let sql = replace_macro(&sql, "$__timeFrom", |_| from.to_owned());
     let sql = replace_macro(&sql, "$__timeTo", |_| to.to_owned());
     sql.replace("$__interval", "1h")
@@ -105,13 +145,27 @@ async fn statements(connection: &Connection, question: &Question) -> Vec<String>
         let (list, value) = (format!("${{{name}:sqlstring}}"), format!("${name}"));
         if variable["type"] == "query" {
             // As when "All" is picked.
-            let rows = connection.query(variable["query"].as_str().unwrap(), &[]).await.unwrap();
-            let values: Vec<String> = rows.iter().map(|row| format!("'{}'", row.get::<_, &str>(0))).collect();
+            let rows = connection
+                .query(variable["query"].as_str().unwrap(), &[])
+                .await
+                .unwrap();
+            let values: Vec<String> = rows
+                .iter()
+                .map(|row| format!("'{}'", row.get::<_, &str>(0)))
+                .collect();
             assert!(!values.is_empty(), "{name} has no value");
-            statements = statements.iter().map(|sql| sql.replace(&list, &values.join(","))).collect();
+            statements = statements
+                .iter()
+                .map(|sql| sql.replace(&list, &values.join(",")))
+                .collect();
         } else {
             let values: Vec<&str> = variable["query"].as_str().unwrap().split(',').collect();
-            let each = |sql: String| values.iter().map(|chosen| sql.replace(&value, chosen)).collect::<Vec<_>>();
+            let each = |sql: String| {
+                values
+                    .iter()
+                    .map(|chosen| sql.replace(&value, chosen))
+                    .collect::<Vec<_>>()
+            };
             statements = statements.into_iter().flat_map(each).collect();
         }
     }
@@ -121,13 +175,22 @@ async fn statements(connection: &Connection, question: &Question) -> Vec<String>
 /// Makes a user with the rights that grafana-role.sql gives, in this database.
 async fn make_reader(connection: &Connection) -> String {
     let name = format!("grafana_of_test_{}", std::process::id());
-    connection.batch_execute(&format!("create role {name} login")).await.unwrap();
+    connection
+        .batch_execute(&format!("create role {name} login"))
+        .await
+        .unwrap();
     let script = text("grafana/grafana-role.sql");
-    let grants: Vec<&str> = script.lines().filter(|line| line.starts_with("grant ")).collect();
+    let grants: Vec<&str> = script
+        .lines()
+        .filter(|line| line.starts_with("grant "))
+        .collect();
     assert!(grants.len() >= 4);
     for grant in grants {
         let grant = grant.replace(" to grafana;", &format!(" to {name};"));
-        connection.batch_execute(&grant).await.unwrap_or_else(|error| panic!("{grant}: {error:?}"));
+        connection
+            .batch_execute(&grant)
+            .await
+            .unwrap_or_else(|error| panic!("{grant}: {error:?}"));
     }
     name
 }
@@ -137,11 +200,22 @@ async fn every_statement_runs_as_the_user_that_grafana_reads_with_and_finds_some
     let database = TestDatabase::migrated().await;
     let files = Files::new();
     let file = files.write("usage.ndjson", ndjson(0..100));
-    let run = simusage(database.url(), &["ingest", "--inventory", inventory().to_str().unwrap(), &file]);
+    let run = simusage(
+        database.url(),
+        &[
+            "ingest",
+            "--inventory",
+            inventory().to_str().unwrap(),
+            &file,
+        ],
+    );
     assert_eq!(run.status, 3, "{run:?}");
     let connection = database.connect().await;
     let reader = make_reader(&connection).await;
-    connection.batch_execute(&format!("set role {reader}")).await.unwrap();
+    connection
+        .batch_execute(&format!("set role {reader}"))
+        .await
+        .unwrap();
     let mut asked = BTreeSet::new();
     for question in questions("simusage") {
         for sql in statements(&connection, &question).await {
@@ -153,19 +227,40 @@ async fn every_statement_runs_as_the_user_that_grafana_reads_with_and_finds_some
         }
     }
     assert!(asked.len() > 10, "{asked:#?}");
-    for secret in ["select * from tokens", "select raw from rejected_records", "select detail from rejected_records"] {
+    for secret in [
+        "select * from tokens",
+        "select raw from rejected_records",
+        "select detail from rejected_records",
+    ] {
         let refused = connection.query(secret, &[]).await.unwrap_err();
         assert_eq!(refused.code().unwrap().code(), "42501", "{secret}");
     }
-    connection.batch_execute(&format!("reset role; drop owned by {reader}; drop role {reader}")).await.unwrap();
+    connection
+        .batch_execute(&format!(
+            "reset role; drop owned by {reader}; drop role {reader}"
+        ))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn records_that_are_stored_and_not_shown_are_noticed() {
     let database = TestDatabase::migrated().await;
     let rules = questions("simusage");
-    let sql = &rules.iter().find(|question| question.place.contains("Stored records are not shown")).unwrap().text;
-    let seconds = async || database.connect().await.query_one(sql, &[]).await.unwrap().get::<_, f64>(0);
+    let sql = &rules
+        .iter()
+        .find(|question| question.place.contains("Stored records are not shown"))
+        .unwrap()
+        .text;
+    let seconds = async || {
+        database
+            .connect()
+            .await
+            .query_one(sql, &[])
+            .await
+            .unwrap()
+            .get::<_, f64>(0)
+    };
     assert!(seconds().await.abs() < f64::EPSILON, "nothing is stale");
     let connection = database.connect().await;
     let left_behind = "insert into ingest_sources (kind, identity, name, updated_at)
@@ -175,19 +270,28 @@ async fn records_that_are_stored_and_not_shown_are_noticed() {
     assert!((3_600.0..3_660.0).contains(&seconds().await));
     // The advice is good.
     load_inventory(database.url());
-    assert!(seconds().await.abs() < f64::EPSILON, "an ingest looked after it");
+    assert!(
+        seconds().await.abs() < f64::EPSILON,
+        "an ingest looked after it"
+    );
 }
 
 /// The names of the samples in Prometheus's text format.
 fn names(metrics: &str) -> BTreeSet<String> {
-    let samples = metrics.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-    samples.map(|line| line[..line.find(['{', ' ']).unwrap()].to_owned()).collect()
+    let samples = metrics
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty());
+    samples
+        .map(|line| line[..line.find(['{', ' ']).unwrap()].to_owned())
+        .collect()
 }
 
 fn get(address: &str) -> String {
     let mut answer = String::new();
     let mut connection = TcpStream::connect(address).unwrap();
-    connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    connection
+        .write_all(b"GET /metrics HTTP/1.0\r\n\r\n")
+        .unwrap();
     connection.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.contains(" 200 "), "{head}");
@@ -198,9 +302,16 @@ fn get(address: &str) -> String {
 async fn metrics_of_ingest(database: &TestDatabase) -> BTreeSet<String> {
     let kafka = Kafka::start(1);
     kafka.send(&ndjson(0..3));
-    let mut child = kafka.ingest(database.url(), &["--metrics-listen", "127.0.0.1:0"]).spawn().unwrap();
-    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let place = log.find_map(|line| Some(line.split_once("metrics on http://")?.1.to_owned())).unwrap();
+    let mut child = kafka
+        .ingest(database.url(), &["--metrics-listen", "127.0.0.1:0"])
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let place = log
+        .find_map(|line| Some(line.split_once("metrics on http://")?.1.to_owned()))
+        .unwrap();
     std::thread::spawn(move || log.for_each(drop));
     let found = loop {
         let found = names(&get(place.trim_end_matches("/metrics")));
@@ -226,11 +337,16 @@ async fn every_metric_is_one_that_the_program_has() {
     for question in questions("simusage-prometheus") {
         let is_part_of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
         let words = question.text.split(|c| !is_part_of_a_name(c));
-        let metrics: Vec<&str> =
-            words.filter(|word| word.starts_with("simusage_") || word.starts_with("process_")).collect();
+        let metrics: Vec<&str> = words
+            .filter(|word| word.starts_with("simusage_") || word.starts_with("process_"))
+            .collect();
         assert!(!metrics.is_empty(), "{}: {}", question.place, question.text);
         for metric in metrics {
-            assert!(known.contains(metric), "{}: there is no {metric} in {known:#?}", question.place);
+            assert!(
+                known.contains(metric),
+                "{}: there is no {metric} in {known:#?}",
+                question.place
+            );
             used.insert(metric.to_owned());
         }
     }
@@ -240,28 +356,55 @@ async fn every_metric_is_one_that_the_program_has() {
 #[test]
 fn everything_is_asked_of_a_data_source_that_is_provided() {
     let sources = yaml(DATA_SOURCES);
-    let provided: BTreeSet<&str> =
-        items(&sources["datasources"]).iter().map(|source| source["uid"].as_str().unwrap()).collect();
-    assert_eq!(provided, BTreeSet::from(["simusage", "simusage-prometheus"]));
+    let provided: BTreeSet<&str> = items(&sources["datasources"])
+        .iter()
+        .map(|source| source["uid"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        provided,
+        BTreeSet::from(["simusage", "simusage-prometheus"])
+    );
     // Whoever asks anybody else would be missing here.
-    let panels =
-        |file: &&str| items(&yaml(file)["panels"]).iter().map(|panel| items(&panel["targets"]).len()).sum::<usize>();
+    let panels = |file: &&str| {
+        items(&yaml(file)["panels"])
+            .iter()
+            .map(|panel| items(&panel["targets"]).len())
+            .sum::<usize>()
+    };
     let of_alerts = items(&yaml(ALERTS)["groups"][0]["rules"]).len();
     let asked: usize = provided.iter().map(|source| questions(source).len()).sum();
-    assert_eq!(asked, DASHBOARDS.iter().map(panels).sum::<usize>() + of_alerts);
+    assert_eq!(
+        asked,
+        DASHBOARDS.iter().map(panels).sum::<usize>() + of_alerts
+    );
 
     let services = services();
     let variables = environment(&services["grafana"]);
     let file = text(DATA_SOURCES);
-    let named: Vec<&str> = file.split('$').skip(1).map(|rest| rest.lines().next().unwrap()).collect();
-    assert!(named.len() == 5 && named.iter().all(|name| variables.contains_key(*name)), "{named:?}");
+    let named: Vec<&str> = file
+        .split('$')
+        .skip(1)
+        .map(|rest| rest.lines().next().unwrap())
+        .collect();
+    assert!(
+        named.len() == 5 && named.iter().all(|name| variables.contains_key(*name)),
+        "{named:?}"
+    );
     let mounted: Vec<&str> = texts(&services["grafana"]["volumes"]);
     let dashboards = yaml("grafana/provisioning/dashboards/simusage.yml");
-    let folder = dashboards["providers"][0]["options"]["path"].as_str().unwrap();
-    assert!(mounted.contains(&&*format!("./grafana/dashboards:{folder}:ro")), "{mounted:?}");
+    let folder = dashboards["providers"][0]["options"]["path"]
+        .as_str()
+        .unwrap();
+    assert!(
+        mounted.contains(&&*format!("./grafana/dashboards:{folder}:ro")),
+        "{mounted:?}"
+    );
     let home = &variables["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"];
     assert_eq!(home, &format!("{folder}/usage.json"));
-    let mut identifiers: Vec<Value> = DASHBOARDS.iter().map(|file| yaml(file)["uid"].clone()).collect();
+    let mut identifiers: Vec<Value> = DASHBOARDS
+        .iter()
+        .map(|file| yaml(file)["uid"].clone())
+        .collect();
     identifiers.dedup();
     assert_eq!(identifiers.len(), 2);
 }

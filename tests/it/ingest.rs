@@ -10,10 +10,16 @@ use crate::support::usage::Files;
 use crate::support::{TestDatabase, has_native_server};
 
 fn ndjson(records: &[(&str, i64, &str)]) -> String {
-    records.iter().fold(String::new(), |mut text, (sim_card, bytes, date)| {
-        writeln!(text, r#"{{"sim-card-id": "{sim_card}", "bytes-used": "{bytes}", "date": "{date}"}}"#).unwrap();
-        text
-    })
+    records
+        .iter()
+        .fold(String::new(), |mut text, (sim_card, bytes, date)| {
+            writeln!(
+                text,
+                r#"{{"sim-card-id": "{sim_card}", "bytes-used": "{bytes}", "date": "{date}"}}"#
+            )
+            .unwrap();
+            text
+        })
 }
 
 /// (organization, bucket, bytes, records) of a view, as text, in order.
@@ -22,7 +28,13 @@ async fn buckets(connection: &Connection, view: &str) -> Vec<String> {
         "select concat_ws(' ', name, to_char(bucket, 'YYYY-MM-DD HH24:MI'), bytes, records) from {view} as u \
          join organizations as o on o.id = u.organization_id order by name, bucket, 1"
     );
-    connection.query(&query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    connection
+        .query(&query, &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect()
 }
 
 #[tokio::test]
@@ -39,16 +51,41 @@ async fn what_was_ingested_is_in_every_aggregate_when_the_command_returns() {
         ]),
     );
     let inventory = inventory();
-    let run = simusage(database.url(), &["ingest", "--json", "--inventory", inventory.to_str().unwrap(), &file]);
+    let run = simusage(
+        database.url(),
+        &[
+            "ingest",
+            "--json",
+            "--inventory",
+            inventory.to_str().unwrap(),
+            &file,
+        ],
+    );
     assert_eq!(run.status, 0, "{run:?}");
     assert_eq!(run.counts(), (4, 4, 0));
     assert_eq!(run.json()["assignments"], 15);
     let connection = database.connect().await;
-    let hourly = ["a01b7 2020-02-01 10:00 1200 2", "a01b7 2020-02-01 11:00 30 1", "x00g8 2020-02-01 23:00 4 1"];
-    assert_eq!(buckets(&connection, "organization_usage_hourly").await, hourly);
-    let daily = ["a01b7 2020-02-01 00:00 1230 3", "x00g8 2020-02-01 00:00 4 1"];
-    assert_eq!(buckets(&connection, "organization_usage_daily").await, daily);
-    assert_eq!(database.number("select count(*) from usage_hourly").await, 4);
+    let hourly = [
+        "a01b7 2020-02-01 10:00 1200 2",
+        "a01b7 2020-02-01 11:00 30 1",
+        "x00g8 2020-02-01 23:00 4 1",
+    ];
+    assert_eq!(
+        buckets(&connection, "organization_usage_hourly").await,
+        hourly
+    );
+    let daily = [
+        "a01b7 2020-02-01 00:00 1230 3",
+        "x00g8 2020-02-01 00:00 4 1",
+    ];
+    assert_eq!(
+        buckets(&connection, "organization_usage_daily").await,
+        daily
+    );
+    assert_eq!(
+        database.number("select count(*) from usage_hourly").await,
+        4
+    );
     assert_eq!(database.number("select count(*) from usage_daily").await, 3);
 }
 
@@ -57,12 +94,23 @@ async fn late_records_are_seen_at_once() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let connection = database.connect().await;
-    for (date, bytes) in [("2022-06-01T12:00:00Z", 1), ("2020-02-01T12:30:00Z", 10), ("2020-02-01T12:45:00Z", 100)] {
-        let run = simusage_with_input(database.url(), &["ingest", "-"], &ndjson(&[("89440001", bytes, date)]));
+    for (date, bytes) in [
+        ("2022-06-01T12:00:00Z", 1),
+        ("2020-02-01T12:30:00Z", 10),
+        ("2020-02-01T12:45:00Z", 100),
+    ] {
+        let run = simusage_with_input(
+            database.url(),
+            &["ingest", "-"],
+            &ndjson(&[("89440001", bytes, date)]),
+        );
         assert_eq!(run.status, 0, "{run:?}");
     }
     let expected = ["a01b7 2020-02-01 00:00 110 2", "a01b7 2022-06-01 00:00 1 1"];
-    assert_eq!(buckets(&connection, "organization_usage_daily").await, expected);
+    assert_eq!(
+        buckets(&connection, "organization_usage_daily").await,
+        expected
+    );
 }
 
 #[tokio::test]
@@ -78,12 +126,24 @@ async fn records_that_cannot_be_stored_are_kept_with_line_and_reason() {
     let bad = [
         ("malformed", "{\"sim-card-id\": ".to_owned()),
         ("missing-field", r#"{"bytes-used": 1}"#.to_owned()),
-        ("invalid-sim-card", r#"{"sim-card-id":89440001,"bytes-used":1,"date":"2020-02-01T10:00:00Z"}"#.to_owned()),
+        (
+            "invalid-sim-card",
+            r#"{"sim-card-id":89440001,"bytes-used":1,"date":"2020-02-01T10:00:00Z"}"#.to_owned(),
+        ),
         ("invalid-bytes", record("89440001", "\"1.5\"", date)),
         ("negative-bytes", record("89440001", "-1", date)),
-        ("bytes-overflow", record("89440001", "9223372036854775808", date)),
-        ("invalid-date", record("89440001", "1", "2020-02-30T10:00:00Z")),
-        ("date-out-of-range", record("89440001", "1", "9999-12-31T00:00:00Z")),
+        (
+            "bytes-overflow",
+            record("89440001", "9223372036854775808", date),
+        ),
+        (
+            "invalid-date",
+            record("89440001", "1", "2020-02-30T10:00:00Z"),
+        ),
+        (
+            "date-out-of-range",
+            record("89440001", "1", "9999-12-31T00:00:00Z"),
+        ),
         ("unknown-sim-card", record("89440015", "1", date)),
         ("too-long", format!("\"{}\"", "x".repeat(100_000))),
     ];
@@ -99,7 +159,10 @@ async fn records_that_cannot_be_stored_are_kept_with_line_and_reason() {
     assert_eq!(run.counts(), (12, 2, 10));
     let rows = database.connect().await;
     let rows = rows
-        .query("select source, position, line, reason, raw, detail from rejected_records order by id", &[])
+        .query(
+            "select source, position, line, reason, raw, detail from rejected_records order by id",
+            &[],
+        )
         .await
         .unwrap();
     assert_eq!(rows.len(), bad.len());
@@ -107,28 +170,44 @@ async fn records_that_cannot_be_stored_are_kept_with_line_and_reason() {
         assert_eq!(run.json()["reasons"][reason], 1, "{reason}");
         assert_eq!(row.get::<_, &str>("reason"), *reason);
         assert_eq!(row.get::<_, &str>("source"), file);
-        assert_eq!(row.get::<_, i64>("line"), 2 + 2 * i64::try_from(index).unwrap());
+        assert_eq!(
+            row.get::<_, i64>("line"),
+            2 + 2 * i64::try_from(index).unwrap()
+        );
         let position = usize::try_from(row.get::<_, i64>("position")).unwrap();
         assert!(text[position..].starts_with(line.as_str()));
         let raw: &[u8] = row.get("raw");
-        assert!(line.as_bytes().starts_with(raw) && (raw.len() == line.len() || raw.len() == 65_536));
+        assert!(
+            line.as_bytes().starts_with(raw) && (raw.len() == line.len() || raw.len() == 65_536)
+        );
         assert!(!row.get::<_, &str>("detail").is_empty());
     }
-    assert!(run.stderr.contains(&format!("{file}:18: unknown-sim-card: sim-card-id '89440015'")), "{run:?}");
+    assert!(
+        run.stderr.contains(&format!(
+            "{file}:18: unknown-sim-card: sim-card-id '89440015'"
+        )),
+        "{run:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_record_is_stamped_with_the_organization_at_its_own_date() {
     let database = TestDatabase::migrated().await;
     let files = Files::new();
-    let inventory =
-        files.write("inventory.csv", "sim-card-id,org-id,valid-from\n1,old,2020-01-01\n1,new,2020-02-01T10:30:00Z\n");
+    let inventory = files.write(
+        "inventory.csv",
+        "sim-card-id,org-id,valid-from\n1,old,2020-01-01\n1,new,2020-02-01T10:30:00Z\n",
+    );
     let usage = ndjson(&[
         ("1", 1, "2020-02-01T10:29:59.999999Z"),
         ("1", 20, "2020-02-01T10:30:00Z"),
         ("1", 300, "2019-12-31T23:59:59Z"),
     ]);
-    let run = simusage_with_input(database.url(), &["ingest", "--json", "--inventory", &inventory, "-"], &usage);
+    let run = simusage_with_input(
+        database.url(),
+        &["ingest", "--json", "--inventory", &inventory, "-"],
+        &usage,
+    );
     assert_eq!((run.status, run.counts()), (3, (3, 2, 1)), "{run:?}");
     assert_eq!(run.json()["reasons"]["unassigned-sim-card"], 1);
     let connection = database.connect().await;
@@ -136,11 +215,22 @@ async fn a_record_is_stamped_with_the_organization_at_its_own_date() {
     assert_eq!(buckets(&connection, "usage_hourly").await, expected);
 
     // Giving the card away changes what comes later, and nothing that is stored.
-    let moved = files.write("moved.csv", "sim-card-id,org-id,valid-from\n1,newest,2020-02-01T10:30:00Z\n");
+    let moved = files.write(
+        "moved.csv",
+        "sim-card-id,org-id,valid-from\n1,newest,2020-02-01T10:30:00Z\n",
+    );
     let usage = ndjson(&[("1", 4_000, "2020-02-01T10:30:00Z")]);
-    let run = simusage_with_input(database.url(), &["ingest", "--inventory", &moved, "-"], &usage);
+    let run = simusage_with_input(
+        database.url(),
+        &["ingest", "--inventory", &moved, "-"],
+        &usage,
+    );
     assert_eq!(run.status, 0, "{run:?}");
-    let expected = ["new 2020-02-01 10:00 20 1", "newest 2020-02-01 10:00 4000 1", "old 2020-02-01 10:00 1 1"];
+    let expected = [
+        "new 2020-02-01 10:00 20 1",
+        "newest 2020-02-01 10:00 4000 1",
+        "old 2020-02-01 10:00 1 1",
+    ];
     assert_eq!(buckets(&connection, "usage_hourly").await, expected);
 }
 
@@ -148,24 +238,48 @@ async fn a_record_is_stamped_with_the_organization_at_its_own_date() {
 async fn an_inventory_loads_alone_and_again_without_using_up_numbers() {
     let database = TestDatabase::migrated().await;
     for _ in 0..3 {
-        let run = simusage(database.url(), &["ingest", "--inventory", inventory().to_str().unwrap()]);
+        let run = simusage(
+            database.url(),
+            &["ingest", "--inventory", inventory().to_str().unwrap()],
+        );
         assert_eq!(run.status, 0, "{run:?}");
         assert!(run.stdout.contains("inventory: 15 assignments"), "{run:?}");
     }
-    assert_eq!(database.number("select count(*) from sim_card_assignments").await, 15);
-    assert_eq!(database.number("select last_value from sim_cards_id_seq").await, 15);
-    assert_eq!(database.number("select last_value from organizations_id_seq").await, 3);
+    assert_eq!(
+        database
+            .number("select count(*) from sim_card_assignments")
+            .await,
+        15
+    );
+    assert_eq!(
+        database
+            .number("select last_value from sim_cards_id_seq")
+            .await,
+        15
+    );
+    assert_eq!(
+        database
+            .number("select last_value from organizations_id_seq")
+            .await,
+        3
+    );
 }
 
 #[tokio::test]
 async fn a_wrong_inventory_is_refused_whole_and_names_the_entry() {
     let database = TestDatabase::migrated().await;
     let files = Files::new();
-    let file =
-        files.write("inventory.json", r#"[{"sim-card-id":"1","org-id":"a"},{"sim-card-id":"2","org-id":"b c"}]"#);
+    let file = files.write(
+        "inventory.json",
+        r#"[{"sim-card-id":"1","org-id":"a"},{"sim-card-id":"2","org-id":"b c"}]"#,
+    );
     let run = simusage(database.url(), &["ingest", "--inventory", &file]);
     assert_eq!(run.status, 1, "{run:?}");
-    assert!(run.stderr.contains("entry 2: org-id: 'b c' is not an identifier"), "{run:?}");
+    assert!(
+        run.stderr
+            .contains("entry 2: org-id: 'b c' is not an identifier"),
+        "{run:?}"
+    );
     assert_eq!(database.number("select count(*) from sim_cards").await, 0);
 }
 
@@ -176,38 +290,73 @@ async fn too_many_rejects_stop_the_run_with_everything_before_committed() {
     let mut text = ndjson(&[("89440001", 1, "2020-02-01T10:00:00Z")]).repeat(5);
     text.push_str("bad\nworse\nworst\n");
     text.push_str(&ndjson(&[("89440001", 1, "2020-02-01T10:00:00Z")]));
-    let run = simusage_with_input(database.url(), &["ingest", "--format", "ndjson", "--max-rejects", "1", "-"], &text);
+    let run = simusage_with_input(
+        database.url(),
+        &["ingest", "--format", "ndjson", "--max-rejects", "1", "-"],
+        &text,
+    );
     assert_eq!(run.status, 1, "{run:?}");
-    assert!(run.stderr.contains("stopped at stdin:7: more than 1 records were rejected"), "{run:?}");
-    assert_eq!(database.number("select records from organization_usage_daily").await, 5);
-    assert_eq!(database.number("select count(*) from rejected_records").await, 2);
+    assert!(
+        run.stderr
+            .contains("stopped at stdin:7: more than 1 records were rejected"),
+        "{run:?}"
+    );
+    assert_eq!(
+        database
+            .number("select records from organization_usage_daily")
+            .await,
+        5
+    );
+    assert_eq!(
+        database
+            .number("select count(*) from rejected_records")
+            .await,
+        2
+    );
 }
 
 #[tokio::test]
 async fn small_batches_store_what_one_large_batch_stores() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
-    let mut text =
-        ndjson(&[("89440001", 1, "2020-02-01T10:00:00Z"), ("89440015", 1, "2020-02-01T10:00:00Z")]).repeat(50);
+    let mut text = ndjson(&[
+        ("89440001", 1, "2020-02-01T10:00:00Z"),
+        ("89440015", 1, "2020-02-01T10:00:00Z"),
+    ])
+    .repeat(50);
     text.push_str(&ndjson(&[("89440001", 1, "2020-02-01T10:00:00Z")]));
     let files = Files::new();
     let file = files.write("usage.jsonl", text);
-    let output =
-        command(database.url(), &["ingest", "--json", &file]).env("SIMUSAGE_INGEST_BATCH_ROWS", "7").output().unwrap();
+    let output = command(database.url(), &["ingest", "--json", &file])
+        .env("SIMUSAGE_INGEST_BATCH_ROWS", "7")
+        .output()
+        .unwrap();
     let run = crate::support::program::Run::from(output);
     assert_eq!((run.status, run.counts()), (3, (101, 51, 50)), "{run:?}");
-    assert_eq!(database.number("select count(*) from usage_records").await, 51);
-    assert_eq!(database.number("select count(*) from rejected_records").await, 50);
+    assert_eq!(
+        database.number("select count(*) from usage_records").await,
+        51
+    );
+    assert_eq!(
+        database
+            .number("select count(*) from rejected_records")
+            .await,
+        50
+    );
 }
 
 #[tokio::test]
 async fn a_header_without_a_column_is_an_error_that_names_it() {
     let database = TestDatabase::migrated().await;
     let files = Files::new();
-    let file = files.write("usage.csv", "sim-card-id,bytes,date\n89440001,1,2020-02-01T10:00:00Z\n");
+    let file = files.write(
+        "usage.csv",
+        "sim-card-id,bytes,date\n89440001,1,2020-02-01T10:00:00Z\n",
+    );
     let run = simusage(database.url(), &["ingest", &file]);
     assert_eq!(run.status, 1, "{run:?}");
-    let message = format!("{file}:1: the header has no column bytes-used (it has: sim-card-id, bytes, date)");
+    let message =
+        format!("{file}:1: the header has no column bytes-used (it has: sim-card-id, bytes, date)");
     assert!(run.stderr.contains(&message), "{run:?}");
 }
 
@@ -216,17 +365,31 @@ async fn several_sources_are_one_run_and_a_missing_one_stores_nothing() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let files = Files::new();
-    let one = files.write("one.ndjson", ndjson(&[("89440001", 1, "2020-02-01T10:00:00Z")]));
-    let two = files.write("two.csv", "date,bytes_used,sim_card_id\r\n2020-02-01T10:00:00Z,20,89440001\r\n");
+    let one = files.write(
+        "one.ndjson",
+        ndjson(&[("89440001", 1, "2020-02-01T10:00:00Z")]),
+    );
+    let two = files.write(
+        "two.csv",
+        "date,bytes_used,sim_card_id\r\n2020-02-01T10:00:00Z,20,89440001\r\n",
+    );
     let empty = files.write("empty.csv", "");
     let missing = files.0.path().join("missing.ndjson");
     let run = simusage(database.url(), &["ingest", &one, missing.to_str().unwrap()]);
     assert_eq!(run.status, 1, "{run:?}");
     assert!(run.stderr.contains("missing.ndjson"), "{run:?}");
-    assert_eq!(database.number("select count(*) from usage_records").await, 0);
+    assert_eq!(
+        database.number("select count(*) from usage_records").await,
+        0
+    );
     let run = simusage(database.url(), &["ingest", "--json", &one, &two, &empty]);
     assert_eq!((run.status, run.counts()), (0, (2, 2, 0)), "{run:?}");
-    assert_eq!(database.number("select bytes::bigint from organization_usage_daily").await, 21);
+    assert_eq!(
+        database
+            .number("select bytes::bigint from organization_usage_daily")
+            .await,
+        21
+    );
 }
 
 #[tokio::test]
@@ -250,7 +413,10 @@ async fn records_older_than_retention_are_rejected() {
 #[tokio::test]
 async fn a_database_that_is_not_migrated_says_what_to_do() {
     let database = TestDatabase::empty().await;
-    let run = simusage(database.url(), &["ingest", "--inventory", inventory().to_str().unwrap()]);
+    let run = simusage(
+        database.url(),
+        &["ingest", "--inventory", inventory().to_str().unwrap()],
+    );
     assert_eq!(run.status, 1, "{run:?}");
     assert!(run.stderr.contains("run `simusage migrate`"), "{run:?}");
 }
@@ -258,13 +424,25 @@ async fn a_database_that_is_not_migrated_says_what_to_do() {
 #[test]
 fn wrong_usage_and_wrong_settings_exit_with_2() {
     let url = "postgresql://postgres@127.0.0.1:1/postgres";
-    for arguments in [&["ingest"][..], &["ingest", "--format", "xml", "-"], &["ingests"], &[], &["migrate", "--chek"]] {
+    for arguments in [
+        &["ingest"][..],
+        &["ingest", "--format", "xml", "-"],
+        &["ingests"],
+        &[],
+        &["migrate", "--chek"],
+    ] {
         assert_eq!(simusage(url, arguments).status, 2, "{arguments:?}");
     }
-    let output = command(url, &["migrate"]).env("SIMUSAGE_SERVE_POOL_SIZE", "many").output().unwrap();
+    let output = command(url, &["migrate"])
+        .env("SIMUSAGE_SERVE_POOL_SIZE", "many")
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(2));
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.contains("SIMUSAGE_SERVE_POOL_SIZE: serve.pool_size: 'many' is not a whole number"), "{stderr}");
+    assert!(
+        stderr.contains("SIMUSAGE_SERVE_POOL_SIZE: serve.pool_size: 'many' is not a whole number"),
+        "{stderr}"
+    );
 }
 
 #[tokio::test]
@@ -277,8 +455,13 @@ async fn ingests_at_the_same_time_store_and_show_everything() {
     let files = Files::new();
     let usage: String = (0..5_000)
         .map(|second| {
-            let date =
-                format!("2020-02-{:02}T{:02}:{:02}:{:02}Z", 1 + second % 28, second % 24, second % 60, second % 59);
+            let date = format!(
+                "2020-02-{:02}T{:02}:{:02}:{:02}Z",
+                1 + second % 28,
+                second % 24,
+                second % 60,
+                second % 59
+            );
             ndjson(&[("89440001", 1, &date), ("89440011", 2, &date)])
         })
         .collect();
@@ -288,15 +471,36 @@ async fn ingests_at_the_same_time_store_and_show_everything() {
             // Through standard input, because a file is stored once, whoever asks for it.
             let input = std::fs::File::open(&file).unwrap();
             let stdout = std::process::Stdio::null();
-            command(database.url(), &["ingest", "-"]).stdin(input).stdout(stdout).spawn().unwrap()
+            command(database.url(), &["ingest", "-"])
+                .stdin(input)
+                .stdout(stdout)
+                .spawn()
+                .unwrap()
         })
         .collect();
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
-    for view in ["usage_hourly", "usage_daily", "organization_usage_hourly", "organization_usage_daily"] {
-        assert_eq!(database.number(&format!("select sum(records)::bigint from {view}")).await, 40_000, "{view}");
-        assert_eq!(database.number(&format!("select sum(bytes)::bigint from {view}")).await, 60_000, "{view}");
+    for view in [
+        "usage_hourly",
+        "usage_daily",
+        "organization_usage_hourly",
+        "organization_usage_daily",
+    ] {
+        assert_eq!(
+            database
+                .number(&format!("select sum(records)::bigint from {view}"))
+                .await,
+            40_000,
+            "{view}"
+        );
+        assert_eq!(
+            database
+                .number(&format!("select sum(bytes)::bigint from {view}"))
+                .await,
+            60_000,
+            "{view}"
+        );
     }
 }
 
@@ -305,13 +509,20 @@ async fn records_go_straight_into_the_columnstore_where_the_server_can() {
     let database = TestDatabase::migrated().await;
     // Or the server would move them there by itself.
     let leave_them = "call remove_columnstore_policy('usage_records', if_exists => true)";
-    database.connect().await.batch_execute(leave_them).await.unwrap();
+    database
+        .connect()
+        .await
+        .batch_execute(leave_them)
+        .await
+        .unwrap();
     load_inventory(database.url());
     let files = Files::new();
     let file = files.write("usage.ndjson", crate::support::usage::ndjson(0..20_000));
     for (setting, count) in [("off", 0), ("on", 1)] {
         let mut ingest = command(database.url(), &["ingest", "--json", "-"]);
-        ingest.env("SIMUSAGE_INGEST_DIRECT_COMPRESS", setting).stdin(std::fs::File::open(&file).unwrap());
+        ingest
+            .env("SIMUSAGE_INGEST_DIRECT_COMPRESS", setting)
+            .stdin(std::fs::File::open(&file).unwrap());
         let run = crate::support::program::Run::from(ingest.output().unwrap());
         assert_eq!(run.counts(), (20_000, 18_000, 2_000), "{run:?}");
         // TimescaleDB has the setting since 2.21, and follows it under continuous aggregates since 2.24.
@@ -320,9 +531,18 @@ async fn records_go_straight_into_the_columnstore_where_the_server_can() {
         let compressed = "select count(*) from timescaledb_information.chunks where is_compressed \
                           and hypertable_name = 'usage_records'";
         let expected = count * database.number(can).await;
-        assert_eq!(database.number(compressed).await.min(1), expected, "{setting}");
+        assert_eq!(
+            database.number(compressed).await.min(1),
+            expected,
+            "{setting}"
+        );
     }
-    assert_eq!(database.number("select sum(records)::bigint from organization_usage_daily").await, 36_000);
+    assert_eq!(
+        database
+            .number("select sum(records)::bigint from organization_usage_daily")
+            .await,
+        36_000
+    );
 }
 
 #[test]
@@ -336,8 +556,13 @@ fn the_corpora_of_the_fuzz_targets_hold() {
         ("lines", lines),
     ];
     for (name, target) in targets {
-        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
-        let files: Vec<_> = std::fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fuzz/corpus")
+            .join(name);
+        let files: Vec<_> = std::fs::read_dir(corpus)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         assert!(files.len() >= 3, "{name}");
         for file in files {
             target(&std::fs::read(file).unwrap());
@@ -351,8 +576,19 @@ fn first_of_february() -> Interval {
 }
 
 async fn assert_every_aggregate_counts(database: &TestDatabase, records: i64) {
-    for view in ["usage_hourly", "usage_daily", "organization_usage_hourly", "organization_usage_daily"] {
-        assert_eq!(database.number(&format!("select sum(records)::bigint from {view}")).await, records, "{view}");
+    for view in [
+        "usage_hourly",
+        "usage_daily",
+        "organization_usage_hourly",
+        "organization_usage_daily",
+    ] {
+        assert_eq!(
+            database
+                .number(&format!("select sum(records)::bigint from {view}"))
+                .await,
+            records,
+            "{view}"
+        );
     }
 }
 
@@ -361,21 +597,38 @@ async fn assert_every_aggregate_counts(database: &TestDatabase, records: i64) {
 #[tokio::test]
 async fn records_that_appear_behind_a_refresh_are_seen_by_the_next() {
     let database = TestDatabase::without_jobs().await;
-    if database.number("select current_setting('max_prepared_transactions')::bigint").await == 0 {
-        eprintln!("skipped: a commit in two steps needs a native server with max_prepared_transactions");
+    if database
+        .number("select current_setting('max_prepared_transactions')::bigint")
+        .await
+        == 0
+    {
+        eprintln!(
+            "skipped: a commit in two steps needs a native server with max_prepared_transactions"
+        );
         return;
     }
     load_inventory(database.url());
     let line = ndjson(&[("89440001", 1, "2020-02-01T00:30:00Z")]);
-    assert_eq!(simusage_with_input(database.url(), &["ingest", "-"], &line).status, 0);
+    assert_eq!(
+        simusage_with_input(database.url(), &["ingest", "-"], &line).status,
+        0
+    );
     let (writer, reader) = (database.connect().await, database.connect().await);
     let name = format!("of {}", database.url());
     let write = "insert into usage_records select time + interval '1 hour', sim_card_id, organization_id, bytes from usage_records";
-    writer.batch_execute(&format!("begin; {write}; prepare transaction '{name}'")).await.unwrap();
+    writer
+        .batch_execute(&format!("begin; {write}; prepare transaction '{name}'"))
+        .await
+        .unwrap();
     let before = db::refresh_aggregates(&[&reader], &[first_of_february()]).await;
-    writer.batch_execute(&format!("commit prepared '{name}'")).await.unwrap();
+    writer
+        .batch_execute(&format!("commit prepared '{name}'"))
+        .await
+        .unwrap();
     before.unwrap();
-    db::refresh_aggregates(&[&reader], &[first_of_february()]).await.unwrap();
+    db::refresh_aggregates(&[&reader], &[first_of_february()])
+        .await
+        .unwrap();
     assert_every_aggregate_counts(&database, 2).await;
 }
 
@@ -383,13 +636,24 @@ async fn records_that_appear_behind_a_refresh_are_seen_by_the_next() {
 async fn a_change_of_an_instant_is_seen_by_a_refresh_of_a_day() {
     let database = TestDatabase::without_jobs().await;
     load_inventory(database.url());
-    let dates: Vec<String> = (0..6).map(|hour| format!("2020-02-01T{hour:02}:00:00Z")).collect();
-    let records: Vec<_> = dates.iter().map(|date| ("89440001", 1, date.as_str())).collect();
+    let dates: Vec<String> = (0..6)
+        .map(|hour| format!("2020-02-01T{hour:02}:00:00Z"))
+        .collect();
+    let records: Vec<_> = dates
+        .iter()
+        .map(|date| ("89440001", 1, date.as_str()))
+        .collect();
     // What comes after these hours is never refreshed, and counts as changed ever after.
-    assert_eq!(simusage_with_input(database.url(), &["ingest", "-"], &ndjson(&records)).status, 0);
+    assert_eq!(
+        simusage_with_input(database.url(), &["ingest", "-"], &ndjson(&records)).status,
+        0
+    );
     let connection = database.connect().await;
-    let again = "insert into usage_records select * from usage_records where time = '2020-02-01T05:00:00Z'";
+    let again =
+        "insert into usage_records select * from usage_records where time = '2020-02-01T05:00:00Z'";
     connection.batch_execute(again).await.unwrap();
-    db::refresh_aggregates(&[&connection], &[first_of_february()]).await.unwrap();
+    db::refresh_aggregates(&[&connection], &[first_of_february()])
+        .await
+        .unwrap();
     assert_every_aggregate_counts(&database, 7).await;
 }

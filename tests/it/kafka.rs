@@ -22,8 +22,11 @@ async fn ready(partitions: i32) -> (TestDatabase, Kafka) {
 
 /// Waits until so many records are stored or rejected.
 async fn until_stored(database: &TestDatabase, count: i64) {
-    let rows = "select (select count(*) from usage_records) + (select count(*) from rejected_records)";
-    database.until_at_least(rows, count, Duration::from_secs(30)).await;
+    let rows =
+        "select (select count(*) from usage_records) + (select count(*) from rejected_records)";
+    database
+        .until_at_least(rows, count, Duration::from_secs(30))
+        .await;
 }
 
 #[tokio::test]
@@ -39,11 +42,26 @@ async fn a_topic_is_stored_to_its_end_and_goes_on_where_it_was_left() {
     let run = kafka.ingest_to_end(database.url());
     assert_eq!((run.status, run.counts().0), (3, 101), "{run:?}");
     database.assert_has_exactly(301).await;
-    assert_eq!(database.number("select count(*) from ingest_sources where kind = 'kafka'").await, 3);
-    assert_eq!(database.number("select sum(position)::bigint from ingest_sources").await, 301);
+    assert_eq!(
+        database
+            .number("select count(*) from ingest_sources where kind = 'kafka'")
+            .await,
+        3
+    );
+    assert_eq!(
+        database
+            .number("select sum(position)::bigint from ingest_sources")
+            .await,
+        301
+    );
     let places = "select count(*) from rejected_records where source in ('usage/0', 'usage/1', 'usage/2') \
                   and raw like '{%89440099%' and line = position + 1 and format = 'ndjson'";
-    assert_eq!(database.number(&places.replace("raw", "encode(raw, 'escape')")).await, 30);
+    assert_eq!(
+        database
+            .number(&places.replace("raw", "encode(raw, 'escape')"))
+            .await,
+        30
+    );
 }
 
 #[tokio::test]
@@ -51,8 +69,17 @@ async fn partitions_may_go_straight_into_the_columnstore() {
     let (database, kafka) = ready(3).await;
     kafka.send(&ndjson(0..2_000));
     let mut ingest = kafka.ingest(database.url(), &["--until-end"]);
-    let run = Run::from(ingest.env("SIMUSAGE_INGEST_DIRECT_COMPRESS", "on").output().unwrap());
-    assert_eq!((run.status, run.counts()), (3, (2_000, 1_800, 200)), "{run:?}");
+    let run = Run::from(
+        ingest
+            .env("SIMUSAGE_INGEST_DIRECT_COMPRESS", "on")
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(
+        (run.status, run.counts()),
+        (3, (2_000, 1_800, 200)),
+        "{run:?}"
+    );
     assert!(!run.stderr.contains("trying again"), "{run:?}");
     database.assert_has_exactly(2_000).await;
 }
@@ -62,11 +89,26 @@ async fn another_group_reads_the_topic_for_itself() {
     let (database, kafka) = ready(1).await;
     kafka.send(&ndjson(0..5));
     assert_eq!(kafka.ingest_to_end(database.url()).counts().1, 5);
-    let other: Run = kafka.ingest(database.url(), &["--until-end"]).args(["--group", "x"]).output().unwrap().into();
+    let other: Run = kafka
+        .ingest(database.url(), &["--until-end"])
+        .args(["--group", "x"])
+        .output()
+        .unwrap()
+        .into();
     // Given twice, an option is wrong usage; so the group is another in a command line of its own.
     assert_eq!(other.status, 2, "{other:?}");
     let brokers = kafka.brokers();
-    let arguments = ["ingest", "--json", "--kafka", &brokers, "--topic", "usage", "--group", "x", "--until-end"];
+    let arguments = [
+        "ingest",
+        "--json",
+        "--kafka",
+        &brokers,
+        "--topic",
+        "usage",
+        "--group",
+        "x",
+        "--until-end",
+    ];
     assert_eq!(simusage(database.url(), &arguments).counts().1, 5);
 }
 
@@ -82,7 +124,12 @@ async fn a_message_that_is_no_record_is_rejected_whatever_it_holds() {
         serde_json::json!({"malformed": 2, "missing-field": 1, "too-long": 1}),
         "{run:?}"
     );
-    assert_eq!(database.number("select max(octet_length(raw))::bigint from rejected_records").await, 65_536);
+    assert_eq!(
+        database
+            .number("select max(octet_length(raw))::bigint from rejected_records")
+            .await,
+        65_536
+    );
 }
 
 #[tokio::test]
@@ -109,11 +156,21 @@ async fn a_signal_ends_a_running_ingest_with_everything_committed_and_shown() {
 async fn rows_and_metrics_are_seen_while_the_ingest_goes_on() {
     let (database, kafka) = ready(1).await;
     let arguments = ["--metrics-listen", "127.0.0.1:0"];
-    let mut child = kafka.ingest(database.url(), &arguments).stdout(Stdio::null()).spawn().unwrap();
+    let mut child = kafka
+        .ingest(database.url(), &arguments)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
     let metrics_at = log
         .find_map(|line| {
-            Some(line.unwrap().split_once("metrics on http://")?.1.trim_end_matches("/metrics").to_owned())
+            Some(
+                line.unwrap()
+                    .split_once("metrics on http://")?
+                    .1
+                    .trim_end_matches("/metrics")
+                    .to_owned(),
+            )
         })
         .unwrap();
     // A pipe that nobody empties would stop the program.
@@ -122,16 +179,26 @@ async fn rows_and_metrics_are_seen_while_the_ingest_goes_on() {
     for (numbers, shown) in [(500..504, 4), (504..508, 8), (0..4, 12)] {
         kafka.send(&ndjson(numbers));
         let sum = "select coalesce(sum(records), 0)::bigint from organization_usage_daily";
-        database.until_at_least(sum, shown, Duration::from_secs(20)).await;
+        database
+            .until_at_least(sum, shown, Duration::from_secs(20))
+            .await;
     }
     let mut patience = 100;
     loop {
         let mut answer = String::new();
         let mut connection = TcpStream::connect(&metrics_at).unwrap();
-        connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        connection
+            .write_all(b"GET /metrics HTTP/1.0\r\n\r\n")
+            .unwrap();
         connection.read_to_string(&mut answer).unwrap();
-        assert!(answer.contains("\nsimusage_ingest_stored_total 12\n"), "{answer}");
-        assert!(answer.contains("\nsimusage_ingest_rejected_total 0\n"), "{answer}");
+        assert!(
+            answer.contains("\nsimusage_ingest_stored_total 12\n"),
+            "{answer}"
+        );
+        assert!(
+            answer.contains("\nsimusage_ingest_rejected_total 0\n"),
+            "{answer}"
+        );
         // Kafka hears of the commit a moment later.
         if answer.contains("\nsimusage_ingest_lag_records 0\n") {
             break;
@@ -148,29 +215,50 @@ async fn rows_and_metrics_are_seen_while_the_ingest_goes_on() {
 async fn a_sim_card_that_moves_is_stamped_with_its_new_owner_within_seconds() {
     let (database, kafka) = ready(1).await;
     let files = Files::new();
-    let mut child = kafka.ingest(database.url(), &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = kafka
+        .ingest(database.url(), &[])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     kafka.send(&ndjson(0..9));
     until_stored(&database, 9).await;
-    let moved = files.write("moved.csv", "sim-card-id,org-id\n89440001,elsewhere\n89440099,elsewhere\n");
-    assert_eq!(simusage(database.url(), &["ingest", "--inventory", &moved]).status, 0);
+    let moved = files.write(
+        "moved.csv",
+        "sim-card-id,org-id\n89440001,elsewhere\n89440099,elsewhere\n",
+    );
+    assert_eq!(
+        simusage(database.url(), &["ingest", "--inventory", &moved]).status,
+        0
+    );
     tokio::time::sleep(Duration::from_secs(4)).await;
     kafka.send(&ndjson(9..20));
     until_stored(&database, 20).await;
     signal(&child, "TERM");
     assert!(child.wait().unwrap().success());
-    let owned =
-        "select count(*) from usage_records join organizations on id = organization_id where name = 'elsewhere'";
+    let owned = "select count(*) from usage_records join organizations on id = organization_id where name = 'elsewhere'";
     assert_eq!(database.number(owned).await, 11);
-    assert_eq!(database.number("select count(*) from usage_records").await, 20);
+    assert_eq!(
+        database.number("select count(*) from usage_records").await,
+        20
+    );
 }
 
 #[tokio::test]
 async fn too_many_rejects_end_it_with_what_came_before_committed() {
     let (database, kafka) = ready(1).await;
     kafka.send(&ndjson(0..100));
-    let run: Run = kafka.ingest(database.url(), &["--until-end", "--max-rejects", "3"]).output().unwrap().into();
+    let run: Run = kafka
+        .ingest(database.url(), &["--until-end", "--max-rejects", "3"])
+        .output()
+        .unwrap()
+        .into();
     assert_eq!(run.status, 1, "{run:?}");
-    assert!(run.stderr.contains("stopped at usage/0, offset 39: more than 3 records were rejected"), "{run:?}");
+    assert!(
+        run.stderr
+            .contains("stopped at usage/0, offset 39: more than 3 records were rejected"),
+        "{run:?}"
+    );
     database.assert_has_exactly(40).await;
     assert_eq!(kafka.ingest_to_end(database.url()).status, 3);
     database.assert_has_exactly(100).await;
@@ -181,17 +269,47 @@ async fn first_mistakes_are_explained() {
     let (database, kafka) = ready(1).await;
     let brokers = kafka.brokers();
     let mistake = |brokers: &str, topic: &str| {
-        simusage(database.url(), &["ingest", "--kafka", brokers, "--topic", topic, "--group", "g"])
+        simusage(
+            database.url(),
+            &[
+                "ingest", "--kafka", brokers, "--topic", topic, "--group", "g",
+            ],
+        )
     };
     // A mock cluster makes any topic it is asked for, unless it is told not to have it.
-    kafka.cluster.topic_error("missing", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+    kafka
+        .cluster
+        .topic_error(
+            "missing",
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+        )
+        .unwrap();
     let run = mistake(&brokers, "missing");
     assert_eq!(run.status, 1, "{run:?}");
-    assert!(run.stderr.contains(&format!("ingesting missing from {brokers}: there is no topic missing")), "{run:?}");
+    assert!(
+        run.stderr.contains(&format!(
+            "ingesting missing from {brokers}: there is no topic missing"
+        )),
+        "{run:?}"
+    );
     let url = database.url();
-    assert_eq!(simusage(url, &["ingest", "--kafka", "x:1", "--topic", "t"]).status, 2);
-    assert_eq!(simusage(url, &["ingest", "--kafka", "x:1", "--topic", "t", "--group", "g", "file"]).status, 2);
-    let csv = ["ingest", "--kafka", "x:1", "--topic", "t", "--group", "g", "--format", "csv"];
+    assert_eq!(
+        simusage(url, &["ingest", "--kafka", "x:1", "--topic", "t"]).status,
+        2
+    );
+    assert_eq!(
+        simusage(
+            url,
+            &[
+                "ingest", "--kafka", "x:1", "--topic", "t", "--group", "g", "file"
+            ]
+        )
+        .status,
+        2
+    );
+    let csv = [
+        "ingest", "--kafka", "x:1", "--topic", "t", "--group", "g", "--format", "csv",
+    ];
     assert!(simusage(url, &csv).stderr.contains("--kafka reads JSON"));
     let run = mistake("127.0.0.1:1", "usage");
     assert_eq!(run.status, 1, "{run:?}");
@@ -206,14 +324,25 @@ async fn brokers_that_fail_for_a_while_cost_nothing() {
     until_stored(&database, 100).await;
     // Leaders change, answers are late, and the coordinator denies being one.
     for partition in 0..2 {
-        kafka.cluster.partition_leader("usage", partition, Some(3)).unwrap();
+        kafka
+            .cluster
+            .partition_leader("usage", partition, Some(3))
+            .unwrap();
     }
     for broker in 1..=3 {
-        kafka.cluster.broker_round_trip_time(broker, Duration::from_millis(50)).unwrap();
+        kafka
+            .cluster
+            .broker_round_trip_time(broker, Duration::from_millis(50))
+            .unwrap();
     }
     let failures = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR; 3];
-    kafka.cluster.request_errors(RDKafkaApiKey::Heartbeat, &failures);
-    kafka.cluster.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION]);
+    kafka
+        .cluster
+        .request_errors(RDKafkaApiKey::Heartbeat, &failures);
+    kafka.cluster.request_errors(
+        RDKafkaApiKey::Fetch,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION],
+    );
     kafka.send(&ndjson(100..300));
     until_stored(&database, 300).await;
     signal(&child, "TERM");
@@ -261,7 +390,12 @@ async fn brokers_are_reached_with_tls_and_a_password() {
     Authority::new("somebody else").write(other_root.as_ref());
     let pair = PairFiles::new(&authority.issue(&["127.0.0.1"]));
     let (certificate, key) = (pair.certificate(), pair.key());
-    let tls = ["--certificate", certificate.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    let tls = [
+        "--certificate",
+        certificate.to_str().unwrap(),
+        "--key",
+        key.to_str().unwrap(),
+    ];
     let mut broker = Broker::start("", &[&tls[..], &["--user", "reader:open sesame"]].concat());
     let run = |broker: &Broker, mechanism, password, root| {
         let settings = [
@@ -273,18 +407,31 @@ async fn brokers_are_reached_with_tls_and_a_password() {
         ];
         with_settings(broker.ingest(database.url(), &["--until-end"]), &settings)
     };
-    for (number, mechanism) in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"].into_iter().enumerate() {
+    for (number, mechanism) in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+        .into_iter()
+        .enumerate()
+    {
         let before = u64::try_from(number).unwrap() * 9;
         broker.come_back(&ndjson(0..before + 9));
         let stored = run(&broker, mechanism, "open sesame", &root);
-        assert_eq!((stored.status, stored.counts().0), (if number == 0 { 0 } else { 3 }, 9), "{mechanism}: {stored:?}");
+        assert_eq!(
+            (stored.status, stored.counts().0),
+            (if number == 0 { 0 } else { 3 }, 9),
+            "{mechanism}: {stored:?}"
+        );
         let refused = run(&broker, mechanism, "close sesame", &root);
         assert_eq!(refused.status, 1, "{refused:?}");
-        assert!(refused.stderr.contains("authentication") && !refused.stderr.contains("sesame"), "{refused:?}");
+        assert!(
+            refused.stderr.contains("authentication") && !refused.stderr.contains("sesame"),
+            "{refused:?}"
+        );
     }
     let unknown = run(&broker, "PLAIN", "open sesame", &other_root);
     assert_eq!(unknown.status, 1, "{unknown:?}");
-    assert!(unknown.stderr.contains("certificate verify failed"), "{unknown:?}");
+    assert!(
+        unknown.stderr.contains("certificate verify failed"),
+        "{unknown:?}"
+    );
     database.assert_has_exactly(27).await;
 }
 
@@ -295,20 +442,43 @@ async fn brokers_may_ask_for_a_certificate() {
     let (authority, files) = (Authority::new("authority"), Files::new());
     let root = files.write("root.pem", "");
     authority.write(root.as_ref());
-    let (server, client) =
-        (PairFiles::new(&authority.issue(&["127.0.0.1"])), PairFiles::new(&authority.issue(&["simusage"])));
-    let [certificate, key, own, own_key] = [server.certificate(), server.key(), client.certificate(), client.key()]
-        .map(|path| path.to_str().unwrap().to_owned());
-    let broker = Broker::start(&ndjson(0..20), &["--certificate", &certificate, "--key", &key, "--clients-of", &root]);
+    let (server, client) = (
+        PairFiles::new(&authority.issue(&["127.0.0.1"])),
+        PairFiles::new(&authority.issue(&["simusage"])),
+    );
+    let [certificate, key, own, own_key] = [
+        server.certificate(),
+        server.key(),
+        client.certificate(),
+        client.key(),
+    ]
+    .map(|path| path.to_str().unwrap().to_owned());
+    let broker = Broker::start(
+        &ndjson(0..20),
+        &[
+            "--certificate",
+            &certificate,
+            "--key",
+            &key,
+            "--clients-of",
+            &root,
+        ],
+    );
     let settings = [
         ("SECURITY_PROTOCOL", "ssl"),
         ("SSL_CA_LOCATION", root.as_str()),
         ("SSL_CERTIFICATE_LOCATION", &own),
         ("SSL_KEY_LOCATION", &own_key),
     ];
-    let none = with_settings(broker.ingest(database.url(), &["--until-end"]), &settings[..2]);
+    let none = with_settings(
+        broker.ingest(database.url(), &["--until-end"]),
+        &settings[..2],
+    );
     assert_eq!(none.status, 1, "{none:?}");
-    assert!(none.stderr.contains("do the settings in [kafka] fit?"), "{none:?}");
+    assert!(
+        none.stderr.contains("do the settings in [kafka] fit?"),
+        "{none:?}"
+    );
     let run = with_settings(broker.ingest(database.url(), &["--until-end"]), &settings);
     assert_eq!((run.status, run.counts().0), (3, 20), "{run:?}");
     database.assert_has_exactly(20).await;
@@ -321,7 +491,10 @@ async fn wherever_the_program_dies_the_next_run_makes_it_exact() {
         let (database, kafka) = ready(2).await;
         kafka.send(&ndjson(0..200));
         let mut dying = kafka.ingest(database.url(), &["--until-end"]);
-        let died = dying.env("SIMUSAGE_FAILPOINT", format!("{point}:1")).output().unwrap();
+        let died = dying
+            .env("SIMUSAGE_FAILPOINT", format!("{point}:1"))
+            .output()
+            .unwrap();
         assert_eq!(died.status.code(), None, "{point}: {died:?}");
         let run = kafka.ingest_to_end(database.url());
         assert!([0, 3].contains(&run.status), "{point}: {run:?}");
@@ -331,16 +504,25 @@ async fn wherever_the_program_dies_the_next_run_makes_it_exact() {
 
 #[tokio::test]
 async fn killed_at_any_moment_and_run_again_it_is_exact() {
-    let rounds: u64 = std::env::var("SIMUSAGE_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    let rounds: u64 = std::env::var("SIMUSAGE_TEST_KILLS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(4);
     let (database, kafka) = ready(3).await;
     let mut count = 0;
     for round in 0..rounds {
         kafka.send(&ndjson(count..count + 500));
         count += 500;
-        let mut child = kafka.ingest(database.url(), &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = kafka
+            .ingest(database.url(), &[])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let before = database.number("select count(*) from usage_records").await;
         let mut patience = 200;
-        while database.number("select count(*) from usage_records").await == before && patience > 0 {
+        while database.number("select count(*) from usage_records").await == before && patience > 0
+        {
             patience -= 1;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -404,7 +586,13 @@ async fn a_member_that_lost_its_database_gives_its_partitions_up() {
     let (database, kafka) = ready(4).await;
     let proxy = Proxy::start(database.url());
     kafka.send(&ndjson(0..200));
-    let start = |url: &str| kafka.ingest(url, &[]).env("SIMUSAGE_INGEST_RETRY_FOR_MS", "3600000").spawn().unwrap();
+    let start = |url: &str| {
+        kafka
+            .ingest(url, &[])
+            .env("SIMUSAGE_INGEST_RETRY_FOR_MS", "3600000")
+            .spawn()
+            .unwrap()
+    };
     let mut cut_off = start(proxy.url());
     until_stored(&database, 200).await;
     proxy.go_down();
@@ -413,12 +601,19 @@ async fn a_member_that_lost_its_database_gives_its_partitions_up() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let other = start(database.url());
     let writers = "select count(distinct writer) from ingest_sources";
-    database.until_at_least(writers, 2, Duration::from_secs(40)).await;
+    database
+        .until_at_least(writers, 2, Duration::from_secs(40))
+        .await;
     // Also where the group has gone on without it, the member gives up what it has, and does not wait for the database.
     tokio::time::sleep(Duration::from_secs(20)).await;
     cut_off.kill().unwrap();
     let cut_off: Run = cut_off.wait_with_output().unwrap().into();
-    assert!(cut_off.stderr.contains("partitions are given up before their records are committed"), "{cut_off:?}");
+    assert!(
+        cut_off
+            .stderr
+            .contains("partitions are given up before their records are committed"),
+        "{cut_off:?}"
+    );
     until_stored(&database, 1_200).await;
     signal(&other, "TERM");
     let run: Run = other.wait_with_output().unwrap().into();
@@ -433,7 +628,13 @@ async fn messages_that_kafka_has_dropped_before_they_were_stored_are_an_error() 
     assert_eq!(kafka.ingest_to_end(database.url()).counts().0, 50);
     // The same cluster's topic, made anew: what the ledger has as the next message is beyond its end.
     let connection = database.connect().await;
-    connection.execute("update ingest_sources set position = 5000 where kind = 'kafka'", &[]).await.unwrap();
+    connection
+        .execute(
+            "update ingest_sources set position = 5000 where kind = 'kafka'",
+            &[],
+        )
+        .await
+        .unwrap();
     for _ in 0..2 {
         let run = kafka.ingest_to_end(database.url());
         assert_eq!(run.status, 1, "{run:?}");
@@ -441,5 +642,8 @@ async fn messages_that_kafka_has_dropped_before_they_were_stored_are_an_error() 
                       the partitions stand at: 0 at offset 5000; another --group reads from the beginning";
         assert!(run.stderr.contains(reason), "{run:?}");
     }
-    assert_eq!(database.number("select position from ingest_sources").await, 5_000);
+    assert_eq!(
+        database.number("select position from ingest_sources").await,
+        5_000
+    );
 }

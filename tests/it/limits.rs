@@ -27,21 +27,48 @@ fn settings() -> Config {
 #[actix_web::test]
 async fn a_request_that_is_too_large_is_refused_with_the_limit() {
     let api = Api::new(&settings()).await;
-    let url = |bytes: usize| TestRequest::get().uri(&format!("/livez?{}", "x".repeat(bytes - "/livez?".len())));
+    let url = |bytes: usize| {
+        TestRequest::get().uri(&format!("/livez?{}", "x".repeat(bytes - "/livez?".len())))
+    };
     // "x-filler" makes a header of 12 more bytes than its value.
-    let headers = |bytes: usize| TestRequest::get().uri("/livez").insert_header(("x-filler", "x".repeat(bytes - 12)));
-    let body = |bytes: &str| TestRequest::get().uri("/livez").insert_header(("content-length", bytes));
+    let headers = |bytes: usize| {
+        TestRequest::get()
+            .uri("/livez")
+            .insert_header(("x-filler", "x".repeat(bytes - 12)))
+    };
+    let body = |bytes: &str| {
+        TestRequest::get()
+            .uri("/livez")
+            .insert_header(("content-length", bytes))
+    };
     for (fits, too_large, status, detail) in [
-        (url(300), url(301), 414, "The path with its query is longer than 300 bytes (serve.max_url_bytes)."),
-        (headers(400), headers(401), 431, "The headers have more than 400 bytes (serve.max_header_bytes)."),
-        (body("50"), body("51"), 413, "The body is longer than 50 bytes (serve.max_body_bytes)."),
+        (
+            url(300),
+            url(301),
+            414,
+            "The path with its query is longer than 300 bytes (serve.max_url_bytes).",
+        ),
+        (
+            headers(400),
+            headers(401),
+            431,
+            "The headers have more than 400 bytes (serve.max_header_bytes).",
+        ),
+        (
+            body("50"),
+            body("51"),
+            413,
+            "The body is longer than 50 bytes (serve.max_body_bytes).",
+        ),
     ] {
         let answer = api.ask(fits).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         let answer = api.ask(too_large).await;
         assert_eq!((answer.status, answer.detail()), (status, detail));
     }
-    let chunked = TestRequest::get().uri("/livez").insert_header(("transfer-encoding", "chunked"));
+    let chunked = TestRequest::get()
+        .uri("/livez")
+        .insert_header(("transfer-encoding", "chunked"));
     let answer = api.ask(chunked).await;
     let detail = "A body must say its length, at most 50 bytes (serve.max_body_bytes).";
     assert_eq!((answer.status, answer.detail()), (411, detail));
@@ -70,7 +97,10 @@ async fn requests_that_come_too_often_are_refused_with_the_time_to_wait() {
     let (count, answer) = let_through(async || api.ask(from("192.0.2.1")).await).await;
     assert!(count >= 1, "the first request is let through");
     let detail = "More than 1 requests a second (serve.requests_per_second). Try again in 1 s.";
-    assert_eq!((answer.detail(), answer.header("retry-after")), (detail, "1"));
+    assert_eq!(
+        (answer.detail(), answer.header("retry-after")),
+        (detail, "1")
+    );
     // Another address has requests of its own, and what is no question of data is not counted.
     assert_eq!(api.ask(from("192.0.2.2")).await.status, 404);
     for _ in 0..20 {
@@ -103,7 +133,11 @@ async fn each_token_has_a_rate_of_its_own_and_guesses_count_for_their_address() 
     assert_eq!(api.get_as(&other, path).await.status, 404);
     let (count, answer) = let_through(async || api.get_as("guess", path).await).await;
     assert!(count >= 2);
-    assert!(answer.detail().starts_with("More than 2 requests a second"), "{}", answer.body);
+    assert!(
+        answer.detail().starts_with("More than 2 requests a second"),
+        "{}",
+        answer.body
+    );
     // Who has a valid token is not held up by who has not.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let_through(async || api.get_as("guess", path).await).await;
@@ -113,7 +147,10 @@ async fn each_token_has_a_rate_of_its_own_and_guesses_count_for_their_address() 
 /// The problem in the body of an answer that came over a socket.
 fn problem(answer: &str) -> Value {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.contains("content-type: application/problem+json"), "{answer}");
+    assert!(
+        head.contains("content-type: application/problem+json"),
+        "{answer}"
+    );
     serde_json::from_str(body).unwrap()
 }
 
@@ -124,12 +161,28 @@ async fn over_a_socket_too_large_is_refused_before_a_body_is_read() {
     let long = format!("/livez?{}", "x".repeat(8_192));
     assert_eq!(problem(&server.get(&long))["status"], 414);
     let many = format!("x-filler: {}\r\n", "x".repeat(16_384));
-    assert_eq!(problem(&read(server.send_with("/livez", &many)))["status"], 431);
+    assert_eq!(
+        problem(&read(server.send_with("/livez", &many)))["status"],
+        431
+    );
     // The body never comes, and is not waited for.
-    assert_eq!(problem(&read(server.send_with("/livez", "content-length: 70000\r\n")))["status"], 413);
-    assert_eq!(problem(&read(server.send_with("/livez", "transfer-encoding: chunked\r\n")))["status"], 411);
+    assert_eq!(
+        problem(&read(
+            server.send_with("/livez", "content-length: 70000\r\n")
+        ))["status"],
+        413
+    );
+    assert_eq!(
+        problem(&read(
+            server.send_with("/livez", "transfer-encoding: chunked\r\n")
+        ))["status"],
+        411
+    );
     // More than the server reads at all.
-    assert_eq!(status(&read(server.send_with("/livez", &"a: b\r\n".repeat(100)))), 431);
+    assert_eq!(
+        status(&read(server.send_with("/livez", &"a: b\r\n".repeat(100)))),
+        431
+    );
     assert_eq!(status(&server.get("/livez")), 200);
 }
 
@@ -144,16 +197,27 @@ fn ask_and_stay(stream: &mut TcpStream) -> String {
 #[tokio::test]
 async fn a_connection_that_says_nothing_is_ended() {
     let database = TestDatabase::migrated().await;
-    let settings = [("SIMUSAGE_SERVE_KEEP_ALIVE_MS", "300"), ("SIMUSAGE_SERVE_REQUEST_HEAD_TIMEOUT_MS", "600")];
+    let settings = [
+        ("SIMUSAGE_SERVE_KEEP_ALIVE_MS", "300"),
+        ("SIMUSAGE_SERVE_REQUEST_HEAD_TIMEOUT_MS", "600"),
+    ];
     let server = Server::start_with(database.url(), &[], &settings);
     let start = Instant::now();
     let mut stream = server.connect();
     write!(stream, "GET /livez HTTP/1.1\r\nhost:").unwrap();
     assert_eq!(status(&read(stream)), 408, "a head that does not end");
-    assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(500),
+        "{:?}",
+        start.elapsed()
+    );
     let mut stream = server.connect();
     assert_eq!(status(&ask_and_stay(&mut stream)), 200);
-    assert_eq!(status(&ask_and_stay(&mut stream)), 200, "the connection stays open for a while");
+    assert_eq!(
+        status(&ask_and_stay(&mut stream)),
+        200,
+        "the connection stays open for a while"
+    );
     assert_eq!(read(stream), "", "and is closed when nothing is asked");
 }
 
@@ -169,18 +233,25 @@ async fn more_connections_than_there_may_be_wait_for_one_to_end() {
     let mut first = server.connect();
     assert_eq!(status(&ask_and_stay(&mut first)), 200);
     let mut second = server.send("/livez");
-    second.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    second
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
     let waited = second.read(&mut [0; 1]).unwrap_err();
     assert_eq!(waited.kind(), std::io::ErrorKind::WouldBlock, "{waited}");
     drop(first);
-    second.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    second
+        .set_read_timeout(Some(Duration::from_mins(1)))
+        .unwrap();
     assert_eq!(status(&read(second)), 200);
 }
 
 #[actix_web::test]
 async fn a_method_is_refused_after_the_token_and_the_limits() {
     let api = Api::new(&settings()).await;
-    assert_eq!(api.request(Method::POST, "/api/v1/inventory").await.status, 405);
+    assert_eq!(
+        api.request(Method::POST, "/api/v1/inventory").await.status,
+        405
+    );
     let long = format!("/api/v1/inventory?{}", "x".repeat(300));
     assert_eq!(api.request(Method::POST, &long).await.status, 414);
 }

@@ -21,7 +21,14 @@ async fn snapshot(database: &TestDatabase) -> Vec<String> {
     ];
     let mut snapshot = vec![];
     for query in queries {
-        snapshot.extend(connection.query(query, &[]).await.unwrap().iter().map(|row| row.get::<_, String>(0)));
+        snapshot.extend(
+            connection
+                .query(query, &[])
+                .await
+                .unwrap()
+                .iter()
+                .map(|row| row.get::<_, String>(0)),
+        );
     }
     snapshot
 }
@@ -31,10 +38,16 @@ async fn migrating_twice_changes_nothing() {
     let database = TestDatabase::empty().await;
     let first = simusage(database.url(), &["migrate"]);
     assert_eq!(first.status, 0, "{first:?}");
-    assert!(first.stdout.contains("applied 0001_inventory\n"), "{first:?}");
+    assert!(
+        first.stdout.contains("applied 0001_inventory\n"),
+        "{first:?}"
+    );
     let before = snapshot(&database).await;
     let second = simusage(database.url(), &["migrate"]);
-    assert_eq!((second.status, second.stdout.as_str()), (0, "nothing to migrate\n"));
+    assert_eq!(
+        (second.status, second.stdout.as_str()),
+        (0, "nothing to migrate\n")
+    );
     assert_eq!(snapshot(&database).await, before);
 }
 
@@ -43,11 +56,22 @@ async fn check_exits_with_1_while_behind_and_changes_nothing() {
     let database = TestDatabase::empty().await;
     let behind = simusage(database.url(), &["migrate", "--check"]);
     assert_eq!(behind.status, 1, "{behind:?}");
-    assert!(behind.stdout.contains("pending 0001_inventory\n"), "{behind:?}");
-    assert_eq!(database.number("select count(*) from pg_tables where schemaname = 'public'").await, 0);
+    assert!(
+        behind.stdout.contains("pending 0001_inventory\n"),
+        "{behind:?}"
+    );
+    assert_eq!(
+        database
+            .number("select count(*) from pg_tables where schemaname = 'public'")
+            .await,
+        0
+    );
     assert_eq!(simusage(database.url(), &["migrate"]).status, 0);
     let current = simusage(database.url(), &["migrate", "--check"]);
-    assert_eq!((current.status, current.stdout.as_str()), (0, "the schema is up to date\n"));
+    assert_eq!(
+        (current.status, current.stdout.as_str()),
+        (0, "the schema is up to date\n")
+    );
 }
 
 #[tokio::test]
@@ -61,7 +85,10 @@ async fn a_changed_setting_is_pending_then_applied_and_can_be_taken_back() {
             .env("SIMUSAGE_STORAGE_REFRESH_EVERY_MINUTES", "5")
             .output()
             .unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
     };
     let (status, pending) = changed(&["migrate", "--check"]);
     assert_eq!(status, Some(1));
@@ -82,11 +109,20 @@ async fn a_changed_setting_is_pending_then_applied_and_can_be_taken_back() {
 async fn a_database_of_a_newer_simusage_is_refused() {
     let database = TestDatabase::migrated().await;
     let insert = "insert into simusage_migrations values (9999, '9999_future', '', '99.0.0')";
-    database.connect().await.batch_execute(insert).await.unwrap();
+    database
+        .connect()
+        .await
+        .batch_execute(insert)
+        .await
+        .unwrap();
     for arguments in [&["migrate"][..], &["migrate", "--check"]] {
         let run = simusage(database.url(), arguments);
         assert_eq!(run.status, 1, "{run:?}");
-        assert!(run.stderr.contains("migrated by a newer simusage (9999_future"), "{run:?}");
+        assert!(
+            run.stderr
+                .contains("migrated by a newer simusage (9999_future"),
+            "{run:?}"
+        );
     }
 }
 
@@ -94,21 +130,46 @@ async fn a_database_of_a_newer_simusage_is_refused() {
 async fn a_database_of_an_edited_file_is_refused() {
     let database = TestDatabase::migrated().await;
     let update = "update simusage_migrations set checksum = repeat('0', 64) where number = 2";
-    database.connect().await.batch_execute(update).await.unwrap();
+    database
+        .connect()
+        .await
+        .batch_execute(update)
+        .await
+        .unwrap();
     let run = simusage(database.url(), &["migrate"]);
     assert_eq!(run.status, 1, "{run:?}");
-    assert!(run.stderr.contains("0002_usage is not the file that was applied"), "{run:?}");
+    assert!(
+        run.stderr
+            .contains("0002_usage is not the file that was applied"),
+        "{run:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_file_that_fails_leaves_nothing_behind() {
     let database = TestDatabase::migrated().await;
     let sql = "create table half_done (id integer); select 1 / 0";
-    let migration = Migration { number: 9_998, name: "9998_failing", sql };
-    let error = db::migrate::apply(&mut database.connect().await, migration).await.unwrap_err();
+    let migration = Migration {
+        number: 9_998,
+        name: "9998_failing",
+        sql,
+    };
+    let error = db::migrate::apply(&mut database.connect().await, migration)
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("division by zero"), "{error:#}");
-    assert_eq!(database.number("select count(*) from pg_tables where tablename = 'half_done'").await, 0);
-    assert_eq!(database.number("select count(*) from simusage_migrations where number = 9998").await, 0);
+    assert_eq!(
+        database
+            .number("select count(*) from pg_tables where tablename = 'half_done'")
+            .await,
+        0
+    );
+    assert_eq!(
+        database
+            .number("select count(*) from simusage_migrations where number = 9998")
+            .await,
+        0
+    );
 }
 
 #[tokio::test]
@@ -116,14 +177,39 @@ async fn a_file_that_opts_out_may_do_what_no_transaction_may() {
     let database = TestDatabase::migrated().await;
     let mut connection = database.connect().await;
     let refresh = "call refresh_continuous_aggregate('usage_hourly', '2020-01-01', '2020-01-02')";
-    let refused = Migration { number: 9_998, name: "9998_refused", sql: refresh };
-    let error = db::migrate::apply(&mut connection, refused).await.unwrap_err();
+    let refused = Migration {
+        number: 9_998,
+        name: "9998_refused",
+        sql: refresh,
+    };
+    let error = db::migrate::apply(&mut connection, refused)
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("transaction block"), "{error:#}");
     let sql = "-- simusage: no transaction\n\ncreate table beside (id integer);\n\n\
                call refresh_continuous_aggregate('usage_hourly', '2020-01-01', '2020-01-02');\n";
-    db::migrate::apply(&mut connection, Migration { number: 9_998, name: "9998_opted_out", sql }).await.unwrap();
-    assert_eq!(database.number("select count(*) from pg_tables where tablename = 'beside'").await, 1);
-    assert_eq!(database.number("select count(*) from simusage_migrations where number = 9998").await, 1);
+    db::migrate::apply(
+        &mut connection,
+        Migration {
+            number: 9_998,
+            name: "9998_opted_out",
+            sql,
+        },
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        database
+            .number("select count(*) from pg_tables where tablename = 'beside'")
+            .await,
+        1
+    );
+    assert_eq!(
+        database
+            .number("select count(*) from simusage_migrations where number = 9998")
+            .await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -137,7 +223,12 @@ async fn every_change_is_logged_whatever_a_refresh_does_meanwhile() {
     assert_eq!(thresholds.len(), 3);
     for row in thresholds {
         let threshold: DateTime<Utc> = row.get(1);
-        assert_eq!(threshold, Interval::RECORDABLE.end(), "{}", row.get::<_, String>(0));
+        assert_eq!(
+            threshold,
+            Interval::RECORDABLE.end(),
+            "{}",
+            row.get::<_, String>(0)
+        );
     }
 }
 
@@ -145,18 +236,33 @@ async fn every_change_is_logged_whatever_a_refresh_does_meanwhile() {
 async fn the_views_have_the_columns_that_queries_count_on() {
     let database = TestDatabase::migrated().await;
     let connection = database.connect().await;
-    for view in ["usage_hourly", "usage_daily", "organization_usage_hourly", "organization_usage_daily"] {
-        let statement =
-            connection.prepare(&format!("select bucket, organization_id, bytes, records from {view}")).await;
+    for view in [
+        "usage_hourly",
+        "usage_daily",
+        "organization_usage_hourly",
+        "organization_usage_daily",
+    ] {
+        let statement = connection
+            .prepare(&format!(
+                "select bucket, organization_id, bytes, records from {view}"
+            ))
+            .await;
         assert!(statement.is_ok(), "{view}: {statement:?}");
     }
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_named_without_the_password() {
-    let run = simusage("postgresql://someone:secret@127.0.0.1:1/nothing", &["migrate"]);
+    let run = simusage(
+        "postgresql://someone:secret@127.0.0.1:1/nothing",
+        &["migrate"],
+    );
     assert_eq!(run.status, 1, "{run:?}");
-    assert!(run.stderr.contains("cannot connect to someone@127.0.0.1:1/nothing"), "{run:?}");
+    assert!(
+        run.stderr
+            .contains("cannot connect to someone@127.0.0.1:1/nothing"),
+        "{run:?}"
+    );
     assert!(!run.stderr.contains("secret"), "{run:?}");
 }
 
@@ -167,13 +273,26 @@ async fn migrations_at_the_same_time_wait_for_each_other() {
     }
     let database = TestDatabase::empty().await;
     let children: Vec<_> = (0..4)
-        .map(|_| command(database.url(), &["migrate"]).stdout(std::process::Stdio::piped()).spawn().unwrap())
+        .map(|_| {
+            command(database.url(), &["migrate"])
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
         .collect();
     let runs: Vec<_> = children
         .into_iter()
-        .map(|child| child.wait_with_output().map(|output| (output.status.code(), output.stdout)).unwrap())
+        .map(|child| {
+            child
+                .wait_with_output()
+                .map(|output| (output.status.code(), output.stdout))
+                .unwrap()
+        })
         .collect();
-    let applied = runs.iter().filter(|(_, stdout)| !stdout.starts_with(b"nothing")).count();
+    let applied = runs
+        .iter()
+        .filter(|(_, stdout)| !stdout.starts_with(b"nothing"))
+        .count();
     assert!(runs.iter().all(|(status, _)| *status == Some(0)));
     assert_eq!(applied, 1);
 }
@@ -182,8 +301,14 @@ async fn migrations_at_the_same_time_wait_for_each_other() {
 async fn retention_keeps_the_refresh_inside_it() {
     let database = TestDatabase::empty().await;
     let config = database.config();
-    let storage = Storage { retention_records_days: 30, retention_hourly_days: 90, ..config.storage };
-    db::migrate::migrate(&config.database, &storage).await.unwrap();
+    let storage = Storage {
+        retention_records_days: 30,
+        retention_hourly_days: 90,
+        ..config.storage
+    };
+    db::migrate::migrate(&config.database, &storage)
+        .await
+        .unwrap();
     let refresh_from = |view: &str| {
         format!(
             "select extract(epoch from (config ->> 'start_offset')::interval)::bigint / 86400 \

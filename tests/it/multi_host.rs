@@ -15,7 +15,8 @@ fn url(first: &Proxy, second: &Proxy, parameters: &str) -> String {
 }
 
 async fn ready(pool: &Pool) -> Result<(), StorageError> {
-    pool.ask(async |client| migrate::ensure_current(client).await).await
+    pool.ask(async |client| migrate::ensure_current(client).await)
+        .await
 }
 
 #[tokio::test]
@@ -25,7 +26,11 @@ async fn a_host_that_is_away_leaves_the_work_to_the_other() {
     let config = config(&url(&first, &second, "application_name=simusage"));
     let pool = Pool::new(&config, 1);
     ready(&pool).await.unwrap();
-    assert_eq!((first.taken(), second.taken()), (1, 0), "the first is the first choice");
+    assert_eq!(
+        (first.taken(), second.taken()),
+        (1, 0),
+        "the first is the first choice"
+    );
     first.go_down();
     // The session that broke may cost one answer; the one after it has a new session.
     let _ = ready(&pool).await;
@@ -33,7 +38,10 @@ async fn a_host_that_is_away_leaves_the_work_to_the_other() {
     connect(&config.database).await.unwrap().close().await;
     assert_eq!((first.taken(), second.taken()), (1, 2));
     second.go_down();
-    assert!(connect(&config.database).await.unwrap_err().is_passing(), "they may come back");
+    assert!(
+        connect(&config.database).await.unwrap_err().is_passing(),
+        "they may come back"
+    );
 }
 
 #[tokio::test]
@@ -51,7 +59,10 @@ async fn random_balance_uses_every_host() {
         ready(&Pool::new(&config, 1)).await.unwrap();
     }
     assert_eq!(first.taken() + second.taken(), 64);
-    assert!(first.taken() > by_first && second.taken() > by_second, "the pool, too");
+    assert!(
+        first.taken() > by_first && second.taken() > by_second,
+        "the pool, too"
+    );
 }
 
 #[tokio::test]
@@ -69,7 +80,9 @@ async fn only_a_server_of_the_kind_that_is_asked_for_is_taken() {
             continue;
         }
         let mode = if read_only { "on" } else { "off" };
-        let parameters = format!("target_session_attrs={attributes}&options=-c default_transaction_read_only%3D{mode}");
+        let parameters = format!(
+            "target_session_attrs={attributes}&options=-c default_transaction_read_only%3D{mode}"
+        );
         let config = config(&url(&first, &second, &parameters));
         let before = (first.taken(), second.taken());
         let by_pool = ready(&Pool::new(&config, 1)).await;
@@ -79,8 +92,18 @@ async fn only_a_server_of_the_kind_that_is_asked_for_is_taken() {
             by_connection.unwrap().close().await;
             continue;
         };
-        assert!(by_pool.unwrap_err().to_string().contains(refusal), "{parameters}");
-        assert!(by_connection.unwrap_err().to_string().contains(refusal), "{parameters}");
-        assert_eq!((first.taken(), second.taken()), (before.0 + 2, before.1 + 2), "both were tried, twice");
+        assert!(
+            by_pool.unwrap_err().to_string().contains(refusal),
+            "{parameters}"
+        );
+        assert!(
+            by_connection.unwrap_err().to_string().contains(refusal),
+            "{parameters}"
+        );
+        assert_eq!(
+            (first.taken(), second.taken()),
+            (before.0 + 2, before.1 + 2),
+            "both were tried, twice"
+        );
     }
 }

@@ -23,7 +23,10 @@ fn the_description_in_the_repository_is_up_to_date() {
         std::fs::write(&path, description()).unwrap();
     }
     let stored = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(stored == description(), "docs/openapi.json is behind: run this test with SIMUSAGE_TEST_WRITE=1");
+    assert!(
+        stored == description(),
+        "docs/openapi.json is behind: run this test with SIMUSAGE_TEST_WRITE=1"
+    );
 }
 
 #[actix_web::test]
@@ -32,12 +35,21 @@ async fn the_description_is_served_with_a_page_that_needs_nothing_from_elsewhere
     assert_eq!(api.ok("/openapi.json").await, parsed());
     assert_eq!(parsed()["openapi"], "3.1.0");
     let page = api.get("/docs/").await;
-    assert_eq!((page.status, page.header("content-type")), (200, "text/html"));
+    assert_eq!(
+        (page.status, page.header("content-type")),
+        (200, "text/html")
+    );
     assert!(!page.text.contains("https://"), "{}", page.text);
-    let assets: Vec<&str> = page.text.split(['"', '\'']).filter(|text| text.starts_with("./")).collect();
+    let assets: Vec<&str> = page
+        .text
+        .split(['"', '\''])
+        .filter(|text| text.starts_with("./"))
+        .collect();
     assert!(assets.len() > 3, "{assets:?}");
     for asset in assets {
-        let answer = api.get(&format!("/docs/{}", asset.trim_start_matches("./"))).await;
+        let answer = api
+            .get(&format!("/docs/{}", asset.trim_start_matches("./")))
+            .await;
         assert_eq!(answer.status, 200, "{asset}");
     }
 }
@@ -57,7 +69,9 @@ async fn every_parameter_that_a_path_knows_is_described_and_no_other() {
             .filter(|parameter| parameter["in"] == "query")
             .map(|parameter| parameter["name"].as_str().unwrap())
             .collect();
-        let asked = path.replace("{organization}", "x").replace("{simcard}", "1");
+        let asked = path
+            .replace("{organization}", "x")
+            .replace("{simcard}", "1");
         let (status, detail) = api.problem(&format!("{asked}?nonsense=1")).await;
         assert_eq!(status, 422, "{path}");
         let (_, known) = detail.split_once("(known: ").unwrap();

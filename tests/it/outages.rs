@@ -24,7 +24,13 @@ fn end(child: Child) -> Run {
 
 /// Waits until so many records are stored.
 async fn until_stored(database: &TestDatabase, count: i64) {
-    database.until_at_least("select count(*) from usage_records", count, Duration::from_secs(6)).await;
+    database
+        .until_at_least(
+            "select count(*) from usage_records",
+            count,
+            Duration::from_secs(6),
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -36,12 +42,24 @@ async fn a_commit_that_is_lost_or_never_answered_stores_its_batch_once() {
             let (files, proxy) = (Files::new(), Proxy::start(database.url()));
             let file = files.write("usage.ndjson", ndjson(0..200));
             proxy.at_commit(3, commit);
-            let mut ingest = command(proxy.url(), &["ingest", "--json", if standard_input { "-" } else { &file }]);
-            ingest.env("SIMUSAGE_INGEST_BATCH_ROWS", "20").stdin(std::fs::File::open(&file).unwrap());
+            let mut ingest = command(
+                proxy.url(),
+                &["ingest", "--json", if standard_input { "-" } else { &file }],
+            );
+            ingest
+                .env("SIMUSAGE_INGEST_BATCH_ROWS", "20")
+                .stdin(std::fs::File::open(&file).unwrap());
             let run = Run::from(ingest.output().unwrap());
             assert!(proxy.has_cut());
-            assert_eq!((run.status, run.counts()), (3, (200, 180, 20)), "{commit:?} {run:?}");
-            assert!(run.stderr.contains("trying again") && run.stderr.contains("the database is back"), "{run:?}");
+            assert_eq!(
+                (run.status, run.counts()),
+                (3, (200, 180, 20)),
+                "{commit:?} {run:?}"
+            );
+            assert!(
+                run.stderr.contains("trying again") && run.stderr.contains("the database is back"),
+                "{run:?}"
+            );
             database.assert_has_exactly(200).await;
         }
     }
@@ -59,7 +77,11 @@ async fn a_database_that_is_gone_for_a_while_is_waited_for() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     proxy.come_back();
     let run = end(child);
-    assert_eq!((run.status, run.counts()), (3, (4_000, 3_600, 400)), "{run:?}");
+    assert_eq!(
+        (run.status, run.counts()),
+        (3, (4_000, 3_600, 400)),
+        "{run:?}"
+    );
     assert!(run.stderr.contains("trying again"), "{run:?}");
     database.assert_has_exactly(4_000).await;
 }
@@ -82,7 +104,11 @@ async fn a_database_that_stays_away_is_an_error_and_the_next_run_goes_on() {
     proxy.go_down();
     let run = end(child);
     assert_eq!(run.status, 1, "{run:?}");
-    assert!(run.stderr.contains(&format!("{file} is stored up to byte ")), "{run:?}");
+    assert!(
+        run.stderr
+            .contains(&format!("{file} is stored up to byte ")),
+        "{run:?}"
+    );
     assert_eq!(simusage(database.url(), &arguments).status, 3);
     database.assert_has_exactly(4_000).await;
 }
@@ -102,10 +128,16 @@ async fn a_backend_that_is_terminated_is_replaced() {
         let terminate = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
                          where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'";
         // Between two sessions there is none.
-        database.until_at_least(terminate, 1, Duration::from_secs(20)).await;
+        database
+            .until_at_least(terminate, 1, Duration::from_secs(20))
+            .await;
     }
     let run = end(child);
-    assert_eq!((run.status, run.counts()), (3, (6_000, 5_400, 600)), "{run:?}");
+    assert_eq!(
+        (run.status, run.counts()),
+        (3, (6_000, 5_400, 600)),
+        "{run:?}"
+    );
     database.assert_has_exactly(6_000).await;
 }
 
@@ -130,11 +162,26 @@ async fn a_full_disk_says_so_and_the_next_run_is_exact() {
     let run = end(start(database.url(), &[&file], "20"));
     assert_eq!(run.status, 1, "{run:?}");
     let position = ndjson(0..40).len();
-    assert!(run.stderr.contains("stopped after 36 records stored and 4 rejected"), "{run:?}");
-    assert!(run.stderr.contains(&format!("{file} is stored up to byte {position}")), "{run:?}");
-    assert!(run.stderr.contains("the database has no space left: could not extend file [53100]"), "{run:?}");
+    assert!(
+        run.stderr
+            .contains("stopped after 36 records stored and 4 rejected"),
+        "{run:?}"
+    );
+    assert!(
+        run.stderr
+            .contains(&format!("{file} is stored up to byte {position}")),
+        "{run:?}"
+    );
+    assert!(
+        run.stderr
+            .contains("the database has no space left: could not extend file [53100]"),
+        "{run:?}"
+    );
     database.assert_has_exactly(40).await;
-    connection.batch_execute("drop trigger fill_up on ingest_sources; drop function fill_up").await.unwrap();
+    connection
+        .batch_execute("drop trigger fill_up on ingest_sources; drop function fill_up")
+        .await
+        .unwrap();
     let run = end(start(database.url(), &[&file], "20"));
     assert_eq!((run.status, run.counts().0), (3, 100 - 40), "{run:?}");
     database.assert_has_exactly(100).await;

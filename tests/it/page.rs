@@ -13,16 +13,28 @@ async fn the_page_works_in_a_browser() {
     let database = TestDatabase::migrated().await;
     let inventory = inventory();
     let inventory = inventory.to_str().unwrap();
-    let generated = simusage(database.url(), &["generate", "usage", "--inventory", inventory]);
+    let generated = simusage(
+        database.url(),
+        &["generate", "usage", "--inventory", inventory],
+    );
     assert_eq!(generated.status, 0, "{}", generated.stderr);
     let files = Files::new();
     let usage = files.write("usage.ndjson", generated.stdout);
-    let run = simusage(database.url(), &["ingest", "--inventory", inventory, &usage]);
+    let run = simusage(
+        database.url(),
+        &["ingest", "--inventory", inventory, &usage],
+    );
     assert_eq!(run.status, 0, "{run:?}");
     let server = Server::start(database.url());
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
     let output = Command::new("node")
-        .args(["--test", "--test-concurrency=1", "--test-reporter=spec", "page.test.mjs", "contract.test.mjs"])
+        .args([
+            "--test",
+            "--test-concurrency=1",
+            "--test-reporter=spec",
+            "page.test.mjs",
+            "contract.test.mjs",
+        ])
         .current_dir(tests)
         .env("SIMUSAGE_PAGE_URL", format!("http://{}", server.address()))
         .stdin(Stdio::null())
@@ -30,5 +42,9 @@ async fn the_page_works_in_a_browser() {
         .expect("Node.js runs");
     let report = String::from_utf8_lossy(&output.stdout);
     println!("{report}");
-    assert!(output.status.success(), "{report}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{report}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

@@ -23,9 +23,17 @@ const EXPECTED: [(&str, &str, &str); 57] = [
     ("ingest/add_source.sql", "text 2, int4 1, text 1", ""),
     ("ingest/add_stale_hours.sql", "_timestamptz 2", ""),
     ("ingest/advance_inventory_version.sql", "", ""),
-    ("ingest/advance_source.sql", "int8 5, bytea 1, text 1, int8 3, timestamptz 1", ""),
+    (
+        "ingest/advance_source.sql",
+        "int8 5, bytea 1, text 1, int8 3, timestamptz 1",
+        "",
+    ),
     ("ingest/assign_sim_cards.sql", "_text 2, _timestamptz 1", ""),
-    ("ingest/compresses_directly.sql", "", "compresses_directly bool"),
+    (
+        "ingest/compresses_directly.sql",
+        "",
+        "compresses_directly bool",
+    ),
     ("ingest/copy_rejected_records.sql", "", ""),
     ("ingest/copy_usage_records.sql", "", ""),
     ("ingest/count_rejected.sql", "_int8 1", "count int8"),
@@ -35,29 +43,61 @@ const EXPECTED: [(&str, &str, &str); 57] = [
     ("ingest/forget_stale_hours.sql", "_int8 1", ""),
     ("ingest/forget_unfinished_line.sql", "int8 2", ""),
     ("ingest/head_lengths.sql", "", "head_bytes int4"),
-    ("ingest/hours_not_open.sql", "_timestamptz 1", "hour timestamptz, is_stored bool"),
+    (
+        "ingest/hours_not_open.sql",
+        "_timestamptz 1",
+        "hour timestamptz, is_stored bool",
+    ),
     (
         "ingest/inventory_directory.sql",
         "",
         "iccid text, sim_card_id int4, valid_from timestamptz, organization_id int4",
     ),
     ("ingest/inventory_version.sql", "", "version int8"),
-    ("ingest/lock_source.sql", "int8 1", "position int8, batches int8, writer int8"),
-    ("ingest/refreshes_in_batches.sql", "", "refreshes_in_batches bool"),
+    (
+        "ingest/lock_source.sql",
+        "int8 1",
+        "position int8, batches int8, writer int8",
+    ),
+    (
+        "ingest/refreshes_in_batches.sql",
+        "",
+        "refreshes_in_batches bool",
+    ),
     ("ingest/reject_again.sql", "_int8 1, _text 3, text 1", ""),
     ("ingest/remove_run.sql", "int8 1", ""),
     ("ingest/rename_source.sql", "int8 1, text 1, int4 1", ""),
-    ("ingest/set_direct_compress.sql", "text 1", "set_config text"),
-    ("ingest/stale_hours.sql", "", "id int8, start_at timestamptz, end_at timestamptz"),
-    ("ingest/take_rejected.sql", "int8 3", "id int8, source text, line int8, format text, header bytea, raw bytea"),
+    (
+        "ingest/set_direct_compress.sql",
+        "text 1",
+        "set_config text",
+    ),
+    (
+        "ingest/stale_hours.sql",
+        "",
+        "id int8, start_at timestamptz, end_at timestamptz",
+    ),
+    (
+        "ingest/take_rejected.sql",
+        "int8 3",
+        "id int8, source text, line int8, format text, header bytea, raw bytea",
+    ),
     ("ingest/unmark_hours.sql", "_timestamptz 1", ""),
-    ("ledger/applied.sql", "", "number int4, name text, checksum text"),
+    (
+        "ledger/applied.sql",
+        "",
+        "number int4, name text, checksum text",
+    ),
     ("ledger/create.sql", "", ""),
     ("ledger/exists.sql", "", "exists bool"),
     ("ledger/lock.sql", "int8 1", "pg_advisory_lock void"),
     ("ledger/newest.sql", "", "number int4"),
     ("ledger/record.sql", "int4 1, text 3", ""),
-    ("ledger/server.sql", "", "available text, installed text, license text"),
+    (
+        "ledger/server.sql",
+        "",
+        "available text, installed text, license text",
+    ),
     ("ledger/try_lock.sql", "int8 1", "taken bool"),
     ("queries/freshness.sql", "timestamptz 2", FRESHNESS),
     (
@@ -65,20 +105,64 @@ const EXPECTED: [(&str, &str, &str); 57] = [
         "_int4 1, text 3, timestamptz 1, int8 2",
         "total int8, inventory_version int8, sim_card text, organization text, valid_from timestamptz",
     ),
-    ("queries/organization_totals.sql", "_int4 1, timestamptz 6, int4 1, int8 1, text 1, int8 2", TOTALS),
-    ("queries/simcard_totals.sql", "_int4 1, text 1, timestamptz 6, int4 1, int8 1, text 1, int8 2", TOTALS),
-    ("queries/usage_series.sql", "text 2, _int4 1, _timestamptz 7, int4 2, int8 2, timestamptz 2", SERIES),
+    (
+        "queries/organization_totals.sql",
+        "_int4 1, timestamptz 6, int4 1, int8 1, text 1, int8 2",
+        TOTALS,
+    ),
+    (
+        "queries/simcard_totals.sql",
+        "_int4 1, text 1, timestamptz 6, int4 1, int8 1, text 1, int8 2",
+        TOTALS,
+    ),
+    (
+        "queries/usage_series.sql",
+        "text 2, _int4 1, _timestamptz 7, int4 2, int8 2, timestamptz 2",
+        SERIES,
+    ),
     ("settings/add_columnstore_policy.sql", "text 1, int8 1", ""),
-    ("settings/add_refresh_policy.sql", "text 1, int8 2", "add_continuous_aggregate_policy int4"),
-    ("settings/add_retention_policy.sql", "text 1, int8 1", "add_retention_policy int4"),
-    ("settings/current.sql", "", "relation text, setting text, seconds int8"),
+    (
+        "settings/add_refresh_policy.sql",
+        "text 1, int8 2",
+        "add_continuous_aggregate_policy int4",
+    ),
+    (
+        "settings/add_retention_policy.sql",
+        "text 1, int8 1",
+        "add_retention_policy int4",
+    ),
+    (
+        "settings/current.sql",
+        "",
+        "relation text, setting text, seconds int8",
+    ),
     ("settings/reader_exists.sql", "", "exists bool"),
-    ("settings/reader_lacks.sql", "_text 1", "subject text, command text"),
+    (
+        "settings/reader_lacks.sql",
+        "_text 1",
+        "subject text, command text",
+    ),
     ("settings/remove_columnstore_policy.sql", "text 1", ""),
-    ("settings/remove_refresh_policy.sql", "text 1", "remove_continuous_aggregate_policy void"),
-    ("settings/remove_retention_policy.sql", "text 1", "remove_retention_policy void"),
-    ("settings/set_chunk_interval.sql", "text 1, int8 1", "set_chunk_time_interval void"),
-    ("tokens/add.sql", "text 1, bytea 1, bool 1, timestamptz 1", "id int4"),
+    (
+        "settings/remove_refresh_policy.sql",
+        "text 1",
+        "remove_continuous_aggregate_policy void",
+    ),
+    (
+        "settings/remove_retention_policy.sql",
+        "text 1",
+        "remove_retention_policy void",
+    ),
+    (
+        "settings/set_chunk_interval.sql",
+        "text 1, int8 1",
+        "set_chunk_time_interval void",
+    ),
+    (
+        "tokens/add.sql",
+        "text 1, bytea 1, bool 1, timestamptz 1",
+        "id int4",
+    ),
     ("tokens/bind.sql", "int4 1, _text 1", "name text"),
     (
         "tokens/list.sql",
@@ -102,19 +186,33 @@ fn counted<'a>(names: impl Iterator<Item = &'a str>) -> String {
             _ => runs.push((name, 1)),
         }
     }
-    runs.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+    runs.iter()
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The files of `sql/` by their path in it, but for the migrations.
 fn statements() -> BTreeMap<String, String> {
     let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
     let mut statements = BTreeMap::new();
-    for folder in std::fs::read_dir(&sql).unwrap().map(|entry| entry.unwrap().path()) {
+    for folder in std::fs::read_dir(&sql)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+    {
         if folder.ends_with("migrations") {
             continue;
         }
-        for file in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
-            let name = file.strip_prefix(&sql).unwrap().to_str().unwrap().to_owned();
+        for file in std::fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+        {
+            let name = file
+                .strip_prefix(&sql)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
             statements.insert(name, std::fs::read_to_string(&file).unwrap());
         }
     }
@@ -127,14 +225,27 @@ async fn every_statement_has_the_types_that_are_promised() {
     let connection = database.connect().await;
     let mut actual = vec![];
     for (file, text) in statements() {
-        let statement = connection.prepare(&text).await.unwrap_or_else(|error| panic!("{file}: {error:?}"));
-        let parameters = counted(statement.params().iter().map(tokio_postgres::types::Type::name));
-        let columns: Vec<_> =
-            statement.columns().iter().map(|column| format!("{} {}", column.name(), column.type_().name())).collect();
+        let statement = connection
+            .prepare(&text)
+            .await
+            .unwrap_or_else(|error| panic!("{file}: {error:?}"));
+        let parameters = counted(
+            statement
+                .params()
+                .iter()
+                .map(tokio_postgres::types::Type::name),
+        );
+        let columns: Vec<_> = statement
+            .columns()
+            .iter()
+            .map(|column| format!("{} {}", column.name(), column.type_().name()))
+            .collect();
         actual.push((file, parameters, columns.join(", ")));
     }
-    let actual: Vec<_> =
-        actual.iter().map(|(file, parameters, columns)| (&**file, &**parameters, &**columns)).collect();
+    let actual: Vec<_> = actual
+        .iter()
+        .map(|(file, parameters, columns)| (&**file, &**parameters, &**columns))
+        .collect();
     assert_eq!(actual, EXPECTED);
 }
 
@@ -142,19 +253,35 @@ async fn every_statement_has_the_types_that_are_promised() {
 async fn what_serve_asks_may_be_asked_by_the_reader() {
     let database = TestDatabase::migrated().await;
     let mut connection = database.connect().await;
-    let asked = |file: &str| file.starts_with("queries/") || ["tokens/load.sql", "ledger/newest.sql"].contains(&file);
+    let asked = |file: &str| {
+        file.starts_with("queries/") || ["tokens/load.sql", "ledger/newest.sql"].contains(&file)
+    };
     for (file, text) in statements().into_iter().filter(|(file, _)| asked(file)) {
         let parameters = connection.prepare(&text).await.unwrap().params().len();
-        let arguments =
-            if parameters == 0 { String::new() } else { format!("({})", vec!["null"; parameters].join(",")) };
+        let arguments = if parameters == 0 {
+            String::new()
+        } else {
+            format!("({})", vec!["null"; parameters].join(","))
+        };
         let transaction = connection.transaction().await.unwrap();
-        transaction.batch_execute("set local role simusage_reader").await.unwrap();
-        transaction.batch_execute(&format!("prepare asked as {text}")).await.unwrap();
+        transaction
+            .batch_execute("set local role simusage_reader")
+            .await
+            .unwrap();
+        transaction
+            .batch_execute(&format!("prepare asked as {text}"))
+            .await
+            .unwrap();
         // The rights to all that a statement reads are looked at before it runs, and so even where it does not.
-        let explained = transaction.batch_execute(&format!("explain execute asked{arguments}")).await;
+        let explained = transaction
+            .batch_execute(&format!("explain execute asked{arguments}"))
+            .await;
         explained.unwrap_or_else(|error| panic!("{file}: {error:?}; is it in db::reader?"));
         transaction.batch_execute("deallocate asked").await.unwrap();
-        let forbidden = transaction.batch_execute("explain select * from rejected_records").await.unwrap_err();
+        let forbidden = transaction
+            .batch_execute("explain select * from rejected_records")
+            .await
+            .unwrap_err();
         assert_eq!(forbidden.code().unwrap().code(), "42501");
         transaction.rollback().await.unwrap();
     }

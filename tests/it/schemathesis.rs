@@ -20,7 +20,11 @@ fn program() -> PathBuf {
 #[tokio::test]
 async fn nothing_that_schemathesis_asks_is_answered_wrongly() {
     let program = program();
-    assert!(program.exists(), "{} is missing: run `make schemathesis`", program.display());
+    assert!(
+        program.exists(),
+        "{} is missing: run `make schemathesis`",
+        program.display()
+    );
     let database = TestDatabase::migrated().await;
     let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
     database
@@ -31,7 +35,11 @@ async fn nothing_that_schemathesis_asks_is_answered_wrongly() {
             ("89440003", "a01b7", at("2020-02-27T10:10:00Z"), 8_000),
         ])
         .await;
-    let server = Server::start_with(database.url(), &[], &[("SIMUSAGE_SERVE_REQUESTS_PER_SECOND", "0")]);
+    let server = Server::start_with(
+        database.url(),
+        &[],
+        &[("SIMUSAGE_SERVE_REQUESTS_PER_SECOND", "0")],
+    );
     let examples = std::env::var("SIMUSAGE_TEST_EXAMPLES").unwrap_or_else(|_| EXAMPLES.to_owned());
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemathesis/schemathesis.toml");
     let folder = tempfile::tempdir().unwrap();
@@ -44,8 +52,14 @@ async fn nothing_that_schemathesis_asks_is_answered_wrongly() {
         .output()
         .unwrap();
     let report = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
-    let passed = report.lines().find_map(|line| line.trim().strip_suffix(" passed")?.split(", ").nth(1));
+    assert!(
+        output.status.success(),
+        "{report}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let passed = report
+        .lines()
+        .find_map(|line| line.trim().strip_suffix(" passed")?.split(", ").nth(1));
     let passed = passed.unwrap_or_default().parse().unwrap_or(0_u32);
     assert!(passed > 300, "only {passed} requests were made:\n{report}");
 }

@@ -15,7 +15,11 @@ async fn a_server_answers_and_ends_cleanly_on_either_signal() {
         let server = Server::start(database.url());
         assert!(server.get("/livez").starts_with("HTTP/1.1 200 OK\r\n"));
         assert!(server.get("/readyz").ends_with("{\"status\":\"ok\"}"));
-        assert!(server.get("/api/v1/inventory?size=1").contains("\"simcard\":\"89440001\""));
+        assert!(
+            server
+                .get("/api/v1/inventory?size=1")
+                .contains("\"simcard\":\"89440001\"")
+        );
         server.signal(signal);
         assert!(server.wait().success());
     }
@@ -32,18 +36,25 @@ async fn a_request_in_flight_is_answered_before_the_end() {
     assert!(server.get("/api/v1/inventory").starts_with("HTTP/1.1 200"));
     let mut blocker = database.connect().await;
     let transaction = blocker.transaction().await.unwrap();
-    transaction.batch_execute("lock table sim_card_assignments in access exclusive mode").await.unwrap();
+    transaction
+        .batch_execute("lock table sim_card_assignments in access exclusive mode")
+        .await
+        .unwrap();
     let stream = server.send("/api/v1/inventory?size=1");
-    let waiting =
-        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
+    let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
     while database.number(waiting).await == 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     server.signal("-TERM");
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(TcpStream::connect(server.address()).is_err(), "a server that ends takes no new connection");
+    assert!(
+        TcpStream::connect(server.address()).is_err(),
+        "a server that ends takes no new connection"
+    );
     transaction.commit().await.unwrap();
-    let answer = tokio::task::spawn_blocking(move || read(stream)).await.unwrap();
+    let answer = tokio::task::spawn_blocking(move || read(stream))
+        .await
+        .unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(server.wait().success());
 }
@@ -56,13 +67,27 @@ async fn a_statement_that_takes_too_long_is_answered_with_503() {
     let database = TestDatabase::migrated().await;
     let mut blocker = database.connect().await;
     let transaction = blocker.transaction().await.unwrap();
-    transaction.batch_execute("lock table sim_card_assignments in access exclusive mode").await.unwrap();
+    transaction
+        .batch_execute("lock table sim_card_assignments in access exclusive mode")
+        .await
+        .unwrap();
     let mut config = database.config();
     config.serve.statement_timeout_ms = 200;
     let api = crate::support::api::Api::new(&config).await;
     let answer = api.get("/api/v1/inventory").await;
-    assert_eq!((answer.status, answer.header("retry-after")), (503, "5"), "{}", answer.body);
-    assert!(answer.detail().starts_with("The database took longer than it may."), "{}", answer.body);
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (503, "5"),
+        "{}",
+        answer.body
+    );
+    assert!(
+        answer
+            .detail()
+            .starts_with("The database took longer than it may."),
+        "{}",
+        answer.body
+    );
 }
 
 #[tokio::test]
@@ -72,10 +97,17 @@ async fn a_server_that_cannot_start_says_why() {
     let address = taken.local_addr().unwrap().to_string();
     let run = simusage(database.url(), &["serve", "--listen", &address]);
     assert_eq!(run.status, 1, "{run:?}");
-    assert!(run.stderr.contains(&format!("cannot listen on {address}")), "{run:?}");
+    assert!(
+        run.stderr.contains(&format!("cannot listen on {address}")),
+        "{run:?}"
+    );
     let run = simusage(database.url(), &["serve", "--listen", "everywhere"]);
     assert_eq!(run.status, 2, "{run:?}");
-    assert!(run.stderr.contains("--listen: serve.listen: 'everywhere' is not an address and port"), "{run:?}");
+    assert!(
+        run.stderr
+            .contains("--listen: serve.listen: 'everywhere' is not an address and port"),
+        "{run:?}"
+    );
     drop(database);
     let empty = TestDatabase::empty().await;
     let run = simusage(empty.url(), &["serve", "--listen", "127.0.0.1:0"]);

@@ -38,30 +38,55 @@ fn start_with(database: &TestDatabase, file: &str, direct_compress: &str) -> Chi
 /// Waits for the end of an ingest that must have gone side by side, and of which every tenth record is rejected.
 fn end(child: Child, read: u64) -> Run {
     let run = Run::from(child.wait_with_output().unwrap());
-    assert_eq!((run.status, run.counts()), (3, (read, read - read / 10, read / 10)), "{run:?}");
-    assert!(run.stderr.contains("batches are copied side by side on 3 connections"), "{run:?}");
+    assert_eq!(
+        (run.status, run.counts()),
+        (3, (read, read - read / 10, read / 10)),
+        "{run:?}"
+    );
+    assert!(
+        run.stderr
+            .contains("batches are copied side by side on 3 connections"),
+        "{run:?}"
+    );
     run
 }
 
 #[tokio::test]
 async fn each_is_stored_once_whatever_chunks_it_needs() {
-    let Some(database) = ready().await else { return };
+    let Some(database) = ready().await else {
+        return;
+    };
     let files = Files::new();
-    end(start(&database, &files.write("1.ndjson", ndjson(0..4_000))), 4_000);
+    end(
+        start(&database, &files.write("1.ndjson", ndjson(0..4_000))),
+        4_000,
+    );
     database.assert_has_exactly(4_000).await;
     // The next batches fall into the columnstore, those behind them into chunks that are not there yet.
     let connection = database.connect().await;
-    connection.batch_execute("select compress_chunk(chunk) from show_chunks('usage_records') as chunk").await.unwrap();
-    end(start(&database, &files.write("2.ndjson", ndjson(4_000..8_000))), 4_000);
+    connection
+        .batch_execute("select compress_chunk(chunk) from show_chunks('usage_records') as chunk")
+        .await
+        .unwrap();
+    end(
+        start(&database, &files.write("2.ndjson", ndjson(4_000..8_000))),
+        4_000,
+    );
     database.assert_has_exactly(8_000).await;
 }
 
 #[tokio::test]
 async fn each_is_stored_once_straight_into_the_columnstore() {
-    let Some(database) = ready().await else { return };
+    let Some(database) = ready().await else {
+        return;
+    };
     let files = Files::new();
     // Into days that have no chunk; into the last of them and two more from outside, of which one is filled up inside.
-    for (range, direct_compress) in [(0..4_000, "on"), (4_000..6_000, "off"), (6_000..12_000, "on")] {
+    for (range, direct_compress) in [
+        (0..4_000, "on"),
+        (4_000..6_000, "off"),
+        (6_000..12_000, "on"),
+    ] {
         let count = range.end - range.start;
         let file = files.write(&format!("{}.ndjson", range.start), ndjson(range));
         let run = end(start_with(&database, &file, direct_compress), count);
@@ -75,11 +100,19 @@ async fn each_is_stored_once_straight_into_the_columnstore() {
 
 #[tokio::test]
 async fn each_is_stored_once_whatever_sessions_end() {
-    let Some(database) = ready().await else { return };
+    let Some(database) = ready().await else {
+        return;
+    };
     let files = Files::new();
     let child = start(&database, &files.write("usage.ndjson", ndjson(0..20_000)));
     for count in (1..=8).map(|number| number * 2_000) {
-        database.until_at_least("select count(*) from usage_records", count, Duration::from_secs(20)).await;
+        database
+            .until_at_least(
+                "select count(*) from usage_records",
+                count,
+                Duration::from_secs(20),
+            )
+            .await;
         // Any of them: the one that copies the first batch, one that waits for its turn, or none.
         let terminate = "select count(pg_terminate_backend(pid)) from (
                              select pid from pg_stat_activity
@@ -95,7 +128,9 @@ async fn each_is_stored_once_whatever_sessions_end() {
 
 #[tokio::test]
 async fn a_lock_in_the_way_of_all_is_waited_for_one_by_one() {
-    let Some(database) = ready().await else { return };
+    let Some(database) = ready().await else {
+        return;
+    };
     let connection = database.connect().await;
     // All chunks are there, so nothing but the copying itself has to wait.
     let days = "insert into usage_records
@@ -104,11 +139,23 @@ async fn a_lock_in_the_way_of_all_is_waited_for_one_by_one() {
     connection.batch_execute(days).await.unwrap();
     let files = Files::new();
     let child = start(&database, &files.write("usage.ndjson", ndjson(0..20_000)));
-    database.until_at_least("select count(*) from usage_records", 1_000, Duration::from_secs(20)).await;
-    connection.batch_execute("begin; lock table usage_records in share mode").await.unwrap();
+    database
+        .until_at_least(
+            "select count(*) from usage_records",
+            1_000,
+            Duration::from_secs(20),
+        )
+        .await;
+    connection
+        .batch_execute("begin; lock table usage_records in share mode")
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(7)).await;
     connection.batch_execute("rollback").await.unwrap();
     let run = end(child, 20_000);
-    assert!(run.stderr.contains("lock timeout") && run.stderr.contains("trying again"), "{run:?}");
+    assert!(
+        run.stderr.contains("lock timeout") && run.stderr.contains("trying again"),
+        "{run:?}"
+    );
     database.assert_has_exactly(20_000).await;
 }

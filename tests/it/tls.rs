@@ -17,23 +17,38 @@ use crate::support::server::Server;
 fn start(database: &TestDatabase, files: &PairFiles) -> Server {
     let (certificate, key) = (files.certificate(), files.key());
     let settings = [
-        ("SIMUSAGE_SERVE_TLS_CERTIFICATE", certificate.to_str().unwrap()),
+        (
+            "SIMUSAGE_SERVE_TLS_CERTIFICATE",
+            certificate.to_str().unwrap(),
+        ),
         ("SIMUSAGE_SERVE_TLS_KEY", key.to_str().unwrap()),
     ];
     Server::start_with(database.url(), &[], &settings)
 }
 
 /// Shakes hands with the server, which must be `localhost` to somebody who trusts the authority.
-async fn connect(server: &Server, authority: &Authority, protocols: &[&str]) -> TlsStream<TcpStream> {
+async fn connect(
+    server: &Server,
+    authority: &Authority,
+    protocols: &[&str],
+) -> TlsStream<TcpStream> {
     let mut client = authority.client();
-    client.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    client.alpn_protocols = protocols
+        .iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect();
     let stream = TcpStream::connect(server.address()).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(client)).connect(name, stream).await.unwrap()
+    TlsConnector::from(Arc::new(client))
+        .connect(name, stream)
+        .await
+        .unwrap()
 }
 
 fn certificate(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
-    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+    stream.get_ref().1.peer_certificates().unwrap()[0]
+        .clone()
+        .into_owned()
 }
 
 async fn get(mut stream: TlsStream<TcpStream>, path: &str) -> String {
@@ -56,7 +71,10 @@ async fn requests_are_answered_over_tls() {
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(chosen.as_bytes()));
     }
     let answer = get(connect(&server, &authority, &[]).await, "/readyz").await;
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("{\"status\":\"ok\"}"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("{\"status\":\"ok\"}"),
+        "{answer}"
+    );
     server.signal("-TERM");
     assert_eq!(server.wait().code(), Some(0));
 }
@@ -65,7 +83,10 @@ async fn requests_are_answered_over_tls() {
 async fn a_new_certificate_is_given_to_new_connections_and_a_broken_one_to_none() {
     let database = TestDatabase::migrated().await;
     let authority = Authority::new("authority");
-    let (first, second) = (authority.issue(&["localhost"]), authority.issue(&["localhost"]));
+    let (first, second) = (
+        authority.issue(&["localhost"]),
+        authority.issue(&["localhost"]),
+    );
     let files = PairFiles::new(&first);
     let server = start(&database, &files);
     let open = connect(&server, &authority, &[]).await;
@@ -73,29 +94,47 @@ async fn a_new_certificate_is_given_to_new_connections_and_a_broken_one_to_none(
 
     std::fs::write(files.certificate(), second.pem()).unwrap();
     let complaint = server.until_logged("the certificate stays as it was");
-    assert!(complaint.contains("server.key is not the key of the certificate in "), "{complaint}");
-    assert_eq!(certificate(&connect(&server, &authority, &[]).await), first.der());
+    assert!(
+        complaint.contains("server.key is not the key of the certificate in "),
+        "{complaint}"
+    );
+    assert_eq!(
+        certificate(&connect(&server, &authority, &[]).await),
+        first.der()
+    );
 
     files.write(&second);
     let deadline = Instant::now() + Duration::from_secs(20);
     while certificate(&connect(&server, &authority, &[]).await) != second.der() {
-        assert!(Instant::now() < deadline, "the new certificate is not used: {:?}", server.logged());
+        assert!(
+            Instant::now() < deadline,
+            "the new certificate is not used: {:?}",
+            server.logged()
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let answer = get(open, "/livez").await;
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "the connection from before goes on: {answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n"),
+        "the connection from before goes on: {answer}"
+    );
 }
 
 #[tokio::test]
 async fn a_certificate_that_cannot_be_used_is_refused_at_the_start() {
     let database = TestDatabase::migrated().await;
     let authority = Authority::new("authority");
-    let (pair, other) = (authority.issue(&["localhost"]), authority.issue(&["localhost"]));
+    let (pair, other) = (
+        authority.issue(&["localhost"]),
+        authority.issue(&["localhost"]),
+    );
     let files = PairFiles::new(&pair);
     let (certificate, key) = (files.certificate(), files.key());
     let run = || {
         let mut command = command(database.url(), &["serve", "--listen", "127.0.0.1:0"]);
-        command.env("SIMUSAGE_SERVE_TLS_CERTIFICATE", &certificate).env("SIMUSAGE_SERVE_TLS_KEY", &key);
+        command
+            .env("SIMUSAGE_SERVE_TLS_CERTIFICATE", &certificate)
+            .env("SIMUSAGE_SERVE_TLS_KEY", &key);
         let run = crate::support::program::Run::from(command.output().unwrap());
         assert_eq!(run.status, 1, "{run:?}");
         run.stderr

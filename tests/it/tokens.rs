@@ -29,7 +29,9 @@ const PATHS: [&str; 5] = [
 async fn two_tenants() -> TestDatabase {
     let database = TestDatabase::migrated().await;
     let time: DateTime<Utc> = "2020-01-01T00:00:00Z".parse().unwrap();
-    database.load(&[("1", "x00g8", time, 100), ("2", "x00g9", time, 7)]).await;
+    database
+        .load(&[("1", "x00g8", time, 100), ("2", "x00g9", time, 7)])
+        .await;
     database
 }
 
@@ -38,7 +40,10 @@ fn create(database: &TestDatabase, arguments: &[&str]) -> String {
     let run = simusage(database.url(), &[&["token", "create"], arguments].concat());
     assert_eq!(run.status, 0, "{run:?}");
     let token = run.stdout.strip_suffix('\n').unwrap();
-    assert!(token.starts_with("simusage_") && !token.contains(char::is_whitespace), "only the token is printed");
+    assert!(
+        token.starts_with("simusage_") && !token.contains(char::is_whitespace),
+        "only the token is printed"
+    );
     token.to_owned()
 }
 
@@ -51,23 +56,51 @@ fn revoke(database: &TestDatabase, name: &str) {
 async fn a_token_is_printed_once_and_listed_without_its_secret() {
     let database = two_tenants().await;
     let all = create(&database, &["all"]);
-    let bound = ["bound", "--organization", "x00g9", "--organization", "x00g8", "--expires", "2999-12-31"];
+    let bound = [
+        "bound",
+        "--organization",
+        "x00g9",
+        "--organization",
+        "x00g8",
+        "--expires",
+        "2999-12-31",
+    ];
     let bound = create(&database, &bound);
     revoke(&database, "all");
     revoke(&database, "all");
     let list = simusage(database.url(), &["token", "list"]).stdout;
-    let cells: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(cells[0], ["NAME", "STATE", "CREATED", "EXPIRES", "ORGANIZATIONS"]);
-    assert_eq!((cells[1][..2].to_vec(), cells[1][3..].to_vec()), (vec!["all", "revoked"], vec!["never", "everything"]));
+    let cells: Vec<Vec<&str>> = list
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        cells[0],
+        ["NAME", "STATE", "CREATED", "EXPIRES", "ORGANIZATIONS"]
+    );
+    assert_eq!(
+        (cells[1][..2].to_vec(), cells[1][3..].to_vec()),
+        (vec!["all", "revoked"], vec!["never", "everything"])
+    );
     assert_eq!(cells[2][..2], ["bound", "valid"]);
     assert_eq!(cells[2][3..], ["3000-01-01T00:00:00Z", "x00g8,x00g9"]);
     for token in [&all, &bound] {
-        assert!(!list.contains(token.strip_prefix("simusage_").unwrap()), "{list}");
+        assert!(
+            !list.contains(token.strip_prefix("simusage_").unwrap()),
+            "{list}"
+        );
     }
     // Neither does the database know more than the hash.
-    let row = database.connect().await.query_one("select string_agg(tokens::text, '') from tokens", &[]).await.unwrap();
+    let row = database
+        .connect()
+        .await
+        .query_one("select string_agg(tokens::text, '') from tokens", &[])
+        .await
+        .unwrap();
     let stored: String = row.get(0);
-    assert!(stored.contains("bound") && !stored.contains(bound.strip_prefix("simusage_").unwrap()), "{stored}");
+    assert!(
+        stored.contains("bound") && !stored.contains(bound.strip_prefix("simusage_").unwrap()),
+        "{stored}"
+    );
 }
 
 #[tokio::test]
@@ -75,15 +108,38 @@ async fn a_token_that_cannot_be_is_refused_and_nothing_is_stored() {
     let database = two_tenants().await;
     create(&database, &["taken"]);
     for (arguments, status, problem) in [
-        (&["create", "taken"] as &[&str], 1, "there is a token taken already"),
         (
-            &["create", "new", "--organization", "x00g8", "--organization", "nobody"],
+            &["create", "taken"] as &[&str],
+            1,
+            "there is a token taken already",
+        ),
+        (
+            &[
+                "create",
+                "new",
+                "--organization",
+                "x00g8",
+                "--organization",
+                "nobody",
+            ],
             1,
             "no such organization in the inventory: nobody",
         ),
-        (&["create", "new", "--organization", "a/b"], 2, "'a/b' is not an identifier"),
-        (&["create", "new", "--expires", "2020-01-01"], 2, "this is past"),
-        (&["create", "new", "--expires", "soon"], 2, "not a date (ex: 2030-12-31 / 2030-12-31T12:00:00Z)"),
+        (
+            &["create", "new", "--organization", "a/b"],
+            2,
+            "'a/b' is not an identifier",
+        ),
+        (
+            &["create", "new", "--expires", "2020-01-01"],
+            2,
+            "this is past",
+        ),
+        (
+            &["create", "new", "--expires", "soon"],
+            2,
+            "not a date (ex: 2030-12-31 / 2030-12-31T12:00:00Z)",
+        ),
         (&["create", " "], 2, "a name has 1 to 64 characters"),
         (&["create"], 2, "<NAME>"),
         (&["revoke", "new"], 1, "there is no token new"),
@@ -110,14 +166,30 @@ async fn from_the_first_token_on_every_request_to_the_api_needs_one() {
     let token = create(&database, &["one"]);
     api.refresh_tokens().await;
     // However a path is written, and whether or not there is anything at it.
-    let others = ["/api", "/api/v1/nothing", "/%61pi/v1/inventory", "/api/v1/usage/simcards?every=hello"];
+    let others = [
+        "/api",
+        "/api/v1/nothing",
+        "/%61pi/v1/inventory",
+        "/api/v1/usage/simcards?every=hello",
+    ];
     for path in PATHS.into_iter().chain(others) {
         let answer = api.get(path).await;
-        assert_eq!((answer.status, answer.header("www-authenticate")), (401, r#"Bearer realm="simusage""#), "{path}");
-        assert_eq!(answer.detail(), "A token is needed, as in `Authorization: Bearer TOKEN`.");
+        assert_eq!(
+            (answer.status, answer.header("www-authenticate")),
+            (401, r#"Bearer realm="simusage""#),
+            "{path}"
+        );
+        assert_eq!(
+            answer.detail(),
+            "A token is needed, as in `Authorization: Bearer TOKEN`."
+        );
         let wrong = api.get_as(&format!("{token}0"), path).await;
         let challenge = r#"Bearer realm="simusage", error="invalid_token", error_description="The token is unknown.""#;
-        assert_eq!((wrong.status, wrong.header("www-authenticate")), (401, challenge), "{path}");
+        assert_eq!(
+            (wrong.status, wrong.header("www-authenticate")),
+            (401, challenge),
+            "{path}"
+        );
     }
     for path in PATHS {
         assert_eq!(api.get_as(&token, path).await.status, 200, "{path}");
@@ -130,17 +202,37 @@ async fn from_the_first_token_on_every_request_to_the_api_needs_one() {
     api.refresh_tokens().await;
     for path in PATHS {
         let revoked = api.get_as(&token, path).await;
-        assert_eq!((revoked.status, revoked.detail()), (401, "The token was revoked."), "{path}");
-        assert_eq!(api.get(path).await.status, 401, "revoking the last token opens nothing: {path}");
+        assert_eq!(
+            (revoked.status, revoked.detail()),
+            (401, "The token was revoked."),
+            "{path}"
+        );
+        assert_eq!(
+            api.get(path).await.status,
+            401,
+            "revoking the last token opens nothing: {path}"
+        );
     }
 }
 
 /// Paths that name what belongs to x00g8, and what they are answered with where that does not exist.
 const FOREIGN: [(&str, &str); 4] = [
-    ("/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=1hour", "No organization x00g8 found!"),
-    ("/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=1day", "No organization x00g8 found!"),
-    ("/api/v1/simcard/1/usage?start=2020-01-01&end=2020-01-31&every=1day", "No simcard 1 found!"),
-    ("/api/v1/usage/simcards?organization=x00g8", "No organization x00g8 found!"),
+    (
+        "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=1hour",
+        "No organization x00g8 found!",
+    ),
+    (
+        "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=1day",
+        "No organization x00g8 found!",
+    ),
+    (
+        "/api/v1/simcard/1/usage?start=2020-01-01&end=2020-01-31&every=1day",
+        "No simcard 1 found!",
+    ),
+    (
+        "/api/v1/usage/simcards?organization=x00g8",
+        "No organization x00g8 found!",
+    ),
 ];
 
 /// Lists, and what a token of x00g9 finds in them.
@@ -155,11 +247,17 @@ async fn a_token_of_one_organization_sees_nothing_of_another() {
     let database = two_tenants().await;
     // The SIM card 3 moves from one to the other within a day.
     let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
-    let moved = [("3", "x00g8", at("2020-01-05T10:10:00Z"), 1_000), ("3", "x00g9", at("2020-01-05T10:40:00Z"), 30)];
+    let moved = [
+        ("3", "x00g8", at("2020-01-05T10:10:00Z"), 1_000),
+        ("3", "x00g9", at("2020-01-05T10:40:00Z"), 30),
+    ];
     database.load(&moved).await;
     let all = create(&database, &["all"]);
     let own = create(&database, &["own", "--organization", "x00g9"]);
-    let both = create(&database, &["both", "--organization", "x00g9", "--organization", "x00g8"]);
+    let both = create(
+        &database,
+        &["both", "--organization", "x00g9", "--organization", "x00g8"],
+    );
     let api = Api::new(&database.config()).await;
     let mut leaks = vec![];
     let mut expect = |path: &str, what: &str, seen: Value, expected: Value| {
@@ -169,63 +267,135 @@ async fn a_token_of_one_organization_sees_nothing_of_another() {
     };
     for (path, detail) in FOREIGN {
         let foreign = api.get_as(&own, path).await;
-        expect(path, "answer", json!([foreign.status, foreign.body["detail"]]), json!([404, detail]));
+        expect(
+            path,
+            "answer",
+            json!([foreign.status, foreign.body["detail"]]),
+            json!([404, detail]),
+        );
         // What does not exist at all is answered in the same way, but for its name.
-        let unknown = path.replace("x00g8", "nobody").replace("simcard/1/", "simcard/nothing/");
+        let unknown = path
+            .replace("x00g8", "nobody")
+            .replace("simcard/1/", "simcard/nothing/");
         let unknown = api.get_as(&all, &unknown).await;
-        let unknown_detail = detail.replace("x00g8", "nobody").replace("simcard 1 ", "simcard nothing ");
-        expect(path, "unknown", json!([unknown.status, unknown.body["detail"]]), json!([404, unknown_detail]));
+        let unknown_detail = detail
+            .replace("x00g8", "nobody")
+            .replace("simcard 1 ", "simcard nothing ");
+        expect(
+            path,
+            "unknown",
+            json!([unknown.status, unknown.body["detail"]]),
+            json!([404, unknown_detail]),
+        );
         assert_eq!(api.get_as(&both, path).await.status, 200, "{path}");
     }
     for (path, key, id) in LISTS {
         for size in ["", "?size=1", "?size=1&page=2", "?size=1&page=3"] {
             let path = format!("{path}{size}");
             let seen = api.get_as(&own, &path).await.body;
-            let ids: Vec<&str> =
-                seen["items"].as_array().unwrap().iter().filter_map(|item| item[key].as_str()).collect();
-            let own_ids = if key == "organization" { vec![id] } else { vec![id, "3"] };
+            let ids: Vec<&str> = seen["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|item| item[key].as_str())
+                .collect();
+            let own_ids = if key == "organization" {
+                vec![id]
+            } else {
+                vec![id, "3"]
+            };
             let foreign: Vec<_> = ids.iter().filter(|id| !own_ids.contains(id)).collect();
             expect(&path, "foreign items", json!(foreign), json!([]));
             expect(&path, "total", seen["total"].clone(), json!(own_ids.len()));
             if path.contains("usage") {
                 expect(&path, "bytes", seen["bytes-used-total"].clone(), json!(37));
             }
-            let (both, all) = (api.get_as(&both, &path).await.body, api.get_as(&all, &path).await.body);
-            assert_eq!((&both["items"], &both["total"]), (&all["items"], &all["total"]), "{path}");
+            let (both, all) = (
+                api.get_as(&both, &path).await.body,
+                api.get_as(&all, &path).await.body,
+            );
+            assert_eq!(
+                (&both["items"], &both["total"]),
+                (&all["items"], &all["total"]),
+                "{path}"
+            );
             // A place in a list that another may see is none in this one.
             if let Some(next) = all["next"].as_str() {
-                expect(next, "cursor", json!(api.get_as(&own, next).await.status), json!(422));
+                expect(
+                    next,
+                    "cursor",
+                    json!(api.get_as(&own, next).await.status),
+                    json!(422),
+                );
             }
         }
         for format in ["csv", "ndjson"] {
             let path = format!("{path}?format={format}");
             let text = api.get_as(&own, &path).await.text;
             let lines = text.lines().count() - usize::from(format == "csv");
-            expect(&path, "lines", json!(lines), json!(if key == "organization" { 1 } else { 2 }));
-            expect(&path, "foreign names", json!(text.contains("x00g8")), json!(false));
+            expect(
+                &path,
+                "lines",
+                json!(lines),
+                json!(if key == "organization" { 1 } else { 2 }),
+            );
+            expect(
+                &path,
+                "foreign names",
+                json!(text.contains("x00g8")),
+                json!(false),
+            );
         }
     }
     for format in ["csv", "ndjson"] {
-        let path = format!("/api/v1/simcard/3/usage?start=2020-01-01&end=2020-01-31&every=1day&format={format}");
+        let path = format!(
+            "/api/v1/simcard/3/usage?start=2020-01-01&end=2020-01-31&every=1day&format={format}"
+        );
         let text = api.get_as(&own, &path).await.text;
-        expect(&path, "sum of both", json!(text.contains("1030")), json!(false));
-        let foreign = api.get_as(&own, &path.replace("simcard/3", "simcard/1")).await.status;
+        expect(
+            &path,
+            "sum of both",
+            json!(text.contains("1030")),
+            json!(false),
+        );
+        let foreign = api
+            .get_as(&own, &path.replace("simcard/3", "simcard/1"))
+            .await
+            .status;
         expect(&path, "foreign card", json!(foreign), json!(404));
         // An answer's tag is of no use to one who may not see it.
         let tag = api.get_as(&all, &path).await.header("etag").to_owned();
         let own_tag = api.get_as(&own, &path).await.header("etag").to_owned();
-        expect(&path, "same tag", json!(!tag.is_empty() && tag == own_tag), json!(false));
+        expect(
+            &path,
+            "same tag",
+            json!(!tag.is_empty() && tag == own_tag),
+            json!(false),
+        );
     }
     // Of a card that has moved, each sees what was used on its own behalf.
     for every in ["1hour", "1day"] {
         let path = format!("/api/v1/simcard/3/usage?start=2020-01-01&end=2020-01-31&every={every}");
         let seen = api.get_as(&own, &path).await.body;
         expect(&path, "bytes", seen["bytes-used-total"].clone(), json!(30));
-        expect(&path, "bucket", seen["items"][0]["bytes-used-total"].clone(), json!(30));
-        assert_eq!(api.get_as(&all, &path).await.body["bytes-used-total"], 1_030);
+        expect(
+            &path,
+            "bucket",
+            seen["items"][0]["bytes-used-total"].clone(),
+            json!(30),
+        );
+        assert_eq!(
+            api.get_as(&all, &path).await.body["bytes-used-total"],
+            1_030
+        );
     }
     let part = "/api/v1/usage/simcards?start=2020-01-05T10:00:00Z&end=2020-01-05T10:30:00Z";
-    expect(part, "items", api.get_as(&own, part).await.body["items"].clone(), json!([]));
+    expect(
+        part,
+        "items",
+        api.get_as(&own, part).await.body["items"].clone(),
+        json!([]),
+    );
     assert!(leaks.is_empty(), "{leaks:#?}");
 }
 
@@ -234,7 +404,12 @@ async fn a_token_expires_by_the_clock() {
     let database = two_tenants().await;
     let token = create(&database, &["brief", "--expires", "2999-12-31"]);
     let expires_at = Utc::now() + Duration::from_secs(1);
-    database.connect().await.execute("update tokens set expires_at = $1", &[&expires_at]).await.unwrap();
+    database
+        .connect()
+        .await
+        .execute("update tokens set expires_at = $1", &[&expires_at])
+        .await
+        .unwrap();
     let api = Api::new(&database.config()).await;
     loop {
         let before = Utc::now();
@@ -244,7 +419,11 @@ async fn a_token_expires_by_the_clock() {
             assert_eq!(answer.detail(), "The token has expired.");
             break;
         }
-        assert!(answer.status == 200 && before < expires_at, "answered too late: {}", answer.body);
+        assert!(
+            answer.status == 200 && before < expires_at,
+            "answered too late: {}",
+            answer.body
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -265,7 +444,10 @@ async fn a_running_server_notices_within_seconds_and_logs_no_secret() {
     let log = server.logged().join("\n");
     assert!(log.contains("there is no token yet"), "{log}");
     for token in [first, second] {
-        assert!(!log.contains(token.strip_prefix("simusage_").unwrap()), "a token is in the log");
+        assert!(
+            !log.contains(token.strip_prefix("simusage_").unwrap()),
+            "a token is in the log"
+        );
     }
 }
 
@@ -284,7 +466,16 @@ async fn while_the_database_is_away_tokens_are_told_apart_still() {
         // Over the next attempt to read them.
         tokio::time::sleep(Duration::from_millis(2_500)).await;
     }
-    assert_eq!(server.logged().join("\n").matches("reading the tokens").count(), 1, "{}", server.logged().join("\n"));
+    assert_eq!(
+        server
+            .logged()
+            .join("\n")
+            .matches("reading the tokens")
+            .count(),
+        1,
+        "{}",
+        server.logged().join("\n")
+    );
     proxy.come_back();
     until(|| server.status_as(&token, PATHS[0]) == 200).await;
     revoke(&database, "one");
@@ -295,7 +486,10 @@ async fn while_the_database_is_away_tokens_are_told_apart_still() {
 async fn until(in_effect: impl Fn() -> bool) {
     let start = Instant::now();
     while !in_effect() {
-        assert!(start.elapsed() < EFFECTIVE, "not in effect after {EFFECTIVE:?}");
+        assert!(
+            start.elapsed() < EFFECTIVE,
+            "not in effect after {EFFECTIVE:?}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -331,11 +525,20 @@ async fn the_reader_reads_every_answer_and_changes_nothing() {
     }
     let database = two_tenants().await;
     create(&database, &["all"]);
-    let server = Server::start_with(database.url(), &[], &[("SIMUSAGE_SERVE_ROLE", "simusage_reader")]);
+    let server = Server::start_with(
+        database.url(),
+        &[],
+        &[("SIMUSAGE_SERVE_ROLE", "simusage_reader")],
+    );
     let token = create(&database, &["another"]);
     until(|| server.status_as(&token, PATHS[0]) == 200).await;
     for path in PATHS {
-        assert_eq!(server.status_as(&token, path), 200, "{path}: {}", server.logged().join("\n"));
+        assert_eq!(
+            server.status_as(&token, path),
+            200,
+            "{path}: {}",
+            server.logged().join("\n")
+        );
     }
     assert_eq!(status(&server.get("/readyz")), 200);
 
@@ -351,10 +554,17 @@ async fn the_reader_reads_every_answer_and_changes_nothing() {
         "drop table tokens",
         "create table public.more (id integer)",
     ] {
-        let error = pool.ask(async |client| Ok(client.batch_execute(statement).await?)).await.unwrap_err().to_string();
+        let error = pool
+            .ask(async |client| Ok(client.batch_execute(statement).await?))
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("[42501]"), "{statement}: {error}");
     }
-    assert_eq!(database.number("select count(*) from usage_records").await, 2);
+    assert_eq!(
+        database.number("select count(*) from usage_records").await,
+        2
+    );
 }
 
 #[tokio::test]
@@ -363,13 +573,17 @@ async fn a_role_that_cannot_be_taken_on_is_named_at_the_start() {
         return;
     }
     let database = TestDatabase::migrated().await;
-    let run = crate::support::program::command(database.url(), &["serve", "--listen", "127.0.0.1:0"])
-        .env("SIMUSAGE_SERVE_ROLE", "nobody_has_this_name")
-        .output()
-        .unwrap();
+    let run =
+        crate::support::program::command(database.url(), &["serve", "--listen", "127.0.0.1:0"])
+            .env("SIMUSAGE_SERVE_ROLE", "nobody_has_this_name")
+            .output()
+            .unwrap();
     let error = String::from_utf8(run.stderr).unwrap();
     assert_eq!(run.status.code(), Some(1), "{error}");
-    assert!(error.contains("role \"nobody_has_this_name\" does not exist"), "{error}");
+    assert!(
+        error.contains("role \"nobody_has_this_name\" does not exist"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -380,21 +594,36 @@ async fn whoever_may_not_create_the_role_migrates_without_it() {
     let database = TestDatabase::migrated().await;
     let admin = database.connect().await;
     // The role itself is there for all databases of the server, so the statement is tried with another name.
-    let (_, statement) = include_str!("../../sql/migrations/0007_tokens.sql").split_once("\ndo $$").unwrap();
-    let name: String = admin.query_one("select current_database()::text", &[]).await.unwrap().get(0);
+    let (_, statement) = include_str!("../../sql/migrations/0007_tokens.sql")
+        .split_once("\ndo $$")
+        .unwrap();
+    let name: String = admin
+        .query_one("select current_database()::text", &[])
+        .await
+        .unwrap()
+        .get(0);
     let (owner, reader) = (format!("{name}_owner"), format!("{name}_reader"));
     let statement = format!("do $${statement}").replace("simusage_reader", &reader);
     let exists = format!("select count(*) from pg_roles where rolname = '{reader}'");
-    admin.batch_execute(&format!("create role {owner}")).await.unwrap();
+    admin
+        .batch_execute(&format!("create role {owner}"))
+        .await
+        .unwrap();
 
     let as_owner = database.connect().await;
-    as_owner.batch_execute(&format!("set role {owner}")).await.unwrap();
+    as_owner
+        .batch_execute(&format!("set role {owner}"))
+        .await
+        .unwrap();
     as_owner.batch_execute(&statement).await.unwrap();
     let without = database.number(&exists).await;
     admin.batch_execute(&statement).await.unwrap();
     let with = database.number(&exists).await;
     as_owner.batch_execute(&statement).await.unwrap();
-    admin.batch_execute(&format!("drop role {owner}; drop role {reader}")).await.unwrap();
+    admin
+        .batch_execute(&format!("drop role {owner}; drop role {reader}"))
+        .await
+        .unwrap();
     assert_eq!((without, with), (0, 1));
 }
 
@@ -411,7 +640,11 @@ async fn databases_that_are_migrated_at_once_share_the_role() {
     });
     for report in futures_util::future::join_all(migrations).await {
         let report = report.unwrap();
-        let given: HashSet<&str> = report.settings.iter().map(|setting| setting.split(':').next().unwrap()).collect();
+        let given: HashSet<&str> = report
+            .settings
+            .iter()
+            .map(|setting| setting.split(':').next().unwrap())
+            .collect();
         assert!(given.contains("simusage_reader"), "{report:?}");
     }
 }

@@ -24,7 +24,16 @@ fn at(text: &str) -> DateTime<Utc> {
 fn records(start: &str, days: i64) -> Vec<(&'static str, &'static str, DateTime<Utc>, i64)> {
     let (start, step) = (at(start), TimeDelta::seconds(17 * 60 + 13));
     let count = i32::try_from(days * 86_400 / step.num_seconds()).unwrap();
-    (0..count).map(|index| (SIM, "x00g8", start + step * index, i64::from(index) * 1_000 + 7)).collect()
+    (0..count)
+        .map(|index| {
+            (
+                SIM,
+                "x00g8",
+                start + step * index,
+                i64::from(index) * 1_000 + 7,
+            )
+        })
+        .collect()
 }
 
 fn at_quarter(quarters: i64) -> DateTime<Utc> {
@@ -35,7 +44,10 @@ fn at_quarter(quarters: i64) -> DateTime<Utc> {
 /// does: by going back over the wall clock's hours and days.
 fn bucket_of(instant: DateTime<Utc>, every: &str, zone: Tz) -> String {
     let local = instant.with_timezone(&zone);
-    let midnight = |date: NaiveDate| zone.from_local_datetime(&date.and_hms_opt(0, 0, 0).unwrap()).earliest();
+    let midnight = |date: NaiveDate| {
+        zone.from_local_datetime(&date.and_hms_opt(0, 0, 0).unwrap())
+            .earliest()
+    };
     let start = match every {
         "1hour" => {
             // The last instant at which the clock showed a full hour, or was put forward. Both happen at quarters.
@@ -100,9 +112,17 @@ async fn every_zone_is_summed_exactly_through_changes_of_its_clock() {
                     .map(|(date, bytes, records)| json!({"date": date, "bytes-used-total": bytes, "records": records}))
                     .collect();
                 assert_eq!(body["items"], json!(items), "{path}");
-                assert_eq!((&body["tz"], &body["every"]), (&json!(zone), &json!(every)), "{path}");
+                assert_eq!(
+                    (&body["tz"], &body["every"]),
+                    (&json!(zone), &json!(every)),
+                    "{path}"
+                );
                 let bytes: i64 = all.iter().map(|record| record.3).sum();
-                assert_eq!((&body["total"], &body["bytes-used-total"]), (&json!(items.len()), &json!(bytes)), "{path}");
+                assert_eq!(
+                    (&body["total"], &body["bytes-used-total"]),
+                    (&json!(items.len()), &json!(bytes)),
+                    "{path}"
+                );
             }
         }
     }
@@ -111,17 +131,36 @@ async fn every_zone_is_summed_exactly_through_changes_of_its_clock() {
 #[actix_web::test]
 async fn bare_dates_are_days_of_the_zone() {
     let database = TestDatabase::migrated().await;
-    let edges = ["2020-01-31T18:29:59Z", "2020-01-31T18:30:00Z", "2020-02-01T18:29:59Z", "2020-02-01T18:30:00Z"];
-    let records: Vec<_> =
-        edges.iter().zip([1, 20, 300, 4_000]).map(|(time, bytes)| (SIM, "o", at(time), bytes)).collect();
+    let edges = [
+        "2020-01-31T18:29:59Z",
+        "2020-01-31T18:30:00Z",
+        "2020-02-01T18:29:59Z",
+        "2020-02-01T18:30:00Z",
+    ];
+    let records: Vec<_> = edges
+        .iter()
+        .zip([1, 20, 300, 4_000])
+        .map(|(time, bytes)| (SIM, "o", at(time), bytes))
+        .collect();
     database.load(&records).await;
     let api = Api::new(&database.config()).await;
-    for path in ["simcard/89440000000000000001/usage?every=1day&", "usage/simcards?", "usage/organizations?"] {
-        let body = api.ok(&format!("/api/v1/{path}start=2020-02-01&end=2020-02-01&tz=Asia/Kolkata")).await;
+    for path in [
+        "simcard/89440000000000000001/usage?every=1day&",
+        "usage/simcards?",
+        "usage/organizations?",
+    ] {
+        let body = api
+            .ok(&format!(
+                "/api/v1/{path}start=2020-02-01&end=2020-02-01&tz=Asia/Kolkata"
+            ))
+            .await;
         assert_eq!(body["bytes-used-total"], 320, "{path}");
         assert_eq!(
             (&body["start"], &body["end"]),
-            (&json!("2020-02-01T00:00:00+05:30"), &json!("2020-02-02T00:00:00+05:30"))
+            (
+                &json!("2020-02-01T00:00:00+05:30"),
+                &json!("2020-02-02T00:00:00+05:30")
+            )
         );
     }
 }
@@ -129,53 +168,126 @@ async fn bare_dates_are_days_of_the_zone() {
 #[actix_web::test]
 async fn multiples_begin_where_they_always_do() {
     let database = TestDatabase::migrated().await;
-    let times = ["2020-02-01T05:59:59Z", "2020-02-01T06:00:00Z", "2020-02-09T00:00:00Z", "2020-04-01T00:00:00Z"];
-    let records: Vec<_> =
-        times.iter().zip([1, 20, 300, 4_000]).map(|(time, bytes)| (SIM, "o", at(time), bytes)).collect();
+    let times = [
+        "2020-02-01T05:59:59Z",
+        "2020-02-01T06:00:00Z",
+        "2020-02-09T00:00:00Z",
+        "2020-04-01T00:00:00Z",
+    ];
+    let records: Vec<_> = times
+        .iter()
+        .zip([1, 20, 300, 4_000])
+        .map(|(time, bytes)| (SIM, "o", at(time), bytes))
+        .collect();
     database.load(&records).await;
     let api = Api::new(&database.config()).await;
     for (every, expected) in [
-        ("6hour", vec!["2020-02-01T00:00:00Z", "2020-02-01T06:00:00Z", "2020-02-09T00:00:00Z", "2020-04-01T00:00:00Z"]),
-        ("P7D", vec!["2020-01-27T00:00:00Z", "2020-02-03T00:00:00Z", "2020-03-30T00:00:00Z"]),
-        ("week", vec!["2020-01-27T00:00:00Z", "2020-02-03T00:00:00Z", "2020-03-30T00:00:00Z"]),
+        (
+            "6hour",
+            vec![
+                "2020-02-01T00:00:00Z",
+                "2020-02-01T06:00:00Z",
+                "2020-02-09T00:00:00Z",
+                "2020-04-01T00:00:00Z",
+            ],
+        ),
+        (
+            "P7D",
+            vec![
+                "2020-01-27T00:00:00Z",
+                "2020-02-03T00:00:00Z",
+                "2020-03-30T00:00:00Z",
+            ],
+        ),
+        (
+            "week",
+            vec![
+                "2020-01-27T00:00:00Z",
+                "2020-02-03T00:00:00Z",
+                "2020-03-30T00:00:00Z",
+            ],
+        ),
         ("P1M", vec!["2020-02-01T00:00:00Z", "2020-04-01T00:00:00Z"]),
-        ("3month", vec!["2020-01-01T00:00:00Z", "2020-04-01T00:00:00Z"]),
+        (
+            "3month",
+            vec!["2020-01-01T00:00:00Z", "2020-04-01T00:00:00Z"],
+        ),
     ] {
-        let body = api.ok(&format!("/api/v1/organization/o/usage?start=2020-02-01&end=2020-04-30&every={every}")).await;
-        let dates: Vec<_> =
-            body["items"].as_array().unwrap().iter().map(|item| item["date"].as_str().unwrap()).collect();
-        assert_eq!((dates, &body["bytes-used-total"]), (expected, &json!(4_321)), "{every}");
+        let body = api
+            .ok(&format!(
+                "/api/v1/organization/o/usage?start=2020-02-01&end=2020-04-30&every={every}"
+            ))
+            .await;
+        let dates: Vec<_> = body["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["date"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            (dates, &body["bytes-used-total"]),
+            (expected, &json!(4_321)),
+            "{every}"
+        );
     }
 }
 
 #[actix_web::test]
 async fn a_filled_series_has_every_bucket() {
     let database = TestDatabase::migrated().await;
-    database.load(&[(SIM, "o", at("2020-01-02T05:00:00Z"), 5), (SIM, "o", at("2020-01-04T00:00:00Z"), 7)]).await;
+    database
+        .load(&[
+            (SIM, "o", at("2020-01-02T05:00:00Z"), 5),
+            (SIM, "o", at("2020-01-04T00:00:00Z"), 7),
+        ])
+        .await;
     let api = Api::new(&database.config()).await;
     let path = "/api/v1/organization/o/usage?start=2020-01-01&end=2020-01-05&every=1day&fill=zero";
     let bytes = |body: &Value| -> Vec<i64> {
-        body["items"].as_array().unwrap().iter().map(|item| item["bytes-used-total"].as_i64().unwrap()).collect()
+        body["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["bytes-used-total"].as_i64().unwrap())
+            .collect()
     };
     let body = api.ok(path).await;
-    assert_eq!((bytes(&body), &body["total"], &body["next"]), (vec![0, 5, 0, 7, 0], &json!(5), &Value::Null));
+    assert_eq!(
+        (bytes(&body), &body["total"], &body["next"]),
+        (vec![0, 5, 0, 7, 0], &json!(5), &Value::Null)
+    );
     // Through its pages, and in each format.
     let mut pages = vec![];
     let mut next = format!("{path}&size=2");
     loop {
         let body = api.ok(&next).await;
-        assert_eq!((&body["total"], &body["bytes-used-total"]), (&json!(5), &json!(12)), "{next}");
+        assert_eq!(
+            (&body["total"], &body["bytes-used-total"]),
+            (&json!(5), &json!(12)),
+            "{next}"
+        );
         pages.push(bytes(&body));
-        let Some(path) = body["next"].as_str() else { break };
+        let Some(path) = body["next"].as_str() else {
+            break;
+        };
         next = path.to_owned();
     }
     assert_eq!(pages, [vec![0, 5], vec![0, 7], vec![0]]);
     let csv = api.get(&format!("{path}&format=csv")).await.text;
     assert_eq!(csv.lines().count(), 6, "{csv}");
-    assert!(csv.ends_with("2020-01-04T00:00:00Z,7,1\n2020-01-05T00:00:00Z,0,0\n"), "{csv}");
-    let page = api.get(&format!("{path}&format=ndjson&size=2&page=2")).await.text;
+    assert!(
+        csv.ends_with("2020-01-04T00:00:00Z,7,1\n2020-01-05T00:00:00Z,0,0\n"),
+        "{csv}"
+    );
+    let page = api
+        .get(&format!("{path}&format=ndjson&size=2&page=2"))
+        .await
+        .text;
     assert_eq!(page.lines().count(), 2, "{page}");
-    assert!(page.starts_with(r#"{"date":"2020-01-03T00:00:00Z","bytes-used-total":0,"records":0}"#), "{page}");
+    assert!(
+        page.starts_with(r#"{"date":"2020-01-03T00:00:00Z","bytes-used-total":0,"records":0}"#),
+        "{page}"
+    );
 }
 
 #[actix_web::test]
@@ -184,26 +296,46 @@ async fn lists_come_in_each_order_and_page_by_page() {
     let time = at("2020-01-01T00:00:00Z");
     // Two and two are equal, so a page's edge may fall between equals.
     let ids = ["1", "2", "3", "4", "5", "6", "7"];
-    let records: Vec<_> = ids.iter().zip([5, 5, 1, 9, 9, 0, 3]).map(|(id, bytes)| (*id, "o", time, bytes)).collect();
+    let records: Vec<_> = ids
+        .iter()
+        .zip([5, 5, 1, 9, 9, 0, 3])
+        .map(|(id, bytes)| (*id, "o", time, bytes))
+        .collect();
     database.load(&records).await;
     let api = Api::new(&database.config()).await;
-    for (sort, expected) in [("-bytes", "4512736"), ("bytes", "6371245"), ("id", "1234567")] {
+    for (sort, expected) in [
+        ("-bytes", "4512736"),
+        ("bytes", "6371245"),
+        ("id", "1234567"),
+    ] {
         for size in 1..=8 {
             let mut next = format!("/api/v1/usage/simcards?sort={sort}&size={size}");
             let mut found = String::new();
             loop {
                 let body = api.ok(&next).await;
-                assert_eq!((&body["total"], &body["bytes-used-total"]), (&json!(7), &json!(32)));
+                assert_eq!(
+                    (&body["total"], &body["bytes-used-total"]),
+                    (&json!(7), &json!(32))
+                );
                 for item in body["items"].as_array().unwrap() {
                     found.push_str(item["simcard"].as_str().unwrap());
                 }
-                let Some(path) = body["next"].as_str() else { break };
+                let Some(path) = body["next"].as_str() else {
+                    break;
+                };
                 next = path.to_owned();
             }
             assert_eq!(found, expected, "{sort} by {size}");
         }
-        let csv = api.get(&format!("/api/v1/usage/simcards?sort={sort}&format=csv")).await.text;
-        let ids: String = csv.lines().skip(1).map(|line| line.split(',').next().unwrap()).collect();
+        let csv = api
+            .get(&format!("/api/v1/usage/simcards?sort={sort}&format=csv"))
+            .await
+            .text;
+        let ids: String = csv
+            .lines()
+            .skip(1)
+            .map(|line| line.split(',').next().unwrap())
+            .collect();
         assert_eq!(ids, expected);
     }
 }
@@ -213,14 +345,24 @@ async fn a_cursor_is_of_use_for_its_own_question_alone() {
     let database = TestDatabase::migrated().await;
     database.load(&records("2020-01-01T00:00:00Z", 3)).await;
     let api = Api::new(&database.config()).await;
-    let path = "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-03&every=1hour&size=10";
+    let path =
+        "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-03&every=1hour&size=10";
     let next = api.ok(path).await["next"].as_str().unwrap().to_owned();
-    assert_eq!(api.ok(&next).await["items"][0]["date"], "2020-01-01T10:00:00Z");
+    assert_eq!(
+        api.ok(&next).await["items"][0]["date"],
+        "2020-01-01T10:00:00Z"
+    );
     let other = next.replace("end=2020-01-03", "end=2020-01-04");
     let (status, detail) = api.problem(&other).await;
-    assert!(status == 422 && detail.ends_with("it is not of this series."), "{status} {detail}");
+    assert!(
+        status == 422 && detail.ends_with("it is not of this series."),
+        "{status} {detail}"
+    );
     assert_eq!(api.get(&format!("{path}&cursor=hello")).await.status, 422);
-    assert_eq!(api.get("/api/v1/usage/simcards?cursor=hello").await.status, 422);
+    assert_eq!(
+        api.get("/api/v1/usage/simcards?cursor=hello").await.status,
+        422
+    );
     assert_eq!(api.get("/api/v1/inventory?cursor=hello").await.status, 422);
 }
 
@@ -232,9 +374,18 @@ async fn pages_are_linked_in_the_header() {
     let path = "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-01&every=1hour&size=10&page=2";
     let answer = api.get(path).await;
     let links: Vec<_> = answer.header("link").split(", ").collect();
-    assert_eq!(links[0], format!("<{}>; rel=\"first\"", path.replace("page=2", "page=1")));
-    assert_eq!(links[1], format!("<{}>; rel=\"prev\"", path.replace("page=2", "page=1")));
-    assert_eq!(links[2], format!("<{}>; rel=\"next\"", answer.body["next"].as_str().unwrap()));
+    assert_eq!(
+        links[0],
+        format!("<{}>; rel=\"first\"", path.replace("page=2", "page=1"))
+    );
+    assert_eq!(
+        links[1],
+        format!("<{}>; rel=\"prev\"", path.replace("page=2", "page=1"))
+    );
+    assert_eq!(
+        links[2],
+        format!("<{}>; rel=\"next\"", answer.body["next"].as_str().unwrap())
+    );
 }
 
 #[actix_web::test]
@@ -243,33 +394,73 @@ async fn csv_and_ndjson_say_the_same_as_json() {
     database.load(&records("2020-01-01T00:00:00Z", 5)).await;
     let api = Api::new(&database.config()).await;
     for (path, id) in [
-        ("/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=1hour&tz=Asia/Kolkata", "date"),
-        ("/api/v1/usage/organizations?start=2020-01-02", "organization"),
+        (
+            "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=1hour&tz=Asia/Kolkata",
+            "date",
+        ),
+        (
+            "/api/v1/usage/organizations?start=2020-01-02",
+            "organization",
+        ),
         ("/api/v1/usage/simcards?organization=x00g8", "simcard"),
     ] {
         let items = api.ok(&format!("{path}&size=1000")).await["items"].clone();
         let items = items.as_array().unwrap();
-        let csv = api.get_with(path, &[("accept", "text/html;q=0.9, text/csv")]).await;
-        assert_eq!((csv.status, csv.header("content-type")), (200, "text/csv; charset=utf-8"));
+        let csv = api
+            .get_with(path, &[("accept", "text/html;q=0.9, text/csv")])
+            .await;
+        assert_eq!(
+            (csv.status, csv.header("content-type")),
+            (200, "text/csv; charset=utf-8")
+        );
         let mut lines = csv.text.lines();
-        assert_eq!(lines.next().unwrap(), format!("{id},bytes-used-total,records"));
+        assert_eq!(
+            lines.next().unwrap(),
+            format!("{id},bytes-used-total,records")
+        );
         let written: Vec<_> = items
             .iter()
-            .map(|item| format!("{},{},{}", item[id].as_str().unwrap(), item["bytes-used-total"], item["records"]))
+            .map(|item| {
+                format!(
+                    "{},{},{}",
+                    item[id].as_str().unwrap(),
+                    item["bytes-used-total"],
+                    item["records"]
+                )
+            })
             .collect();
         assert_eq!(lines.collect::<Vec<_>>(), written);
         let ndjson = api.get(&format!("{path}&format=ndjson")).await;
-        assert_eq!((ndjson.status, ndjson.header("content-type")), (200, "application/x-ndjson"));
-        let parsed: Vec<Value> = ndjson.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(
+            (ndjson.status, ndjson.header("content-type")),
+            (200, "application/x-ndjson")
+        );
+        let parsed: Vec<Value> = ndjson
+            .text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         assert_eq!(&parsed, items);
     }
     let csv = api.get("/api/v1/inventory?format=csv").await.text;
-    assert_eq!(csv, format!("sim-card-id,org-id,valid-from\n{SIM},x00g8,\n"));
-    let refused = api.get_with("/api/v1/inventory", &[("accept", "image/png")]).await;
-    assert_eq!((refused.status, refused.header("content-type")), (406, "application/problem+json"));
+    assert_eq!(
+        csv,
+        format!("sim-card-id,org-id,valid-from\n{SIM},x00g8,\n")
+    );
+    let refused = api
+        .get_with("/api/v1/inventory", &[("accept", "image/png")])
+        .await;
+    assert_eq!(
+        (refused.status, refused.header("content-type")),
+        (406, "application/problem+json")
+    );
     // Somebody nobody knows is still a problem, whatever the format.
-    let nobody = "/api/v1/organization/nobody/usage?start=2020-01-01&end=2020-01-31&every=1day&format=csv";
-    assert_eq!(api.problem(nobody).await, (404, "No organization nobody found!".to_owned()));
+    let nobody =
+        "/api/v1/organization/nobody/usage?start=2020-01-01&end=2020-01-31&every=1day&format=csv";
+    assert_eq!(
+        api.problem(nobody).await,
+        (404, "No organization nobody found!".to_owned())
+    );
     // A connection that was used for a stream is as good as before.
     for _ in 0..5 {
         api.get("/api/v1/usage/organizations?format=csv").await;
@@ -281,21 +472,38 @@ async fn csv_and_ndjson_say_the_same_as_json() {
 async fn the_inventory_is_filtered_by_organization_and_by_beginning() {
     let database = TestDatabase::migrated().await;
     let time = at("2020-01-01T00:00:00Z");
-    database.load(&[("8901", "abc", time, 1), ("8902", "abd", time, 1), ("8911", "xyz", time, 1)]).await;
+    database
+        .load(&[
+            ("8901", "abc", time, 1),
+            ("8902", "abd", time, 1),
+            ("8911", "xyz", time, 1),
+        ])
+        .await;
     let api = Api::new(&database.config()).await;
     let found = async |query: &str| -> Vec<String> {
         let body = api.ok(&format!("/api/v1/inventory?{query}")).await;
         assert_eq!(body["total"], body["items"].as_array().unwrap().len());
-        body["items"].as_array().unwrap().iter().map(|item| item["simcard"].as_str().unwrap().to_owned()).collect()
+        body["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["simcard"].as_str().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(found("q=890").await, ["8901", "8902"]);
     assert_eq!(found("q=ab").await, ["8901", "8902"]);
     assert_eq!(found("q=%25").await, Vec::<String>::new());
     assert_eq!(found("organization=abd").await, ["8902"]);
     assert_eq!(found("organization=abd&q=8901").await, Vec::<String>::new());
-    assert_eq!(api.problem("/api/v1/inventory?organization=no").await, (404, "No organization no found!".to_owned()));
+    assert_eq!(
+        api.problem("/api/v1/inventory?organization=no").await,
+        (404, "No organization no found!".to_owned())
+    );
     // Page by page, behind each other.
-    let next = api.ok("/api/v1/inventory?size=2").await["next"].as_str().unwrap().to_owned();
+    let next = api.ok("/api/v1/inventory?size=2").await["next"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let body = api.ok(&next).await;
     assert_eq!(
         (&body["items"][0]["simcard"], &body["total"], &body["next"]),
@@ -322,37 +530,61 @@ async fn too_many_pieces_are_refused_with_the_limit() {
     let mut config = database.config();
     config.serve.max_pieces = 9;
     let api = Api::new(&config).await;
-    let path = "/api/v1/organization/o/usage?start=2020-01-01&end=2020-01-05&every=1day&tz=Asia/Kolkata";
+    let path =
+        "/api/v1/organization/o/usage?start=2020-01-01&end=2020-01-05&every=1day&tz=Asia/Kolkata";
     let detail = "Query parameter 'every' cannot be 1day: its buckets cut the interval into 11 pieces that are read one \
                   by one, and serve.max_pieces allows no more than 9; ask for a shorter interval.";
     assert_eq!(api.problem(path).await, (422, detail.to_owned()));
     assert_eq!(api.get(&path.replace("01-05", "01-04")).await.status, 404);
     // Whole hours are one piece, however many buckets they make, and where no record can be nothing is read.
-    let centuries = "/api/v1/organization/o/usage?start=0304-01-11&end=3501-07-10&every=76hour&size=1";
+    let centuries =
+        "/api/v1/organization/o/usage?start=0304-01-11&end=3501-07-10&every=76hour&size=1";
     assert_eq!(api.get(centuries).await.status, 404);
 }
 
 #[actix_web::test]
 async fn cut_hours_of_records_that_are_gone_are_refused() {
     let database = TestDatabase::migrated().await;
-    database.load(&[(SIM, "o", at("2020-01-02T05:00:00Z"), 5)]).await;
+    database
+        .load(&[(SIM, "o", at("2020-01-02T05:00:00Z"), 5)])
+        .await;
     let mut config = database.config();
     config.storage.retention_records_days = 30;
     let api = Api::new(&config).await;
     let path = "/api/v1/organization/o/usage?start=2020-01-01&end=2020-01-31&every=1day";
     assert_eq!(api.ok(path).await["bytes-used-total"], 5);
-    assert_eq!(api.ok(&format!("{path}&tz=Europe/Berlin")).await["bytes-used-total"], 5);
+    assert_eq!(
+        api.ok(&format!("{path}&tz=Europe/Berlin")).await["bytes-used-total"],
+        5
+    );
     let (status, detail) = api.problem(&format!("{path}&tz=Asia/Kolkata")).await;
-    assert!(status == 422 && detail.contains("2020-01-01T00:00:00+05:30"), "{status} {detail}");
-    assert_eq!(api.get("/api/v1/usage/simcards?start=2020-01-02T04:30:00Z").await.status, 422);
-    assert_eq!(api.get("/api/v1/usage/simcards?end=2020-01-02T05:30:00Z").await.status, 422);
+    assert!(
+        status == 422 && detail.contains("2020-01-01T00:00:00+05:30"),
+        "{status} {detail}"
+    );
+    assert_eq!(
+        api.get("/api/v1/usage/simcards?start=2020-01-02T04:30:00Z")
+            .await
+            .status,
+        422
+    );
+    assert_eq!(
+        api.get("/api/v1/usage/simcards?end=2020-01-02T05:30:00Z")
+            .await
+            .status,
+        422
+    );
     // What may fade away by itself has no tag.
     assert_eq!(api.get(path).await.header("etag"), "");
 }
 
 fn ndjson(records: &[(&str, i64)]) -> String {
-    let line =
-        |&(date, bytes): &(&str, i64)| format!("{}\n", json!({"sim-card-id": SIM, "bytes-used": bytes, "date": date}));
+    let line = |&(date, bytes): &(&str, i64)| {
+        format!(
+            "{}\n",
+            json!({"sim-card-id": SIM, "bytes-used": bytes, "date": date})
+        )
+    };
     records.iter().map(line).collect()
 }
 
@@ -361,15 +593,29 @@ async fn ingest(database: &TestDatabase, records: &[(&str, i64)]) {
     let inventory = folder.path().join("inventory.csv");
     std::fs::write(&inventory, format!("sim-card-id,org-id\n{SIM},o\n")).unwrap();
     if database.number("select count(*) from sim_cards").await == 0 {
-        assert!(command(database.url(), &["ingest", "--inventory"]).arg(&inventory).output().unwrap().status.success());
+        assert!(
+            command(database.url(), &["ingest", "--inventory"])
+                .arg(&inventory)
+                .output()
+                .unwrap()
+                .status
+                .success()
+        );
     }
-    assert_eq!(simusage_with_input(database.url(), &["ingest", "-"], &ndjson(records)).status, 0);
+    assert_eq!(
+        simusage_with_input(database.url(), &["ingest", "-"], &ndjson(records)).status,
+        0
+    );
 }
 
 #[actix_web::test]
 async fn an_answer_that_has_not_changed_is_not_sent_again() {
     let database = TestDatabase::migrated().await;
-    ingest(&database, &[("2020-01-02T05:00:00Z", 5), ("2020-02-02T05:00:00Z", 7)]).await;
+    ingest(
+        &database,
+        &[("2020-01-02T05:00:00Z", 5), ("2020-02-02T05:00:00Z", 7)],
+    )
+    .await;
     let api = Rc::new(Api::new(&database.config()).await);
     let january = "/api/v1/organization/o/usage?start=2020-01-01&end=2020-01-31&every=1day";
     let february = "/api/v1/usage/simcards?start=2020-02-01&end=2020-02-29";
@@ -390,16 +636,33 @@ async fn an_answer_that_has_not_changed_is_not_sent_again() {
                 (path, other)
             };
             let again = api.get_with(&path, &[("if-none-match", &tag)]).await;
-            assert_eq!((again.status, again.text.as_str(), again.header("etag")), (304, "", tag.as_str()), "{path}");
-            assert_eq!(api.get_with(&path, &[("if-none-match", "W/\"other\"")]).await.status, 200);
+            assert_eq!(
+                (again.status, again.text.as_str(), again.header("etag")),
+                (304, "", tag.as_str()),
+                "{path}"
+            );
+            assert_eq!(
+                api.get_with(&path, &[("if-none-match", "W/\"other\"")])
+                    .await
+                    .status,
+                200
+            );
         }
         tags.push(tag);
     }
     // A late record changes what it belongs to, and nothing else.
     ingest(&database, &[("2020-01-03T05:00:00Z", 1)]).await;
     let changed = api.get_with(january, &[("if-none-match", &tags[0])]).await;
-    assert_eq!((changed.status, &changed.body["bytes-used-total"]), (200, &json!(6)));
-    assert_eq!(api.get_with(february, &[("if-none-match", &tags[1])]).await.status, 304);
+    assert_eq!(
+        (changed.status, &changed.body["bytes-used-total"]),
+        (200, &json!(6))
+    );
+    assert_eq!(
+        api.get_with(february, &[("if-none-match", &tags[1])])
+            .await
+            .status,
+        304
+    );
     // What is stored and not refreshed yet is not settled.
     let stale = "insert into stale_hours (start_at, end_at) values ('2020-02-02T05:00:00Z', '2020-02-02T06:00:00Z')";
     database.connect().await.batch_execute(stale).await.unwrap();
@@ -424,9 +687,15 @@ async fn a_series_is_kept_in_memory_as_long_as_it_holds() {
     assert_eq!(again, first);
     // Without ingest's knowledge the sums go away; so the one who still has them has kept them.
     let connection = database.connect().await;
-    connection.batch_execute("delete from usage_records where time < '2020-02-01'").await.unwrap();
-    let january_2020 = Interval::new(at("2020-01-01T00:00:00Z"), at("2020-02-01T00:00:00Z")).unwrap();
-    db::refresh_aggregates(&[&connection], &[january_2020]).await.unwrap();
+    connection
+        .batch_execute("delete from usage_records where time < '2020-02-01'")
+        .await
+        .unwrap();
+    let january_2020 =
+        Interval::new(at("2020-01-01T00:00:00Z"), at("2020-02-01T00:00:00Z")).unwrap();
+    db::refresh_aggregates(&[&connection], &[january_2020])
+        .await
+        .unwrap();
     let mut forgetful = database.config();
     forgetful.serve.settled_mb = 0;
     let forgetful = Api::new(&forgetful).await;
@@ -438,23 +707,41 @@ async fn a_series_is_kept_in_memory_as_long_as_it_holds() {
     let stale = "insert into stale_hours (start_at, end_at) values ('2020-01-02T05:00:00Z', '2020-01-02T06:00:00Z')";
     connection.batch_execute(stale).await.unwrap();
     assert_eq!(api.ok(january).await["bytes-used-total"], 0);
-    connection.batch_execute("delete from stale_hours").await.unwrap();
+    connection
+        .batch_execute("delete from stale_hours")
+        .await
+        .unwrap();
     assert_eq!(api.ok(january).await["bytes-used-total"], 5);
     // The tag that the client has is that of what is kept, and no other.
     drop(connection);
     ingest(&database, &[("2020-01-03T05:00:00Z", 1)]).await;
     for _ in 0..2 {
-        let answer = api.get_with(january, &[("if-none-match", "W/\"other\"")]).await;
-        assert_eq!((answer.status, &answer.body["bytes-used-total"]), (200, &json!(1)));
+        let answer = api
+            .get_with(january, &[("if-none-match", "W/\"other\"")])
+            .await;
+        assert_eq!(
+            (answer.status, &answer.body["bytes-used-total"]),
+            (200, &json!(1))
+        );
     }
 }
 
 #[actix_web::test]
 async fn requests_that_ask_together_whether_their_answers_hold_get_each_its_own() {
     let database = TestDatabase::migrated().await;
-    ingest(&database, &[("2020-01-02T05:00:00Z", 5), ("2020-01-03T05:00:00Z", 6), ("2020-01-04T05:00:00Z", 7)]).await;
+    ingest(
+        &database,
+        &[
+            ("2020-01-02T05:00:00Z", 5),
+            ("2020-01-03T05:00:00Z", 6),
+            ("2020-01-04T05:00:00Z", 7),
+        ],
+    )
+    .await;
     let api = Api::new(&database.config()).await;
-    let path = |day| format!("/api/v1/organization/o/usage?start=2020-01-0{day}&end=2020-01-0{day}&every=1hour");
+    let path = |day| {
+        format!("/api/v1/organization/o/usage?start=2020-01-0{day}&end=2020-01-0{day}&every=1hour")
+    };
     let mut days = vec![];
     for day in 1..=5 {
         days.push(api.ok(&path(day)).await);
@@ -470,7 +757,11 @@ async fn requests_that_ask_together_whether_their_answers_hold_get_each_its_own(
     // Each asks for itself whether a day still holds, whenever others have asked.
     ingest(&database, &[("2020-01-02T06:00:00Z", 1)]).await;
     let answers = futures_util::future::join_all(paths.iter().map(|path| api.ok(path))).await;
-    let bytes: Vec<_> = answers.iter().take(5).map(|answer| answer["bytes-used-total"].as_i64().unwrap()).collect();
+    let bytes: Vec<_> = answers
+        .iter()
+        .take(5)
+        .map(|answer| answer["bytes-used-total"].as_i64().unwrap())
+        .collect();
     assert_eq!(bytes, [0, 6, 6, 7, 0]);
 }
 
@@ -479,14 +770,28 @@ async fn an_answer_says_up_to_when_it_is_complete() {
     let database = TestDatabase::migrated().await;
     let api = Api::new(&database.config()).await;
     let body = api.ok("/api/v1/usage/organizations").await;
-    assert_eq!((&body["complete-through"], &body["last-ingested-at"]), (&Value::Null, &Value::Null));
+    assert_eq!(
+        (&body["complete-through"], &body["last-ingested-at"]),
+        (&Value::Null, &Value::Null)
+    );
     let before = Utc::now() - TimeDelta::minutes(1);
-    ingest(&database, &[("2020-01-02T05:00:00Z", 5), ("2020-02-02T05:12:34Z", 7), ("2020-02-01T05:00:00Z", 7)]).await;
+    ingest(
+        &database,
+        &[
+            ("2020-01-02T05:00:00Z", 5),
+            ("2020-02-02T05:12:34Z", 7),
+            ("2020-02-01T05:00:00Z", 7),
+        ],
+    )
+    .await;
     let path = "/api/v1/organization/o/usage?start=2020-01-01&end=2020-02-29&every=1day";
     let body = api.ok(path).await;
     assert_eq!(body["complete-through"], "2020-02-02T05:12:34Z");
     let last = at(body["last-ingested-at"].as_str().unwrap());
-    assert!(before < last && last < Utc::now() + TimeDelta::minutes(1), "{last}");
+    assert!(
+        before < last && last < Utc::now() + TimeDelta::minutes(1),
+        "{last}"
+    );
     // An older file moves the one, not the other.
     ingest(&database, &[("2019-01-02T05:00:00Z", 5)]).await;
     let body = api.ok(path).await;
@@ -495,13 +800,26 @@ async fn an_answer_says_up_to_when_it_is_complete() {
     // What is stored and not shown yet holds it back, where it lies in the interval.
     let stale = "insert into stale_hours (start_at, end_at) values ('2020-01-02T05:00:00Z', '2020-01-02T06:00:00Z')";
     database.connect().await.batch_execute(stale).await.unwrap();
-    assert_eq!(api.ok(path).await["complete-through"], "2020-01-02T05:00:00Z");
-    let february = api.ok("/api/v1/usage/simcards?start=2020-02-01&tz=Europe/Berlin").await;
+    assert_eq!(
+        api.ok(path).await["complete-through"],
+        "2020-01-02T05:00:00Z"
+    );
+    let february = api
+        .ok("/api/v1/usage/simcards?start=2020-02-01&tz=Europe/Berlin")
+        .await;
     assert_eq!(february["complete-through"], "2020-02-02T06:12:34+01:00");
     // Of a topic, the slowest partition counts.
     let partitions = "insert into ingest_sources (kind, identity, name, newest_record_at) values
         ('kafka', 'c/usage/0/g', '', '2021-01-01T00:00:00Z'), ('kafka', 'c/usage/1/g', '', '2020-05-01T00:00:00Z'),
         ('kafka', 'c/usage/2/g', '', null)";
-    database.connect().await.batch_execute(partitions).await.unwrap();
-    assert_eq!(api.ok("/api/v1/usage/simcards?start=2020-02-01").await["complete-through"], "2020-05-01T00:00:00Z");
+    database
+        .connect()
+        .await
+        .batch_execute(partitions)
+        .await
+        .unwrap();
+    assert_eq!(
+        api.ok("/api/v1/usage/simcards?start=2020-02-01").await["complete-through"],
+        "2020-05-01T00:00:00Z"
+    );
 }

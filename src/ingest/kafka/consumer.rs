@@ -122,11 +122,16 @@ impl Context {
     }
 
     fn take_problem(&self) -> Option<String> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.problem
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     fn ask(&self, request: Request) -> anyhow::Result<()> {
-        self.outlet.blocking_send(request).map_err(|_| StoringEnded.into())
+        self.outlet
+            .blocking_send(request)
+            .map_err(|_| StoringEnded.into())
     }
 
     /// Asks, but waits no longer than `patience` for the storing side to take it; gives it back then.
@@ -142,16 +147,31 @@ impl Context {
     fn take_batches(&self, which: impl Fn(i32) -> bool) -> Request {
         let mut ready = vec![];
         let mut assigned = self.assigned();
-        for (&number, partition) in assigned.partitions.iter_mut().filter(|(number, _)| which(**number)) {
+        for (&number, partition) in assigned
+            .partitions
+            .iter_mut()
+            .filter(|(number, _)| which(**number))
+        {
             if partition.batch.records() == 0 {
                 continue;
             }
             partition.pieces.extend(partition.batch.take_rest());
-            let checkpoint = Checkpoint { position: partition.next, line: partition.next, prefix_hash: None };
+            let checkpoint = Checkpoint {
+                position: partition.next,
+                line: partition.next,
+                prefix_hash: None,
+            };
             let end = Some(partition.batch.take_end(checkpoint));
-            let batch = Held { pieces: std::mem::take(&mut partition.pieces), end };
+            let batch = Held {
+                pieces: std::mem::take(&mut partition.pieces),
+                end,
+            };
             let from = std::mem::replace(&mut partition.handed_on, partition.next);
-            ready.push(PartitionBatch { partition: number, from, batch });
+            ready.push(PartitionBatch {
+                partition: number,
+                from,
+                batch,
+            });
         }
         Request::Store(ready)
     }
@@ -161,8 +181,12 @@ impl Context {
         let mut assigned = self.assigned();
         assigned.began = None;
         // Not with every message, because others look at the counters, too.
-        self.shared.counters.add_records(std::mem::take(&mut assigned.waiting_records));
-        self.shared.counters.add_bytes(std::mem::take(&mut assigned.waiting_bytes));
+        self.shared
+            .counters
+            .add_records(std::mem::take(&mut assigned.waiting_records));
+        self.shared
+            .counters
+            .add_bytes(std::mem::take(&mut assigned.waiting_bytes));
         drop(assigned);
         self.take_batches(|_| true)
     }
@@ -181,29 +205,57 @@ impl Context {
         let left = || deadline.saturating_duration_since(Instant::now());
         let (done, waiting): (_, Reply<()>) = sync_channel(1);
         for request in [batches, Request::Barrier(done)] {
-            ensure!(self.ask_within(request, left())?.is_none(), "the database takes too long");
+            ensure!(
+                self.ask_within(request, left())?.is_none(),
+                "the database takes too long"
+            );
         }
-        waiting.recv_timeout(left()).context("waiting for the database")
+        waiting
+            .recv_timeout(left())
+            .context("waiting for the database")
     }
 
     /// Has the partitions begin where the ledger says.
     fn begin(&self, list: &TopicPartitionList) -> anyhow::Result<()> {
-        let partitions: Vec<i32> = list.elements().iter().map(TopicPartitionListElem::partition).collect();
+        let partitions: Vec<i32> = list
+            .elements()
+            .iter()
+            .map(TopicPartitionListElem::partition)
+            .collect();
         // A cooperative rebalance that changes nothing for this member says so with an empty list.
         if partitions.is_empty() {
             return Ok(());
         }
         let (reply, answer) = sync_channel(1);
-        let cluster = self.cluster.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.ask(Request::Begin { cluster, partitions, reply })?;
+        let cluster = self
+            .cluster
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        self.ask(Request::Begin {
+            cluster,
+            partitions,
+            reply,
+        })?;
         let offsets = answer.recv().map_err(|_| StoringEnded)?;
         let mut assigned = self.assigned();
         for (element, offset) in list.elements().iter_mut().zip(offsets) {
             element.set_offset(offset.map_or(Offset::Beginning, Offset::Offset))?;
             let next = offset.unwrap_or_default();
-            let partition = Partition { batch: Collected::new(), pieces: vec![], handed_on: next, next, at_end: false };
+            let partition = Partition {
+                batch: Collected::new(),
+                pieces: vec![],
+                handed_on: next,
+                next,
+                at_end: false,
+            };
             assigned.partitions.insert(element.partition(), partition);
-            log::info!("{}/{} is read from {}", self.topic, element.partition(), place(offset));
+            log::info!(
+                "{}/{} is read from {}",
+                self.topic,
+                element.partition(),
+                place(offset)
+            );
         }
         Ok(())
     }
@@ -223,14 +275,22 @@ impl Context {
     }
 
     fn end(&self, list: &TopicPartitionList, consumer: &BaseConsumer<Self>) {
-        let numbers: FxHashSet<i32> = list.elements().iter().map(TopicPartitionListElem::partition).collect();
+        let numbers: FxHashSet<i32> = list
+            .elements()
+            .iter()
+            .map(TopicPartitionListElem::partition)
+            .collect();
         // Nobody waits for the database for ever: what is not committed by then is for the next owner to read.
         let batches = self.take_batches(|number| numbers.contains(&number));
         match self.store_within(batches, REVOKE_TIMEOUT) {
             Ok(()) => self.tell(consumer, CommitMode::Async),
-            Err(error) => log::warn!("partitions are given up before their records are committed: {error:#}"),
+            Err(error) => {
+                log::warn!("partitions are given up before their records are committed: {error:#}")
+            }
         }
-        self.assigned().partitions.retain(|number, _| !numbers.contains(number));
+        self.assigned()
+            .partitions
+            .retain(|number, _| !numbers.contains(number));
     }
 }
 
@@ -242,14 +302,23 @@ fn ensure_topic(consumer: &BaseConsumer<Context>, topic: &Topic) -> anyhow::Resu
          (advertised.listeners), and do the settings in [kafka] fit?",
     )?;
     let usable = |found: &&MetadataTopic| found.error().is_none() && !found.partitions().is_empty();
-    if metadata.topics().iter().filter(usable).any(|found| found.name() == topic.name) {
+    if metadata
+        .topics()
+        .iter()
+        .filter(usable)
+        .any(|found| found.name() == topic.name)
+    {
         return Ok(());
     }
     let mut others: Vec<&str> = metadata.topics().iter().map(MetadataTopic::name).collect();
     others.retain(|name| !name.starts_with("__"));
     others.sort_unstable();
     others.truncate(SHOWN_TOPICS);
-    let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+    let others = if others.is_empty() {
+        "none".to_owned()
+    } else {
+        others.join(", ")
+    };
     bail!(
         "there is no topic {name} (there are: {others}); correct --topic, or create it, as with \
          `kafka-topics.sh --bootstrap-server {brokers} --create --topic {name}`",
@@ -271,8 +340,10 @@ fn ask_for_topics(consumer: &BaseConsumer<Context>) -> anyhow::Result<Metadata> 
         let mut is_refused = false;
         // A consumer that has not joined yet gets no messages. Not waiting at all would end at the first line of a log.
         while let Some(Err(problem)) = consumer.poll(BRIEFLY) {
-            is_refused |=
-                matches!(problem.rdkafka_error_code(), Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL));
+            is_refused |= matches!(
+                problem.rdkafka_error_code(),
+                Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)
+            );
         }
         if is_refused || began.elapsed() >= BROKER_TIMEOUT {
             let reason = consumer.context().take_problem();
@@ -282,27 +353,41 @@ fn ask_for_topics(consumer: &BaseConsumer<Context>) -> anyhow::Result<Metadata> 
 }
 
 fn place(offset: Option<i64>) -> String {
-    offset.map_or_else(|| "its beginning".to_owned(), |offset| format!("offset {offset}"))
+    offset.map_or_else(
+        || "its beginning".to_owned(),
+        |offset| format!("offset {offset}"),
+    )
 }
 
 impl ClientContext for Context {
     /// Keeps the words: the error that follows from the same poll has none.
     fn error(&self, error: KafkaError, reason: &str) {
         // That all are down says less than what was said of the last one, and a partition's end is no problem.
-        let says_little = [RDKafkaErrorCode::AllBrokersDown, RDKafkaErrorCode::PartitionEOF];
-        if !error.rdkafka_error_code().is_some_and(|code| says_little.contains(&code)) {
+        let says_little = [
+            RDKafkaErrorCode::AllBrokersDown,
+            RDKafkaErrorCode::PartitionEOF,
+        ];
+        if !error
+            .rdkafka_error_code()
+            .is_some_and(|code| says_little.contains(&code))
+        {
             *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
         }
     }
 
     fn stats(&self, statistics: Statistics) {
-        let Some(topic) = statistics.topics.get(&self.topic) else { return };
+        let Some(topic) = statistics.topics.get(&self.topic) else {
+            return;
+        };
         let assigned = self.assigned();
-        let of_assigned = topic
-            .partitions
-            .values()
-            .filter(|partition| assigned.partitions.contains_key(&partition.partition) && partition.consumer_lag >= 0);
-        self.shared.counters.set_lag(of_assigned.map(|partition| partition.consumer_lag.unsigned_abs()).sum());
+        let of_assigned = topic.partitions.values().filter(|partition| {
+            assigned.partitions.contains_key(&partition.partition) && partition.consumer_lag >= 0
+        });
+        self.shared.counters.set_lag(
+            of_assigned
+                .map(|partition| partition.consumer_lag.unsigned_abs())
+                .sum(),
+        );
     }
 }
 
@@ -331,9 +416,20 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub fn new(settings: Settings, shared: Arc<Shared>, rejects: Rejects, outlet: Sender<Request>) -> Self {
+    pub fn new(
+        settings: Settings,
+        shared: Arc<Shared>,
+        rejects: Rejects,
+        outlet: Sender<Request>,
+    ) -> Self {
         let stamper = shared.stamper();
-        Self { settings, stamper, shared, rejects, outlet }
+        Self {
+            settings,
+            stamper,
+            shared,
+            rejects,
+            outlet,
+        }
     }
 
     /// Reads until it is told to stop, or the end is reached. What was read is committed when this returns, unless it
@@ -370,7 +466,10 @@ impl Member {
             // How long to fetch nothing once enough waits. The default of a second has less wait than is read in one.
             .set("fetch.queue.backoff.ms", "20")
             // How long a broker keeps a fetch that it has nothing for: its answer is what says that the end is reached.
-            .set("fetch.wait.max.ms", if topic.until_end { "50" } else { "500" });
+            .set(
+                "fetch.wait.max.ms",
+                if topic.until_end { "50" } else { "500" },
+            );
         for (name, value) in &self.settings.connection {
             config.set(*name, value);
         }
@@ -390,11 +489,22 @@ impl Member {
             shared: Arc::clone(&self.shared),
             outlet: self.outlet.clone(),
         };
-        let consumer: BaseConsumer<Context> = config.create_with_context(context).context("setting up Kafka")?;
+        let consumer: BaseConsumer<Context> = config
+            .create_with_context(context)
+            .context("setting up Kafka")?;
         ensure_topic(&consumer, topic)?;
-        let cluster = consumer.client().fetch_cluster_id(BROKER_TIMEOUT).context("the brokers name no cluster")?;
-        *consumer.context().cluster.lock().unwrap_or_else(PoisonError::into_inner) = cluster;
-        consumer.subscribe(&[&topic.name]).context("joining the group")?;
+        let cluster = consumer
+            .client()
+            .fetch_cluster_id(BROKER_TIMEOUT)
+            .context("the brokers name no cluster")?;
+        *consumer
+            .context()
+            .cluster
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = cluster;
+        consumer
+            .subscribe(&[&topic.name])
+            .context("joining the group")?;
         Ok(consumer)
     }
 
@@ -418,7 +528,11 @@ impl Member {
                 return Err(error);
             }
             self.stamper = self.shared.stamper();
-            if context.assigned().began.is_some_and(|began| began.elapsed() >= self.settings.batch_age) {
+            if context
+                .assigned()
+                .began
+                .is_some_and(|began| began.elapsed() >= self.settings.batch_age)
+            {
                 self.hand_all_on(consumer, &mut parser)?;
             }
             if told.elapsed() >= TELL_EVERY {
@@ -438,10 +552,17 @@ impl Member {
     }
 
     /// Waits for a message a little, and takes it in.
-    fn poll(&mut self, consumer: &BaseConsumer<Context>, parser: &mut Parser) -> anyhow::Result<Polled> {
+    fn poll(
+        &mut self,
+        consumer: &BaseConsumer<Context>,
+        parser: &mut Parser,
+    ) -> anyhow::Result<Polled> {
         let context = consumer.context();
         // Nearly always there is one, and to wait for it costs another look at the clock.
-        match consumer.poll(Duration::ZERO).or_else(|| consumer.poll(POLL)) {
+        match consumer
+            .poll(Duration::ZERO)
+            .or_else(|| consumer.poll(POLL))
+        {
             None => {}
             Some(Ok(message)) => return self.add(context, &message, parser),
             Some(Err(KafkaError::PartitionEOF(number))) => {
@@ -456,7 +577,11 @@ impl Member {
 
     /// Hands on what was read of all partitions. Where the storing side takes long, as while the database is away, the
     /// partitions are paused and polling goes on: a member that does not poll answers nobody in its group.
-    fn hand_all_on(&mut self, consumer: &BaseConsumer<Context>, parser: &mut Parser) -> anyhow::Result<()> {
+    fn hand_all_on(
+        &mut self,
+        consumer: &BaseConsumer<Context>,
+        parser: &mut Parser,
+    ) -> anyhow::Result<()> {
         let context = Arc::clone(consumer.context());
         let mut request = context.take_all_batches();
         context.assigned().is_full = false;
@@ -469,39 +594,61 @@ impl Member {
             self.poll(consumer, parser)?;
         }
         if patience != STALL {
-            consumer.resume(&consumer.assignment()?).context("resuming")?;
+            consumer
+                .resume(&consumer.assignment()?)
+                .context("resuming")?;
         }
         Ok(())
     }
 
     fn is_at_end(assigned: &Assigned) -> bool {
-        let Some(changed) = assigned.changed else { return false };
+        let Some(changed) = assigned.changed else {
+            return false;
+        };
         if assigned.partitions.is_empty() {
             return changed.elapsed() >= IDLE_TIMEOUT;
         }
-        assigned.partitions.values().all(|partition| partition.at_end)
+        assigned
+            .partitions
+            .values()
+            .all(|partition| partition.at_end)
     }
 
     /// Takes a message's record into its partition's batch.
-    fn add(&mut self, context: &Context, message: &BorrowedMessage<'_>, parser: &mut Parser) -> anyhow::Result<Polled> {
+    fn add(
+        &mut self,
+        context: &Context,
+        message: &BorrowedMessage<'_>,
+        parser: &mut Parser,
+    ) -> anyhow::Result<Polled> {
         let mut guard = context.assigned();
         let assigned = &mut *guard;
         let (number, offset) = (message.partition(), message.offset());
-        let Some(partition) = assigned.partitions.get_mut(&number).filter(|partition| offset >= partition.next) else {
+        let Some(partition) = assigned
+            .partitions
+            .get_mut(&number)
+            .filter(|partition| offset >= partition.next)
+        else {
             return Ok(Polled::Message);
         };
         // A message without a payload, as one that compaction has left, holds no record.
         let payload = message.payload().unwrap_or_default();
         let longest = self.settings.max_record_bytes;
         let result = if payload.len() > longest {
-            let detail = format!("{} bytes, of which the first {longest} are kept", payload.len());
+            let detail = format!(
+                "{} bytes, of which the first {longest} are kept",
+                payload.len()
+            );
             Err(Defect::of_line(Reason::TooLong, detail))
         } else {
-            parser.parse(payload).and_then(|record| partition.batch.add(&record, &self.stamper))
+            parser
+                .parse(payload)
+                .and_then(|record| partition.batch.add(&record, &self.stamper))
         };
         if let Err(defect) = result {
             let source: Arc<str> = format!("{}/{number}", context.topic).into();
-            self.rejects.count(&defect, format_args!("{source} at offset {offset}"));
+            self.rejects
+                .count(&defect, format_args!("{source} at offset {offset}"));
             partition.batch.reject(RejectedRecord {
                 source,
                 position: offset,
@@ -525,10 +672,17 @@ impl Member {
             || assigned.waiting_records >= self.settings.batch_rows
             || assigned.waiting_records * crate::db::TUPLE_BYTES as u64 >= BATCHES_BYTES;
         assigned.is_full |= is_full;
-        let polled = if assigned.is_full { Polled::Last } else { Polled::Message };
+        let polled = if assigned.is_full {
+            Polled::Last
+        } else {
+            Polled::Message
+        };
         drop(guard);
         if let Some(limit) = self.rejects.over(self.settings.max_rejects) {
-            bail!("stopped at {}/{number}, offset {offset}: more than {limit} records were rejected", context.topic);
+            bail!(
+                "stopped at {}/{number}, offset {offset}: more than {limit} records were rejected",
+                context.topic
+            );
         }
         Ok(polled)
     }
@@ -536,7 +690,9 @@ impl Member {
     /// Tells what passes by itself from what does not.
     fn note(&self, context: &Context, error: KafkaError) -> anyhow::Result<()> {
         match error {
-            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+            KafkaError::MessageConsumption(
+                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
+            ) => {
                 let places: Vec<String> = context
                     .assigned()
                     .partitions
@@ -549,14 +705,18 @@ impl Member {
                     places.join(", ")
                 )
             }
-            KafkaError::MessageConsumptionFatal(code) => Err(anyhow!(KafkaError::MessageConsumptionFatal(code))),
+            KafkaError::MessageConsumptionFatal(code) => {
+                Err(anyhow!(KafkaError::MessageConsumptionFatal(code)))
+            }
             KafkaError::MessageConsumption(
                 code @ (RDKafkaErrorCode::TopicAuthorizationFailed
                 | RDKafkaErrorCode::GroupAuthorizationFailed
                 | RDKafkaErrorCode::UnknownTopicOrPartition),
             ) => Err(anyhow!(KafkaError::MessageConsumption(code))),
             passing => {
-                let reason = context.take_problem().map_or_else(String::new, |reason| format!(": {reason}"));
+                let reason = context
+                    .take_problem()
+                    .map_or_else(String::new, |reason| format!(": {reason}"));
                 log::warn!("{}: {passing}{reason}", self.settings.topic.name);
                 Ok(())
             }

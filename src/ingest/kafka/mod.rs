@@ -59,7 +59,11 @@ pub struct Topic {
 /// What the consuming thread asks of the storing side, which does one after the other.
 enum Request {
     /// Where the ledger has these partitions of the cluster; `None` where nothing is stored of one yet.
-    Begin { cluster: String, partitions: Vec<i32>, reply: SyncSender<Vec<Option<i64>>> },
+    Begin {
+        cluster: String,
+        partitions: Vec<i32>,
+        reply: SyncSender<Vec<Option<i64>>>,
+    },
     /// Store batches, of which no two are of one partition.
     Store(Vec<PartitionBatch>),
     /// See whether the inventory has changed.
@@ -125,15 +129,27 @@ pub(super) struct Storing<'a, 'b> {
 
 impl Storing<'_, '_> {
     fn stamper(&self) -> Arc<Stamper> {
-        Arc::new(Stamper::new(Arc::clone(&self.directory), self.retention_days))
+        Arc::new(Stamper::new(
+            Arc::clone(&self.directory),
+            self.retention_days,
+        ))
     }
 
     /// Loads the inventory anew if it has changed.
     async fn refresh_directory(&mut self) -> Result<(), WriteError> {
-        let version = self.session.repeat(async |connection| db::inventory_version(connection).await).await?;
+        let version = self
+            .session
+            .repeat(async |connection| db::inventory_version(connection).await)
+            .await?;
         if version != self.directory.version() {
-            let loaded = self.session.repeat(async |connection| Directory::load(connection).await).await?;
-            log::info!("the inventory has changed; it has {} SIM cards now", loaded.len());
+            let loaded = self
+                .session
+                .repeat(async |connection| Directory::load(connection).await)
+                .await?;
+            log::info!(
+                "the inventory has changed; it has {} SIM cards now",
+                loaded.len()
+            );
             self.directory = Arc::new(loaded);
         }
         Ok(())
@@ -180,7 +196,10 @@ pub(super) async fn store_topic(
         rejects = back;
         match stored {
             Err(WriteError::Overtaken) => {
-                log::warn!("another member of group {} has moved a partition; joining the group anew", topic.group);
+                log::warn!(
+                    "another member of group {} has moved a partition; joining the group anew",
+                    topic.group
+                );
                 tokio::time::sleep(REJOIN_AFTER).await;
             }
             Err(error) => break Err(Failure::from(error)),
@@ -188,7 +207,9 @@ pub(super) async fn store_topic(
         }
     };
     signals.abort();
-    result.map_err(|failure| failure.context(format!("ingesting {} from {}", topic.name, topic.brokers)))
+    result.map_err(|failure| {
+        failure.context(format!("ingesting {} from {}", topic.name, topic.brokers))
+    })
 }
 
 /// Does what the consuming thread asks for, until it has no more.
@@ -200,27 +221,46 @@ async fn store_requests(
 ) -> Result<(), WriteError> {
     let mut claims: FxHashMap<i32, Claim> = FxHashMap::default();
     while let Some(request) = next_message(storing.session, inlet, storing.refresher).await? {
-        let Storing { session, number, .. } = storing;
+        let Storing {
+            session, number, ..
+        } = storing;
         match request {
-            Request::Begin { cluster, partitions, reply } => {
+            Request::Begin {
+                cluster,
+                partitions,
+                reply,
+            } => {
                 let mut offsets = vec![];
                 for partition in partitions {
                     let name = format!("{}/{partition}", topic.name);
                     let (group, topic) = (topic.group.clone(), topic.name.clone());
-                    let identity = Identity::Partition { cluster: cluster.clone(), group, topic, partition };
-                    let known =
-                        session.repeat(async |connection| db::enter_source(connection, &identity, &name).await).await?;
+                    let identity = Identity::Partition {
+                        cluster: cluster.clone(),
+                        group,
+                        topic,
+                        partition,
+                    };
+                    let known = session
+                        .repeat(async |connection| {
+                            db::enter_source(connection, &identity, &name).await
+                        })
+                        .await?;
                     offsets.push((known.batches > 0).then_some(known.position));
                     claims.insert(partition, Claim::new(&known, true, *number, name.into()));
                 }
                 // A thread that no longer waits has gone, and the channel says so.
                 let _ = reply.send(offsets);
             }
-            Request::Store(batches) => store_partitions(storing, shared, &mut claims, batches).await?,
+            Request::Store(batches) => {
+                store_partitions(storing, shared, &mut claims, batches).await?
+            }
             Request::Inventory => {
                 storing.refresh_directory().await?;
                 // Also where it has not changed: what is too old to be kept has.
-                *shared.stamper.lock().unwrap_or_else(PoisonError::into_inner) = storing.stamper();
+                *shared
+                    .stamper
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner) = storing.stamper();
             }
             Request::Barrier(reply) => {
                 let _ = reply.send(());
@@ -237,10 +277,23 @@ async fn store_partitions(
     claims: &mut FxHashMap<i32, Claim>,
     batches: Vec<PartitionBatch>,
 ) -> Result<(), WriteError> {
-    let Storing { session, tally, refresher, lanes, .. } = storing;
+    let Storing {
+        session,
+        tally,
+        refresher,
+        lanes,
+        ..
+    } = storing;
     let (mut partitions, mut claimed) = (vec![], vec![]);
-    for PartitionBatch { partition, from, batch } in batches {
-        let Some(claim) = claims.get(&partition) else { continue };
+    for PartitionBatch {
+        partition,
+        from,
+        batch,
+    } in batches
+    {
+        let Some(claim) = claims.get(&partition) else {
+            continue;
+        };
         // The partition was taken away and came back while a batch was under way: one of them is a repetition.
         if claim.position != from {
             return Err(WriteError::Overtaken);

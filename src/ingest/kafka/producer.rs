@@ -38,7 +38,10 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert_with(|| error.clone());
         }
     }
 }
@@ -50,14 +53,29 @@ impl Producer {
     /// A setting that librdkafka does not take.
     pub fn new(kafka: &Kafka, brokers: &str, topic: &str) -> anyhow::Result<Self> {
         let mut config = ClientConfig::new();
-        config.set("client.id", "simusage").set("bootstrap.servers", brokers);
-        config.set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string());
+        config
+            .set("client.id", "simusage")
+            .set("bootstrap.servers", brokers);
+        config.set(
+            "message.timeout.ms",
+            DELIVERY_TIMEOUT.as_millis().to_string(),
+        );
         // The session is a consumer's.
-        for (name, value) in kafka.properties().into_iter().filter(|(name, _)| *name != "session.timeout.ms") {
+        for (name, value) in kafka
+            .properties()
+            .into_iter()
+            .filter(|(name, _)| *name != "session.timeout.ms")
+        {
             config.set(name, value);
         }
-        let producer = config.create_with_context(Deliveries::default()).context("setting up Kafka")?;
-        Ok(Self { client: producer, topic: topic.to_owned(), line: vec![] })
+        let producer = config
+            .create_with_context(Deliveries::default())
+            .context("setting up Kafka")?;
+        Ok(Self {
+            client: producer,
+            topic: topic.to_owned(),
+            line: vec![],
+        })
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -79,7 +97,9 @@ impl Producer {
 impl Write for Producer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
-            let (text, ended) = piece.strip_suffix(b"\n").map_or((piece, false), |text| (text, true));
+            let (text, ended) = piece
+                .strip_suffix(b"\n")
+                .map_or((piece, false), |text| (text, true));
             self.line.extend_from_slice(text);
             if ended {
                 self.send()?;
@@ -89,8 +109,16 @@ impl Write for Producer {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.client.flush(DELIVERY_TIMEOUT).map_err(io::Error::other)?;
-        let failed = self.client.context().0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.client
+            .flush(DELIVERY_TIMEOUT)
+            .map_err(io::Error::other)?;
+        let failed = self
+            .client
+            .context()
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         failed.map_or(Ok(()), |error| Err(io::Error::other(error)))
     }
 }

@@ -42,19 +42,30 @@ pub(in crate::ingest) struct CsvParser {
 impl CsvParser {
     /// A parser of lines under `header`.
     pub fn new(header: CsvHeader) -> Self {
-        Self { header, splitter: Splitter::default() }
+        Self {
+            header,
+            splitter: Splitter::default(),
+        }
     }
 
     /// Reads one line.
     pub fn parse(&mut self, line: &[u8]) -> Result<UsageRecord<'_>, Defect> {
-        let CsvHeader { columns, sim_card, bytes, date } = self.header;
+        let CsvHeader {
+            columns,
+            sim_card,
+            bytes,
+            date,
+        } = self.header;
         let malformed = |detail: String| Defect::of_line(Reason::Malformed, detail);
         let fields = self
             .splitter
             .split(line)
             .ok_or_else(|| malformed("not a line of CSV: a quote is not closed".to_owned()))?;
         if fields.len() != columns {
-            return Err(malformed(format!("{} fields, the header has {columns} columns", fields.len())));
+            return Err(malformed(format!(
+                "{} fields, the header has {columns} columns",
+                fields.len()
+            )));
         }
         let field = |index: usize, name: &'static str| {
             let text = fields.get(index);
@@ -67,7 +78,11 @@ impl CsvParser {
         let sim_card = field(sim_card, name::SIM_CARD)?;
         let bytes = parse_bytes(field(bytes, name::BYTES)?)?;
         let time_us = parse_date(field(date, name::DATE)?)?;
-        Ok(UsageRecord { sim_card: Cow::Borrowed(sim_card), bytes, time_us })
+        Ok(UsageRecord {
+            sim_card: Cow::Borrowed(sim_card),
+            bytes,
+            time_us,
+        })
     }
 }
 
@@ -79,16 +94,32 @@ mod tests {
     fn parse(header: &str, line: &str) -> Result<UsageRecord<'static>, Defect> {
         let mut parser = CsvParser::new(CsvHeader::parse(header.as_bytes()).unwrap());
         let record = parser.parse(line.as_bytes())?;
-        Ok(UsageRecord { sim_card: Cow::Owned(record.sim_card.into_owned()), ..record })
+        Ok(UsageRecord {
+            sim_card: Cow::Owned(record.sim_card.into_owned()),
+            ..record
+        })
     }
 
     #[test]
     fn columns_are_found_by_name() {
-        let expected = UsageRecord { sim_card: "89440001".into(), bytes: 1024, time_us: 1_645_142_400_000_000 };
+        let expected = UsageRecord {
+            sim_card: "89440001".into(),
+            bytes: 1024,
+            time_us: 1_645_142_400_000_000,
+        };
         for (header, line) in [
-            ("sim-card-id,bytes-used,date", "89440001,1024,2022-02-18T00:00:00Z"),
-            ("date,x,bytes_used,SIM_CARD_ID", "2022-02-18T00:00:00Z,,1024,89440001"),
-            ("\"date\", bytes-used ,sim-card-id", "\"2022-02-18T00:00:00Z\",\"1024\",89440001"),
+            (
+                "sim-card-id,bytes-used,date",
+                "89440001,1024,2022-02-18T00:00:00Z",
+            ),
+            (
+                "date,x,bytes_used,SIM_CARD_ID",
+                "2022-02-18T00:00:00Z,,1024,89440001",
+            ),
+            (
+                "\"date\", bytes-used ,sim-card-id",
+                "\"2022-02-18T00:00:00Z\",\"1024\",89440001",
+            ),
         ] {
             assert_eq!(parse(header, line).unwrap(), expected, "{header}");
         }
@@ -101,7 +132,10 @@ mod tests {
             problem("sim-card-id,date")
                 .starts_with("the header has no column bytes-used (it has: sim-card-id, date); ")
         );
-        assert_eq!(problem("date,sim-card-id,bytes-used,date"), "the header has the column date twice");
+        assert_eq!(
+            problem("date,sim-card-id,bytes-used,date"),
+            "the header has the column date twice"
+        );
         assert_eq!(problem("\"date"), "the header is not a line of CSV");
     }
 
@@ -113,10 +147,22 @@ mod tests {
         };
         assert_eq!(reason("1,2"), (Reason::Malformed, None));
         assert_eq!(reason("1,2,3,4"), (Reason::Malformed, None));
-        assert_eq!(reason("\"1,2,2022-02-18T00:00:00Z"), (Reason::Malformed, None));
-        assert_eq!(reason(",2,2022-02-18T00:00:00Z"), (Reason::MissingField, Some("sim-card-id")));
-        assert_eq!(reason("1,,2022-02-18T00:00:00Z"), (Reason::MissingField, Some("bytes-used")));
-        assert_eq!(reason("1,x,2022-02-18T00:00:00Z"), (Reason::InvalidBytes, Some("bytes-used")));
+        assert_eq!(
+            reason("\"1,2,2022-02-18T00:00:00Z"),
+            (Reason::Malformed, None)
+        );
+        assert_eq!(
+            reason(",2,2022-02-18T00:00:00Z"),
+            (Reason::MissingField, Some("sim-card-id"))
+        );
+        assert_eq!(
+            reason("1,,2022-02-18T00:00:00Z"),
+            (Reason::MissingField, Some("bytes-used"))
+        );
+        assert_eq!(
+            reason("1,x,2022-02-18T00:00:00Z"),
+            (Reason::InvalidBytes, Some("bytes-used"))
+        );
         assert_eq!(reason("1,2,"), (Reason::MissingField, Some("date")));
         assert_eq!(reason("1,2,tomorrow"), (Reason::InvalidDate, Some("date")));
     }

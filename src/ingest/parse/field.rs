@@ -26,8 +26,14 @@ pub(super) fn parse_bytes(text: &str) -> Result<i64, Defect> {
 
 /// Reads a number of at most eighteen digits, which cannot overflow. No real record has more.
 pub(super) fn few_digits(digits: &[u8]) -> Option<i64> {
-    let number = |number, digit: &u8| digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0'));
-    (1..=18).contains(&digits.len()).then(|| digits.iter().try_fold(0, number))?
+    let number = |number, digit: &u8| {
+        digit
+            .is_ascii_digit()
+            .then(|| number * 10 + i64::from(digit - b'0'))
+    };
+    (1..=18)
+        .contains(&digits.len())
+        .then(|| digits.iter().try_fold(0, number))?
 }
 
 /// Reads a date-time of RFC 3339 into microseconds since 1970; finer fractions are cut off.
@@ -45,8 +51,10 @@ pub(super) fn parse_date(text: &str) -> Result<i64, Defect> {
 pub(super) fn date_time(text: &[u8]) -> Option<i64> {
     let (date, rest) = text.split_at_checked(10)?;
     let (time, rest) = rest.split_at_checked(9)?;
-    let (&[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2], &[b'T' | b't' | b' ', h1, h2, b':', i1, i2, b':', s1, s2]) =
-        (date, time)
+    let (
+        &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2],
+        &[b'T' | b't' | b' ', h1, h2, b':', i1, i2, b':', s1, s2],
+    ) = (date, time)
     else {
         return None;
     };
@@ -58,18 +66,25 @@ pub(super) fn date_time(text: &[u8]) -> Option<i64> {
     }
     let days = NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day)?.to_epoch_days();
     let (fraction_us, rest) = fraction(rest)?;
-    let seconds = i64::from(days) * 86_400 + i64::from(hour * 3_600 + minute * 60 + second) - offset(rest)?;
+    let seconds =
+        i64::from(days) * 86_400 + i64::from(hour * 3_600 + minute * 60 + second) - offset(rest)?;
     Some(seconds * 1_000_000 + i64::from(fraction_us))
 }
 
 /// A number of a few decimal digits.
 fn number(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0')))
+    digits.iter().try_fold(0, |number, digit| {
+        digit
+            .is_ascii_digit()
+            .then(|| number * 10 + u32::from(digit - b'0'))
+    })
 }
 
 /// The microseconds of `.123456789`, where there is a fraction, and what follows it.
 fn fraction(text: &[u8]) -> Option<(u32, &[u8])> {
-    let Some(text) = text.strip_prefix(b".") else { return Some((0, text)) };
+    let Some(text) = text.strip_prefix(b".") else {
+        return Some((0, text));
+    };
     let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (digits, rest) = text.split_at(count);
     if !(1..=9).contains(&count) {
@@ -160,7 +175,11 @@ mod tests {
             "+2022-02-18T00:00:00Z",
             "1645142400",
         ] {
-            assert_eq!(parse_date(text).unwrap_err().reason, Reason::InvalidDate, "{text:?}");
+            assert_eq!(
+                parse_date(text).unwrap_err().reason,
+                Reason::InvalidDate,
+                "{text:?}"
+            );
         }
     }
 

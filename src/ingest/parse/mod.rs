@@ -42,7 +42,9 @@ impl Parser {
     pub fn new(format: Format, header: Option<&[u8]>) -> Result<Self, String> {
         Ok(match format {
             Format::Ndjson => Self::Ndjson,
-            Format::Csv => Self::Csv(Box::new(CsvParser::new(CsvHeader::parse(header.unwrap_or_default())?))),
+            Format::Csv => Self::Csv(Box::new(CsvParser::new(CsvHeader::parse(
+                header.unwrap_or_default(),
+            )?))),
         })
     }
 

@@ -58,7 +58,11 @@ fn parse_plain(line: &[u8]) -> Option<UsageRecord<'_>> {
             _ => return None,
         };
     }
-    Some(UsageRecord { sim_card: Cow::Borrowed(sim_card?), bytes: bytes?, time_us: time_us? })
+    Some(UsageRecord {
+        sim_card: Cow::Borrowed(sim_card?),
+        bytes: bytes?,
+        time_us: time_us?,
+    })
 }
 
 enum Field {
@@ -70,8 +74,14 @@ enum Field {
 /// The field whose name `text` begins with, and what follows it.
 fn plain_name(text: &[u8]) -> Option<(Field, &[u8])> {
     // Compared with each by a length that the compiler knows, which is faster than to look for the name's end first.
-    let sim_card = || text.strip_prefix(br#""sim-card-id""#).or_else(|| text.strip_prefix(br#""sim_card_id""#));
-    let bytes = || text.strip_prefix(br#""bytes-used""#).or_else(|| text.strip_prefix(br#""bytes_used""#));
+    let sim_card = || {
+        text.strip_prefix(br#""sim-card-id""#)
+            .or_else(|| text.strip_prefix(br#""sim_card_id""#))
+    };
+    let bytes = || {
+        text.strip_prefix(br#""bytes-used""#)
+            .or_else(|| text.strip_prefix(br#""bytes_used""#))
+    };
     let date = || text.strip_prefix(br#""date""#);
     (sim_card().map(|behind| (Field::SimCard, behind)))
         .or_else(|| bytes().map(|behind| (Field::Bytes, behind)))
@@ -88,7 +98,10 @@ fn without_spaces(mut text: &[u8]) -> &[u8] {
 /// The inside of a string as its text, if it holds nothing that JSON has escaped.
 fn plain_text(inside: &[u8]) -> Option<&str> {
     let is_plain = |&byte: &u8| byte >= b' ' && byte != b'\\';
-    inside.iter().all(is_plain).then(|| std::str::from_utf8(inside).ok())?
+    inside
+        .iter()
+        .all(is_plain)
+        .then(|| std::str::from_utf8(inside).ok())?
 }
 
 /// The digits that `text` begins with, and what follows them.
@@ -100,21 +113,37 @@ fn plain_number(text: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Reads any line.
 pub(in crate::ingest) fn parse_any(line: &[u8]) -> Result<UsageRecord<'_>, Defect> {
-    let object: Object<'_> = serde_json::from_slice(line)
-        .map_err(|error| Defect::of_line(Reason::Malformed, format!("not a JSON object of a usage record: {error}")))?;
+    let object: Object<'_> = serde_json::from_slice(line).map_err(|error| {
+        Defect::of_line(
+            Reason::Malformed,
+            format!("not a JSON object of a usage record: {error}"),
+        )
+    })?;
     let sim_card = present(object.sim_card, name::SIM_CARD)?;
     let bytes = present(object.bytes, name::BYTES)?;
     let date = present(object.date, name::DATE)?;
-    let sim_card = text(sim_card)
-        .ok_or_else(|| Defect::of_field(Reason::InvalidSimCard, name::SIM_CARD, sim_card, "is not a string"))?;
+    let sim_card = text(sim_card).ok_or_else(|| {
+        Defect::of_field(
+            Reason::InvalidSimCard,
+            name::SIM_CARD,
+            sim_card,
+            "is not a string",
+        )
+    })?;
     // The number comes as a string or as a number; either way its digits are what counts.
     let bytes = parse_bytes(&text(bytes).unwrap_or(Cow::Borrowed(bytes)))?;
     let time_us = parse_date(&text(date).unwrap_or(Cow::Borrowed(date)))?;
-    Ok(UsageRecord { sim_card, bytes, time_us })
+    Ok(UsageRecord {
+        sim_card,
+        bytes,
+        time_us,
+    })
 }
 
 fn present<'a>(value: Option<&'a RawValue>, field: &'static str) -> Result<&'a str, Defect> {
-    value.map(RawValue::get).ok_or_else(|| Defect::missing(field))
+    value
+        .map(RawValue::get)
+        .ok_or_else(|| Defect::missing(field))
 }
 
 /// The text of a JSON string; `None` if the value is of another type.
@@ -138,7 +167,11 @@ mod tests {
 
     #[test]
     fn bytes_come_as_string_or_number() {
-        let expected = UsageRecord { sim_card: "89440001".into(), bytes: 1024, time_us: 1_645_142_400_000_000 };
+        let expected = UsageRecord {
+            sim_card: "89440001".into(),
+            bytes: 1024,
+            time_us: 1_645_142_400_000_000,
+        };
         for line in [
             r#"{"sim-card-id": "89440001", "bytes-used": "1024", "date": "2022-02-18T00:00:00Z"}"#,
             r#"{"sim-card-id":"89440001","bytes-used":1024,"date":"2022-02-18T00:00:00Z"}"#,
@@ -150,31 +183,77 @@ mod tests {
 
     #[test]
     fn every_defect_has_its_reason() {
-        for line in ["", "{", "null", "7", "[]", "{}x", r#"{"date":1,"date":2}"#, "{\"sim-card-id\":\"\u{0}\"}"] {
+        for line in [
+            "",
+            "{",
+            "null",
+            "7",
+            "[]",
+            "{}x",
+            r#"{"date":1,"date":2}"#,
+            "{\"sim-card-id\":\"\u{0}\"}",
+        ] {
             assert_eq!(reason(line), (Reason::Malformed, None), "{line}");
         }
-        assert_eq!(parse(b"{\"sim-card-id\":\"\xff\"}").unwrap_err().reason, Reason::Malformed);
+        assert_eq!(
+            parse(b"{\"sim-card-id\":\"\xff\"}").unwrap_err().reason,
+            Reason::Malformed
+        );
         let fields = |sim_card: &str, bytes: &str, date: &str| {
-            reason(&format!(r#"{{"sim-card-id":{sim_card},"bytes-used":{bytes},"date":{date}}}"#))
+            reason(&format!(
+                r#"{{"sim-card-id":{sim_card},"bytes-used":{bytes},"date":{date}}}"#
+            ))
         };
         let date = r#""2022-02-18T00:00:00Z""#;
         assert_eq!(reason("{}"), (Reason::MissingField, Some("sim-card-id")));
-        assert_eq!(fields("null", "1", date), (Reason::MissingField, Some("sim-card-id")));
-        assert_eq!(fields("89440001", "1", date), (Reason::InvalidSimCard, Some("sim-card-id")));
-        assert_eq!(fields(r#""1""#, "null", date), (Reason::MissingField, Some("bytes-used")));
-        assert_eq!(fields(r#""1""#, "1.5", date), (Reason::InvalidBytes, Some("bytes-used")));
-        assert_eq!(fields(r#""1""#, "true", date), (Reason::InvalidBytes, Some("bytes-used")));
-        assert_eq!(fields(r#""1""#, "-1", date), (Reason::NegativeBytes, Some("bytes-used")));
-        assert_eq!(fields(r#""1""#, "9223372036854775808", date), (Reason::BytesOverflow, Some("bytes-used")));
-        assert_eq!(fields(r#""1""#, "1", "1645142400"), (Reason::InvalidDate, Some("date")));
-        assert_eq!(fields(r#""1""#, "1", "null"), (Reason::MissingField, Some("date")));
+        assert_eq!(
+            fields("null", "1", date),
+            (Reason::MissingField, Some("sim-card-id"))
+        );
+        assert_eq!(
+            fields("89440001", "1", date),
+            (Reason::InvalidSimCard, Some("sim-card-id"))
+        );
+        assert_eq!(
+            fields(r#""1""#, "null", date),
+            (Reason::MissingField, Some("bytes-used"))
+        );
+        assert_eq!(
+            fields(r#""1""#, "1.5", date),
+            (Reason::InvalidBytes, Some("bytes-used"))
+        );
+        assert_eq!(
+            fields(r#""1""#, "true", date),
+            (Reason::InvalidBytes, Some("bytes-used"))
+        );
+        assert_eq!(
+            fields(r#""1""#, "-1", date),
+            (Reason::NegativeBytes, Some("bytes-used"))
+        );
+        assert_eq!(
+            fields(r#""1""#, "9223372036854775808", date),
+            (Reason::BytesOverflow, Some("bytes-used"))
+        );
+        assert_eq!(
+            fields(r#""1""#, "1", "1645142400"),
+            (Reason::InvalidDate, Some("date"))
+        );
+        assert_eq!(
+            fields(r#""1""#, "1", "null"),
+            (Reason::MissingField, Some("date"))
+        );
     }
 
     /// The one pass says nothing, or what `serde_json` says.
     fn check_plain(line: &[u8]) -> bool {
         let plain = parse_plain(line);
         if let Some(record) = &plain {
-            assert_eq!(parse_any(line).as_ref(), Ok(record), "{}", String::from_utf8_lossy(line));
+            assert_eq!(
+                parse_any(line).as_ref(),
+                Ok(record),
+                "{}",
+                String::from_utf8_lossy(line)
+            );
         }
         plain.is_some()
     }
@@ -183,22 +262,72 @@ mod tests {
     fn one_pass_reads_what_programs_write() {
         let date = "2022-02-18T00:00:00Z";
         for (line, is_plain) in [
-            (format!(r#"{{"sim-card-id": "89440001", "bytes-used": "1024", "date": "{date}"}}"#), true),
-            (format!(r#"{{"sim-card-id":"","bytes-used":0,"date":"{date}"}}"#), true),
-            (format!(r#"{{ "date" :"{date}", "bytes-used":"007" , "sim-card-id":"a~b" }}"#), true),
-            (format!(r#"{{"sim-card-id":"1","bytes-used":007,"date":"{date}"}}"#), false),
-            (format!(r#"{{"sim-card-id":"1","bytes-used":,"date":"{date}"}}"#), false),
-            (format!(r#"{{"sim-card-id":"1","bytes-used":1.5,"date":"{date}"}}"#), false),
-            (format!(r#"{{"sim-card-id":"1","bytes-used":1,"date":"{date}"}} "#), false),
-            (format!(r#"{{"sim-card-id":"1","bytes-used":1,"date":"{date}",}}"#), false),
-            (format!(r#"{{"sim-card-id":"1","bytes-used":1,"date":"{date}","date":"{date}"}}"#), false),
-            (format!(r#"{{"sim-card-id":"1","bytes-used":1,"date":"{date}","more":"x"}}"#), false),
-            (format!(r#"{{"sim_card_id":"1","bytes_used":1,"date":"{date}"}}"#), true),
-            (format!(r#"{{"sim_card_id":"1","sim-card-id":"1","bytes_used":1,"date":"{date}"}}"#), false),
-            (format!("{{\"sim-card-id\":\"\t\",\"bytes-used\":1,\"date\":\"{date}\"}}"), false),
-            (format!(r#"{{"sim-card-id":"é","bytes-used":1,"date":"{date}"}}"#), true),
-            (format!(r#"{{"sim-card-id":"\n","bytes-used":1,"date":"{date}"}}"#), false),
-            (format!(r#"{{"sim-card-id":1,"bytes-used":1,"date":"{date}"}}"#), false),
+            (
+                format!(r#"{{"sim-card-id": "89440001", "bytes-used": "1024", "date": "{date}"}}"#),
+                true,
+            ),
+            (
+                format!(r#"{{"sim-card-id":"","bytes-used":0,"date":"{date}"}}"#),
+                true,
+            ),
+            (
+                format!(r#"{{ "date" :"{date}", "bytes-used":"007" , "sim-card-id":"a~b" }}"#),
+                true,
+            ),
+            (
+                format!(r#"{{"sim-card-id":"1","bytes-used":007,"date":"{date}"}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"sim-card-id":"1","bytes-used":,"date":"{date}"}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"sim-card-id":"1","bytes-used":1.5,"date":"{date}"}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"sim-card-id":"1","bytes-used":1,"date":"{date}"}} "#),
+                false,
+            ),
+            (
+                format!(r#"{{"sim-card-id":"1","bytes-used":1,"date":"{date}",}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"sim-card-id":"1","bytes-used":1,"date":"{date}","date":"{date}"}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"sim-card-id":"1","bytes-used":1,"date":"{date}","more":"x"}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"sim_card_id":"1","bytes_used":1,"date":"{date}"}}"#),
+                true,
+            ),
+            (
+                format!(
+                    r#"{{"sim_card_id":"1","sim-card-id":"1","bytes_used":1,"date":"{date}"}}"#
+                ),
+                false,
+            ),
+            (
+                format!("{{\"sim-card-id\":\"\t\",\"bytes-used\":1,\"date\":\"{date}\"}}"),
+                false,
+            ),
+            (
+                format!(r#"{{"sim-card-id":"é","bytes-used":1,"date":"{date}"}}"#),
+                true,
+            ),
+            (
+                format!(r#"{{"sim-card-id":"\n","bytes-used":1,"date":"{date}"}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"sim-card-id":1,"bytes-used":1,"date":"{date}"}}"#),
+                false,
+            ),
             (r#"{"sim-card-id":"1","bytes-used":1}"#.to_owned(), false),
         ] {
             assert_eq!(check_plain(line.as_bytes()), is_plain, "{line}");

@@ -27,7 +27,10 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().unwrap())
+            .unwrap_or_default()
     }
 
     pub fn detail(&self) -> &str {
@@ -54,19 +57,33 @@ impl Api {
 
     pub async fn on(config: &Config, pool: Pool) -> Self {
         // Where there is no database there are no tokens.
-        let known = pool.ask(async |client| tokens::load(client).await).await.unwrap_or_default();
+        let known = pool
+            .ask(async |client| tokens::load(client).await)
+            .await
+            .unwrap_or_default();
         let gate = Gate::new(&config.serve, known);
-        let service = Rc::new(init_service(app(config, pool.clone(), Shared::new(gate.clone()))).await);
+        let service =
+            Rc::new(init_service(app(config, pool.clone(), Shared::new(gate.clone()))).await);
         let ask = move |request: TestRequest| -> Asking {
             let service = Rc::clone(&service);
             Box::pin(async move {
                 let response = call_service(&*service, request.to_request()).await;
                 let (status, headers) = (response.status().as_u16(), response.headers().clone());
                 let text = String::from_utf8_lossy(&read_body(response).await).into_owned();
-                Answer { status, headers, body: serde_json::from_str(&text).unwrap_or_default(), text }
+                Answer {
+                    status,
+                    headers,
+                    body: serde_json::from_str(&text).unwrap_or_default(),
+                    text,
+                }
             })
         };
-        Self { ask: Box::new(ask), gate, pool, refreshed_at: Cell::new(Instant::now()) }
+        Self {
+            ask: Box::new(ask),
+            gate,
+            pool,
+            refreshed_at: Cell::new(Instant::now()),
+        }
     }
 
     /// Reads the tokens again.
@@ -89,7 +106,12 @@ impl Api {
 
     /// Asks with a token.
     pub async fn get_as(&self, token: &str, path: &str) -> Answer {
-        self.ask(TestRequest::get().uri(path).insert_header(("authorization", format!("Bearer {token}")))).await
+        self.ask(
+            TestRequest::get()
+                .uri(path)
+                .insert_header(("authorization", format!("Bearer {token}"))),
+        )
+        .await
     }
 
     pub async fn request(&self, method: Method, path: &str) -> Answer {
@@ -107,19 +129,26 @@ impl Api {
     pub async fn page(&self, path: &str) -> Value {
         let mut body = self.ok(path).await;
         if let Some(next) = body["next"].as_str() {
-            let (next, _) = next.split_once("&cursor=").expect("the next page says where it begins");
+            let (next, _) = next
+                .split_once("&cursor=")
+                .expect("the next page says where it begins");
             body["next"] = next.into();
         }
         if let Some(body) = body.as_object_mut() {
-            body.retain(|name, _| !["complete-through", "last-ingested-at"].contains(&name.as_str()));
+            body.retain(|name, _| {
+                !["complete-through", "last-ingested-at"].contains(&name.as_str())
+            });
         }
         body
     }
 
     /// The answer to a GET with headers.
     pub async fn get_with(&self, path: &str, headers: &[(&'static str, &str)]) -> Answer {
-        let request =
-            headers.iter().fold(TestRequest::get().uri(path), |request, &header| request.insert_header(header));
+        let request = headers
+            .iter()
+            .fold(TestRequest::get().uri(path), |request, &header| {
+                request.insert_header(header)
+            });
         (self.ask)(request).await
     }
 

@@ -26,14 +26,23 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
-        Self { certificate: params.self_signed(&key).unwrap(), issuer: Issuer::new(params, key) }
+        Self {
+            certificate: params.self_signed(&key).unwrap(),
+            issuer: Issuer::new(params, key),
+        }
     }
 
     /// A certificate for these host names and addresses.
     pub fn issue(&self, names: &[&str]) -> Pair {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let key = KeyPair::generate().unwrap();
-        Pair { certificate: CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap(), key }
+        Pair {
+            certificate: CertificateParams::new(names)
+                .unwrap()
+                .signed_by(&key, &self.issuer)
+                .unwrap(),
+            key,
+        }
     }
 
     /// Writes its own certificate, by which others trust it.
@@ -65,7 +74,10 @@ impl Pair {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         let key = KeyPair::generate().unwrap();
-        Self { certificate: params.self_signed(&key).unwrap(), key }
+        Self {
+            certificate: params.self_signed(&key).unwrap(),
+            key,
+        }
     }
 
     /// The certificate as it is sent.
@@ -93,7 +105,9 @@ pub struct PairFiles {
 
 impl PairFiles {
     pub fn new(pair: &Pair) -> Self {
-        let files = Self { folder: tempfile::tempdir().unwrap() };
+        let files = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
         files.write(pair);
         files
     }

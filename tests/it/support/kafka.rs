@@ -33,7 +33,11 @@ impl Kafka {
             .set("reconnect.backoff.max.ms", "200")
             .create()
             .unwrap();
-        Self { cluster, producer, partitions }
+        Self {
+            cluster,
+            producer,
+            partitions,
+        }
     }
 
     pub fn brokers(&self) -> String {
@@ -43,8 +47,13 @@ impl Kafka {
     /// Writes each line as a message, to one partition after the other.
     pub fn send(&self, lines: &str) {
         for (partition, line) in (0..self.partitions).cycle().zip(lines.lines()) {
-            let record = BaseRecord::<(), str>::to(TOPIC).partition(partition).payload(line);
-            self.producer.send(record).map_err(|(error, _)| error).unwrap();
+            let record = BaseRecord::<(), str>::to(TOPIC)
+                .partition(partition)
+                .payload(line);
+            self.producer
+                .send(record)
+                .map_err(|(error, _)| error)
+                .unwrap();
             self.producer.poll(Duration::ZERO);
         }
         self.producer.flush(Duration::from_secs(30)).unwrap();
@@ -63,7 +72,9 @@ impl Kafka {
 
 /// The command line that ingests the topic, with small batches and a group that soon misses a member.
 fn ingest(brokers: &str, url: &str, arguments: &[&str]) -> Command {
-    let kafka = ["ingest", "--json", "--kafka", brokers, "--topic", TOPIC, "--group", GROUP];
+    let kafka = [
+        "ingest", "--json", "--kafka", brokers, "--topic", TOPIC, "--group", GROUP,
+    ];
     let mut command = command(url, &[&kafka, arguments].concat());
     command
         .env("SIMUSAGE_INGEST_BATCH_ROWS", "40")
@@ -88,7 +99,12 @@ impl Broker {
     /// A broker whose topic has each of these lines as a message.
     pub fn start(lines: &str, options: &[&str]) -> Self {
         let options = options.iter().map(|&option| option.to_owned()).collect();
-        let mut broker = Self { files: Files::new(), options, address: "127.0.0.1:0".to_owned(), process: None };
+        let mut broker = Self {
+            files: Files::new(),
+            options,
+            address: "127.0.0.1:0".to_owned(),
+            process: None,
+        };
         broker.come_back(lines);
         broker
     }
@@ -106,14 +122,23 @@ impl Broker {
         self.go_down();
         let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kafka/broker.py");
         let mut process = Command::new("python3")
-            .args([program, &self.files.write("messages", lines), "--topic", TOPIC, "--partitions", "2"])
+            .args([
+                program,
+                &self.files.write("messages", lines),
+                "--topic",
+                TOPIC,
+                "--partitions",
+                "2",
+            ])
             .args(["--listen", &self.address])
             .args(&self.options)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut address = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        BufReader::new(process.stdout.take().unwrap())
+            .read_line(&mut address)
+            .unwrap();
         self.process = Some(process);
         address.trim_end().clone_into(&mut self.address);
         assert!(!self.address.is_empty(), "the broker does not start");
@@ -133,6 +158,9 @@ impl Drop for Broker {
 
 /// Sends a process a signal.
 pub fn signal(child: &Child, name: &str) {
-    let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
+    let status = Command::new("kill")
+        .args([&format!("-{name}"), &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(status.success());
 }

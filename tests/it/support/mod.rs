@@ -60,7 +60,10 @@ pub fn has_native_server(reason: &str) -> bool {
 
 /// Settings with the defaults, and the database at `url`.
 pub fn config(url: &str) -> Config {
-    let overrides = Overrides { database_url: Some(url.to_owned()), ..Overrides::default() };
+    let overrides = Overrides {
+        database_url: Some(url.to_owned()),
+        ..Overrides::default()
+    };
     let defaults = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml");
     Config::load(Some(&defaults), [], &overrides).expect("the default settings are valid")
 }
@@ -84,30 +87,57 @@ impl TestDatabase {
     /// A database with the schema, where the server does nothing by itself.
     pub async fn without_jobs() -> Self {
         let database = Self::empty().await;
-        let storage = Storage { columnstore_after_days: 0, refresh_every_minutes: 0, ..database.config().storage };
+        let storage = Storage {
+            columnstore_after_days: 0,
+            refresh_every_minutes: 0,
+            ..database.config().storage
+        };
         database.migrate(&storage).await;
         database
     }
 
     async fn migrate(&self, storage: &Storage) {
-        db::migrate::migrate(&self.config().database, storage).await.expect("the schema applies");
+        db::migrate::migrate(&self.config().database, storage)
+            .await
+            .expect("the schema applies");
     }
 
     async fn on_server(server: String) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("simusage_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let admin = db::connect(&config(&server).database).await.expect("the test server answers");
-        admin.batch_execute(&format!("create database {name}")).await.expect("the test server makes a database");
-        let (base, parameters) = server.split_once('?').map_or((&*server, ""), |(base, rest)| (base, rest));
-        let (authority, _) = base.rsplit_once('/').expect("the test server's URL names a database");
+        let name = format!(
+            "simusage_test_{}_{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let admin = db::connect(&config(&server).database)
+            .await
+            .expect("the test server answers");
+        admin
+            .batch_execute(&format!("create database {name}"))
+            .await
+            .expect("the test server makes a database");
+        let (base, parameters) = server
+            .split_once('?')
+            .map_or((&*server, ""), |(base, rest)| (base, rest));
+        let (authority, _) = base
+            .rsplit_once('/')
+            .expect("the test server's URL names a database");
         let separator = if parameters.is_empty() { "" } else { "?" };
         let url = format!("{authority}/{name}{separator}{parameters}");
-        Self { url, home: Home::Native { server, name } }
+        Self {
+            url,
+            home: Home::Native { server, name },
+        }
     }
 
     async fn embedded() -> Self {
-        let server = tokio::task::spawn_blocking(take_embedded).await.expect("an embedded server starts");
-        let database = Self { url: server.url(), home: Home::Embedded(Some(server)) };
+        let server = tokio::task::spawn_blocking(take_embedded)
+            .await
+            .expect("an embedded server starts");
+        let database = Self {
+            url: server.url(),
+            home: Home::Embedded(Some(server)),
+        };
         let connection = database.connect().await;
         empty_out(&connection).await;
         database
@@ -125,12 +155,19 @@ impl TestDatabase {
 
     /// A connection to it.
     pub async fn connect(&self) -> Connection {
-        db::connect(&self.config().database).await.expect("the test database answers")
+        db::connect(&self.config().database)
+            .await
+            .expect("the test database answers")
     }
 
     /// Runs a query of one number.
     pub async fn number(&self, query: &str) -> i64 {
-        self.connect().await.query_one(query, &[]).await.expect(query).get(0)
+        self.connect()
+            .await
+            .query_one(query, &[])
+            .await
+            .expect(query)
+            .get(0)
     }
 
     /// Stores records (SIM card, organization, time, bytes) and what the inventory would say for them, and
@@ -146,11 +183,17 @@ impl TestDatabase {
                 continue;
             }
             connection
-                .execute("insert into organizations (name) values ($1) on conflict do nothing", &[organization])
+                .execute(
+                    "insert into organizations (name) values ($1) on conflict do nothing",
+                    &[organization],
+                )
                 .await
                 .unwrap();
             connection
-                .execute("insert into sim_cards (iccid) values ($1) on conflict do nothing", &[sim])
+                .execute(
+                    "insert into sim_cards (iccid) values ($1) on conflict do nothing",
+                    &[sim],
+                )
                 .await
                 .unwrap();
             let first = before.is_none();
@@ -165,7 +208,10 @@ impl TestDatabase {
                 .unwrap();
         }
         let column = |index: usize| -> Vec<&str> {
-            records.iter().map(|record| if index == 0 { record.0 } else { record.1 }).collect()
+            records
+                .iter()
+                .map(|record| if index == 0 { record.0 } else { record.1 })
+                .collect()
         };
         let times: Vec<_> = records.iter().map(|record| record.2).collect();
         let bytes: Vec<_> = records.iter().map(|record| record.3).collect();
@@ -181,9 +227,13 @@ impl TestDatabase {
             )
             .await
             .unwrap();
-        let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) else { return };
+        let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) else {
+            return;
+        };
         let touched = Interval::new(*first, *last + TimeDelta::hours(1)).expect("an hour");
-        db::refresh_aggregates(&[&connection], &[touched]).await.expect("the aggregates refresh");
+        db::refresh_aggregates(&[&connection], &[touched])
+            .await
+            .expect("the aggregates refresh");
     }
 }
 
@@ -194,10 +244,16 @@ impl Drop for TestDatabase {
                 // Dropping waits for the server, which needs a runtime that is not the test's own.
                 let (server, name) = (server.clone(), name.clone());
                 let dropped = std::thread::spawn(move || {
-                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .enable_all()
+                        .build()
+                        .unwrap();
                     runtime.block_on(async {
                         let admin = db::connect(&config(&server).database).await.unwrap();
-                        admin.batch_execute(&format!("drop database {name} with (force)")).await.unwrap();
+                        admin
+                            .batch_execute(&format!("drop database {name} with (force)"))
+                            .await
+                            .unwrap();
                     });
                 });
                 dropped.join().expect("the test database is dropped");
@@ -213,7 +269,10 @@ struct Embedded {
     started: usize,
 }
 
-static EMBEDDED: Mutex<Embedded> = Mutex::new(Embedded { idle: vec![], started: 0 });
+static EMBEDDED: Mutex<Embedded> = Mutex::new(Embedded {
+    idle: vec![],
+    started: 0,
+});
 static GIVEN_BACK: Condvar = Condvar::new();
 
 fn take_embedded() -> EmbeddedServer {
@@ -232,7 +291,9 @@ fn take_embedded() -> EmbeddedServer {
 }
 
 fn give_back(server: Option<EmbeddedServer>) {
-    let mut embedded = EMBEDDED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut embedded = EMBEDDED
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     match server {
         // A test that failed may have left the engine in any state, so the next one gets a fresh one.
         Some(server) if !std::thread::panicking() => embedded.idle.push(server),
@@ -244,7 +305,10 @@ fn give_back(server: Option<EmbeddedServer>) {
 /// Drops what a test before left on an embedded server.
 async fn empty_out(connection: &Connection) {
     let has_timescaledb: bool = connection
-        .query_one("select exists (select from pg_extension where extname = 'timescaledb')", &[])
+        .query_one(
+            "select exists (select from pg_extension where extname = 'timescaledb')",
+            &[],
+        )
         .await
         .unwrap()
         .get(0);

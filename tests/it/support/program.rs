@@ -20,7 +20,8 @@ pub struct Run {
 impl Run {
     /// The summary that `--json` prints.
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("no summary ({error}): {self:?}"))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("no summary ({error}): {self:?}"))
     }
 
     /// (read, stored, rejected) of the summary that `--json` prints.
@@ -34,14 +35,20 @@ impl Run {
 impl From<Output> for Run {
     fn from(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the program prints UTF-8");
-        Self { status: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Self {
+            status: output.status.code().unwrap_or(-1),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 }
 
 /// A command line of the program, in an environment without settings but for the database's URL.
 pub fn command(url: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_simusage"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SIMUSAGE_") || name == "DATABASE_URL") {
+    for (name, _) in
+        std::env::vars().filter(|(name, _)| name.starts_with("SIMUSAGE_") || name == "DATABASE_URL")
+    {
         command.env_remove(name);
     }
     command.args(arguments).env("DATABASE_URL", url);
@@ -50,7 +57,11 @@ pub fn command(url: &str, arguments: &[&str]) -> Command {
 
 /// Runs the program.
 pub fn simusage(url: &str, arguments: &[&str]) -> Run {
-    command(url, arguments).stdin(Stdio::null()).output().expect("the program runs").into()
+    command(url, arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program runs")
+        .into()
 }
 
 /// Runs the program with text on its standard input.
@@ -79,6 +90,9 @@ pub fn inventory() -> PathBuf {
 
 /// Loads the inventory of 15 SIM cards.
 pub fn load_inventory(url: &str) {
-    let run = simusage(url, &["ingest", "--inventory", inventory().to_str().unwrap()]);
+    let run = simusage(
+        url,
+        &["ingest", "--inventory", inventory().to_str().unwrap()],
+    );
     assert_eq!(run.status, 0, "{run:?}");
 }

@@ -107,10 +107,18 @@ impl Proxy {
 
 impl State {
     fn join(&self, client: TcpStream) {
-        let Ok(server) = TcpStream::connect(&self.server) else { return };
+        let Ok(server) = TcpStream::connect(&self.server) else {
+            return;
+        };
         // What comes in small pieces would else wait for the other side's word on the piece before.
-        client.set_nodelay(true).and(server.set_nodelay(true)).unwrap();
-        self.open.lock().unwrap().extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
+        client
+            .set_nodelay(true)
+            .and(server.set_nodelay(true))
+            .unwrap();
+        self.open
+            .lock()
+            .unwrap()
+            .extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
         let (mut answers, mut back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
         let lost = Arc::new(AtomicU8::new(0));
         let losing = Arc::clone(&lost);
@@ -121,7 +129,10 @@ impl State {
                     break;
                 }
             }
-            let _ = (answers.shutdown(Shutdown::Both), back.shutdown(Shutdown::Both));
+            let _ = (
+                answers.shutdown(Shutdown::Both),
+                back.shutdown(Shutdown::Both),
+            );
         });
         self.forward(client, server, &lost);
     }
@@ -142,7 +153,10 @@ impl State {
             }
         }
         if lost.load(Ordering::SeqCst) == 0 {
-            let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
+            let _ = (
+                client.shutdown(Shutdown::Both),
+                server.shutdown(Shutdown::Both),
+            );
         }
     }
 
@@ -158,6 +172,10 @@ impl State {
             return Commit::Pass;
         }
         self.commit.store(Commit::Pass as u8, Ordering::SeqCst);
-        if planned == Commit::LoseRequest as u8 { Commit::LoseRequest } else { Commit::LoseAnswer }
+        if planned == Commit::LoseRequest as u8 {
+            Commit::LoseRequest
+        } else {
+            Commit::LoseAnswer
+        }
     }
 }

@@ -24,14 +24,25 @@ impl Server {
     /// The same with further arguments, and settings by their variables.
     pub fn start_with(url: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut command = command(url, &[&["serve"], arguments].concat());
-        command.env("SIMUSAGE_SERVE_LISTEN", "127.0.0.1:0").envs(settings.iter().copied());
+        command
+            .env("SIMUSAGE_SERVE_LISTEN", "127.0.0.1:0")
+            .envs(settings.iter().copied());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let logged = Arc::new(Mutex::new(vec![]));
         let address = loop {
-            let line = lines.next().unwrap_or_else(|| panic!("the server ended: {logged:?}")).unwrap();
-            let place = line.split_once("listening on ").and_then(|(_, place)| place.split_once("://"));
-            let address = place.map(|(_, address)| address.trim_end_matches(|c: char| !c.is_ascii_digit()).to_owned());
+            let line = lines
+                .next()
+                .unwrap_or_else(|| panic!("the server ended: {logged:?}"))
+                .unwrap();
+            let place = line
+                .split_once("listening on ")
+                .and_then(|(_, place)| place.split_once("://"));
+            let address = place.map(|(_, address)| {
+                address
+                    .trim_end_matches(|c: char| !c.is_ascii_digit())
+                    .to_owned()
+            });
             logged.lock().unwrap().push(line);
             if let Some(address) = address {
                 break address;
@@ -39,8 +50,16 @@ impl Server {
         };
         // The pipe would fill up if nobody read.
         let logging = Arc::clone(&logged);
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| logging.lock().unwrap().push(line)));
-        Self { child, address, logged }
+        std::thread::spawn(move || {
+            lines
+                .map_while(Result::ok)
+                .for_each(|line| logging.lock().unwrap().push(line))
+        });
+        Self {
+            child,
+            address,
+            logged,
+        }
     }
 
     /// Where it answers.
@@ -51,7 +70,9 @@ impl Server {
     /// A connection to it.
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_mins(1)))
+            .unwrap();
         stream
     }
 
@@ -72,7 +93,10 @@ impl Server {
 
     /// The status that a request with a token is answered with.
     pub fn status_as(&self, token: &str, path: &str) -> u16 {
-        status(&read(self.send_with(path, &format!("authorization: Bearer {token}\r\n"))))
+        status(&read(self.send_with(
+            path,
+            &format!("authorization: Bearer {token}\r\n"),
+        )))
     }
 
     /// The first line it logged, or logs soon, that has the text.
@@ -83,7 +107,11 @@ impl Server {
             if let Some(line) = found {
                 return line;
             }
-            assert!(Instant::now() < deadline, "no line with '{text}' in {:#?}", self.logged());
+            assert!(
+                Instant::now() < deadline,
+                "no line with '{text}' in {:#?}",
+                self.logged()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -95,7 +123,13 @@ impl Server {
 
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args([name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     pub fn wait(mut self) -> ExitStatus {
@@ -112,8 +146,14 @@ impl Drop for Server {
 
 fn send_to(address: &str, path: &str, headers: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}\r\n").unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_mins(1)))
+        .unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}\r\n"
+    )
+    .unwrap();
     stream
 }
 
@@ -131,5 +171,9 @@ pub fn read(mut stream: TcpStream) -> String {
 
 /// The status of an answer.
 pub fn status(answer: &str) -> u16 {
-    answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no answer: {answer}"))
+    answer
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or_else(|| panic!("no answer: {answer}"))
 }

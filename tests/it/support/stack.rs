@@ -27,25 +27,44 @@ pub fn items(value: &Value) -> &[Value] {
 
 /// The texts of a list.
 pub fn texts(value: &Value) -> Vec<&str> {
-    items(value).iter().map(|item| item.as_str().unwrap_or_else(|| panic!("{item} is no text"))).collect()
+    items(value)
+        .iter()
+        .map(|item| item.as_str().unwrap_or_else(|| panic!("{item} is no text")))
+        .collect()
 }
 
 /// The services of docker-compose.yml.
 pub fn services() -> BTreeMap<String, Value> {
     let compose = yaml("docker-compose.yml");
-    compose["services"].as_object().unwrap().iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    compose["services"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// A service's environment, with the defaults of the variables that it is made of.
 pub fn environment(service: &Value) -> BTreeMap<String, String> {
-    let Some(variables) = service["environment"].as_object() else { return BTreeMap::new() };
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), with_defaults);
-    variables.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+    let Some(variables) = service["environment"].as_object() else {
+        return BTreeMap::new();
+    };
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), with_defaults)
+    };
+    variables
+        .iter()
+        .map(|(name, value)| (name.clone(), text(value)))
+        .collect()
 }
 
 /// A text with `${NAME:-default}` replaced by the default.
 fn with_defaults(text: &str) -> String {
-    let Some((before, rest)) = text.split_once("${") else { return text.to_owned() };
+    let Some((before, rest)) = text.split_once("${") else {
+        return text.to_owned();
+    };
     let (variable, after) = rest.split_once('}').expect("a variable ends");
     let (_, default) = variable.split_once(":-").expect("a variable has a default");
     format!("{before}{default}{}", with_defaults(after))

@@ -42,18 +42,27 @@ impl TlsProxy {
         let (server, counter) = (server.to_owned(), Arc::clone(&encrypted));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (acceptor, server, counter) = (acceptor.clone(), server.clone(), Arc::clone(&counter));
+                let (acceptor, server, counter) =
+                    (acceptor.clone(), server.clone(), Arc::clone(&counter));
                 // A session that breaks is what the client sees, and what the tests look at.
                 tokio::spawn(async move { serve(client, acceptor, &server, &counter).await });
             }
         });
-        Self { port, front: front.to_owned(), path: path.to_owned(), encrypted }
+        Self {
+            port,
+            front: front.to_owned(),
+            path: path.to_owned(),
+            encrypted,
+        }
     }
 
     /// The database's URL by a name of this machine, with further parameters.
     pub fn url(&self, host: &str, parameters: &str) -> String {
         let separator = if self.path.contains('?') { '&' } else { '?' };
-        format!("{}@{host}:{}/{}{separator}{parameters}", self.front, self.port, self.path)
+        format!(
+            "{}@{host}:{}/{}{separator}{parameters}",
+            self.front, self.port, self.path
+        )
     }
 
     /// How many sessions had TLS.
@@ -70,10 +79,16 @@ fn acceptor(pair: &Pair, clients: Option<&Authority>) -> TlsAcceptor {
     let config = match clients {
         None => config.with_no_client_auth(),
         Some(authority) => config.with_client_cert_verifier(
-            WebPkiClientVerifier::builder_with_provider(Arc::new(authority.roots()), provider).build().unwrap(),
+            WebPkiClientVerifier::builder_with_provider(Arc::new(authority.roots()), provider)
+                .build()
+                .unwrap(),
         ),
     };
-    TlsAcceptor::from(Arc::new(config.with_single_cert(vec![pair.der()], pair.key_der()).unwrap()))
+    TlsAcceptor::from(Arc::new(
+        config
+            .with_single_cert(vec![pair.der()], pair.key_der())
+            .unwrap(),
+    ))
 }
 
 async fn serve(
@@ -97,7 +112,11 @@ async fn serve(
     forward(client, server, &[]).await
 }
 
-async fn forward(mut client: impl AsyncRead + AsyncWrite + Unpin, server: &str, first: &[u8]) -> std::io::Result<()> {
+async fn forward(
+    mut client: impl AsyncRead + AsyncWrite + Unpin,
+    server: &str,
+    first: &[u8],
+) -> std::io::Result<()> {
     let mut server = TcpStream::connect(server).await?;
     server.write_all(first).await?;
     copy_bidirectional(&mut client, &mut server).await.map(drop)

@@ -35,24 +35,43 @@ fn time(number: u64) -> DateTime<Utc> {
 }
 
 fn sim_card(number: u64) -> &'static str {
-    if number % UNKNOWN_EVERY == UNKNOWN_EVERY - 1 { "89440099" } else { "89440001" }
+    if number % UNKNOWN_EVERY == UNKNOWN_EVERY - 1 {
+        "89440099"
+    } else {
+        "89440001"
+    }
 }
 
 /// The records of these numbers, as NDJSON.
 pub fn ndjson(numbers: std::ops::Range<u64>) -> String {
     numbers.fold(String::new(), |mut text, number| {
         let (sim_card, date) = (sim_card(number), time(number).to_rfc3339());
-        writeln!(text, r#"{{"sim-card-id": "{sim_card}", "bytes-used": {}, "date": "{date}"}}"#, number + 1).unwrap();
+        writeln!(
+            text,
+            r#"{{"sim-card-id": "{sim_card}", "bytes-used": {}, "date": "{date}"}}"#,
+            number + 1
+        )
+        .unwrap();
         text
     })
 }
 
 /// The records of these numbers, as CSV under a header.
 pub fn csv(numbers: std::ops::Range<u64>) -> String {
-    numbers.fold("date,sim-card-id,bytes-used\n".to_owned(), |mut text, number| {
-        writeln!(text, "{},{},{}", time(number).to_rfc3339(), sim_card(number), number + 1).unwrap();
-        text
-    })
+    numbers.fold(
+        "date,sim-card-id,bytes-used\n".to_owned(),
+        |mut text, number| {
+            writeln!(
+                text,
+                "{},{},{}",
+                time(number).to_rfc3339(),
+                sim_card(number),
+                number + 1
+            )
+            .unwrap();
+            text
+        },
+    )
 }
 
 /// How many of the first `count` records are rejected.
@@ -77,23 +96,51 @@ impl TestDatabase {
         let rejected = rejected_of(count);
         let number = |count: u64| i64::try_from(count).unwrap();
         let stored = number(count - rejected);
-        assert_eq!(self.number("select count(*) from usage_records").await, stored, "stored");
-        assert_eq!(self.number("select count(distinct time) from usage_records").await, stored, "once");
-        assert_eq!(self.number("select count(*) from rejected_records").await, number(rejected), "rejected");
+        assert_eq!(
+            self.number("select count(*) from usage_records").await,
+            stored,
+            "stored"
+        );
+        assert_eq!(
+            self.number("select count(distinct time) from usage_records")
+                .await,
+            stored,
+            "once"
+        );
+        assert_eq!(
+            self.number("select count(*) from rejected_records").await,
+            number(rejected),
+            "rejected"
+        );
         let rejected_once = "select count(distinct raw) from rejected_records";
-        assert_eq!(self.number(rejected_once).await, number(rejected), "rejected once");
+        assert_eq!(
+            self.number(rejected_once).await,
+            number(rejected),
+            "rejected once"
+        );
         self.assert_shows_everything().await;
     }
 
     /// Asserts that every aggregate has what the usage records have.
     pub async fn assert_shows_everything(&self) {
-        let raw = "select (coalesce(sum(bytes), 0) * 1000000 + count(*))::bigint from usage_records";
+        let raw =
+            "select (coalesce(sum(bytes), 0) * 1000000 + count(*))::bigint from usage_records";
         let expected = self.number(raw).await;
-        for view in ["usage_hourly", "usage_daily", "organization_usage_hourly", "organization_usage_daily"] {
-            let sums =
-                format!("select (coalesce(sum(bytes), 0) * 1000000 + coalesce(sum(records), 0))::bigint from {view}");
+        for view in [
+            "usage_hourly",
+            "usage_daily",
+            "organization_usage_hourly",
+            "organization_usage_daily",
+        ] {
+            let sums = format!(
+                "select (coalesce(sum(bytes), 0) * 1000000 + coalesce(sum(records), 0))::bigint from {view}"
+            );
             assert_eq!(self.number(&sums).await, expected, "{view}");
         }
-        assert_eq!(self.number("select count(*) from stale_hours").await, 0, "hours left to refresh");
+        assert_eq!(
+            self.number("select count(*) from stale_hours").await,
+            0,
+            "hours left to refresh"
+        );
     }
 }
