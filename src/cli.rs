@@ -178,7 +178,7 @@ Examples:
   simusage serve --listen 0.0.0.0:8000 --allow-anonymous
   simusage serve --log-format json
 
-SIGTERM and SIGINT end it once the requests in flight are answered. What else can be set stands in [serve] of
+SIGTERM and SIGINT end it once the requests in task are answered. What else can be set stands in [serve] of
 config.toml.")]
 pub struct Serve {
     /// Address and port to answer on [default: 127.0.0.1:8000]

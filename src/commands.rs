@@ -38,7 +38,7 @@ pub async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
     match command {
         Command::Migrate(options) if options.check => check(&config).await,
         Command::Migrate(_) => migrate(&config).await,
-        Command::Ingest(options) => store(options, &config).await,
+        Command::Ingest(options) => ingest(options, &config).await,
         Command::Serve(options) => http::serve(&config, options.allow_anonymous)
             .await
             .map(|()| ExitCode::SUCCESS),
@@ -47,7 +47,7 @@ pub async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
             .map(|()| ExitCode::SUCCESS),
         Command::Completions(options) => print(&manual::completions(options.shell)),
         Command::Man(options) => print(&manual::page(options.subcommand.as_deref())?),
-        Command::Generate(options) => make_up(options, &config).await,
+        Command::Generate(options) => generate(options, &config).await,
     }
 }
 
@@ -79,14 +79,14 @@ fn print_report(report: &db::migrate::Report, word: &str) {
     }
 }
 
-async fn make_up(options: Generate, config: &Config) -> anyhow::Result<ExitCode> {
+async fn generate(options: Generate, config: &Config) -> anyhow::Result<ExitCode> {
     let result = match options {
         Generate::Usage(options) => match options.kafka.as_deref().zip(options.topic.as_deref()) {
             Some((brokers, topic)) => {
                 let output = ingest::Producer::new(&config.kafka, brokers, topic)?;
-                make_up_usage(&options, output).await
+                generate_usage(&options, output).await
             }
-            None => make_up_usage(&options, std::io::stdout()).await,
+            None => generate_usage(&options, std::io::stdout()).await,
         },
         Generate::Inventory(options) => generate::generate_inventory(
             options.sim_cards,
@@ -116,7 +116,10 @@ fn until_reader_left(written: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn make_up_usage(options: &GenerateUsage, output: impl std::io::Write) -> anyhow::Result<()> {
+async fn generate_usage(
+    options: &GenerateUsage,
+    output: impl std::io::Write,
+) -> anyhow::Result<()> {
     let format = options
         .format
         .into_format()
@@ -153,7 +156,7 @@ impl FormatName {
     }
 }
 
-async fn store(options: crate::cli::Ingest, config: &Config) -> anyhow::Result<ExitCode> {
+async fn ingest(options: crate::cli::Ingest, config: &Config) -> anyhow::Result<ExitCode> {
     let source = |path: std::path::PathBuf| match path.to_str() {
         Some("-") => ingest::Source::Stdin,
         _ => ingest::Source::File(path),

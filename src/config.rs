@@ -197,8 +197,8 @@ pub struct Serve {
     /// How long it goes on when it is told to stop, and says that it is not ready.
     pub drain_ms: u64,
     /// Megabytes of series kept in memory, over all workers.
-    pub settled_mb: u64,
-    /// How long requests in flight may take at the end.
+    pub series_cache_mb: u64,
+    /// How long requests in task may take at the end.
     pub shutdown_timeout_ms: u64,
     /// Role that the pool's sessions take on; empty: none.
     pub role: String,
@@ -473,6 +473,7 @@ impl Layers {
 
 impl Config {
     /// Checks what the types cannot say. The error is (key, problem).
+    #[expect(clippy::too_many_lines, reason = "a flat list of independent checks")]
     fn validate(&self) -> Result<(), (&'static str, String)> {
         let Self {
             database,

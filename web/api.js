@@ -66,8 +66,8 @@ function parse(text) {
 
 async function problem(response) {
   const words = await response.json().catch(() => ({}));
-  const title = words.title || response.statusText || `Status ${response.status}`;
-  return new Problem(response.status, title, words.detail || 'The server gave no reason.');
+  const title = format.title || response.statusText || `Status ${response.status}`;
+  return new Problem(response.status, title, format.detail || 'The server gave no reason.');
 }
 
 /** One question at a time asks the user; the others wait for the same token. */

@@ -27,7 +27,7 @@ import {
   read,
   shifted,
 } from './view.js';
-import * as words from './words.js';
+import * as format from './format.js';
 
 const $ = (id) => document.getElementById(id);
 
@@ -124,7 +124,7 @@ function showControls() {
   const choices = EVERY.includes(every) ? EVERY : [every, ...EVERY];
   $('every').replaceChildren(
     ...choices.map((choice) => {
-      const option = new Option(words.bucketName(choice), choice, choice === every, choice === every);
+      const option = new Option(format.bucketName(choice), choice, choice === every, choice === every);
       // What would be too many bars cannot be chosen.
       option.disabled = choice !== every && countBuckets({ ...view, every: choice }) > MOST_BUCKETS;
       return option;
@@ -132,8 +132,8 @@ function showControls() {
   );
   if (![...$('tz').options].some((option) => option.value === tz)) $('tz').prepend(new Option(tz, tz));
   $('tz').value = tz;
-  $('chart-title').textContent = `Bytes per ${words.bucketName(every)}`;
-  $('bucket-name').textContent = capital(words.bucketName(every));
+  $('chart-title').textContent = `Bytes per ${format.bucketName(every)}`;
+  $('bucket-name').textContent = capital(format.bucketName(every));
 }
 
 async function showSeries(signal) {
@@ -171,7 +171,7 @@ async function showSeries(signal) {
   chart.show({ buckets, start, end, every: view.every, tz: view.tz, complete: through ? Date.parse(through) : null });
   performance.mark('chart');
   hover(null);
-  say(`${view.id}: ${words.bytes(answer['bytes-used-total'])} in ${words.whole(records(buckets))} records.`);
+  say(`${view.id}: ${format.bytes(answer['bytes-used-total'])} in ${format.whole(records(buckets))} records.`);
 }
 
 /** The subject has nothing in this interval; it may have elsewhere. */
@@ -196,24 +196,24 @@ function records(buckets) {
 
 function showFigures(answer, buckets) {
   const total = answer['bytes-used-total'];
-  $('total').textContent = words.bytes(total);
-  $('total-exact').textContent = Number(total) < 1000 ? '' : `${words.whole(total)} bytes`;
-  $('records').textContent = words.whole(records(buckets));
+  $('total').textContent = format.bytes(total);
+  $('total-exact').textContent = Number(total) < 1000 ? '' : `${format.whole(total)} bytes`;
+  $('records').textContent = format.whole(records(buckets));
   const { length } = buckets.filter((bucket) => bucket.records > 0);
-  const name = words.bucketName(view.every);
-  $('records-note').textContent = length === 0 ? '' : `in ${words.whole(length)} ${plural(length, name)}`;
+  const name = format.bucketName(view.every);
+  $('records-note').textContent = length === 0 ? '' : `in ${format.whole(length)} ${plural(length, name)}`;
   const busiest = buckets.reduce(
     (most, bucket) => (most === null || BigInt(bucket.bytes) > BigInt(most.bytes) ? bucket : most),
     null,
   );
   $('busiest-name').textContent = `Busiest ${name}`;
-  $('busiest').textContent = busiest ? words.bytes(busiest.bytes) : '–';
-  $('busiest-note').textContent = busiest ? words.bucket(busiest, view.every, view.tz) : '';
+  $('busiest').textContent = busiest ? format.bytes(busiest.bytes) : '–';
+  $('busiest-note').textContent = busiest ? format.bucket(busiest, view.every, view.tz) : '';
   const through = answer['complete-through'];
   $('complete-figure').hidden = through === undefined;
-  $('complete').textContent = through ? words.dateTime(Date.parse(through), view.tz) : 'Nothing yet';
+  $('complete').textContent = through ? format.dateTime(Date.parse(through), view.tz) : 'Nothing yet';
   const ingested = answer['last-ingested-at'];
-  $('complete-note').textContent = ingested ? `last ingest ${words.ago(Date.parse(ingested))}` : '';
+  $('complete-note').textContent = ingested ? `last ingest ${format.ago(Date.parse(ingested))}` : '';
 }
 
 const plural = (count, name) => (count === 1 ? name : /\d/.test(name) ? `buckets of ${name}` : `${name}s`);
@@ -225,12 +225,12 @@ function showRows() {
   $('rows').replaceChildren(
     ...buckets.map((bucket) => {
       const row = document.createElement('tr');
-      const head = cell('th', words.bucket(bucket, view.every, view.tz));
+      const head = cell('th', format.bucket(bucket, view.every, view.tz));
       head.scope = 'row';
       row.append(
         head,
-        cell('td', words.whole(bucket.bytes), 'number'),
-        cell('td', words.whole(bucket.records), 'number'),
+        cell('td', format.whole(bucket.bytes), 'number'),
+        cell('td', format.whole(bucket.records), 'number'),
       );
       return row;
     }),
@@ -264,7 +264,7 @@ async function showTop(signal) {
     const most = Number(answer.items[0]?.['bytes-used-total'] ?? 0);
     $('top-rows').replaceChildren(...answer.items.map((item) => topRow(item, most)));
     $('top-count').textContent =
-      answer.total > answer.items.length ? `${answer.items.length} of ${words.whole(answer.total)}` : '';
+      answer.total > answer.items.length ? `${answer.items.length} of ${format.whole(answer.total)}` : '';
     $('top-note').hidden = answer.items.length > 0;
     $('top-note').textContent = 'No SIM card used anything in this interval.';
   } catch (error) {
@@ -288,9 +288,9 @@ function topRow(item, most) {
   const bar = document.createElement('i');
   bar.style.width = `${most > 0 ? Math.max(0.5, (Number(item['bytes-used-total']) / most) * 100) : 0}%`;
   share.append(bar);
-  const used = cell('td', words.bytes(item['bytes-used-total']), 'number');
-  used.title = `${words.whole(item['bytes-used-total'])} bytes`;
-  row.append(head, share, used, cell('td', words.whole(item.records), 'number records'));
+  const used = cell('td', format.bytes(item['bytes-used-total']), 'number');
+  used.title = `${format.whole(item['bytes-used-total'])} bytes`;
+  row.append(head, share, used, cell('td', format.whole(item.records), 'number records'));
   return row;
 }
 
@@ -319,7 +319,7 @@ function inPage(anchor) {
 function hover(index) {
   const bucket = index === null ? null : shown?.buckets[index];
   const text = bucket
-    ? `${words.bucket(bucket, view.every, view.tz)}: ${words.bytes(bucket.bytes)}, ${words.whole(bucket.records)} ${BigInt(bucket.records) === 1n ? 'record' : 'records'}`
+    ? `${format.bucket(bucket, view.every, view.tz)}: ${format.bytes(bucket.bytes)}, ${format.whole(bucket.records)} ${BigInt(bucket.records) === 1n ? 'record' : 'records'}`
     : '';
   $('readout').textContent = text;
   // With the keyboard there is no pointer that says where one is.
@@ -382,7 +382,7 @@ function toast(sentence) {
 }
 
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
-const plainDate = (day) => words.date(Date.parse(day), 'UTC');
+const plainDate = (day) => format.date(Date.parse(day), 'UTC');
 
 // --- Controls -------------------------------------------------------------------------------------------------
 

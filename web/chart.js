@@ -1,7 +1,7 @@
 // The chart: uPlot's axes and scales, with bars as wide as the time they stand for.
 
 /* global uPlot */
-import { axisBytes, dayMonth, granularity, isTimeZone, monthYear, time } from './words.js';
+import { axisBytes, dayMonth, granularity, isTimeZone, monthYear, time } from './format.js';
 
 const DAY = 86_400;
 

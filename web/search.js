@@ -2,7 +2,7 @@
 // fetched once, SIM cards are asked for by how they begin.
 
 import { inventory, organizations } from './api.js';
-import { bytes } from './words.js';
+import { bytes } from './format.js';
 
 const PAUSE_MS = 120;
 const MOST_ORGANIZATIONS = 6;

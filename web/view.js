@@ -1,7 +1,7 @@
 // What is looked at: whose usage, over which days, by what, in which time zone. The address says all of it, in the
 // API's own words, so that a link brings back what was seen.
 
-import { granularity, isTimeZone } from './words.js';
+import { granularity, isTimeZone } from './format.js';
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;

@@ -17,7 +17,7 @@ use crate::domain::{Freshness, Interval};
 
 /// Asks a pool how fresh intervals are, for the tasks of one thread.
 #[derive(Debug, Clone)]
-pub struct FreshnessDesk {
+pub struct FreshnessLoader {
     pool: Pool,
     queue: Rc<RefCell<Queue>>,
 }
@@ -30,7 +30,7 @@ struct Queue {
     is_asking: bool,
 }
 
-impl FreshnessDesk {
+impl FreshnessLoader {
     /// A desk that has asked nothing yet.
     #[must_use]
     pub fn new(pool: Pool) -> Self {

@@ -11,7 +11,7 @@ use super::connect::Connection;
 use super::error::WriteError;
 use crate::domain::Assignment;
 
-const INVENTORY_DIRECTORY: &str = include_str!("../../sql/ingest/inventory_directory.sql");
+const INVENTORY_INDEX: &str = include_str!("../../sql/ingest/inventory_index.sql");
 const ADD_ORGANIZATIONS: &str = include_str!("../../sql/ingest/add_organizations.sql");
 const ADD_SIM_CARDS: &str = include_str!("../../sql/ingest/add_sim_cards.sql");
 const ASSIGN_SIM_CARDS: &str = include_str!("../../sql/ingest/assign_sim_cards.sql");
@@ -58,7 +58,7 @@ pub async fn store_inventory(
     Ok(transaction.commit().await?)
 }
 
-/// How often the inventory has been loaded. A [`Directory`] of another version is out of date.
+/// How often the inventory has been loaded. A [`InventoryIndex`] of another version is out of date.
 ///
 /// # Errors
 /// The database refuses or is away.
@@ -89,7 +89,7 @@ pub enum NoStamp {
 
 /// The inventory in memory, for a look-up per record.
 #[derive(Debug, Default)]
-pub struct Directory {
+pub struct InventoryIndex {
     /// The inventory's version.
     version: i64,
     /// By ICCID: the SIM card's number, and its assignments as a range of `assignments`.
@@ -98,7 +98,7 @@ pub struct Directory {
     assignments: Vec<(i64, i32)>,
 }
 
-impl Directory {
+impl InventoryIndex {
     /// Loads the directory.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl Directory {
             ..Self::default()
         };
         let parameters: [&str; 0] = [];
-        let rows = client.query_raw(INVENTORY_DIRECTORY, parameters).await?;
+        let rows = client.query_raw(INVENTORY_INDEX, parameters).await?;
         let mut rows = std::pin::pin!(rows);
         while let Some(row) = rows.try_next().await? {
             let valid_from: Option<DateTime<Utc>> = row.get("valid_from");
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_record_is_stamped_with_the_owner_at_its_own_date() {
-        let mut directory = Directory::default();
+        let mut directory = InventoryIndex::default();
         directory.add("moved", 1, i64::MIN, 10).unwrap();
         directory.add("moved", 1, 100, 11).unwrap();
         directory.add("late", 2, 50, 12).unwrap();

@@ -1,7 +1,7 @@
 //! Brings a database to the schema this program was built with: numbered files, each applied once, then the
 //! storage settings of the configuration.
 //!
-//! What is absent: there is no way down. A file that landed is never edited; a mistake is mended by a new file.
+//! What is absent: there is no way down. A file that outcome is never edited; a mistake is mended by a new file.
 
 use std::fmt::Write as _;
 
@@ -113,7 +113,7 @@ async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Resul
     install_timescaledb(&connection).await?;
     check_server(&read_server(&connection).await?)?;
     connection
-        .batch_execute(include_str!("../../sql/ledger/create.sql"))
+        .batch_execute(include_str!("../../sql/schema_history/create.sql"))
         .await
         .map_err(explained)?;
     let mut report = Report::default();
@@ -179,7 +179,7 @@ pub async fn check(database: &Database, storage: &Storage) -> anyhow::Result<Rep
 /// The database cannot be asked.
 pub async fn ensure_current(client: &Client) -> Result<(), StorageError> {
     let number: Option<i32> = client
-        .query_one(include_str!("../../sql/ledger/newest.sql"), &[])
+        .query_one(include_str!("../../sql/schema_history/newest.sql"), &[])
         .await?
         .get(0);
     let newest = MIGRATIONS.last().map(|migration| migration.number);
@@ -198,13 +198,19 @@ pub async fn ensure_current(client: &Client) -> Result<(), StorageError> {
 
 async fn acquire_lock(connection: &Connection) -> anyhow::Result<()> {
     let row = connection
-        .query_one(include_str!("../../sql/ledger/try_lock.sql"), &[&LOCK_KEY])
+        .query_one(
+            include_str!("../../sql/schema_history/try_lock.sql"),
+            &[&LOCK_KEY],
+        )
         .await
         .map_err(explained)?;
     if !row.get::<_, bool>(0) {
         log::info!("another migration is running; waiting for it to end");
         connection
-            .execute(include_str!("../../sql/ledger/lock.sql"), &[&LOCK_KEY])
+            .execute(
+                include_str!("../../sql/schema_history/lock.sql"),
+                &[&LOCK_KEY],
+            )
             .await
             .map_err(explained)?;
     }
@@ -238,7 +244,7 @@ const NO_TIMESCALEDB: &str = "the server has no TimescaleDB: install it there (h
 
 async fn read_server(client: &Client) -> anyhow::Result<Server> {
     let row = client
-        .query_opt(include_str!("../../sql/ledger/server.sql"), &[])
+        .query_opt(include_str!("../../sql/schema_history/server.sql"), &[])
         .await
         .map_err(explained)?;
     Ok(row.map_or_else(Server::default, |row| Server {
@@ -292,7 +298,7 @@ struct Applied {
 
 async fn applied(client: &Client) -> anyhow::Result<Vec<Applied>> {
     let exists: bool = client
-        .query_one(include_str!("../../sql/ledger/exists.sql"), &[])
+        .query_one(include_str!("../../sql/schema_history/exists.sql"), &[])
         .await
         .map_err(explained)?
         .get(0);
@@ -300,7 +306,7 @@ async fn applied(client: &Client) -> anyhow::Result<Vec<Applied>> {
         return Ok(vec![]);
     }
     let rows = client
-        .query(include_str!("../../sql/ledger/applied.sql"), &[])
+        .query(include_str!("../../sql/schema_history/applied.sql"), &[])
         .await
         .map_err(explained)?;
     Ok(rows
@@ -327,7 +333,7 @@ fn pending(applied: &[Applied]) -> anyhow::Result<Vec<Migration>> {
         };
         ensure!(
             migration.checksum() == row.checksum,
-            "migration {} is not the file that was applied as {}: a file that landed is never edited",
+            "migration {} is not the file that was applied as {}: a file that outcome is never edited",
             migration.name,
             row.name
         );
@@ -341,7 +347,7 @@ fn pending(applied: &[Applied]) -> anyhow::Result<Vec<Migration>> {
 /// # Errors
 /// A statement fails. Then nothing of the file is applied, or, where it opted out, the statements before.
 pub async fn apply(connection: &mut Connection, migration: Migration) -> anyhow::Result<()> {
-    let record = include_str!("../../sql/ledger/record.sql");
+    let record = include_str!("../../sql/schema_history/record.sql");
     let version = env!("CARGO_PKG_VERSION");
     let checksum = migration.checksum();
     let row: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =

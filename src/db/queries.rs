@@ -40,7 +40,7 @@ pub struct Totals {
 
 /// A question for a time series.
 #[derive(Debug, Clone, Copy)]
-pub struct SeriesQuestion<'a> {
+pub struct SeriesQuery<'a> {
     /// What may be seen.
     pub scope: &'a Scope,
     /// The interval whose freshness is told.
@@ -62,14 +62,14 @@ pub struct SeriesQuestion<'a> {
 pub async fn usage_series(
     client: &Client,
     subject: &Subject,
-    question: SeriesQuestion<'_>,
+    question: SeriesQuery<'_>,
 ) -> Result<Option<Answer<UsageBucket>>, StorageError> {
     let statement = include_str!("../../sql/queries/usage_series.sql");
     let (sim_card, organization) = match subject {
         Subject::SimCard(sim_card) => (Some(sim_card.as_str()), None),
         Subject::Organization(organization) => (None, Some(organization.as_str())),
     };
-    let SeriesQuestion {
+    let SeriesQuery {
         scope,
         interval,
         starts,
@@ -113,7 +113,7 @@ pub async fn usage_series(
 
 /// A question for a list of totals.
 #[derive(Debug, Clone, Copy)]
-pub struct ListQuestion<'a> {
+pub struct TotalsQuery<'a> {
     /// What may be seen.
     pub scope: &'a Scope,
     /// The interval of the totals.
@@ -134,7 +134,7 @@ pub struct ListQuestion<'a> {
 pub async fn sim_card_totals(
     client: &Client,
     organization: Option<&OrganizationId>,
-    question: ListQuestion<'_>,
+    question: TotalsQuery<'_>,
 ) -> Result<Option<Answer<UsageTotal>>, StorageError> {
     let statement = include_str!("../../sql/queries/simcard_totals.sql");
     let Parts {
@@ -145,7 +145,7 @@ pub async fn sim_card_totals(
         hours_end,
         end,
     } = question.interval.parts();
-    let ListQuestion {
+    let TotalsQuery {
         scope,
         order,
         after,
@@ -176,7 +176,7 @@ pub async fn sim_card_totals(
 /// See [`StorageError`]; `TotalOverflow` where the list has more bytes than 64 bits can say.
 pub async fn organization_totals(
     client: &Client,
-    question: ListQuestion<'_>,
+    question: TotalsQuery<'_>,
 ) -> Result<Answer<UsageTotal>, StorageError> {
     let statement = include_str!("../../sql/queries/organization_totals.sql");
     let Parts {
@@ -187,7 +187,7 @@ pub async fn organization_totals(
         hours_end,
         end,
     } = question.interval.parts();
-    let ListQuestion {
+    let TotalsQuery {
         scope,
         order,
         after,
@@ -213,7 +213,7 @@ pub async fn organization_totals(
 
 /// A question for the inventory.
 #[derive(Debug, Clone, Copy)]
-pub struct InventoryQuestion<'a> {
+pub struct InventoryQuery<'a> {
     /// What may be seen.
     pub scope: &'a Scope,
     /// Only what was assigned to this organization.
@@ -243,10 +243,10 @@ pub struct Inventory {
 /// See [`StorageError`].
 pub async fn inventory(
     client: &Client,
-    question: InventoryQuestion<'_>,
+    question: InventoryQuery<'_>,
 ) -> Result<Option<Inventory>, StorageError> {
     let statement = include_str!("../../sql/queries/inventory.sql");
-    let InventoryQuestion {
+    let InventoryQuery {
         scope,
         organization,
         prefix,

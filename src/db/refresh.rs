@@ -153,7 +153,7 @@ pub(super) async fn execute_alone(
     loop {
         match client.batch_execute(statement).await {
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                tokio::time::sleep(RETRY_AFTER).await
+                tokio::time::sleep(RETRY_AFTER).await;
             }
             other => return other,
         }

@@ -27,7 +27,7 @@ const DAY: i64 = 24 * HOUR;
 
 /// The settings of one relation, in seconds. `None` is off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Settings {
+struct RelationSettings {
     chunk_interval: Option<i64>,
     columnstore_after: Option<i64>,
     refresh_every: Option<i64>,
@@ -35,14 +35,14 @@ struct Settings {
     drop_after: Option<i64>,
 }
 
-type Relations = BTreeMap<String, Settings>;
+type Relations = BTreeMap<String, RelationSettings>;
 
 /// A relation whose settings differ from the configuration.
 #[derive(Debug)]
 pub(super) struct Change {
     relation: String,
-    current: Settings,
-    wanted: Settings,
+    current: RelationSettings,
+    wanted: RelationSettings,
 }
 
 impl fmt::Display for Change {
@@ -106,18 +106,19 @@ fn wanted(storage: &Storage) -> Relations {
             .and(unless_zero(retention_days, DAY))
             .map(|seconds| seconds - DAY)
     };
-    let aggregate = |chunk_days: u32, source_retention_days: u32, retention_days: u32| Settings {
-        chunk_interval: unless_zero(chunk_days, DAY),
-        columnstore_after: None,
-        refresh_every,
-        refresh_from: refresh_from(source_retention_days),
-        drop_after: unless_zero(retention_days, DAY),
-    };
-    let records = Settings {
+    let aggregate =
+        |chunk_days: u32, source_retention_days: u32, retention_days: u32| RelationSettings {
+            chunk_interval: unless_zero(chunk_days, DAY),
+            columnstore_after: None,
+            refresh_every,
+            refresh_from: refresh_from(source_retention_days),
+            drop_after: unless_zero(retention_days, DAY),
+        };
+    let records = RelationSettings {
         chunk_interval: unless_zero(storage.chunk_interval_hours, HOUR),
         columnstore_after: unless_zero(storage.columnstore_after_days, DAY),
         drop_after: unless_zero(storage.retention_records_days, DAY),
-        ..Settings::default()
+        ..RelationSettings::default()
     };
     let hourly = storage.retention_hourly_days;
     let daily = storage.retention_daily_days;

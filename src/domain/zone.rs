@@ -62,9 +62,9 @@ impl Zone {
         while after - before > TimeDelta::seconds(1) {
             let middle = before + TimeDelta::seconds((after - before).num_seconds() / 2);
             if self.wall_time(middle) < wall_time {
-                before = middle
+                before = middle;
             } else {
-                after = middle
+                after = middle;
             }
         }
         after

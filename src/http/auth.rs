@@ -1,7 +1,7 @@
 //! Who asks: a bearer token (RFC 6750) stands for a [`Scope`], and a request without one is refused, once there is a
 //! token at all.
 //!
-//! Tokens are looked up in memory; [`super::gate`] reads them again every few seconds, so a request costs no round
+//! Tokens are looked up in memory; [`super::access`] reads them again every few seconds, so a request costs no round
 //! trip. Where the database is away, those known stay good for a while.
 
 use std::future::{Ready, ready};
@@ -41,7 +41,7 @@ impl FromRequest for Caller {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        // A path outside of the gate has no caller, and so no answer either.
+        // A path outside of the access has no caller, and so no answer either.
         let no_gate = || {
             StorageError::Other(format!(
                 "{} is answered without asking who asks",
@@ -61,7 +61,7 @@ impl FromRequest for Caller {
 
 /// Why nobody is known to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NoCaller {
+pub enum AuthError {
     /// There is no bearer token.
     #[error("A token is needed, as in `Authorization: Bearer TOKEN`.")]
     Missing,
@@ -76,7 +76,7 @@ pub enum NoCaller {
     Revoked,
 }
 
-impl NoCaller {
+impl AuthError {
     /// `WWW-Authenticate`, as RFC 6750 has it: no error where no token was given.
     #[must_use]
     pub fn challenge(self) -> HeaderValue {
@@ -125,7 +125,7 @@ impl Known {
         known
     }
 
-    fn find(&self, text: &str, now: DateTime<Utc>) -> Result<&KnownToken, NoCaller> {
+    fn find(&self, text: &str, now: DateTime<Utc>) -> Result<&KnownToken, AuthError> {
         let hash = TokenHash::of(text);
         let candidates = self
             .tokens
@@ -135,11 +135,11 @@ impl Known {
         let token = candidates
             .iter()
             .find(|token| token.hash == hash)
-            .ok_or(NoCaller::Unknown)?;
+            .ok_or(AuthError::Unknown)?;
         if token.revoked {
-            Err(NoCaller::Revoked)
+            Err(AuthError::Revoked)
         } else if token.expires_at.is_some_and(|expires_at| expires_at <= now) {
-            Err(NoCaller::Expired)
+            Err(AuthError::Expired)
         } else {
             Ok(token)
         }
@@ -192,7 +192,7 @@ impl Tokens {
                 None,
             ));
         }
-        let text = bearer(headers).ok_or(NoCaller::Missing)?;
+        let text = bearer(headers).ok_or(AuthError::Missing)?;
         let token = known.find(text, time)?;
         let caller = Caller {
             scope: token.scope.clone(),
@@ -278,9 +278,9 @@ mod tests {
             .map(|(caller, _)| caller)
     }
 
-    fn refusal(tokens: &Tokens, values: &[&str]) -> NoCaller {
+    fn refusal(tokens: &Tokens, values: &[&str]) -> AuthError {
         match identify(tokens, values, 0) {
-            Err(ApiError::NoCaller(no_caller)) => no_caller,
+            Err(ApiError::AuthError(no_caller)) => no_caller,
             other => panic!("{other:?}"),
         }
     }
@@ -311,22 +311,22 @@ mod tests {
             &["Bearer"],
             &[&valid, &valid],
         ] {
-            assert_eq!(refusal(&tokens, values), NoCaller::Missing, "{values:?}");
+            assert_eq!(refusal(&tokens, values), AuthError::Missing, "{values:?}");
         }
         for value in [
             "Bearer simusage_0001",
             "Bearer ",
             "Bearer simusage_0000 simusage_0000",
         ] {
-            assert_eq!(refusal(&tokens, &[value]), NoCaller::Unknown, "{value}");
+            assert_eq!(refusal(&tokens, &[value]), AuthError::Unknown, "{value}");
         }
         let expired = Tokens::new(
             vec![token(Some(at("2030-01-01T00:00:00Z")), false)],
             Instant::now(),
         );
-        assert_eq!(refusal(&expired, &[&valid]), NoCaller::Expired);
+        assert_eq!(refusal(&expired, &[&valid]), AuthError::Expired);
         let revoked = Tokens::new(vec![token(None, true)], Instant::now());
-        assert_eq!(refusal(&revoked, &[&valid]), NoCaller::Revoked);
+        assert_eq!(refusal(&revoked, &[&valid]), AuthError::Revoked);
     }
 
     #[test]
@@ -341,9 +341,9 @@ mod tests {
             None
         );
         tokens.replace(vec![token(None, true)], Instant::now());
-        assert_eq!(refusal(&tokens, &[]), NoCaller::Missing);
+        assert_eq!(refusal(&tokens, &[]), AuthError::Missing);
         tokens.replace(vec![], Instant::now());
-        assert_eq!(refusal(&tokens, &[]), NoCaller::Missing);
+        assert_eq!(refusal(&tokens, &[]), AuthError::Missing);
     }
 
     #[test]
@@ -357,7 +357,7 @@ mod tests {
         }
     }
 
-    /// What a handler behind the gate, and one that was forgotten outside of it, answer with this token.
+    /// What a handler behind the access, and one that was forgotten outside of it, answer with this token.
     async fn answers(text: &str) -> [(u16, String); 2] {
         async fn answer(caller: Caller) -> String {
             format!("{:?} {:?}", caller.name, caller.scope.organizations())
@@ -365,10 +365,10 @@ mod tests {
         let serve = crate::config::Config::load(None, [], &crate::config::Overrides::default())
             .unwrap()
             .serve;
-        let gate = super::super::Gate::new(&serve, vec![token(None, false)]);
+        let access = super::super::Access::new(&serve, vec![token(None, false)]);
         let app = App::new()
-            .app_data(gate.tokens)
-            .app_data(gate.limits)
+            .app_data(access.tokens)
+            .app_data(access.limits)
             .service(
                 web::scope("/api")
                     .wrap(from_fn(admit))
@@ -399,8 +399,8 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_rfc_6750_wants() {
-        assert_eq!(NoCaller::Missing.challenge(), r#"Bearer realm="simusage""#);
-        for no_caller in [NoCaller::Unknown, NoCaller::Expired, NoCaller::Revoked] {
+        assert_eq!(AuthError::Missing.challenge(), r#"Bearer realm="simusage""#);
+        for no_caller in [AuthError::Unknown, AuthError::Expired, AuthError::Revoked] {
             let expected = format!(
                 r#"Bearer realm="simusage", error="invalid_token", error_description="{no_caller}""#
             );

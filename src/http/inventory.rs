@@ -8,15 +8,15 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{Links, begin, digest, lasting_tag, stream, telemetry, unchanged};
 use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
-use super::openapi::{InventoryParameters, OrganizationFilter, OtherAnswers};
-use super::params::{Narrowing, Paging, Parameters, rfc3339};
+use super::openapi::{InventoryParameters, OrganizationParameter, OtherAnswers};
+use super::params::{OrganizationFilter, Paging, Parameters, rfc3339};
 use super::problem::{ApiError, Problem};
+use super::response::{Links, begin, digest, lasting_tag, stream, telemetry, unchanged};
 use super::telemetry::Source;
-use crate::db::queries::{self, InventoryQuestion};
+use crate::db::queries::{self, InventoryQuery};
 use crate::db::{Pool, Streaming};
 use crate::domain::{Assignment, OrganizationId, Scope, SimCardId};
 
@@ -25,31 +25,31 @@ const CSV_HEAD: &str = "sim-card-id,org-id,valid-from\n";
 
 /// What is asked for.
 #[derive(Debug)]
-struct Question {
+struct InventoryRequest {
     scope: Scope,
-    narrowing: Narrowing,
+    organization_filter: OrganizationFilter,
     prefix: Option<String>,
     paging: Paging,
     format: Format,
     /// Behind which assignment the page begins, if an earlier answer has said so.
-    place: Option<Place>,
+    place: Option<InventoryCursor>,
     /// Which list is asked for, whatever the page and the format.
     list: String,
 }
 
 /// A place in the list: behind an assignment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Place {
+struct InventoryCursor {
     sim_card: String,
     valid_from: Option<DateTime<Utc>>,
     /// How many assignments the whole list has, as the first page has told it.
     total: i64,
 }
 
-impl Question {
+impl InventoryRequest {
     fn parse(request: &HttpRequest, caller: Caller) -> Result<Self, ApiError> {
         let mut parameters = Parameters::parse(request.query_string());
-        let (narrowing, prefix) = (parameters.narrowing(), parameters.prefix());
+        let (organization_filter, prefix) = (parameters.organization_filter(), parameters.prefix());
         let (paging, place, format) = (
             parameters.paging(),
             parameters.cursor(),
@@ -57,11 +57,15 @@ impl Question {
         );
         let question = paging.zip(format).and_then(|(paging, format)| {
             let scope = caller.scope;
-            let list = digest(request, &scope, &format!("{narrowing:?} {prefix:?}"));
+            let list = digest(
+                request,
+                &scope,
+                &format!("{organization_filter:?} {prefix:?}"),
+            );
             let place = parameters.place(place, &list, "list", |_| true).ok()?;
             Some(Self {
                 scope,
-                narrowing,
+                organization_filter,
                 prefix,
                 paging,
                 format,
@@ -72,14 +76,14 @@ impl Question {
         parameters.finish(question)
     }
 
-    fn ask<'a>(&'a self, organization: Option<&'a OrganizationId>) -> InventoryQuestion<'a> {
+    fn ask<'a>(&'a self, organization: Option<&'a OrganizationId>) -> InventoryQuery<'a> {
         let after = self
             .place
             .as_ref()
             .map(|place| (place.sim_card.as_str(), place.valid_from));
         let window = self.paging.window(self.format, after.is_some());
         let prefix = self.prefix.as_deref();
-        InventoryQuestion {
+        InventoryQuery {
             scope: &self.scope,
             organization,
             prefix,
@@ -101,7 +105,7 @@ impl Question {
 
     /// One page, as JSON.
     async fn page(&self, request: &HttpRequest, pool: &Pool) -> Result<HttpResponse, ApiError> {
-        let filter = self.narrowing.organization()?;
+        let filter = self.organization_filter.organization()?;
         let answered = pool.ask(async |client| {
             let Some(answer) = queries::inventory(client, self.ask(filter.as_ref())).await? else {
                 return Ok(None);
@@ -114,7 +118,7 @@ impl Question {
         });
         let (total, version, mut rows) = answered
             .await?
-            .ok_or_else(|| self.narrowing.nobody_knows())?;
+            .ok_or_else(|| self.organization_filter.nobody_knows())?;
         let tag = self.tag(version);
         if let Some(unchanged) = unchanged(request, Some(&tag)) {
             return Ok(unchanged);
@@ -129,7 +133,7 @@ impl Question {
         rows.truncate(shown);
         telemetry(request).found(Source::Database, shown);
         let place = rows.last().filter(|_| has_next).map(|row| {
-            let place = Place {
+            let place = InventoryCursor {
                 sim_card: row.sim_card.to_string(),
                 valid_from: row.valid_from,
                 total,
@@ -149,13 +153,13 @@ impl Question {
 
     /// All rows, or those of a page, as CSV or NDJSON.
     async fn rows(self, request: &HttpRequest, pool: &Pool) -> Result<HttpResponse, ApiError> {
-        let filter = self.narrowing.organization()?;
+        let filter = self.organization_filter.organization()?;
         let question =
             async |client: &_| queries::inventory(client, self.ask(filter.as_ref())).await;
         let (answer, mut lease) = pool.open(question).await?;
         let Some(answer) = answer else {
             lease.give_back().await;
-            return Err(self.narrowing.nobody_knows());
+            return Err(self.organization_filter.nobody_knows());
         };
         let tag = self.tag(answer.version);
         if let Some(unchanged) = unchanged(request, Some(&tag)) {
@@ -245,7 +249,7 @@ impl From<Assignment> for Item {
     path = "/api/v1/inventory",
     operation_id = "inventory",
     tag = "inventory",
-    params(OrganizationFilter, InventoryParameters),
+    params(OrganizationParameter, InventoryParameters),
     responses(
         (status = 200, description = "One page, or all rows as CSV or NDJSON.", content(
             (Assignments = "application/json"),
@@ -262,7 +266,7 @@ pub(super) async fn list(
     caller: Caller,
     pool: web::Data<Pool>,
 ) -> Result<HttpResponse, ApiError> {
-    let question = Question::parse(&request, caller)?;
+    let question = InventoryRequest::parse(&request, caller)?;
     match question.format {
         Format::Json => question.page(&request, &pool).await,
         Format::Csv | Format::Ndjson => question.rows(&request, &pool).await,

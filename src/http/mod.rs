@@ -3,12 +3,11 @@
 //! One file per resource holds its parameters, its answer and what lies between. Nothing here knows SQL, and
 //! nothing outside names actix.
 
+mod access;
 mod access_log;
-mod answer;
 mod auth;
 mod cursor;
 mod format;
-mod gate;
 mod health;
 mod inventory;
 mod limits;
@@ -20,7 +19,8 @@ mod params;
 mod problem;
 mod process;
 mod request_id;
-mod settled;
+mod response;
+mod series_cache;
 mod telemetry;
 mod tls;
 mod usage_series;
@@ -40,15 +40,15 @@ use anyhow::{Context as _, bail};
 use crate::config::{Config, Serve};
 use crate::db::{self, Pool};
 use crate::signals::Signals;
-use answer::Rules;
+pub use access::Access;
 pub use auth::Caller;
-pub use gate::Gate;
 pub use health::Ending;
 use problem::ApiError;
-use settled::Settled;
+use response::Rules;
+use series_cache::SeriesCache;
 pub use telemetry::Telemetry;
 
-/// Answers requests until the process is told to stop, by SIGTERM or SIGINT. Requests in flight are answered
+/// Answers requests until the process is told to stop, by SIGTERM or SIGINT. Requests in task are answered
 /// before it returns. Until there is a token, anybody is answered, and `allow_anonymous` says that this may be so on
 /// an address that other machines reach.
 ///
@@ -59,10 +59,10 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
     let mut signals = Signals::listen().context("listening for signals")?;
     check_database(config).await?;
     let tokens_pool = Pool::new(config, 1);
-    let gate = Gate::open(config, &tokens_pool).await?;
-    check_address(&config.serve.listen, &gate, allow_anonymous)?;
+    let access = Access::open(config, &tokens_pool).await?;
+    check_address(&config.serve.listen, &access, allow_anonymous)?;
     let workers = workers(&config.serve);
-    let shared = Shared::new(gate);
+    let shared = ServerState::new(access);
     serve_metrics_elsewhere(&config.serve, &shared)?;
     let (pool_config, all) = (config.clone(), shared.clone());
     let pool_size = (config.serve.pool_size / workers).max(1);
@@ -94,13 +94,13 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
     tokio::select! {
         result = server => result.context("answering requests"),
         result = stop(&mut signals, handle, &config.serve, &shared.ending) => result,
-        () = shared.gate.keep_current(&tokens_pool) => unreachable!("it goes on for ever"),
+        () = shared.access.keep_current(&tokens_pool) => unreachable!("it goes on for ever"),
     }
 }
 
 /// Refuses to answer whoever asks on an address that more than this machine reaches, unless that is what is wanted.
-fn check_address(listen: &str, gate: &Gate, allow_anonymous: bool) -> anyhow::Result<()> {
-    if gate.needs_token() {
+fn check_address(listen: &str, access: &Access, allow_anonymous: bool) -> anyhow::Result<()> {
+    if access.needs_token() {
         return Ok(());
     }
     let is_local = listen
@@ -117,7 +117,7 @@ fn check_address(listen: &str, gate: &Gate, allow_anonymous: bool) -> anyhow::Re
 }
 
 /// Answers `/metrics` at an address of its own, where the settings name one.
-fn serve_metrics_elsewhere(serve: &Serve, shared: &Shared) -> anyhow::Result<()> {
+fn serve_metrics_elsewhere(serve: &Serve, shared: &ServerState) -> anyhow::Result<()> {
     if serve.metrics_listen.is_empty() || serve.metrics_listen == Serve::NO_METRICS {
         return Ok(());
     }
@@ -125,7 +125,7 @@ fn serve_metrics_elsewhere(serve: &Serve, shared: &Shared) -> anyhow::Result<()>
     metrics::serve_metrics(&serve.metrics_listen, move || telemetry.to_prometheus()).map(drop)
 }
 
-/// Waits for a signal, goes on for as long as load balancers need to see it, then lets the requests in flight end. A
+/// Waits for a signal, goes on for as long as load balancers need to see it, then lets the requests in task end. A
 /// second signal ends the wait.
 async fn stop(
     signals: &mut Signals,
@@ -141,7 +141,7 @@ async fn stop(
     }
     let ended = async {
         tokio::time::sleep(Duration::from_millis(drain)).await;
-        log::info!("stopping; requests in flight have {patience} ms");
+        log::info!("stopping; requests in task have {patience} ms");
         handle.stop(true).await;
     };
     tokio::select! {
@@ -168,32 +168,32 @@ fn workers(serve: &Serve) -> usize {
 
 /// What all workers have in common.
 #[derive(Clone)]
-pub struct Shared {
+pub struct ServerState {
     /// Who may pass, and how often.
-    pub gate: Gate,
+    pub access: Access,
     /// What they count.
     pub telemetry: web::Data<Telemetry>,
     /// Whether the end has begun.
     pub ending: web::Data<Ending>,
 }
 
-impl Shared {
+impl ServerState {
     /// What the workers of a new server have in common.
     #[must_use]
-    pub fn new(gate: Gate) -> Self {
+    pub fn new(access: Access) -> Self {
         Self {
-            gate,
+            access,
             telemetry: web::Data::default(),
             ending: web::Data::default(),
         }
     }
 }
 
-/// The whole API on one pool, behind the gate.
+/// The whole API on one pool, behind the access.
 pub fn app(
     config: &Config,
     pool: Pool,
-    shared: Shared,
+    shared: ServerState,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -203,22 +203,22 @@ pub fn app(
         InitError = (),
     > + use<>,
 > {
-    let Shared {
-        gate,
+    let ServerState {
+        access,
         telemetry,
         ending,
     } = shared;
     telemetry.add_pool(pool.clone());
     let has_metrics = config.serve.metrics_listen.is_empty();
-    let settled_bytes =
-        config.serve.settled_mb.saturating_mul(1_000_000) / workers(&config.serve) as u64;
-    let settled = Settled::new(pool.clone(), settled_bytes);
+    let series_cache_bytes =
+        config.serve.series_cache_mb.saturating_mul(1_000_000) / workers(&config.serve) as u64;
+    let series_cache = SeriesCache::new(pool.clone(), series_cache_bytes);
     App::new()
         .app_data(web::Data::new(pool))
-        .app_data(web::Data::new(settled))
+        .app_data(web::Data::new(series_cache))
         .app_data(web::Data::new(Rules::new(config)))
-        .app_data(gate.tokens)
-        .app_data(gate.limits)
+        .app_data(access.tokens)
+        .app_data(access.limits)
         .app_data(telemetry)
         .app_data(ending)
         .wrap(from_fn(limits::check_sizes))

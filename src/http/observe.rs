@@ -83,7 +83,7 @@ impl Drop for Account {
             self.bytes,
         );
         at_once_within_request(self.id.text(), || {
-            access_log::write(&self.asked, self.status, took, self.bytes)
+            access_log::write(&self.asked, self.status, took, self.bytes);
         });
     }
 }

@@ -91,7 +91,7 @@ pub(super) struct ListParameters {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "it is there to be described")]
-pub(super) struct OrganizationFilter {
+pub(super) struct OrganizationParameter {
     /// Only what was used on behalf of this organization, or assigned to it.
     #[param(example = "x00g8")]
     organization: Option<String>,

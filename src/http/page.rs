@@ -48,7 +48,7 @@ static ASSETS: [Asset; 11] = [
     asset!("", "search.js", JAVASCRIPT),
     asset!("", "theme.js", JAVASCRIPT),
     asset!("", "view.js", JAVASCRIPT),
-    asset!("", "words.js", JAVASCRIPT),
+    asset!("", "format.js", JAVASCRIPT),
     asset!("", "style.css", CSS),
     asset!("", "icon.svg", SVG),
     asset!("vendor/", "uPlot.iife.min.js", JAVASCRIPT),

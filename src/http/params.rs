@@ -90,9 +90,9 @@ impl Paging {
 
 /// The organization that a list is narrowed to, as it was asked for.
 #[derive(Debug, Default)]
-pub struct Narrowing(Option<String>);
+pub struct OrganizationFilter(Option<String>);
 
-impl Narrowing {
+impl OrganizationFilter {
     /// The organization, if there is one.
     ///
     /// # Errors
@@ -294,8 +294,8 @@ impl Parameters {
     }
 
     /// The organization to filter by.
-    pub fn narrowing(&mut self) -> Narrowing {
-        Narrowing(self.value(ORGANIZATION))
+    pub fn organization_filter(&mut self) -> OrganizationFilter {
+        OrganizationFilter(self.value(ORGANIZATION))
     }
 
     /// Ends the reading: all that was read, or all that was wrong.

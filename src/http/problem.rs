@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::NoCaller;
+use super::auth::AuthError;
 use super::limits::Limit;
 use crate::db::StorageError;
 
@@ -62,7 +62,7 @@ pub enum ApiError {
     Limit(#[from] Limit),
     /// A request that does not say who asks.
     #[error(transparent)]
-    NoCaller(#[from] NoCaller),
+    AuthError(#[from] AuthError),
     /// The server is about to stop.
     #[error("This server is about to stop. Ask another one.")]
     Ending,
@@ -136,7 +136,7 @@ impl ApiError {
             Self::Limit(Limit::Rate { retry_after_s, .. }) => {
                 Some((RETRY_AFTER, (*retry_after_s).into()))
             }
-            Self::NoCaller(no_caller) => Some((WWW_AUTHENTICATE, no_caller.challenge())),
+            Self::AuthError(no_caller) => Some((WWW_AUTHENTICATE, no_caller.challenge())),
             _ if self.status_code() == StatusCode::SERVICE_UNAVAILABLE => {
                 Some((RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS)))
             }
@@ -153,7 +153,7 @@ impl ResponseError for ApiError {
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Limit(limit) => limit.status(),
-            Self::NoCaller(_) => StatusCode::UNAUTHORIZED,
+            Self::AuthError(_) => StatusCode::UNAUTHORIZED,
             Self::Storage(StorageError::TotalOverflow | StorageError::Other(_)) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

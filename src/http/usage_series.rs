@@ -8,16 +8,16 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{Links, Rules, begin, digest, has_tags, stream, tag, telemetry, unchanged};
 use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
 use super::openapi::{OtherAnswers, SeriesParameters};
 use super::params::{END, EVERY, Paging, Parameters, START};
 use super::problem::{ApiError, Problem};
-use super::settled::{Page, Settled};
+use super::response::{Links, Rules, begin, digest, has_tags, stream, tag, telemetry, unchanged};
+use super::series_cache::{Page, SeriesCache};
 use super::telemetry::Source;
-use crate::db::queries::{self, SeriesQuestion, Totals};
+use crate::db::queries::{self, SeriesQuery, Totals};
 use crate::db::{Pool, Streaming};
 use crate::domain::{
     Buckets, Freshness, Granularity, Interval, OrganizationId, Pieces, Scope, SimCardId, Subject,
@@ -29,7 +29,7 @@ const CSV_HEAD: &str = "date,bytes-used-total,records\n";
 
 /// What is asked for.
 #[derive(Debug)]
-struct Question {
+struct SeriesRequest {
     scope: Scope,
     interval: Interval,
     every: Granularity,
@@ -41,7 +41,7 @@ struct Question {
     /// What is read for this page and those behind it.
     pieces: Pieces,
     /// Where the page begins, if an earlier answer has said so.
-    place: Option<Place>,
+    place: Option<SeriesCursor>,
     /// Which series is asked for, whatever the page and the format.
     series: String,
     /// What an answer to this is known by.
@@ -50,7 +50,7 @@ struct Question {
 
 /// A place in a series.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Place {
+struct SeriesCursor {
     /// The next bucket.
     from: usize,
     /// What the whole series sums up to, as the first page has told it.
@@ -58,7 +58,7 @@ struct Place {
     bytes: i64,
 }
 
-impl Question {
+impl SeriesRequest {
     fn parse(request: &HttpRequest, caller: Caller, rules: &Rules) -> Result<Self, ApiError> {
         let mut parameters = Parameters::parse(request.query_string());
         parameters.require(&[START, END, EVERY]);
@@ -94,7 +94,7 @@ impl Question {
             let buckets = buckets.ok()?;
             let scope = caller.scope;
             let series = digest(request, &scope, &format!("{interval} {every} {zone} {fill}"));
-            let fits = |place: &Place| place.from < buckets.starts().len();
+            let fits = |place: &SeriesCursor| place.from < buckets.starts().len();
             let place = parameters.place(place, &series, "series", fits).ok()?;
             let pieces = buckets.pieces(place.map_or(0, |place| place.from));
             if pieces.count() > rules.max_pieces {
@@ -134,7 +134,7 @@ impl Question {
         )
     }
 
-    fn ask(&self) -> SeriesQuestion<'_> {
+    fn ask(&self) -> SeriesQuery<'_> {
         let window = if self.fill {
             Window::ALL
         } else {
@@ -147,7 +147,7 @@ impl Question {
             pieces,
             ..
         } = self;
-        SeriesQuestion {
+        SeriesQuery {
             scope,
             interval: *interval,
             starts: buckets.starts(),
@@ -207,7 +207,7 @@ impl Question {
         request: &HttpRequest,
         rules: &Rules,
         pool: &Pool,
-        settled: &Settled,
+        series_cache: &SeriesCache,
         subject: &Subject,
     ) -> Result<HttpResponse, ApiError> {
         let answered = pool.ask(async |client| {
@@ -223,7 +223,7 @@ impl Question {
         let (freshness, page) = answered.await?.ok_or_else(|| nobody_knows(subject))?;
         let tag = self.tag(rules, &freshness);
         if let Some(tag) = &tag {
-            settled.keep(self.digest.clone(), tag.clone(), Arc::clone(&page));
+            series_cache.keep(self.digest.clone(), tag.clone(), Arc::clone(&page));
         }
         Ok(unchanged(request, tag.as_ref()).unwrap_or_else(|| {
             self.write_page(request, tag.as_ref(), &page, &freshness, Source::Database)
@@ -254,7 +254,7 @@ impl Question {
             )
         };
         telemetry(request).found(source, rows.len());
-        let place = |from: usize| Place {
+        let place = |from: usize| SeriesCursor {
             from,
             total: totals.rows,
             bytes: totals.bytes,
@@ -437,20 +437,20 @@ async fn answer(
     caller: Caller,
     rules: &Rules,
     pool: &Pool,
-    settled: &Settled,
+    series_cache: &SeriesCache,
     subject: Result<Subject, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
-    let question = Question::parse(request, caller, rules)?;
+    let question = SeriesRequest::parse(request, caller, rules)?;
     let subject = subject?;
     rules.check_records(question.zone, || question.pieces.first_record())?;
     let kept = if question.format == Format::Json {
-        settled.get(&question.digest)
+        series_cache.get(&question.digest)
     } else {
         None
     };
     // Where neither the client nor this process has anything, one round trip does it all.
     if kept.is_some() || has_tags(request) {
-        let freshness = settled.freshness(question.interval).await?;
+        let freshness = series_cache.freshness(question.interval).await?;
         let tag = question.tag(rules, &freshness);
         if let Some(unchanged) = unchanged(request, tag.as_ref()) {
             return Ok(unchanged);
@@ -462,7 +462,11 @@ async fn answer(
         }
     }
     match question.format {
-        Format::Json => question.page(request, rules, pool, settled, &subject).await,
+        Format::Json => {
+            question
+                .page(request, rules, pool, series_cache, &subject)
+                .await
+        }
         Format::Csv | Format::Ndjson => question.rows(request, rules, pool, &subject).await,
     }
 }
@@ -491,12 +495,12 @@ pub(super) async fn of_sim_card(
     caller: Caller,
     rules: web::Data<Rules>,
     pool: web::Data<Pool>,
-    settled: web::Data<Settled>,
+    series_cache: web::Data<SeriesCache>,
 ) -> Result<HttpResponse, ApiError> {
     let subject = SimCardId::parse(&id)
         .map(Subject::SimCard)
         .map_err(|_| ApiError::NoSimCard(id.into_inner()));
-    answer(&request, caller, &rules, &pool, &settled, subject).await
+    answer(&request, caller, &rules, &pool, &series_cache, subject).await
 }
 
 /// The time series of an organization
@@ -523,11 +527,11 @@ pub(super) async fn of_organization(
     caller: Caller,
     rules: web::Data<Rules>,
     pool: web::Data<Pool>,
-    settled: web::Data<Settled>,
+    series_cache: web::Data<SeriesCache>,
 ) -> Result<HttpResponse, ApiError> {
     let nobody_knows = |_| ApiError::NoOrganization(id.to_string());
     let subject = OrganizationId::parse(&id)
         .map(Subject::Organization)
         .map_err(nobody_knows);
-    answer(&request, caller, &rules, &pool, &settled, subject).await
+    answer(&request, caller, &rules, &pool, &series_cache, subject).await
 }

@@ -8,18 +8,18 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{
-    Links, Rules, begin, digest, stream, tag, telemetry, unchanged, unchanged_over,
-};
 use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
-use super::openapi::{ListParameters, OrganizationFilter, OtherAnswers};
-use super::params::{Narrowing, Paging, Parameters};
+use super::openapi::{ListParameters, OrganizationParameter, OtherAnswers};
+use super::params::{OrganizationFilter, Paging, Parameters};
 use super::problem::{ApiError, Problem};
-use super::settled::Settled;
+use super::response::{
+    Links, Rules, begin, digest, stream, tag, telemetry, unchanged, unchanged_over,
+};
+use super::series_cache::SeriesCache;
 use super::telemetry::Source;
-use crate::db::queries::{self, ListQuestion, Totals};
+use crate::db::queries::{self, Totals, TotalsQuery};
 use crate::db::{Pool, Streaming};
 use crate::domain::{Freshness, Interval, Order, Scope, UsageTotal, Zone};
 
@@ -42,10 +42,10 @@ impl Kind {
 
 /// What is asked for.
 #[derive(Debug)]
-struct Question {
+struct TotalsRequest {
     kind: Kind,
     scope: Scope,
-    narrowing: Narrowing,
+    organization_filter: OrganizationFilter,
     start: Option<DateTime<Utc>>,
     end: Option<DateTime<Utc>>,
     interval: Interval,
@@ -54,7 +54,7 @@ struct Question {
     paging: Paging,
     format: Format,
     /// Behind which row the page begins, if an earlier answer has said so.
-    place: Option<Place>,
+    place: Option<TotalsCursor>,
     /// Which list is asked for, whatever the page and the format.
     list: String,
     /// What an answer to this is known by.
@@ -63,12 +63,12 @@ struct Question {
 
 /// A place in a list: behind a row.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Place {
+struct TotalsCursor {
     bytes: i64,
     id: String,
 }
 
-impl Question {
+impl TotalsRequest {
     fn parse(request: &HttpRequest, caller: Caller, kind: Kind) -> Result<Self, ApiError> {
         let mut parameters = Parameters::parse(request.query_string());
         let zone = parameters.zone();
@@ -84,10 +84,10 @@ impl Question {
             parameters.cursor(),
             parameters.format(Format::accepted(request)),
         );
-        let narrowing = if kind == Kind::SimCards {
-            parameters.narrowing()
+        let organization_filter = if kind == Kind::SimCards {
+            parameters.organization_filter()
         } else {
-            Narrowing::default()
+            OrganizationFilter::default()
         };
         let read = interval.zip(zone).zip(order).zip(paging).zip(format);
         let question = read.and_then(|((((interval, zone), order), paging), format)| {
@@ -95,14 +95,14 @@ impl Question {
             let list = digest(
                 request,
                 &scope,
-                &format!("{interval} {zone} {order:?} {narrowing:?}"),
+                &format!("{interval} {zone} {order:?} {organization_filter:?}"),
             );
             let place = parameters.place(place, &list, "list", |_| true).ok()?;
             let digest = cursor::digest(&format!("{list} {paging:?} {format:?} {place:?}"));
             let question = Self {
                 kind,
                 scope,
-                narrowing,
+                organization_filter,
                 start,
                 end,
                 interval,
@@ -119,7 +119,7 @@ impl Question {
         parameters.finish(question)
     }
 
-    fn ask(&self) -> ListQuestion<'_> {
+    fn ask(&self) -> TotalsQuery<'_> {
         let after = self
             .place
             .as_ref()
@@ -131,7 +131,7 @@ impl Question {
             order,
             ..
         } = self;
-        ListQuestion {
+        TotalsQuery {
             scope,
             interval: *interval,
             order: *order,
@@ -151,7 +151,7 @@ impl Question {
         rules: &Rules,
         pool: &Pool,
     ) -> Result<HttpResponse, ApiError> {
-        let filter = self.narrowing.organization()?;
+        let filter = self.organization_filter.organization()?;
         let answered = pool.ask(async |client| {
             let answer = match self.kind {
                 Kind::Organizations => {
@@ -172,7 +172,7 @@ impl Question {
         });
         let (totals, freshness, mut rows) = answered
             .await?
-            .ok_or_else(|| self.narrowing.nobody_knows())?;
+            .ok_or_else(|| self.organization_filter.nobody_knows())?;
         let tag = self.tag(rules, &freshness);
         if let Some(unchanged) = unchanged(request, tag.as_ref()) {
             return Ok(unchanged);
@@ -180,7 +180,7 @@ impl Question {
         let (shown, has_next) = self.paging.shown(rows.len());
         rows.truncate(shown);
         telemetry(request).found(Source::Database, shown);
-        let place = rows.last().filter(|_| has_next).map(|row| Place {
+        let place = rows.last().filter(|_| has_next).map(|row| TotalsCursor {
             bytes: row.bytes,
             id: row.id.clone(),
         });
@@ -227,7 +227,7 @@ impl Question {
         rules: &Rules,
         pool: &Pool,
     ) -> Result<HttpResponse, ApiError> {
-        let filter = self.narrowing.organization()?;
+        let filter = self.organization_filter.organization()?;
         let question = async |client: &_| match self.kind {
             Kind::Organizations => queries::organization_totals(client, self.ask())
                 .await
@@ -237,7 +237,7 @@ impl Question {
         let (answer, mut lease) = pool.open(question).await?;
         let Some(answer) = answer else {
             lease.give_back().await;
-            return Err(self.narrowing.nobody_knows());
+            return Err(self.organization_filter.nobody_knows());
         };
         let response = begin(
             self.format,
@@ -375,12 +375,18 @@ async fn answer(
     kind: Kind,
     rules: &Rules,
     pool: &Pool,
-    settled: &Settled,
+    series_cache: &SeriesCache,
 ) -> Result<HttpResponse, ApiError> {
-    let question = Question::parse(request, caller, kind)?;
+    let question = TotalsRequest::parse(request, caller, kind)?;
     rules.check_records(question.zone, || question.interval.parts().first_record())?;
-    if let Some(unchanged) =
-        unchanged_over(request, settled, rules, question.interval, &question.digest).await?
+    if let Some(unchanged) = unchanged_over(
+        request,
+        series_cache,
+        rules,
+        question.interval,
+        &question.digest,
+    )
+    .await?
     {
         return Ok(unchanged);
     }
@@ -412,7 +418,7 @@ pub(super) async fn of_organizations(
     caller: Caller,
     rules: web::Data<Rules>,
     pool: web::Data<Pool>,
-    settled: web::Data<Settled>,
+    series_cache: web::Data<SeriesCache>,
 ) -> Result<HttpResponse, ApiError> {
     answer(
         &request,
@@ -420,7 +426,7 @@ pub(super) async fn of_organizations(
         Kind::Organizations,
         &rules,
         &pool,
-        &settled,
+        &series_cache,
     )
     .await
 }
@@ -431,7 +437,7 @@ pub(super) async fn of_organizations(
     path = "/api/v1/usage/simcards",
     operation_id = "usage-of-simcards",
     tag = "usage",
-    params(ListParameters, OrganizationFilter),
+    params(ListParameters, OrganizationParameter),
     responses(
         (status = 200, description = "One page, or all rows as CSV or NDJSON.", content(
             (List<SimCardTotal> = "application/json"),
@@ -448,7 +454,15 @@ pub(super) async fn of_sim_cards(
     caller: Caller,
     rules: web::Data<Rules>,
     pool: web::Data<Pool>,
-    settled: web::Data<Settled>,
+    series_cache: web::Data<SeriesCache>,
 ) -> Result<HttpResponse, ApiError> {
-    answer(&request, caller, Kind::SimCards, &rules, &pool, &settled).await
+    answer(
+        &request,
+        caller,
+        Kind::SimCards,
+        &rules,
+        &pool,
+        &series_cache,
+    )
+    .await
 }

@@ -12,13 +12,13 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::batch::{Batcher, Message, Settings};
 use super::progress::Progress;
+use super::reader::{Message, ReaderSettings, RecordReader};
+use super::record_encoder::RecordEncoder;
 use super::run::{Options, PANICKED, PIECES_IN_FLIGHT, SourceStatus, SourceSummary, Summary};
-use super::stamp::Stamper;
 use super::store::Tally;
 use crate::config::Config;
-use crate::db::{self, Directory, KnownSource, WriteError};
+use crate::db::{self, InventoryIndex, KnownSource, WriteError};
 use crate::domain::Assignment;
 
 /// What a dry run looks SIM cards up in.
@@ -54,7 +54,7 @@ pub(super) async fn rehearse(
     size: Option<u64>,
 ) -> anyhow::Result<Summary> {
     let started = Instant::now();
-    let (stamper, sim_cards) = stamper(config, &options, inventory.as_deref()).await?;
+    let (encoder, sim_cards) = encoder(config, &options, inventory.as_deref()).await?;
     let mut summary = Summary {
         dry_run: true,
         sim_cards: Some(sim_cards),
@@ -62,9 +62,9 @@ pub(super) async fn rehearse(
         ..Summary::default()
     };
     let counters = Arc::clone(&options.counters);
-    let mut batcher = Batcher::new(
-        Settings::new(config, &options),
-        stamper,
+    let mut reader = RecordReader::new(
+        ReaderSettings::new(config, &options),
+        encoder,
         Arc::clone(&counters),
     );
     let mut tally = Tally::new(Arc::clone(&counters));
@@ -73,12 +73,12 @@ pub(super) async fn rehearse(
         let patience = Duration::from_millis(config.ingest.batch_age_ms);
         let counters = Arc::clone(&counters);
         let name = source.name().to_string();
-        let (outlet, mut inlet) = mpsc::channel(PIECES_IN_FLIGHT);
+        let (sender, mut receiver) = mpsc::channel(PIECES_IN_FLIGHT);
         let reading = spawn_blocking(move || {
             let opened = source.open(counters, patience)?;
             let known = KnownSource::unknown(&opened.name);
-            let read = batcher.read(opened, &known, outlet);
-            read.map(|()| batcher).map_err(anyhow::Error::from)
+            let read = reader.read(opened, &known, sender);
+            read.map(|()| reader).map_err(anyhow::Error::from)
         });
         let mut source = SourceSummary {
             name,
@@ -86,14 +86,14 @@ pub(super) async fn rehearse(
             from: 0,
             to: 0,
         };
-        while let Some(message) = inlet.recv().await {
+        while let Some(message) = receiver.recv().await {
             if let Message::End(end) = message {
                 tally.add(end.rows, end.rejected.iter().map(|record| record.reason));
                 source.status = SourceStatus::Read;
                 source.to = end.checkpoint.position;
             }
         }
-        batcher = reading.await.context(PANICKED)?.with_context(|| {
+        reader = reading.await.context(PANICKED)?.with_context(|| {
             format!(
                 "stopped after {} records that would be stored and {} rejected",
                 tally.stored, tally.rejected
@@ -110,17 +110,17 @@ pub(super) async fn rehearse(
 }
 
 /// What stamps the records: the inventory that was given, else the database's, if that can be had.
-async fn stamper(
+async fn encoder(
     config: &Config,
     options: &Options,
     inventory: Option<&[Assignment]>,
-) -> anyhow::Result<(Stamper, SimCards)> {
+) -> anyhow::Result<(RecordEncoder, SimCards)> {
     let days = config.storage.retention_records_days;
     if let Some(assignments) = inventory {
         let directory =
-            Directory::of_assignments(assignments).context("looking at the inventory")?;
+            InventoryIndex::of_assignments(assignments).context("looking at the inventory")?;
         return Ok((
-            Stamper::new(Arc::new(directory), days),
+            RecordEncoder::new(Arc::new(directory), days),
             SimCards::InventoryFile,
         ));
     }
@@ -129,20 +129,23 @@ async fn stamper(
             if directory.is_empty() && !options.sources.is_empty() {
                 log::warn!("{}", super::run::EMPTY_INVENTORY);
             }
-            Ok((Stamper::new(Arc::new(directory), days), SimCards::Database))
+            Ok((
+                RecordEncoder::new(Arc::new(directory), days),
+                SimCards::Database,
+            ))
         }
         Err(error) => {
             log::warn!(
                 "SIM cards are not looked up, for which --inventory FILE needs no database: {error}"
             );
-            Ok((Stamper::without_inventory(days), SimCards::Unchecked))
+            Ok((RecordEncoder::without_inventory(days), SimCards::Unchecked))
         }
     }
 }
 
-async fn database_inventory(config: &Config) -> Result<Directory, WriteError> {
+async fn database_inventory(config: &Config) -> Result<InventoryIndex, WriteError> {
     let connection = db::connect(&config.database).await?;
-    let directory = Directory::load(&connection).await;
+    let directory = InventoryIndex::load(&connection).await;
     connection.close().await;
     directory
 }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::inventory_file::parse_inventory;
-use super::lines::{Lines, Place};
+use super::lines::{Lines, StreamPosition};
 use super::parse::{Parser, UsageRecord, ndjson};
 use super::reject::Defect;
 use super::source::Format;
@@ -81,7 +81,8 @@ pub fn lines(stream: &[u8]) {
         return;
     };
     let longest = usize::from(longest).max(1);
-    let mut lines = Lines::new(stream, longest, Place::default()).expect("a slice can be read");
+    let mut lines =
+        Lines::new(stream, longest, StreamPosition::default()).expect("a slice can be read");
     let start = if stream.starts_with(b"\xef\xbb\xbf") {
         3
     } else {

@@ -8,7 +8,7 @@ use std::io::Read;
 
 use anyhow::{Context as _, bail};
 
-use super::lines::{Place, is_silence};
+use super::lines::{StreamPosition, is_silence};
 use super::session::Session;
 use super::source::{Opened, Source};
 use crate::db::{self, HEAD_BYTES, Identity, KnownSource, WriteError};
@@ -82,7 +82,7 @@ async fn recognise_file(
 
 /// What lies before the place where reading goes on.
 pub(super) struct Passed {
-    pub place: Place,
+    pub place: StreamPosition,
     /// The first bytes of the source.
     pub beginning: Vec<u8>,
     /// Whether the place is not behind a line end.
@@ -99,7 +99,7 @@ pub(super) fn pass_over(
     longest: usize,
 ) -> anyhow::Result<Passed> {
     let mut passed = Passed {
-        place: Place::default(),
+        place: StreamPosition::default(),
         beginning: vec![],
         in_line: false,
     };

@@ -31,7 +31,7 @@ impl Line<'_> {
 
 /// A place in a stream, with a hash of everything before it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Place {
+pub(super) struct StreamPosition {
     /// How many bytes are before it.
     pub position: u64,
     /// How many lines end before it.
@@ -40,7 +40,7 @@ pub(super) struct Place {
     pub hasher: blake3::Hasher,
 }
 
-impl Place {
+impl StreamPosition {
     fn checkpoint(&self) -> Checkpoint {
         Checkpoint {
             position: i64::try_from(self.position).unwrap_or(i64::MAX),
@@ -57,7 +57,7 @@ pub(super) struct Lines<R> {
     /// The part of `buffer` that holds bytes not yet handed out.
     filled: std::ops::Range<usize>,
     /// The place of `buffer[hashed]`, from which on no byte is hashed yet: many lines at once cost less.
-    place: Place,
+    place: StreamPosition,
     hashed: usize,
     longest: usize,
     ended: bool,
@@ -75,7 +75,7 @@ impl<R: Read> Lines<R> {
     ///
     /// # Errors
     /// The stream cannot be read.
-    pub fn new(input: R, longest: usize, place: Place) -> io::Result<Self> {
+    pub fn new(input: R, longest: usize, place: StreamPosition) -> io::Result<Self> {
         let at_start = place.position == 0;
         let mut lines = Self {
             input,
@@ -289,8 +289,12 @@ mod tests {
     }
 
     fn collect(input: &[u8], size: usize, longest: usize) -> Vec<(Vec<u8>, u64, u64, u64)> {
-        let mut lines =
-            Lines::new(Pieces { rest: input, size }, longest, Place::default()).unwrap();
+        let mut lines = Lines::new(
+            Pieces { rest: input, size },
+            longest,
+            StreamPosition::default(),
+        )
+        .unwrap();
         let mut all = vec![];
         while let Some(line) = lines.next().unwrap() {
             all.push((line.bytes.to_vec(), line.position, line.number, line.length));
@@ -315,7 +319,7 @@ mod tests {
             (&b"one\ntw"[..], 10),
             (&[&b"one\n"[..], &b"x".repeat(600_000)].concat(), 1_024),
         ] {
-            let mut lines = Lines::new(input, longest, Place::default()).unwrap();
+            let mut lines = Lines::new(input, longest, StreamPosition::default()).unwrap();
             assert!(!lines.next().unwrap().unwrap().unfinished);
             assert!(lines.next().unwrap().unwrap().unfinished);
             assert!(lines.next().unwrap().is_none());
@@ -332,7 +336,7 @@ mod tests {
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"one\ntw");
-        let place = Place {
+        let place = StreamPosition {
             position: 6,
             lines: 1,
             hasher,

@@ -11,8 +11,7 @@
 //! is stored once, however often a run is killed, cut off or repeated, and however many run at once. Nothing here
 //! speaks SQL; that is [`crate::db`]'s.
 
-mod batch;
-mod collect;
+mod batch_builder;
 mod csv_line;
 mod dry_run;
 #[doc(hidden)]
@@ -21,16 +20,17 @@ mod hours;
 mod identity;
 mod inventory_file;
 mod kafka;
-mod lanes;
 mod lines;
+mod parallel_copy;
 mod parse;
 mod progress;
+mod reader;
+mod record_encoder;
 mod reject;
 mod replay;
 mod run;
 mod session;
 mod source;
-mod stamp;
 mod store;
 
 pub use dry_run::SimCards;

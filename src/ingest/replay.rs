@@ -4,10 +4,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::hours::TouchedHours;
 use super::parse::Parser;
+use super::record_encoder::RecordEncoder;
 use super::reject::Defect;
 use super::session::Session;
 use super::source::Format;
-use super::stamp::Stamper;
 use super::store::{Refresher, Tally};
 use crate::db::{self, Connection, Replay, StillRejected, TakenRecord, WriteError};
 
@@ -27,7 +27,7 @@ struct Tried {
 /// The database refuses or is away for too long.
 pub(super) async fn replay_rejected(
     session: &mut Session<'_>,
-    stamper: &Stamper,
+    encoder: &RecordEncoder,
     tally: &mut Tally,
     refresher: &mut Refresher,
 ) -> Result<(), WriteError> {
@@ -35,7 +35,7 @@ pub(super) async fn replay_rejected(
     let mut last = 0;
     loop {
         let mut tried = Tried::default();
-        match attempt(session.connection(), stamper, &mut hours, last, &mut tried).await {
+        match attempt(session.connection(), encoder, &mut hours, last, &mut tried).await {
             Ok(()) => session.succeeded(),
             Err(error) => {
                 session.recover(error).await?;
@@ -63,7 +63,7 @@ pub(super) async fn replay_rejected(
 
 async fn attempt(
     connection: &mut Connection,
-    stamper: &Stamper,
+    encoder: &RecordEncoder,
     hours: &mut TouchedHours,
     after: i64,
     tried: &mut Tried,
@@ -71,7 +71,7 @@ async fn attempt(
     let (replay, records) = Replay::take(connection, after).await?;
     let mut tuples = BytesMut::new();
     for record in records {
-        match encode(stamper, &record, &mut tuples) {
+        match encode(encoder, &record, &mut tuples) {
             Ok(time_us) => {
                 hours.insert(time_us);
                 tried.stored.push(record.id);
@@ -105,13 +105,17 @@ async fn attempt(
 }
 
 /// Appends the record as it is stored. Returns its time.
-fn encode(stamper: &Stamper, record: &TakenRecord, tuples: &mut BytesMut) -> Result<i64, Defect> {
+fn encode(
+    encoder: &RecordEncoder,
+    record: &TakenRecord,
+    tuples: &mut BytesMut,
+) -> Result<i64, Defect> {
     let malformed = |detail: String| Defect::of_line(super::Reason::Malformed, detail);
     let format = Format::by_name(&record.format)
         .ok_or_else(|| malformed(format!("the format {} is unknown", record.format)))?;
     let mut parser = Parser::new(format, record.header.as_deref()).map_err(malformed)?;
     let parsed = parser.parse(&record.raw)?;
     let time_us = parsed.time_us;
-    stamper.encode(&parsed, tuples)?;
+    encoder.encode(&parsed, tuples)?;
     Ok(time_us)
 }

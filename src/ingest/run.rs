@@ -11,20 +11,20 @@ use serde::ser::Serializer;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::batch::{Batcher, Settings, Stopped};
 use super::dry_run::{SimCards, rehearse};
 use super::identity::recognise;
 use super::inventory_file::read_inventory;
 use super::kafka::{self, Topic, store_topic};
-use super::lanes::Lanes;
+use super::parallel_copy::ParallelCopy;
 use super::progress::{Counters, Progress, rate};
+use super::reader::{ReaderSettings, RecordReader, Stopped};
+use super::record_encoder::RecordEncoder;
 use super::replay::replay_rejected;
 use super::session::Session;
 use super::source::{Format, Opened, Source};
-use super::stamp::Stamper;
-use super::store::{Refresher, Storing, Tally, store_batches};
+use super::store::{BatchWriterLoop, Refresher, Tally, store_batches};
 use crate::config::Config;
-use crate::db::{self, Claim, Directory, WriteError};
+use crate::db::{self, Claim, InventoryIndex, WriteError};
 
 /// How many pieces may wait for the database: with their size, what bounds memory.
 pub(super) const PIECES_IN_FLIGHT: usize = 16;
@@ -212,7 +212,7 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
         ),
         session,
         tally: Tally::new(Arc::clone(&options.counters)),
-        lanes: Lanes::new(config.ingest.connections),
+        parallel_copy: ParallelCopy::new(config.ingest.connections),
         number: i64::from_ne_bytes(fastrand::u64(..).to_ne_bytes()),
     };
     let stored = if options.replay_rejects {
@@ -294,16 +294,16 @@ struct Run<'a> {
     session: Session<'a>,
     refresher: Refresher,
     tally: Tally,
-    lanes: Lanes,
+    parallel_copy: ParallelCopy,
     /// Tells this run from all others in the ledger.
     number: i64,
 }
 
 impl Run<'_> {
-    async fn directory(&mut self) -> Result<Arc<Directory>, WriteError> {
+    async fn directory(&mut self) -> Result<Arc<InventoryIndex>, WriteError> {
         let directory = self
             .session
-            .repeat(async |connection| Directory::load(connection).await)
+            .repeat(async |connection| InventoryIndex::load(connection).await)
             .await?;
         if directory.is_empty() {
             log::warn!("{EMPTY_INVENTORY}");
@@ -311,19 +311,19 @@ impl Run<'_> {
         Ok(Arc::new(directory))
     }
 
-    async fn stamper(&mut self, config: &Config) -> Result<Stamper, WriteError> {
+    async fn encoder(&mut self, config: &Config) -> Result<RecordEncoder, WriteError> {
         let directory = self.directory().await?;
-        Ok(Stamper::new(
+        Ok(RecordEncoder::new(
             directory,
             config.storage.retention_records_days,
         ))
     }
 
     async fn replay(&mut self, config: &Config) -> Result<(), Failure> {
-        let stamper = self.stamper(config).await?;
+        let encoder = self.encoder(config).await?;
         replay_rejected(
             &mut self.session,
-            &stamper,
+            &encoder,
             &mut self.tally,
             &mut self.refresher,
         )
@@ -344,15 +344,15 @@ impl Run<'_> {
             session,
             refresher,
             tally,
-            lanes,
+            parallel_copy,
             number,
         } = self;
         let retention_days = config.storage.retention_records_days;
-        let mut storing = kafka::Storing {
+        let mut storing = kafka::TopicWriter {
             session,
             tally,
             refresher,
-            lanes,
+            parallel_copy,
             number: *number,
             directory,
             retention_days,
@@ -370,9 +370,9 @@ impl Run<'_> {
         summary: &mut Summary,
     ) -> Result<(), Failure> {
         let counters = Arc::clone(&options.counters);
-        let settings = Settings::new(config, &options);
-        let mut batcher =
-            Batcher::new(settings, self.stamper(config).await?, Arc::clone(&counters));
+        let settings = ReaderSettings::new(config, &options);
+        let mut reader =
+            RecordReader::new(settings, self.encoder(config).await?, Arc::clone(&counters));
         let progress = Progress::start(Arc::clone(&counters), size);
         for source in options.sources {
             let patience = Duration::from_millis(config.ingest.batch_age_ms);
@@ -381,8 +381,8 @@ impl Run<'_> {
                 .await
                 .context(PANICKED)??;
             let source_summary;
-            (batcher, source_summary) = self
-                .store_source(batcher, opened, options.source_id.as_deref())
+            (reader, source_summary) = self
+                .store_source(reader, opened, options.source_id.as_deref())
                 .await?;
             summary.sources.push(source_summary);
         }
@@ -392,10 +392,10 @@ impl Run<'_> {
 
     async fn store_source(
         &mut self,
-        mut batcher: Batcher,
+        mut reader: RecordReader,
         opened: Opened,
         source_id: Option<&str>,
-    ) -> Result<(Batcher, SourceSummary), Failure> {
+    ) -> Result<(RecordReader, SourceSummary), Failure> {
         let name = Arc::clone(&opened.name);
         let is_file = opened.source != Source::Stdin;
         let mut source = SourceSummary {
@@ -405,7 +405,7 @@ impl Run<'_> {
             to: 0,
         };
         if is_file && opened.head.is_empty() {
-            return Ok((batcher, source));
+            return Ok((reader, source));
         }
         let known = recognise(&mut self.session, &opened, source_id, self.number).await?;
         let mut claim = Claim::new(
@@ -415,29 +415,29 @@ impl Run<'_> {
             Arc::clone(&name),
         );
         source.from = known.position;
-        let (outlet, mut inlet) = mpsc::channel(PIECES_IN_FLIGHT);
+        let (sender, mut receiver) = mpsc::channel(PIECES_IN_FLIGHT);
         let reading = spawn_blocking(move || {
-            let result = batcher.read(opened, &known, outlet);
-            (batcher, result)
+            let result = reader.read(opened, &known, sender);
+            (reader, result)
         });
         let Self {
             session,
             refresher,
             tally,
-            lanes,
+            parallel_copy,
             ..
         } = self;
-        let mut storing = Storing {
+        let mut storing = BatchWriterLoop {
             session,
             claim: &mut claim,
-            inlet: &mut inlet,
+            receiver: &mut receiver,
             tally,
             refresher,
         };
-        let stored = store_batches(&mut storing, lanes).await;
+        let stored = store_batches(&mut storing, parallel_copy).await;
         // This is what tells the reading thread, should it still be at work.
-        drop(inlet);
-        let (batcher, read) = reading.await.context(PANICKED)?;
+        drop(receiver);
+        let (reader, read) = reading.await.context(PANICKED)?;
         let so_far = || format!("{name} is stored up to byte {}", claim.position);
         stored.map_err(|error| Failure::from(error).context(so_far()))?;
         if !claim.lasting {
@@ -447,7 +447,7 @@ impl Run<'_> {
         }
         match read {
             Ok(()) => {}
-            Err(Stopped::OutletClosed) => {
+            Err(Stopped::ReceiverClosed) => {
                 return Err(anyhow!("the reading thread lost its other side").into());
             }
             Err(stopped) => {
@@ -461,6 +461,6 @@ impl Run<'_> {
             (_, true) => SourceStatus::Continued,
             (_, false) => SourceStatus::AlreadyIngested,
         };
-        Ok((batcher, source))
+        Ok((reader, source))
     }
 }

@@ -237,7 +237,7 @@ struct Awaited {
 
 impl Awaited {
     fn new(mut input: impl Read + Send + 'static, patience: Duration) -> Self {
-        let (outlet, pieces) = sync_channel(2);
+        let (sender, pieces) = sync_channel(2);
         std::thread::spawn(move || {
             let mut buffer = vec![0; COMPRESSED_BYTES];
             loop {
@@ -248,7 +248,7 @@ impl Awaited {
                     Err(error) => Err(error),
                 };
                 let failed = piece.is_err();
-                if outlet.send(piece).is_err() || failed {
+                if sender.send(piece).is_err() || failed {
                     break;
                 }
             }

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout_at;
 
-use super::batch::Message;
 use super::hours::joined;
-use super::lanes::Lanes;
+use super::parallel_copy::ParallelCopy;
 use super::progress::Counters;
+use super::reader::Message;
 use super::session::Session;
 use crate::db::{self, BatchEnd, BatchWriter, Claim, Connection, Outcome, StaleHours, WriteError};
 use crate::failpoint;
@@ -54,12 +54,12 @@ impl Tally {
 
 /// A batch while it is under way. All of it is kept, to be sent again should the connection break.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct PartialBatch {
     pub pieces: Vec<Bytes>,
     pub end: Option<BatchEnd>,
 }
 
-impl Held {
+impl PartialBatch {
     /// Takes in the next message. Returns the piece to send; `None` at the batch's end, or if there comes nothing more.
     pub fn keep(&mut self, message: Option<Message>) -> Option<Bytes> {
         match message? {
@@ -76,15 +76,15 @@ impl Held {
 }
 
 /// Where batches come from, and all that is to know about those that are stored.
-pub(super) struct Storing<'a, 's> {
+pub(super) struct BatchWriterLoop<'a, 's> {
     pub session: &'a mut Session<'s>,
     pub claim: &'a mut Claim,
-    pub inlet: &'a mut Receiver<Message>,
+    pub receiver: &'a mut Receiver<Message>,
     pub tally: &'a mut Tally,
     pub refresher: &'a mut Refresher,
 }
 
-impl Storing<'_, '_> {
+impl BatchWriterLoop<'_, '_> {
     /// Stores a batch that nobody else copies. `failed` is why it was not stored before, if it was tried. Says whether the
     /// batch has an end: if not, the reading thread went away within it.
     ///
@@ -92,11 +92,12 @@ impl Storing<'_, '_> {
     /// As [`store_batches`].
     pub async fn store(
         &mut self,
-        batch: Held,
+        batch: PartialBatch,
         failed: Option<WriteError>,
     ) -> Result<bool, WriteError> {
-        let inlet = batch.end.is_none().then_some(&mut *self.inlet);
-        let Some(end) = store_batch(self.session, self.claim, inlet, batch, failed).await? else {
+        let receiver = batch.end.is_none().then_some(&mut *self.receiver);
+        let Some(end) = store_batch(self.session, self.claim, receiver, batch, failed).await?
+        else {
             return Ok(false);
         };
         self.committed(&end);
@@ -116,18 +117,20 @@ impl Storing<'_, '_> {
 /// The database refuses, is away for too long, or another process has moved the source. The batches that were under
 /// way are not stored.
 pub(super) async fn store_batches(
-    storing: &mut Storing<'_, '_>,
-    lanes: &mut Lanes,
+    storing: &mut BatchWriterLoop<'_, '_>,
+    parallel_copy: &mut ParallelCopy,
 ) -> Result<(), WriteError> {
-    while let Some(first) = next_message(storing.session, storing.inlet, storing.refresher).await? {
-        let mut batch = Held::default();
+    while let Some(first) =
+        next_message(storing.session, storing.receiver, storing.refresher).await?
+    {
+        let mut batch = PartialBatch::default();
         batch.keep(Some(first));
         if !storing.store(batch, None).await? {
             return Ok(());
         }
-        let is_behind = storing.inlet.len() * 2 >= storing.inlet.max_capacity();
-        if is_behind && lanes.open(storing.session).await? {
-            lanes.store(storing).await?;
+        let is_behind = storing.receiver.len() * 2 >= storing.receiver.max_capacity();
+        if is_behind && parallel_copy.open(storing.session).await? {
+            parallel_copy.store(storing).await?;
         }
     }
     Ok(())
@@ -139,16 +142,16 @@ pub(super) async fn store_batches(
 /// The database refuses a refresh or is away for too long.
 pub(super) async fn next_message<T>(
     session: &mut Session<'_>,
-    inlet: &mut Receiver<T>,
+    receiver: &mut Receiver<T>,
     refresher: &mut Refresher,
 ) -> Result<Option<T>, WriteError> {
     loop {
         let Some(due) = refresher.due() else {
-            return Ok(inlet.recv().await);
+            return Ok(receiver.recv().await);
         };
         // A refresh that is due comes first, also where there is always a message waiting.
         if due > Instant::now()
-            && let Ok(message) = timeout_at(due.into(), inlet.recv()).await
+            && let Ok(message) = timeout_at(due.into(), receiver.recv()).await
         {
             return Ok(message);
         }
@@ -168,7 +171,7 @@ pub(super) fn committed(
     refresher.committed();
 }
 
-/// Stores one batch, however often the connection breaks meanwhile. What is not held of it yet comes from `inlet`.
+/// Stores one batch, however often the connection breaks meanwhile. What is not held of it yet comes from `receiver`.
 /// `failed` is why it was not stored the first time, if it was tried. `None`: the reading thread went away within it.
 ///
 /// # Errors
@@ -176,15 +179,22 @@ pub(super) fn committed(
 pub(super) async fn store_batch(
     session: &mut Session<'_>,
     claim: &Claim,
-    mut inlet: Option<&mut Receiver<Message>>,
-    mut held: Held,
+    mut receiver: Option<&mut Receiver<Message>>,
+    mut held: PartialBatch,
     mut failed: Option<WriteError>,
 ) -> Result<Option<BatchEnd>, WriteError> {
     loop {
         let error = match failed.take() {
             Some(error) => error,
             None => {
-                match attempt(session.connection(), claim, inlet.as_deref_mut(), &mut held).await {
+                match attempt(
+                    session.connection(),
+                    claim,
+                    receiver.as_deref_mut(),
+                    &mut held,
+                )
+                .await
+                {
                     Ok(()) => {
                         session.succeeded();
                         return Ok(held.end);
@@ -212,10 +222,10 @@ pub(super) async fn store_batch(
 async fn attempt(
     connection: &mut Connection,
     claim: &Claim,
-    inlet: Option<&mut Receiver<Message>>,
-    held: &mut Held,
+    receiver: Option<&mut Receiver<Message>>,
+    held: &mut PartialBatch,
 ) -> Result<(), WriteError> {
-    let writer = copy(connection, inlet, held).await?;
+    let writer = copy(connection, receiver, held).await?;
     match &held.end {
         Some(end) => writer.commit(claim, end).await,
         None => Ok(()),
@@ -228,8 +238,8 @@ async fn attempt(
 /// The database refuses the records, or is away.
 pub(super) async fn copy<'a>(
     connection: &'a mut Connection,
-    inlet: Option<&mut Receiver<Message>>,
-    held: &mut Held,
+    receiver: Option<&mut Receiver<Message>>,
+    held: &mut PartialBatch,
 ) -> Result<BatchWriter<'a>, WriteError> {
     let copying = |error: WriteError| error.during("copying usage records");
     let mut batch = BatchWriter::begin(connection)
@@ -238,9 +248,9 @@ pub(super) async fn copy<'a>(
     for piece in &held.pieces {
         batch.write(piece.clone()).await.map_err(copying)?;
     }
-    if let Some(inlet) = inlet {
+    if let Some(receiver) = receiver {
         while held.end.is_none() {
-            match held.keep(inlet.recv().await) {
+            match held.keep(receiver.recv().await) {
                 Some(piece) => batch.write(piece).await.map_err(copying)?,
                 None => break,
             }

@@ -212,7 +212,7 @@ fn whoever_waits_waits_for_something_that_comes() {
                     "{name}: {target}"
                 ),
                 "service_completed_successfully" => {
-                    assert_eq!(waited_for["restart"], "on-failure", "{name}: {target}")
+                    assert_eq!(waited_for["restart"], "on-failure", "{name}: {target}");
                 }
                 other => panic!("{name}: {other}"),
             }

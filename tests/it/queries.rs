@@ -49,7 +49,7 @@ const EXPECTED: [(&str, &str, &str); 57] = [
         "hour timestamptz, is_stored bool",
     ),
     (
-        "ingest/inventory_directory.sql",
+        "ingest/inventory_index.sql",
         "",
         "iccid text, sim_card_id int4, valid_from timestamptz, organization_id int4",
     ),

@@ -697,7 +697,7 @@ async fn a_series_is_kept_in_memory_as_long_as_it_holds() {
         .await
         .unwrap();
     let mut forgetful = database.config();
-    forgetful.serve.settled_mb = 0;
+    forgetful.serve.series_cache_mb = 0;
     let forgetful = Api::new(&forgetful).await;
     for _ in 0..2 {
         assert_eq!(api.ok(january).await["bytes-used-total"], 5);

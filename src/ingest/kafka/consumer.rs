@@ -20,13 +20,13 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
-use super::super::collect::{Collected, Rejects};
+use super::super::batch_builder::{BatchBuilder, Rejects};
 use super::super::parse::Parser;
+use super::super::record_encoder::RecordEncoder;
 use super::super::reject::{Defect, Reason};
 use super::super::source::Format;
-use super::super::stamp::Stamper;
-use super::super::store::Held;
-use super::{PartitionBatch, Request, Settings, Shared, Topic};
+use super::super::store::PartialBatch;
+use super::{ConsumerSettings, ConsumerShared, PartitionBatch, Request, Topic};
 use crate::db::{Checkpoint, RejectedRecord};
 
 /// Batches of all partitions are handed on when their usage records weigh this much together.
@@ -69,7 +69,7 @@ struct StoringEnded;
 
 /// A partition that is assigned to this member.
 struct Partition {
-    batch: Collected,
+    batch: BatchBuilder,
     pieces: Vec<Bytes>,
     /// The offset behind what was handed on.
     handed_on: i64,
@@ -112,8 +112,8 @@ struct Context {
     /// The last problem, as librdkafka puts it.
     problem: Mutex<Option<String>>,
     assigned: Mutex<Assigned>,
-    shared: Arc<Shared>,
-    outlet: Sender<Request>,
+    shared: Arc<ConsumerShared>,
+    sender: Sender<Request>,
 }
 
 impl Context {
@@ -129,14 +129,14 @@ impl Context {
     }
 
     fn ask(&self, request: Request) -> anyhow::Result<()> {
-        self.outlet
+        self.sender
             .blocking_send(request)
             .map_err(|_| StoringEnded.into())
     }
 
     /// Asks, but waits no longer than `patience` for the storing side to take it; gives it back then.
     fn ask_within(&self, request: Request, patience: Duration) -> anyhow::Result<Option<Request>> {
-        match Handle::current().block_on(self.outlet.send_timeout(request, patience)) {
+        match Handle::current().block_on(self.sender.send_timeout(request, patience)) {
             Ok(()) => Ok(None),
             Err(SendTimeoutError::Timeout(request)) => Ok(Some(request)),
             Err(SendTimeoutError::Closed(_)) => Err(StoringEnded.into()),
@@ -162,7 +162,7 @@ impl Context {
                 prefix_hash: None,
             };
             let end = Some(partition.batch.take_end(checkpoint));
-            let batch = Held {
+            let batch = PartialBatch {
                 pieces: std::mem::take(&mut partition.pieces),
                 end,
             };
@@ -243,7 +243,7 @@ impl Context {
             element.set_offset(offset.map_or(Offset::Beginning, Offset::Offset))?;
             let next = offset.unwrap_or_default();
             let partition = Partition {
-                batch: Collected::new(),
+                batch: BatchBuilder::new(),
                 pieces: vec![],
                 handed_on: next,
                 next,
@@ -285,7 +285,7 @@ impl Context {
         match self.store_within(batches, REVOKE_TIMEOUT) {
             Ok(()) => self.tell(consumer, CommitMode::Async),
             Err(error) => {
-                log::warn!("partitions are given up before their records are committed: {error:#}")
+                log::warn!("partitions are given up before their records are committed: {error:#}");
             }
         }
         self.assigned()
@@ -408,27 +408,27 @@ impl ConsumerContext for Context {
 
 /// A member of the group.
 pub(super) struct Member {
-    settings: Settings,
-    stamper: Arc<Stamper>,
-    shared: Arc<Shared>,
+    settings: ConsumerSettings,
+    encoder: Arc<RecordEncoder>,
+    shared: Arc<ConsumerShared>,
     rejects: Rejects,
-    outlet: Sender<Request>,
+    sender: Sender<Request>,
 }
 
 impl Member {
     pub fn new(
-        settings: Settings,
-        shared: Arc<Shared>,
+        settings: ConsumerSettings,
+        shared: Arc<ConsumerShared>,
         rejects: Rejects,
-        outlet: Sender<Request>,
+        sender: Sender<Request>,
     ) -> Self {
-        let stamper = shared.stamper();
+        let encoder = shared.encoder();
         Self {
             settings,
-            stamper,
+            encoder,
             shared,
             rejects,
-            outlet,
+            sender,
         }
     }
 
@@ -487,7 +487,7 @@ impl Member {
                 failed: None,
             }),
             shared: Arc::clone(&self.shared),
-            outlet: self.outlet.clone(),
+            sender: self.sender.clone(),
         };
         let consumer: BaseConsumer<Context> = config
             .create_with_context(context)
@@ -527,7 +527,7 @@ impl Member {
             if let Some(error) = context.assigned().failed.take() {
                 return Err(error);
             }
-            self.stamper = self.shared.stamper();
+            self.encoder = self.shared.encoder();
             if context
                 .assigned()
                 .began
@@ -538,10 +538,10 @@ impl Member {
             if told.elapsed() >= TELL_EVERY {
                 context.tell(consumer, CommitMode::Async);
                 // Where the storing side is busy, the next time is soon.
-                let _ = self.outlet.try_send(Request::Inventory);
+                let _ = self.sender.try_send(Request::Inventory);
                 told = Instant::now();
             }
-            if self.outlet.is_closed() {
+            if self.sender.is_closed() {
                 return Err(StoringEnded.into());
             }
             if self.settings.topic.until_end && Self::is_at_end(&context.assigned()) {
@@ -643,7 +643,7 @@ impl Member {
         } else {
             parser
                 .parse(payload)
-                .and_then(|record| partition.batch.add(&record, &self.stamper))
+                .and_then(|record| partition.batch.add(&record, &self.encoder))
         };
         if let Err(defect) = result {
             let source: Arc<str> = format!("{}/{number}", context.topic).into();

@@ -24,15 +24,15 @@ use rustc_hash::FxHashMap;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::collect::Rejects;
-use super::lanes::Lanes;
+use super::batch_builder::Rejects;
+use super::parallel_copy::ParallelCopy;
 use super::progress::Counters;
+use super::record_encoder::RecordEncoder;
 use super::run::Failure;
 use super::session::Session;
-use super::stamp::Stamper;
-use super::store::{Held, Refresher, Tally, committed, next_message};
+use super::store::{PartialBatch, Refresher, Tally, committed, next_message};
 use crate::config::Config;
-use crate::db::{self, Claim, Directory, Identity, WriteError};
+use crate::db::{self, Claim, Identity, InventoryIndex, WriteError};
 use crate::signals::Signals;
 use consumer::Member;
 pub use producer::Producer;
@@ -77,23 +77,23 @@ pub(super) struct PartitionBatch {
     pub partition: i32,
     /// The offset at which it begins.
     pub from: i64,
-    pub batch: Held,
+    pub batch: PartialBatch,
 }
 
 /// What the consuming thread shares with the others.
-pub(super) struct Shared {
+pub(super) struct ConsumerShared {
     pub counters: Arc<Counters>,
     /// Whether to finish.
     pub stop: Arc<AtomicBool>,
     /// The next offset of partitions that were stored lately and Kafka was not told about.
     stored: Mutex<FxHashMap<i32, i64>>,
     /// What stamps records, by the newest inventory.
-    stamper: Mutex<Arc<Stamper>>,
+    encoder: Mutex<Arc<RecordEncoder>>,
 }
 
-impl Shared {
-    fn stamper(&self) -> Arc<Stamper> {
-        Arc::clone(&self.stamper.lock().unwrap_or_else(PoisonError::into_inner))
+impl ConsumerShared {
+    fn encoder(&self) -> Arc<RecordEncoder> {
+        Arc::clone(&self.encoder.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn take_stored(&self) -> FxHashMap<i32, i64> {
@@ -103,7 +103,7 @@ impl Shared {
 
 /// What the consuming thread needs to know.
 #[derive(Clone)]
-struct Settings {
+struct ConsumerSettings {
     topic: Topic,
     /// Names and values as librdkafka has them.
     connection: Vec<(&'static str, String)>,
@@ -114,22 +114,22 @@ struct Settings {
 }
 
 /// The storing side.
-pub(super) struct Storing<'a, 'b> {
+pub(super) struct TopicWriter<'a, 'b> {
     pub session: &'a mut Session<'b>,
     pub tally: &'a mut Tally,
     pub refresher: &'a mut Refresher,
-    pub lanes: &'a mut Lanes,
+    pub parallel_copy: &'a mut ParallelCopy,
     /// The number of this run.
     pub number: i64,
     /// The inventory.
-    pub directory: Arc<Directory>,
+    pub directory: Arc<InventoryIndex>,
     /// How long records are kept; 0 is for ever.
     pub retention_days: u32,
 }
 
-impl Storing<'_, '_> {
-    fn stamper(&self) -> Arc<Stamper> {
-        Arc::new(Stamper::new(
+impl TopicWriter<'_, '_> {
+    fn encoder(&self) -> Arc<RecordEncoder> {
+        Arc::new(RecordEncoder::new(
             Arc::clone(&self.directory),
             self.retention_days,
         ))
@@ -144,7 +144,7 @@ impl Storing<'_, '_> {
         if version != self.directory.version() {
             let loaded = self
                 .session
-                .repeat(async |connection| Directory::load(connection).await)
+                .repeat(async |connection| InventoryIndex::load(connection).await)
                 .await?;
             log::info!(
                 "the inventory has changed; it has {} SIM cards now",
@@ -166,9 +166,9 @@ pub(super) async fn store_topic(
     topic: &Topic,
     max_rejects: Option<u64>,
     counters: Arc<Counters>,
-    storing: &mut Storing<'_, '_>,
+    storing: &mut TopicWriter<'_, '_>,
 ) -> Result<(), Failure> {
-    let settings = Settings {
+    let settings = ConsumerSettings {
         topic: topic.clone(),
         connection: config.kafka.properties(),
         batch_rows: config.ingest.batch_rows,
@@ -177,21 +177,21 @@ pub(super) async fn store_topic(
         max_rejects,
     };
     let stop = Arc::new(AtomicBool::new(false));
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(ConsumerShared {
         counters,
         stop: Arc::clone(&stop),
         stored: Mutex::default(),
-        stamper: Mutex::new(storing.stamper()),
+        encoder: Mutex::new(storing.encoder()),
     });
     let signals = stop_on_signal(stop)?;
     let mut rejects = Rejects::default();
     let result = loop {
-        let (outlet, mut inlet) = channel(BATCHES_IN_FLIGHT);
-        let member = Member::new(settings.clone(), Arc::clone(&shared), rejects, outlet);
+        let (sender, mut receiver) = channel(BATCHES_IN_FLIGHT);
+        let member = Member::new(settings.clone(), Arc::clone(&shared), rejects, sender);
         let consuming = spawn_blocking(move || member.consume());
-        let stored = store_requests(storing, topic, &shared, &mut inlet).await;
+        let stored = store_requests(storing, topic, &shared, &mut receiver).await;
         // This is what tells the consuming thread, should it still be at work.
-        drop(inlet);
+        drop(receiver);
         let (back, consumed) = consuming.await.context("the consuming thread panicked")?;
         rejects = back;
         match stored {
@@ -214,14 +214,14 @@ pub(super) async fn store_topic(
 
 /// Does what the consuming thread asks for, until it has no more.
 async fn store_requests(
-    storing: &mut Storing<'_, '_>,
+    storing: &mut TopicWriter<'_, '_>,
     topic: &Topic,
-    shared: &Shared,
-    inlet: &mut Receiver<Request>,
+    shared: &ConsumerShared,
+    receiver: &mut Receiver<Request>,
 ) -> Result<(), WriteError> {
     let mut claims: FxHashMap<i32, Claim> = FxHashMap::default();
-    while let Some(request) = next_message(storing.session, inlet, storing.refresher).await? {
-        let Storing {
+    while let Some(request) = next_message(storing.session, receiver, storing.refresher).await? {
+        let TopicWriter {
             session, number, ..
         } = storing;
         match request {
@@ -252,15 +252,15 @@ async fn store_requests(
                 let _ = reply.send(offsets);
             }
             Request::Store(batches) => {
-                store_partitions(storing, shared, &mut claims, batches).await?
+                store_partitions(storing, shared, &mut claims, batches).await?;
             }
             Request::Inventory => {
                 storing.refresh_directory().await?;
                 // Also where it has not changed: what is too old to be kept has.
                 *shared
-                    .stamper
+                    .encoder
                     .lock()
-                    .unwrap_or_else(PoisonError::into_inner) = storing.stamper();
+                    .unwrap_or_else(PoisonError::into_inner) = storing.encoder();
             }
             Request::Barrier(reply) => {
                 let _ = reply.send(());
@@ -272,16 +272,16 @@ async fn store_requests(
 
 /// Stores batches of partitions, several at a time.
 async fn store_partitions(
-    storing: &mut Storing<'_, '_>,
-    shared: &Shared,
+    storing: &mut TopicWriter<'_, '_>,
+    shared: &ConsumerShared,
     claims: &mut FxHashMap<i32, Claim>,
     batches: Vec<PartitionBatch>,
 ) -> Result<(), WriteError> {
-    let Storing {
+    let TopicWriter {
         session,
         tally,
         refresher,
-        lanes,
+        parallel_copy,
         ..
     } = storing;
     let (mut partitions, mut claimed) = (vec![], vec![]);
@@ -301,7 +301,7 @@ async fn store_partitions(
         partitions.push(partition);
         claimed.push((claim.clone(), batch));
     }
-    let results = lanes.store_apart(session, claimed).await;
+    let results = parallel_copy.store_independent(session, claimed).await;
     // Those that are stored count, whatever became of the others.
     let mut failed = Ok(());
     for (partition, result) in partitions.into_iter().zip(results) {

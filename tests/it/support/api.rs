@@ -11,7 +11,7 @@ use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use serde_json::Value;
 use simusage::config::Config;
 use simusage::db::{Pool, tokens};
-use simusage::http::{Gate, Shared, app};
+use simusage::http::{Access, ServerState, app};
 
 /// After how long tokens are read again; a running server does so all the time.
 const TOKENS_AGE: Duration = Duration::from_secs(20);
@@ -45,7 +45,7 @@ type Asking = Pin<Box<dyn Future<Output = Answer>>>;
 /// The real router, in this process.
 pub struct Api {
     ask: Box<dyn Fn(TestRequest) -> Asking>,
-    gate: Gate,
+    access: Access,
     pool: Pool,
     refreshed_at: Cell<Instant>,
 }
@@ -61,9 +61,10 @@ impl Api {
             .ask(async |client| tokens::load(client).await)
             .await
             .unwrap_or_default();
-        let gate = Gate::new(&config.serve, known);
-        let service =
-            Rc::new(init_service(app(config, pool.clone(), Shared::new(gate.clone()))).await);
+        let access = Access::new(&config.serve, known);
+        let service = Rc::new(
+            init_service(app(config, pool.clone(), ServerState::new(access.clone()))).await,
+        );
         let ask = move |request: TestRequest| -> Asking {
             let service = Rc::clone(&service);
             Box::pin(async move {
@@ -80,7 +81,7 @@ impl Api {
         };
         Self {
             ask: Box::new(ask),
-            gate,
+            access,
             pool,
             refreshed_at: Cell::new(Instant::now()),
         }
@@ -89,7 +90,7 @@ impl Api {
     /// Reads the tokens again.
     pub async fn refresh_tokens(&self) {
         // A database that is away has its own answers.
-        let _ = self.gate.refresh(&self.pool).await;
+        let _ = self.access.refresh(&self.pool).await;
         self.refreshed_at.set(Instant::now());
     }
 

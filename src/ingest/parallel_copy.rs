@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::session::Session;
-use super::store::{Held, Storing, copy, store_batch};
+use super::store::{BatchWriterLoop, PartialBatch, copy, store_batch};
 use crate::db::{self, BatchEnd, Claim, Connection, WriteError};
 
 /// How long a transaction waits for a lock that another one holds.
@@ -26,26 +26,26 @@ const MOST_HOURS: i64 = 31 * 24;
 const NO_PANIC: &str = "a batch is copied without panic";
 
 /// Connections that copy side by side.
-pub(super) struct Lanes {
+pub(super) struct ParallelCopy {
     most: usize,
     idle: Vec<Connection>,
 }
 
 /// A batch that is being copied.
-struct Flight {
-    job: JoinHandle<Landed>,
+struct CopyTask {
+    job: JoinHandle<CopyOutcome>,
     /// Tells the job that it may commit; `None` once it was told.
     turn: Option<oneshot::Sender<Claim>>,
 }
 
 /// What has become of a batch.
-struct Landed {
+struct CopyOutcome {
     connection: Connection,
-    batch: Held,
+    batch: PartialBatch,
     result: Result<(), WriteError>,
 }
 
-impl Lanes {
+impl ParallelCopy {
     /// Up to `most` connections, of which none is open yet.
     pub fn new(most: usize) -> Self {
         Self { most, idle: vec![] }
@@ -75,12 +75,12 @@ impl Lanes {
     ///
     /// # Errors
     /// As [`super::store::store_batches`].
-    pub async fn store(&mut self, storing: &mut Storing<'_, '_>) -> Result<(), WriteError> {
-        let mut flights = VecDeque::new();
-        let result = self.fly(storing, &mut flights).await;
-        for landed in give_up(&mut flights).await {
+    pub async fn store(&mut self, storing: &mut BatchWriterLoop<'_, '_>) -> Result<(), WriteError> {
+        let mut tasks = VecDeque::new();
+        let result = self.fly(storing, &mut tasks).await;
+        for outcome in abort_all(&mut tasks).await {
             // The one whose turn it was may have got through.
-            if let (Ok(()), Some(end)) = (landed.result, landed.batch.end) {
+            if let (Ok(()), Some(end)) = (outcome.result, outcome.batch.end) {
                 storing.committed(&end);
             }
         }
@@ -91,13 +91,13 @@ impl Lanes {
     /// commit, so they may make their chunks themselves. Straight into the columnstore they go one after the other: there
     /// they would wait for each other at the chunks' own rows. What becomes of each is answered in their order; `None`: it
     /// has no end.
-    pub async fn store_apart(
+    pub async fn store_independent(
         &mut self,
         session: &mut Session<'_>,
-        batches: Vec<(Claim, Held)>,
+        batches: Vec<(Claim, PartialBatch)>,
     ) -> Vec<Result<Option<BatchEnd>, WriteError>> {
         if batches.len() > 1
-            && let Err(error) = self.open_apart(session).await
+            && let Err(error) = self.open_independent(session).await
         {
             return vec![Err(error)];
         }
@@ -109,19 +109,19 @@ impl Lanes {
                 .len()
                 .min(self.most.saturating_sub(1))
                 .min(batches.len());
-            let mut flights = vec![];
+            let mut tasks = vec![];
             for (connection, (claim, batch)) in self.idle.drain(..beside).zip(batches.by_ref()) {
-                let mut flight = Flight::start(connection, batch);
-                flight.go(&claim);
-                flights.push((flight, claim));
+                let mut task = CopyTask::start(connection, batch);
+                task.go(&claim);
+                tasks.push((task, claim));
             }
             results.push(store_batch(session, &claim, None, batch, None).await);
-            for (flight, claim) in flights {
-                let Landed {
+            for (task, claim) in tasks {
+                let CopyOutcome {
                     connection,
                     batch,
                     result,
-                } = flight.job.await.expect(NO_PANIC);
+                } = task.job.await.expect(NO_PANIC);
                 results.push(match result {
                     Ok(()) => {
                         self.idle.push(connection);
@@ -135,7 +135,7 @@ impl Lanes {
     }
 
     /// Opens them for batches of different sources: none where COPY goes straight into the columnstore.
-    async fn open_apart(&mut self, session: &mut Session<'_>) -> Result<(), WriteError> {
+    async fn open_independent(&mut self, session: &mut Session<'_>) -> Result<(), WriteError> {
         if self.most > 1
             && self.idle.is_empty()
             && session
@@ -149,10 +149,10 @@ impl Lanes {
 
     async fn fly(
         &mut self,
-        storing: &mut Storing<'_, '_>,
-        flights: &mut VecDeque<Flight>,
+        storing: &mut BatchWriterLoop<'_, '_>,
+        tasks: &mut VecDeque<CopyTask>,
     ) -> Result<(), WriteError> {
-        let mut next = Held::default();
+        let mut next = PartialBatch::default();
         // Whether it may be copied while others are, once that was found out.
         let mut may_join = None;
         let mut ended = false;
@@ -164,28 +164,28 @@ impl Lanes {
                 }
                 if may_join == Some(true) {
                     if let Some(connection) = self.idle.pop() {
-                        flights.push_back(Flight::start(connection, std::mem::take(&mut next)));
-                        next_turn(flights, storing.claim);
+                        tasks.push_back(CopyTask::start(connection, std::mem::take(&mut next)));
+                        next_turn(tasks, storing.claim);
                         may_join = None;
                         continue;
                     }
-                } else if flights.is_empty() {
+                } else if tasks.is_empty() {
                     return storing.store(next, None).await.map(drop);
                 }
             }
             let may_begin = !next.pieces.is_empty() || !storing.refresher.is_due();
             tokio::select! {
-                landed = land(flights), if !flights.is_empty() => {
-                    flights.pop_front();
-                    let Landed { connection, batch, result } = landed;
+                outcome = land(tasks), if !tasks.is_empty() => {
+                    tasks.pop_front();
+                    let CopyOutcome { connection, batch, result } = outcome;
                     if let Err(error) = result {
-                        return self.one_by_one(storing, flights, (batch, error), next).await;
+                        return self.one_by_one(storing, tasks, (batch, error), next).await;
                     }
                     storing.committed(&batch.end.expect("what was copied is whole"));
                     self.idle.push(connection);
-                    next_turn(flights, storing.claim);
+                    next_turn(tasks, storing.claim);
                 }
-                message = storing.inlet.recv(), if next.end.is_none() && may_begin && !ended => match message {
+                message = storing.receiver.recv(), if next.end.is_none() && may_begin && !ended => match message {
                     Some(_) => drop(next.keep(message)),
                     None => ended = true,
                 },
@@ -197,17 +197,17 @@ impl Lanes {
     /// Stores the batches that are under way, of which the first has failed, and what was taken in of the next.
     async fn one_by_one(
         &mut self,
-        storing: &mut Storing<'_, '_>,
-        flights: &mut VecDeque<Flight>,
-        (batch, error): (Held, WriteError),
-        next: Held,
+        storing: &mut BatchWriterLoop<'_, '_>,
+        tasks: &mut VecDeque<CopyTask>,
+        (batch, error): (PartialBatch, WriteError),
+        next: PartialBatch,
     ) -> Result<(), WriteError> {
         // Whatever became of their sessions, new ones are better.
         self.idle.clear();
-        let others: Vec<Held> = give_up(flights)
+        let others: Vec<PartialBatch> = abort_all(tasks)
             .await
             .into_iter()
-            .map(|landed| landed.batch)
+            .map(|outcome| outcome.batch)
             .collect();
         let mut failed = Some(error);
         let last = (!next.pieces.is_empty() || next.end.is_some()).then_some(next);
@@ -220,8 +220,8 @@ impl Lanes {
     }
 }
 
-impl Flight {
-    fn start(connection: Connection, batch: Held) -> Self {
+impl CopyTask {
+    fn start(connection: Connection, batch: PartialBatch) -> Self {
         let (turn, its_turn) = oneshot::channel();
         Self {
             job: tokio::spawn(fly(connection, batch, its_turn)),
@@ -240,9 +240,9 @@ impl Flight {
 
 async fn fly(
     mut connection: Connection,
-    mut batch: Held,
+    mut batch: PartialBatch,
     turn: oneshot::Receiver<Claim>,
-) -> Landed {
+) -> CopyOutcome {
     let copied = async {
         let writer = copy(&mut connection, None, &mut batch).await?;
         let claim = turn
@@ -253,7 +253,7 @@ async fn fly(
             .await
     };
     let result = copied.await;
-    Landed {
+    CopyOutcome {
         connection,
         batch,
         result,
@@ -261,29 +261,29 @@ async fn fly(
 }
 
 /// Tells the first batch that it may commit.
-fn next_turn(flights: &mut VecDeque<Flight>, claim: &Claim) {
-    if let Some(first) = flights.front_mut() {
+fn next_turn(tasks: &mut VecDeque<CopyTask>, claim: &Claim) {
+    if let Some(first) = tasks.front_mut() {
         first.go(claim);
     }
 }
 
 /// What becomes of the first batch.
-async fn land(flights: &mut VecDeque<Flight>) -> Landed {
-    let first = flights.front_mut().expect("a batch is under way");
+async fn land(tasks: &mut VecDeque<CopyTask>) -> CopyOutcome {
+    let first = tasks.front_mut().expect("a batch is under way");
     (&mut first.job).await.expect(NO_PANIC)
 }
 
 /// Gives up the batches that it is not the turn of, and waits for all of them.
-async fn give_up(flights: &mut VecDeque<Flight>) -> Vec<Landed> {
-    let mut landed = vec![];
-    while !flights.is_empty() {
-        for flight in flights.iter_mut() {
-            flight.turn = None;
+async fn abort_all(tasks: &mut VecDeque<CopyTask>) -> Vec<CopyOutcome> {
+    let mut outcome = vec![];
+    while !tasks.is_empty() {
+        for task in tasks.iter_mut() {
+            task.turn = None;
         }
-        landed.push(land(flights).await);
-        flights.pop_front();
+        outcome.push(land(tasks).await);
+        tasks.pop_front();
     }
-    landed
+    outcome
 }
 
 /// Whether a batch may be copied while others are. Its chunks are there then.

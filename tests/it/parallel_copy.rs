@@ -28,7 +28,7 @@ fn start_with(database: &TestDatabase, file: &str, direct_compress: &str) -> Chi
         .env("SIMUSAGE_INGEST_DIRECT_COMPRESS", direct_compress)
         .env("SIMUSAGE_INGEST_BATCH_ROWS", "50")
         .env("SIMUSAGE_INGEST_CONNECTIONS", "3")
-        .env("SIMUSAGE_LOG", "info,simusage::ingest::lanes=debug")
+        .env("SIMUSAGE_LOG", "info,simusage::ingest::parallel_copy=debug")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -11,7 +11,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::db::queries::Totals;
-use crate::db::{FreshnessDesk, Pool, StorageError};
+use crate::db::{FreshnessLoader, Pool, StorageError};
 use crate::domain::{Freshness, Interval, UsageBucket};
 
 /// About what an entry takes beside its rows: two short texts, the totals, its place in the map.
@@ -25,19 +25,19 @@ pub(super) struct Page {
 }
 
 /// Pages of series, by the digests of their questions, and who knows whether they still hold. They belong to one worker.
-pub(super) struct Settled {
+pub(super) struct SeriesCache {
     /// The least useful make room.
     pages: Cache<String, (EntityTag, Arc<Page>), Bytes>,
-    desk: FreshnessDesk,
+    desk: FreshnessLoader,
 }
 
-impl Settled {
+impl SeriesCache {
     /// Keeps up to about so many bytes.
     pub fn new(pool: Pool, bytes: u64) -> Self {
         let entries = usize::try_from(bytes).unwrap_or(usize::MAX) / (4 * ENTRY_BYTES);
         Self {
             pages: Cache::with_weighter(entries, bytes, Bytes),
-            desk: FreshnessDesk::new(pool),
+            desk: FreshnessLoader::new(pool),
         }
     }
 
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn no_more_is_kept_than_was_allowed() {
         let pool = || Pool::new(&Config::load(None, [], &Overrides::default()).unwrap(), 1);
-        let settled = Settled::new(pool(), 100_000);
+        let series_cache = SeriesCache::new(pool(), 100_000);
         let rows = vec![
             UsageBucket {
                 index: 0,
@@ -95,17 +95,17 @@ mod tests {
             rows,
         });
         for number in 0..1_000 {
-            settled.keep(
+            series_cache.keep(
                 number.to_string(),
                 EntityTag::new_weak(number.to_string()),
                 Arc::clone(&page),
             );
         }
         let kept = (0..1_000)
-            .filter(|number| settled.get(&number.to_string()).is_some())
+            .filter(|number| series_cache.get(&number.to_string()).is_some())
             .count();
         assert!((10..=100_000 / (50 * 24)).contains(&kept), "{kept}");
-        Settled::new(pool(), 0).keep(
+        SeriesCache::new(pool(), 0).keep(
             "a".to_owned(),
             EntityTag::new_weak("a".to_owned()),
             Arc::clone(&page),

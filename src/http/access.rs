@@ -1,4 +1,4 @@
-//! What every request to `/api` passes: who asks ([`super::auth`]), and how much of it ([`super::limits`]). One gate
+//! What every request to `/api` passes: who asks ([`super::auth`]), and how much of it ([`super::limits`]). One access
 //! stands before all workers of a process.
 
 use std::time::{Duration, Instant};
@@ -17,13 +17,13 @@ const REFRESH_EVERY: Duration = Duration::from_secs(2);
 
 /// The tokens and limits that all workers share.
 #[derive(Clone)]
-pub struct Gate {
+pub struct Access {
     pub(super) tokens: Data<Tokens>,
     pub(super) limits: Data<Limits>,
 }
 
-impl Gate {
-    /// A gate that knows these tokens, as of now.
+impl Access {
+    /// A access that knows these tokens, as of now.
     #[must_use]
     pub fn new(serve: &Serve, tokens: Vec<KnownToken>) -> Self {
         Self {
@@ -32,7 +32,7 @@ impl Gate {
         }
     }
 
-    /// A gate that knows the tokens of the database.
+    /// A access that knows the tokens of the database.
     ///
     /// # Errors
     /// The database cannot be asked.
@@ -74,7 +74,7 @@ impl Gate {
             let outcome = self.refresh(pool).await;
             match &outcome {
                 Err(error) if !failing => {
-                    log::warn!("reading the tokens: {error}; those known stay for a while")
+                    log::warn!("reading the tokens: {error}; those known stay for a while");
                 }
                 Ok(()) if failing => log::info!("the tokens are read again"),
                 _ => {}
@@ -85,10 +85,10 @@ impl Gate {
     }
 }
 
-impl std::fmt::Debug for Gate {
+impl std::fmt::Debug for Access {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
-            .debug_struct("Gate")
+            .debug_struct("Access")
             .field("needs_token", &self.needs_token())
             .finish_non_exhaustive()
     }

@@ -6,27 +6,27 @@ use bytes::BytesMut;
 
 use super::parse::{UsageRecord, name};
 use super::reject::{Defect, Reason};
-use crate::db::{Directory, NoStamp, Stamp, encode_usage_record};
+use crate::db::{InventoryIndex, NoStamp, Stamp, encode_usage_record};
 use crate::domain::Interval;
 
 /// Stamps records by the inventory.
-pub(super) struct Stamper {
+pub(super) struct RecordEncoder {
     /// Without one, whatever SIM card a record names will do.
-    directory: Option<Arc<Directory>>,
+    directory: Option<Arc<InventoryIndex>>,
     /// Records older than this, in microseconds since 1970, are rejected.
     oldest_us: Option<i64>,
 }
 
-impl Stamper {
-    /// A stamper by `directory`, for records of the last `retention_days`, or of all time if that is 0.
-    pub fn new(directory: Arc<Directory>, retention_days: u32) -> Self {
+impl RecordEncoder {
+    /// A encoder by `directory`, for records of the last `retention_days`, or of all time if that is 0.
+    pub fn new(directory: Arc<InventoryIndex>, retention_days: u32) -> Self {
         Self {
             directory: Some(directory),
             ..Self::without_inventory(retention_days)
         }
     }
 
-    /// A stamper that looks at dates alone, and whose stamps are worth nothing.
+    /// A encoder that looks at dates alone, and whose stamps are worth nothing.
     pub fn without_inventory(retention_days: u32) -> Self {
         let age = chrono::TimeDelta::days(retention_days.into());
         let oldest_us = (retention_days > 0).then(|| (chrono::Utc::now() - age).timestamp_micros());

@@ -14,7 +14,7 @@ use super::cursor;
 use super::format::Format;
 use super::params::with_page;
 use super::problem::ApiError;
-use super::settled::Settled;
+use super::series_cache::SeriesCache;
 use super::telemetry::{Source, Telemetry};
 use crate::config::{Config, Storage};
 use crate::db::{StorageError, Streaming};
@@ -166,7 +166,7 @@ pub fn unchanged(request: &HttpRequest, tag: Option<&EntityTag>) -> Option<HttpR
 /// The database is away.
 pub(super) async fn unchanged_over(
     request: &HttpRequest,
-    settled: &Settled,
+    series_cache: &SeriesCache,
     rules: &Rules,
     interval: Interval,
     digest: &str,
@@ -174,7 +174,7 @@ pub(super) async fn unchanged_over(
     if !has_tags(request) {
         return Ok(None);
     }
-    let freshness = settled.freshness(interval).await?;
+    let freshness = series_cache.freshness(interval).await?;
     Ok(unchanged(
         request,
         tag(rules, interval, &freshness, digest).as_ref(),

@@ -15,15 +15,15 @@ use anyhow::anyhow;
 use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
-use super::collect::{Collected, Rejects};
+use super::batch_builder::{BatchBuilder, Rejects};
 use super::identity::{pass_over, refuse_grown_line};
 use super::lines::{Line, Lines, is_silence};
 use super::parse::Parser;
 use super::progress::Counters;
+use super::record_encoder::RecordEncoder;
 use super::reject::{Defect, Reason};
 use super::run::Options;
 use super::source::{Format, Opened};
-use super::stamp::Stamper;
 use crate::config::Config;
 use crate::db::{BatchEnd, KnownSource, RejectedRecord, TUPLE_BYTES};
 
@@ -40,7 +40,7 @@ pub(super) enum Message {
 }
 
 /// What the reading thread is told.
-pub(super) struct Settings {
+pub(super) struct ReaderSettings {
     pub format: Option<Format>,
     pub batch_rows: u64,
     /// A source that comes slowly ends its batches at this age.
@@ -51,7 +51,7 @@ pub(super) struct Settings {
     pub dry_run: bool,
 }
 
-impl Settings {
+impl ReaderSettings {
     /// What the configuration and the command line say.
     pub fn new(config: &Config, options: &Options) -> Self {
         Self {
@@ -66,12 +66,12 @@ impl Settings {
 }
 
 /// Reads sources one after the other and sends their records on.
-pub(super) struct Batcher {
-    settings: Settings,
-    stamper: Stamper,
+pub(super) struct RecordReader {
+    settings: ReaderSettings,
+    encoder: RecordEncoder,
     counters: Arc<Counters>,
     rejects: Rejects,
-    batch: Collected,
+    batch: BatchBuilder,
 }
 
 /// What is being read, and where its records go.
@@ -80,7 +80,7 @@ struct Reading {
     format: Format,
     /// The header of CSV.
     header: Option<Bytes>,
-    outlet: Sender<Message>,
+    sender: Sender<Message>,
     /// The position behind the last batch.
     sent_to: i64,
     began: Instant,
@@ -94,15 +94,15 @@ pub(super) enum Stopped {
     TooManyRejects { place: String, limit: u64 },
     /// The other side failed, and says why itself.
     #[error("the database side ended")]
-    OutletClosed,
+    ReceiverClosed,
     /// The source cannot be read. What was read before is sent on.
     #[error(transparent)]
     Source(#[from] anyhow::Error),
 }
 
-impl Batcher {
-    /// A batcher of records that `stamper` stamps.
-    pub fn new(settings: Settings, stamper: Stamper, counters: Arc<Counters>) -> Self {
+impl RecordReader {
+    /// A reader of records that `encoder` stamps.
+    pub fn new(settings: ReaderSettings, encoder: RecordEncoder, counters: Arc<Counters>) -> Self {
         let rejects = if settings.dry_run {
             Rejects::of_dry_run()
         } else {
@@ -110,10 +110,10 @@ impl Batcher {
         };
         Self {
             settings,
-            stamper,
+            encoder,
             counters,
             rejects,
-            batch: Collected::new(),
+            batch: BatchBuilder::new(),
         }
     }
 
@@ -123,7 +123,7 @@ impl Batcher {
         &mut self,
         mut opened: Opened,
         known: &KnownSource,
-        outlet: Sender<Message>,
+        sender: Sender<Message>,
     ) -> Result<(), Stopped> {
         let longest = self.settings.max_record_bytes;
         let passed = pass_over(&mut opened, known, longest)?;
@@ -181,7 +181,7 @@ impl Batcher {
             name,
             format,
             header,
-            outlet,
+            sender,
             sent_to: known.position,
             began: Instant::now(),
         };
@@ -190,7 +190,7 @@ impl Batcher {
             Interrupted::Unreadable(error) => failed(error, lines.read_to()).into(),
             Interrupted::Stopped(stopped) => stopped,
         });
-        if !matches!(result, Err(Stopped::OutletClosed)) {
+        if !matches!(result, Err(Stopped::ReceiverClosed)) {
             self.end_batch(&mut reading, &mut lines)?;
         }
         result
@@ -209,8 +209,8 @@ impl Batcher {
                 Ok(None) => return Ok(()),
                 Err(error) if is_silence(&error) => {
                     self.end_batch(reading, lines)?;
-                    if reading.outlet.is_closed() {
-                        return Err(Stopped::OutletClosed.into());
+                    if reading.sender.is_closed() {
+                        return Err(Stopped::ReceiverClosed.into());
                     }
                     continue;
                 }
@@ -254,7 +254,7 @@ impl Batcher {
         } else {
             parser
                 .parse(line.bytes)
-                .and_then(|record| self.batch.add(&record, &self.stamper))
+                .and_then(|record| self.batch.add(&record, &self.encoder))
         };
         if let Err(defect) = result {
             self.reject(reading, line, defect);
@@ -281,9 +281,9 @@ impl Batcher {
         self.counters
             .add_records((tuples.len() / TUPLE_BYTES) as u64);
         reading
-            .outlet
+            .sender
             .blocking_send(Message::Tuples(tuples))
-            .map_err(|_| Stopped::OutletClosed)
+            .map_err(|_| Stopped::ReceiverClosed)
     }
 
     /// Sends the end of the batch, unless there is nothing to say: neither a record, nor that a source of which
@@ -314,9 +314,9 @@ impl Batcher {
         let end = self.batch.take_end(checkpoint);
         self.counters.add_records(end.rejected.len() as u64);
         reading
-            .outlet
+            .sender
             .blocking_send(Message::End(end))
-            .map_err(|_| Stopped::OutletClosed)
+            .map_err(|_| Stopped::ReceiverClosed)
     }
 }
 

@@ -5,8 +5,8 @@ use chrono::DateTime;
 
 use super::hours::TouchedHours;
 use super::parse::UsageRecord;
+use super::record_encoder::RecordEncoder;
 use super::reject::Defect;
-use super::stamp::Stamper;
 use crate::db::{BatchEnd, Checkpoint, RejectedRecord, TUPLE_BYTES};
 
 /// Encoded tuples travel in pieces of about this size.
@@ -19,7 +19,7 @@ const REJECTED_BYTES: usize = 4 * 1024 * 1024;
 const LOGGED_REJECTS: u64 = 10;
 
 /// A batch that grows.
-pub(super) struct Collected {
+pub(super) struct BatchBuilder {
     tuples: BytesMut,
     rows: u64,
     rejected: Vec<RejectedRecord>,
@@ -28,7 +28,7 @@ pub(super) struct Collected {
     newest_us: Option<i64>,
 }
 
-impl Collected {
+impl BatchBuilder {
     /// The empty batch.
     pub fn new() -> Self {
         Self {
@@ -45,11 +45,11 @@ impl Collected {
     ///
     /// # Errors
     /// Why it cannot be stored.
-    pub fn add(&mut self, record: &UsageRecord<'_>, stamper: &Stamper) -> Result<(), Defect> {
+    pub fn add(&mut self, record: &UsageRecord<'_>, encoder: &RecordEncoder) -> Result<(), Defect> {
         if self.tuples.capacity() == 0 {
             self.tuples.reserve(PIECE_BYTES + TUPLE_BYTES);
         }
-        stamper.encode(record, &mut self.tuples)?;
+        encoder.encode(record, &mut self.tuples)?;
         self.hours.insert(record.time_us);
         self.newest_us = self.newest_us.max(Some(record.time_us));
         self.rows += 1;
