@@ -12,12 +12,13 @@ use crate::support::stack::{path, text};
 use crate::support::usage::Files;
 
 const BASE: &str = "127.0.0.1:8000";
-const GUIDES: [&str; 5] = [
+const GUIDES: [&str; 6] = [
     "getting-started",
     "ingest",
     "api",
     "operations",
     "migrating",
+    "benchmarks",
 ];
 
 /// A fenced block of Markdown.
