@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::program::{Run, command, load_inventory, simusage, simusage_with_input};
 use crate::support::usage::{Files, csv, ndjson, rejected_of};
-use crate::support::{TestDatabase, has_native_server};
+use crate::support::{TestDatabase, require_native_server};
 
 async fn ready() -> (TestDatabase, Files) {
     let database = TestDatabase::migrated().await;
@@ -437,10 +437,9 @@ fn some_millis(round: u64) -> u64 {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn two_at_once_on_one_file_store_it_once() {
-    if !has_native_server("two ingests at once") {
-        return;
-    }
+    require_native_server();
     let (database, files) = ready().await;
     let file = files.write("usage.ndjson", ndjson(0..3_000));
     let children: Vec<_> = (0..2)

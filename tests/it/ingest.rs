@@ -7,7 +7,7 @@ use simusage::domain::Interval;
 
 use crate::support::program::{command, inventory, load_inventory, simusage, simusage_with_input};
 use crate::support::usage::Files;
-use crate::support::{TestDatabase, has_native_server};
+use crate::support::{TestDatabase, require_native_server};
 
 fn ndjson(records: &[(&str, i64, &str)]) -> String {
     records
@@ -446,10 +446,9 @@ fn wrong_usage_and_wrong_settings_exit_with_2() {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn ingests_at_the_same_time_store_and_show_everything() {
-    if !has_native_server("several ingests at once") {
-        return;
-    }
+    require_native_server();
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let files = Files::new();
@@ -595,18 +594,15 @@ async fn assert_every_aggregate_counts(database: &TestDatabase, records: i64) {
 /// Between a writer's look at what is refreshed already and the moment its records are to be seen, here as long as a
 /// transaction is prepared and not committed, a refresh passes by.
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB with max_prepared_transactions"]
 async fn records_that_appear_behind_a_refresh_are_seen_by_the_next() {
+    require_native_server();
     let database = TestDatabase::without_jobs().await;
-    if database
-        .number("select current_setting('max_prepared_transactions')::bigint")
-        .await
-        == 0
-    {
-        eprintln!(
-            "skipped: a commit in two steps needs a native server with max_prepared_transactions"
-        );
-        return;
-    }
+    let prepared = "select current_setting('max_prepared_transactions')::bigint";
+    assert!(
+        database.number(prepared).await > 0,
+        "set max_prepared_transactions on the test server, to 10 for example"
+    );
     load_inventory(database.url());
     let line = ndjson(&[("89440001", 1, "2020-02-01T00:30:00Z")]);
     assert_eq!(

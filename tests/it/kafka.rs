@@ -12,7 +12,7 @@ use crate::support::kafka::{Broker, Kafka, signal};
 use crate::support::program::{Run, load_inventory, simusage};
 use crate::support::proxy::Proxy;
 use crate::support::usage::{Files, ndjson};
-use crate::support::{TestDatabase, has_native_server};
+use crate::support::{TestDatabase, require_native_server};
 
 async fn ready(partitions: i32) -> (TestDatabase, Kafka) {
     let database = TestDatabase::migrated().await;
@@ -536,10 +536,9 @@ async fn killed_at_any_moment_and_run_again_it_is_exact() {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn members_share_the_partitions_and_take_over_from_one_that_dies() {
-    if !has_native_server("several members of a consumer group") {
-        return;
-    }
+    require_native_server();
     let (database, kafka) = ready(4).await;
     let start = || kafka.ingest(database.url(), &[]).spawn().unwrap();
     kafka.send(&ndjson(0..1_000));
@@ -579,10 +578,9 @@ async fn members_share_the_partitions_and_take_over_from_one_that_dies() {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn a_member_that_lost_its_database_gives_its_partitions_up() {
-    if !has_native_server("several members of a consumer group") {
-        return;
-    }
+    require_native_server();
     let (database, kafka) = ready(4).await;
     let proxy = Proxy::start(database.url());
     kafka.send(&ndjson(0..200));

@@ -7,7 +7,7 @@ use simusage::db::migrate::Migration;
 use simusage::domain::Interval;
 
 use crate::support::program::{command, simusage};
-use crate::support::{TestDatabase, has_native_server};
+use crate::support::{TestDatabase, require_native_server};
 
 /// Everything that a migration could have changed, as text.
 async fn snapshot(database: &TestDatabase) -> Vec<String> {
@@ -267,10 +267,9 @@ async fn a_server_that_is_not_there_is_named_without_the_password() {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn migrations_at_the_same_time_wait_for_each_other() {
-    if !has_native_server("waiting on an advisory lock") {
-        return;
-    }
+    require_native_server();
     let database = TestDatabase::empty().await;
     let children: Vec<_> = (0..4)
         .map(|_| {

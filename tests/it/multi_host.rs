@@ -3,7 +3,7 @@
 use simusage::db::{Pool, StorageError, connect, migrate};
 
 use crate::support::proxy::Proxy;
-use crate::support::{TestDatabase, config, has_native_server};
+use crate::support::{TestDatabase, config, require_native_server};
 
 /// A URL of the same database behind both proxies.
 fn url(first: &Proxy, second: &Proxy, parameters: &str) -> String {
@@ -66,19 +66,31 @@ async fn random_balance_uses_every_host() {
 }
 
 #[tokio::test]
-async fn only_a_server_of_the_kind_that_is_asked_for_is_taken() {
-    let database = TestDatabase::migrated().await;
-    let (first, second) = (Proxy::start(database.url()), Proxy::start(database.url()));
-    let can_be_read_only = has_native_server("a session that is read-only from its start");
-    for (attributes, read_only, refusal) in [
+async fn a_writable_server_is_used_only_for_read_write() {
+    assert_target_session_attrs(&[
         ("read-write", false, None),
+        ("read-only", false, Some("database is not read only")),
+    ])
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
+async fn a_read_only_server_is_used_only_for_read_only() {
+    require_native_server();
+    assert_target_session_attrs(&[
         ("read-only", true, None),
         ("read-write", true, Some("database does not allow writes")),
-        ("read-only", false, Some("database is not read only")),
-    ] {
-        if read_only && !can_be_read_only {
-            continue;
-        }
+    ])
+    .await;
+}
+
+/// Connects with `target_session_attrs` through two proxies to servers that are read-only or not,
+/// and expects success or the given refusal.
+async fn assert_target_session_attrs(cases: &[(&str, bool, Option<&str>)]) {
+    let database = TestDatabase::migrated().await;
+    let (first, second) = (Proxy::start(database.url()), Proxy::start(database.url()));
+    for &(attributes, read_only, refusal) in cases {
         let mode = if read_only { "on" } else { "off" };
         let parameters = format!(
             "target_session_attrs={attributes}&options=-c default_transaction_read_only%3D{mode}"

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::program::{Run, command, load_inventory, simusage};
 use crate::support::proxy::{Commit, Proxy};
 use crate::support::usage::{Files, ndjson, rejected_of};
-use crate::support::{TestDatabase, has_native_server};
+use crate::support::{TestDatabase, require_native_server};
 
 fn start(url: &str, arguments: &[&str], batch_rows: &str) -> Child {
     let arguments = [&["ingest", "--json"], arguments].concat();
@@ -114,10 +114,9 @@ async fn a_database_that_stays_away_is_an_error_and_the_next_run_goes_on() {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn a_backend_that_is_terminated_is_replaced() {
-    if !has_native_server("terminating a backend") {
-        return;
-    }
+    require_native_server();
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let files = Files::new();

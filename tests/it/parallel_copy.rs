@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use crate::support::program::{Run, command, load_inventory};
 use crate::support::usage::{Files, ndjson};
-use crate::support::{TestDatabase, has_native_server};
+use crate::support::{TestDatabase, require_native_server};
 
-/// A database with an inventory; `None` where the server has one session.
-async fn ready() -> Option<TestDatabase> {
-    if !has_native_server("batches side by side") {
-        return None;
-    }
+/// A database with an inventory and without background jobs.
+async fn ready() -> TestDatabase {
+    require_native_server();
     let database = TestDatabase::without_jobs().await;
     load_inventory(database.url());
-    Some(database)
+    database
 }
 
 /// Begins to ingest small batches, so that the reading thread is ahead.
@@ -52,10 +50,9 @@ fn end(child: Child, read: u64) -> Run {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn each_is_stored_once_whatever_chunks_it_needs() {
-    let Some(database) = ready().await else {
-        return;
-    };
+    let database = ready().await;
     let files = Files::new();
     end(
         start(&database, &files.write("1.ndjson", ndjson(0..4_000))),
@@ -76,10 +73,9 @@ async fn each_is_stored_once_whatever_chunks_it_needs() {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn each_is_stored_once_straight_into_the_columnstore() {
-    let Some(database) = ready().await else {
-        return;
-    };
+    let database = ready().await;
     let files = Files::new();
     // Into days that have no chunk; into the last of them and two more from outside, of which one is filled up inside.
     for (range, direct_compress) in [
@@ -99,10 +95,9 @@ async fn each_is_stored_once_straight_into_the_columnstore() {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn each_is_stored_once_whatever_sessions_end() {
-    let Some(database) = ready().await else {
-        return;
-    };
+    let database = ready().await;
     let files = Files::new();
     let child = start(&database, &files.write("usage.ndjson", ndjson(0..20_000)));
     for count in (1..=8).map(|number| number * 2_000) {
@@ -127,10 +122,9 @@ async fn each_is_stored_once_whatever_sessions_end() {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn a_lock_in_the_way_of_all_is_waited_for_one_by_one() {
-    let Some(database) = ready().await else {
-        return;
-    };
+    let database = ready().await;
     let connection = database.connect().await;
     // All chunks are there, so nothing but the copying itself has to wait.
     let days = "insert into usage_records

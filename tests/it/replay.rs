@@ -5,7 +5,7 @@ use std::process::Stdio;
 use crate::support::program::{Run, command, load_inventory, simusage};
 use crate::support::proxy::{Commit, Proxy};
 use crate::support::usage::{Files, csv, ndjson};
-use crate::support::{TestDatabase, has_native_server};
+use crate::support::{TestDatabase, require_native_server};
 
 const REPLAY: [&str; 3] = ["ingest", "--json", "--replay-rejects"];
 
@@ -64,10 +64,9 @@ async fn what_the_inventory_knows_by_now_is_stored_and_shown_once() {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn two_replays_at_once_store_once() {
-    if !has_native_server("two replays at once") {
-        return;
-    }
+    require_native_server();
     let (database, _files, inventory) = rejected().await;
     assert_eq!(
         simusage(database.url(), &["ingest", "--inventory", &inventory]).status,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::program::{load_inventory, simusage};
 use crate::support::server::{Server, read};
-use crate::support::{TestDatabase, has_native_server};
+use crate::support::{TestDatabase, require_native_server};
 
 #[tokio::test]
 async fn a_server_answers_and_ends_cleanly_on_either_signal() {
@@ -26,10 +26,9 @@ async fn a_server_answers_and_ends_cleanly_on_either_signal() {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn a_request_in_flight_is_answered_before_the_end() {
-    if !has_native_server("a request that waits for a lock") {
-        return;
-    }
+    require_native_server();
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let server = Server::start(database.url());
@@ -60,10 +59,9 @@ async fn a_request_in_flight_is_answered_before_the_end() {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn a_statement_that_takes_too_long_is_answered_with_503() {
-    if !has_native_server("a statement that the server cancels") {
-        return;
-    }
+    require_native_server();
     let database = TestDatabase::migrated().await;
     let mut blocker = database.connect().await;
     let transaction = blocker.transaction().await.unwrap();

@@ -11,7 +11,7 @@ use crate::support::api::Api;
 use crate::support::program::simusage;
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, status};
-use crate::support::{TestDatabase, has_native_server};
+use crate::support::{TestDatabase, require_native_server};
 
 /// Within which a change must be in effect everywhere.
 const EFFECTIVE: Duration = Duration::from_secs(5);
@@ -519,10 +519,9 @@ async fn without_a_token_only_this_machine_is_answered_unless_told_otherwise() {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn the_reader_reads_every_answer_and_changes_nothing() {
-    if !has_native_server("a session that begins with a role") {
-        return;
-    }
+    require_native_server();
     let database = two_tenants().await;
     create(&database, &["all"]);
     let server = Server::start_with(
@@ -568,10 +567,9 @@ async fn the_reader_reads_every_answer_and_changes_nothing() {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn a_role_that_cannot_be_taken_on_is_named_at_the_start() {
-    if !has_native_server("a role") {
-        return;
-    }
+    require_native_server();
     let database = TestDatabase::migrated().await;
     let run =
         crate::support::program::command(database.url(), &["serve", "--listen", "127.0.0.1:0"])
@@ -587,10 +585,9 @@ async fn a_role_that_cannot_be_taken_on_is_named_at_the_start() {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn whoever_may_not_create_the_role_migrates_without_it() {
-    if !has_native_server("a role") {
-        return;
-    }
+    require_native_server();
     let database = TestDatabase::migrated().await;
     let admin = database.connect().await;
     // The role itself is there for all databases of the server, so the statement is tried with another name.
@@ -628,10 +625,9 @@ async fn whoever_may_not_create_the_role_migrates_without_it() {
 }
 
 #[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
 async fn databases_that_are_migrated_at_once_share_the_role() {
-    if !has_native_server("several databases at once") {
-        return;
-    }
+    require_native_server();
     let databases = [(); 4].map(|()| TestDatabase::empty());
     let databases = futures_util::future::join_all(databases).await;
     let migrations = databases.iter().map(|database| async {

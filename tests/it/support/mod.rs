@@ -49,13 +49,13 @@ pub fn native_server() -> Option<String> {
     std::env::var(SERVER).ok().filter(|url| !url.is_empty())
 }
 
-/// Whether there is a native server; says what is skipped where there is none.
-pub fn has_native_server(reason: &str) -> bool {
-    let found = native_server().is_some();
-    if !found {
-        eprintln!("skipped: {reason} needs a native server, which {SERVER} names");
-    }
-    found
+/// Fails a test that needs several sessions or background workers where no server is named. Such
+/// tests are ignored unless `--include-ignored` is given.
+pub fn require_native_server() {
+    assert!(
+        native_server().is_some(),
+        "set {SERVER} to the URL of a native TimescaleDB"
+    );
 }
 
 /// Settings with the defaults, and the database at `url`.
