@@ -65,9 +65,9 @@ function parse(text) {
 }
 
 async function problem(response) {
-  const words = await response.json().catch(() => ({}));
-  const title = format.title || response.statusText || `Status ${response.status}`;
-  return new Problem(response.status, title, format.detail || 'The server gave no reason.');
+  const body = await response.json().catch(() => ({}));
+  const title = body.title || response.statusText || `Status ${response.status}`;
+  return new Problem(response.status, title, body.detail || 'The server gave no reason.');
 }
 
 /** One question at a time asks the user; the others wait for the same token. */
