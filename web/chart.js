@@ -66,8 +66,8 @@ function bucketSplits(days, last) {
   };
 }
 
-/** The shortest unambiguous labels in a time zone. */
-function timeLabels(tz) {
+/** The shortest labels in a time zone. Buckets of whole days have dates, shorter ones also times. */
+function timeLabels(tz, wholeDays) {
   return (u, splits, _axis, _space, step) =>
     splits.map((split) => {
       // A label at the right edge would be cut off.
@@ -75,7 +75,7 @@ function timeLabels(tz) {
       const instant = split * 1000;
       if (step >= 28 * DAY) return monthYear(instant, tz);
       const clock = time(instant, tz);
-      return step >= DAY || clock === '00:00' ? dayMonth(instant, tz) : clock;
+      return wholeDays || step >= DAY || clock === '00:00' ? dayMonth(instant, tz) : clock;
     });
 }
 
@@ -159,7 +159,7 @@ export class Chart {
           space: 64,
           ticks: { show: !byDay, stroke: rule, size: 5, width: 1 },
           ...(days > 0 && { splits: byDay ? daySplits : bucketSplits(days, buckets.at(-1).start / 1000) }),
-          values: timeLabels(tz),
+          values: timeLabels(tz, days > 0),
         },
         {
           font,
