@@ -1,22 +1,24 @@
-// The chart: uPlot's axes and scales, with bars as wide as the time they stand for.
+// Draws the bar chart with uPlot. Each bar is as wide as the time it covers.
 
 /* global uPlot */
-import { axisBytes, dayMonth, granularity, isTimeZone, monthYear, time } from './format.js';
+import { granularity, supportedTimeZone } from './calendar.js';
+import { element } from './dom.js';
+import { axisBytes, dayMonth, monthYear, time } from './format.js';
 
+// uPlot's x values are seconds.
 const DAY = 86_400;
 
-/** Canvases know no custom properties, so an element is asked what a color computes to. */
-function color(element, name) {
-  const probe = document.createElement('i');
-  probe.hidden = true;
+/** The value of a CSS custom property as a color. A canvas cannot resolve the property itself. */
+function color(parent, name) {
+  const probe = element('i', { hidden: '' });
   probe.style.color = `var(${name})`;
-  element.append(probe);
+  parent.append(probe);
   const { color: computed } = getComputedStyle(probe);
   probe.remove();
   return computed;
 }
 
-/** Paths of bars that reach from a bucket's start to its end; where there is room, with a gap in between. */
+/** Builds paths of bars from a bucket's start to its end, with gaps between wide bars. */
 function bars(ends) {
   return (u, series, first, last) => {
     const path = new Path2D();
@@ -31,7 +33,7 @@ function bars(ends) {
           ? 0
           : Math.max(1, Math.min(10 * devicePixelRatio, Math.round((right - left) * 0.24)));
       const width = Math.max(1, right - left - gap);
-      // What is not nothing can be seen.
+      // A value above zero is at least one pixel high.
       const top = Math.min(Math.round(u.valToPos(value, 'y', true)), base - 1);
       const radius = Math.min(3 * devicePixelRatio, width / 3, base - top);
       path.roundRect(left + Math.floor(gap / 2), top, width, base - top, gap ? [radius, radius, 0, 0] : 0);
@@ -40,13 +42,13 @@ function bars(ends) {
   };
 }
 
-/** How many buckets of so many days there are from one label to the next. */
+/** The number of buckets, each `days` long, from one label to the next. */
 function labelStep(u, days, min, max) {
   const room = (u.bbox.width / devicePixelRatio / ((max - min) / DAY)) * days;
   return [1, 2, 4, 7, 14, 28, 56, 112, 365].find((step) => step * room >= 62) ?? 730;
 }
 
-/** Where the labels of days stand: under the middle of a bar. */
+/** Label positions for daily buckets: the middle of a bar. */
 function daySplits(u, _axis, min, max) {
   const step = labelStep(u, 1, min, max) * DAY;
   const splits = [];
@@ -54,7 +56,7 @@ function daySplits(u, _axis, min, max) {
   return splits;
 }
 
-/** Where the labels of buckets of several days stand: where one begins, as the last one does. */
+/** Label positions for buckets of several days: the starts of buckets, back from the last. */
 function bucketSplits(days, last) {
   return (u, _axis, min, max) => {
     const step = labelStep(u, days, min, max) * days * DAY;
@@ -64,45 +66,44 @@ function bucketSplits(days, last) {
   };
 }
 
-/** Labels of times, in the time zone, each no longer than it must be. */
-function timeLabels(tz) {
+/** The shortest labels in a time zone. Buckets of whole days have dates, shorter ones also times. */
+function timeLabels(tz, wholeDays) {
   return (u, splits, _axis, _space, step) =>
     splits.map((split) => {
-      // At the right edge there is no room for half of a label.
+      // A label at the right edge would be cut off.
       if (u.valToPos(split, 'x') > u.bbox.width / devicePixelRatio - 16) return '';
       const instant = split * 1000;
       if (step >= 28 * DAY) return monthYear(instant, tz);
       const clock = time(instant, tz);
-      return step >= DAY || clock === '00:00' ? dayMonth(instant, tz) : clock;
+      return wholeDays || step >= DAY || clock === '00:00' ? dayMonth(instant, tz) : clock;
     });
 }
 
 /**
- * Draws buckets ({ start, end, bytes }, in milliseconds) into an element. `hovered` is told the index of the bucket
- * that is pointed at, or null; `picked` the range of buckets that were chosen.
+ * Draws buckets { start, end, bytes } into an element; times are in milliseconds. Calls
+ * `onHover(index)` when the user points at a bucket (null: at none), and `onSelect(start, end)`
+ * when the user clicks a bucket or drags across several.
  */
 export class Chart {
-  #element;
+  #parent;
   #plot = null;
   #band = null;
   #shown = null;
   #index = null;
-  #hovered;
-  #picked;
+  #onHover;
+  #onSelect;
 
-  constructor(element, { hovered, picked }) {
-    this.#element = element;
-    this.#hovered = hovered;
-    this.#picked = picked;
-    new ResizeObserver(() => this.#plot?.setSize(this.#size())).observe(element);
-    // A theme of the system's changes colors without a word to the page's own switch.
-    matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.redraw());
-    element.addEventListener('keydown', (event) => this.#key(event));
-    element.addEventListener('blur', () => this.point(null));
+  constructor(parent, { onHover, onSelect }) {
+    this.#parent = parent;
+    this.#onHover = onHover;
+    this.#onSelect = onSelect;
+    new ResizeObserver(() => this.#plot?.setSize(this.#size())).observe(parent);
+    parent.addEventListener('keydown', (event) => this.#handleKey(event));
+    parent.addEventListener('blur', () => this.#highlight(null));
   }
 
   #size() {
-    const width = this.#element.clientWidth;
+    const width = this.#parent.clientWidth;
     return { width, height: width < 520 ? 220 : 300 };
   }
 
@@ -113,7 +114,7 @@ export class Chart {
     this.#index = null;
   }
 
-  /** Draws again what is shown, in the colors of now. */
+  /** Redraws the chart in the current theme's colors. */
   redraw() {
     if (this.#shown) this.show(this.#shown);
   }
@@ -123,19 +124,17 @@ export class Chart {
     this.#shown = shown;
     const { buckets } = shown;
     const data = [buckets.map(({ start }) => start / 1000), buckets.map(({ bytes }) => Number(bytes))];
-    this.#plot = new uPlot(this.#options(shown), data, this.#element);
-    this.#band = document.createElement('div');
-    this.#band.className = 'band';
-    this.#band.hidden = true;
+    this.#plot = new uPlot(this.#options(shown), data, this.#parent);
+    this.#band = element('div', { class: 'band', hidden: '' });
     this.#plot.over.append(this.#band);
   }
 
   #options({ buckets, start, end, every, tz, complete }) {
     const [accent, faint, rule, ink] = ['--bar', '--pending', '--rule', '--soft'].map((name) =>
-      color(this.#element, name),
+      color(this.#parent, name),
     );
-    const font = `12px ${getComputedStyle(this.#element).fontFamily}`;
-    const zone = isTimeZone(tz) ? tz : 'UTC';
+    const font = `12px ${getComputedStyle(this.#parent).fontFamily}`;
+    const zone = supportedTimeZone(tz);
     const { count, unit } = granularity(every);
     const days = { day: count, week: 7 * count }[unit] ?? 0;
     const byDay = days === 1;
@@ -160,7 +159,7 @@ export class Chart {
           space: 64,
           ticks: { show: !byDay, stroke: rule, size: 5, width: 1 },
           ...(days > 0 && { splits: byDay ? daySplits : bucketSplits(days, buckets.at(-1).start / 1000) }),
-          values: timeLabels(tz),
+          values: timeLabels(tz, days > 0),
         },
         {
           font,
@@ -176,19 +175,19 @@ export class Chart {
       cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
       hooks: {
         drawClear: [(u) => this.#drawPending(u, complete, end, faint, ink)],
-        setCursor: [(u) => this.#pointer(u)],
-        setSelect: [(u) => this.#select(u)],
-        ready: [(u) => this.#clicks(u)],
+        setCursor: [(u) => this.#followPointer(u)],
+        setSelect: [(u) => this.#selectRange(u)],
+        ready: [(u) => this.#listenForClicks(u)],
       },
     };
   }
 
-  /** A tint over the time of which records are still to come. */
+  /** Tints the time after `complete`, for which more records are expected. */
   #drawPending(u, complete, end, faint, ink) {
     if (complete === null || complete >= end) return;
     const { left, top, width, height } = u.bbox;
     const from = Math.max(left, u.valToPos(complete / 1000, 'x', true));
-    // uPlot remembers how it has set the context.
+    // uPlot assumes that nothing else changes the context.
     u.ctx.save();
     u.ctx.fillStyle = faint;
     u.ctx.fillRect(from, top, left + width - from, height);
@@ -197,27 +196,26 @@ export class Chart {
     u.ctx.textAlign = 'right';
     u.ctx.textBaseline = 'top';
     const margin = 10 * devicePixelRatio;
-    const text = 'still to come';
+    const text = 'incomplete';
     if (u.ctx.measureText(text).width + 2 * margin < left + width - from) {
       u.ctx.fillText(text, left + width - margin, top + margin);
     }
     u.ctx.restore();
   }
 
-  /** The bucket at a distance from the left, or null between two. */
-  #at(left) {
+  /** The index of the bucket at a horizontal position, or null. */
+  #indexAt(left) {
     if (left < 0) return null;
     const instant = this.#plot.posToVal(left, 'x') * 1000;
     const index = this.#shown.buckets.findLastIndex(({ start }) => start <= instant);
     return index >= 0 && instant < this.#shown.buckets[index].end ? index : null;
   }
 
-  #pointer(u) {
-    if (this.#plot) this.point(this.#at(u.cursor.left));
+  #followPointer(u) {
+    if (this.#plot) this.#highlight(this.#indexAt(u.cursor.left));
   }
 
-  /** Marks a bucket. */
-  point(index) {
+  #highlight(index) {
     if (!this.#plot || index === this.#index) return;
     this.#index = index;
     this.#band.hidden = index === null;
@@ -227,35 +225,35 @@ export class Chart {
       this.#band.style.left = `${left}px`;
       this.#band.style.width = `${Math.max(1, this.#plot.valToPos(end / 1000, 'x') - left)}px`;
     }
-    this.#hovered(index);
+    this.#onHover(index);
   }
 
-  #select(u) {
+  #selectRange(u) {
     const { left, width } = u.select;
     if (width < 4) return;
     const [from, to] = [left, left + width].map((position) => u.posToVal(position, 'x') * 1000);
     u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
-    this.#picked(from, to);
+    this.#onSelect(from, to);
   }
 
-  #clicks(u) {
+  #listenForClicks(u) {
     let from = null;
     u.over.addEventListener('pointerdown', (event) => {
       from = event.clientX;
     });
     u.over.addEventListener('click', (event) => {
-      // A drag ends with a click, too.
-      if (from === null || Math.abs(event.clientX - from) < 4) this.#open(this.#at(event.offsetX));
+      // The end of a drag also triggers a click event.
+      if (from === null || Math.abs(event.clientX - from) < 4) this.#selectBucket(this.#indexAt(event.offsetX));
     });
   }
 
-  #open(index) {
+  #selectBucket(index) {
     if (index === null || index === undefined) return;
     const { start, end } = this.#shown.buckets[index];
-    this.#picked(start, end);
+    this.#onSelect(start, end);
   }
 
-  #key(event) {
+  #handleKey(event) {
     const last = (this.#shown?.buckets.length ?? 0) - 1;
     if (last < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
     const index = this.#index;
@@ -267,12 +265,12 @@ export class Chart {
     }[event.key];
     if (next !== undefined) {
       event.preventDefault();
-      this.point(next);
+      this.#highlight(next);
     } else if (event.key === 'Enter') {
       event.preventDefault();
-      this.#open(index);
+      this.#selectBucket(index);
     } else if (event.key === 'Escape') {
-      this.point(null);
+      this.#highlight(null);
     }
   }
 }

@@ -1,30 +1,36 @@
-// How numbers, dates and granularities are written for people.
+// Formats numbers, dates and granularities for display.
+
+import { granularity, supportedTimeZone } from './calendar.js';
 
 const LOCALE = 'en-GB';
 const UNITS = ['bytes', 'kB', 'MB', 'GB', 'TB', 'PB', 'EB'];
 
-/** A whole number with separators, exact up to 64 bits. */
+/** A whole number with thousands separators, exact up to 64 bits. */
 export function whole(value) {
   return BigInt(value).toLocaleString(LOCALE);
 }
 
-/** A count of bytes in three or four digits. */
+/** A number and its noun, as in `2 records`. */
+export function counted(value, noun) {
+  return `${whole(value)} ${BigInt(value) === 1n ? noun : `${noun}s`}`;
+}
+
+/** A number of bytes to three significant digits. */
 export function bytes(value) {
   const number = Number(value);
-  const power = number < 1000 ? 0 : Math.min(UNITS.length - 1, Math.floor(Math.log10(number) / 3));
+  const power = unitPower(number);
   if (power === 0) return number === 1 ? '1 byte' : `${number} bytes`;
   const scaled = number / 1000 ** power;
   const digits = scaled < 10 ? 2 : scaled < 100 ? 1 : 0;
-  // 999.96 MB has four digits where it is rounded, and so the next unit.
+  // 999.96 MB rounds to 1000 MB, which the next unit shows with three digits.
   const text = scaled.toFixed(digits);
   if (Number(text) >= 1000 && power < UNITS.length - 1) return `1.00 ${UNITS[power + 1]}`;
   return `${text} ${UNITS[power]}`;
 }
 
-/** Labels of an axis: one unit for all, so that they can be compared. */
+/** Axis labels, all in the same unit. */
 export function axisBytes(splits) {
-  const top = Math.max(...splits);
-  const power = top < 1000 ? 0 : Math.min(UNITS.length - 1, Math.floor(Math.log10(top) / 3));
+  const power = unitPower(Math.max(...splits));
   return splits.map((split) => {
     if (split === 0) return '0';
     const scaled = Number((split / 1000 ** power).toPrecision(3));
@@ -32,13 +38,9 @@ export function axisBytes(splits) {
   });
 }
 
-/** Whether browsers know the time zone. */
-export function isTimeZone(tz) {
-  try {
-    return Boolean(new Intl.DateTimeFormat(LOCALE, { timeZone: tz }));
-  } catch {
-    return false;
-  }
+/** The index in `UNITS` of the unit that suits a number of bytes. */
+function unitPower(number) {
+  return number < 1000 ? 0 : Math.min(UNITS.length - 1, Math.floor(Math.log10(number) / 3));
 }
 
 const formats = new Map();
@@ -46,8 +48,7 @@ const formats = new Map();
 function format(tz, options) {
   const key = JSON.stringify([tz, options]);
   if (!formats.has(key)) {
-    // The server says what is wrong with a time zone that does not exist; here it must not break anything.
-    const timeZone = isTimeZone(tz) ? tz : 'UTC';
+    const timeZone = supportedTimeZone(tz);
     formats.set(key, new Intl.DateTimeFormat(LOCALE, { timeZone, hourCycle: 'h23', ...options }));
   }
   return formats.get(key);
@@ -64,7 +65,7 @@ export function dateTime(instant, tz) {
   return `${date(instant, tz)}, ${time(instant, tz)}`;
 }
 
-/** How long ago something was. */
+/** The time since an instant, as in `3 minutes ago`. */
 export function ago(instant) {
   const seconds = (instant - Date.now()) / 1000;
   const relative = new Intl.RelativeTimeFormat(LOCALE, { numeric: 'auto' });
@@ -78,19 +79,19 @@ export function ago(instant) {
   return 'just now';
 }
 
-/** Splits `6hour` into its number and unit. */
-export function granularity(every) {
-  const [, count, unit] = /^(\d+)(hour|day|week|month)$/.exec(every) ?? [null, '1', 'day'];
-  return { count: Number(count), unit };
-}
-
-/** What one bucket is called. */
+/** The name of one bucket, as in `day` or `6 hours`. */
 export function bucketName(every) {
   const { count, unit } = granularity(every);
   return count === 1 ? unit : `${count} ${unit}s`;
 }
 
-/** The time that a bucket spans. */
+/** A number of buckets, as in `7 days` or `28 buckets of 6 hours`. */
+export function bucketCount(value, every) {
+  const { count, unit } = granularity(every);
+  return count === 1 ? counted(value, unit) : `${counted(value, 'bucket')} of ${bucketName(every)}`;
+}
+
+/** The time that a bucket covers. */
 export function bucket({ start, end }, every, tz) {
   const { count, unit } = granularity(every);
   if (unit === 'hour') return `${weekday(start, tz)} ${date(start, tz)}, ${time(start, tz)} – ${time(end, tz)}`;

@@ -1,35 +1,44 @@
-// Search as you type over organizations and SIM cards, however many there are: organizations are few and are
-// fetched once, SIM cards are asked for by how they begin.
+// The search box: fetches all organizations once, and searches SIM cards on the server by prefix.
 
 import { inventory, organizations } from './api.js';
+import { element } from './dom.js';
 import { bytes } from './format.js';
 
-const PAUSE_MS = 120;
-const MOST_ORGANIZATIONS = 6;
-const MOST_SIM_CARDS = 10;
+const TYPING_PAUSE_MS = 120;
+const MAX_ORGANIZATIONS = 6;
+const MAX_SIM_CARDS = 10;
+const GROUPS = [
+  ['organization', 'Organizations'],
+  ['simcard', 'SIM cards'],
+];
+
+const startsWith = (id, prefix) => id.toLowerCase().startsWith(prefix.toLowerCase());
 
 export class Search {
   #input;
   #list;
-  #chosen;
+  #onChoose;
   #options = [];
-  #shownFor = null;
+  /** The text that `#options` are the results for. */
+  #searched = null;
+  /** The index of the highlighted option, or -1. */
   #active = -1;
   #timer = null;
   #abort = null;
+  /** A promise of the organizations, once they have been requested. */
   #organizations = null;
 
-  /** `chosen` is told the { kind, id } that was found. */
-  constructor(input, list, chosen) {
+  /** Calls `onChoose({ kind, id })` when the user chooses a result. */
+  constructor(input, list, onChoose) {
     this.#input = input;
     this.#list = list;
-    this.#chosen = chosen;
-    input.addEventListener('input', () => this.#later());
-    input.addEventListener('focus', () => this.#look());
-    input.addEventListener('click', () => this.#list.hidden && this.#look());
-    input.addEventListener('blur', () => this.close());
-    input.addEventListener('keydown', (event) => this.#key(event));
-    // The input would lose its focus before the click.
+    this.#onChoose = onChoose;
+    input.addEventListener('input', () => this.#searchAfterPause());
+    input.addEventListener('focus', () => this.#search());
+    input.addEventListener('click', () => this.#list.hidden && this.#search());
+    input.addEventListener('blur', () => this.#close());
+    input.addEventListener('keydown', (event) => this.#handleKey(event));
+    // Keeps the focus in the input, which would otherwise close the list before the click.
     list.addEventListener('pointerdown', (event) => event.preventDefault());
     list.addEventListener('click', (event) => {
       const option = event.target.closest('[role=option]');
@@ -37,33 +46,40 @@ export class Search {
     });
   }
 
-  /** Forgets what was fetched: another token may see other subjects. */
-  forget() {
+  /** Discards the fetched organizations, because a different token may allow different ones. */
+  clearCache() {
     this.#organizations = null;
   }
 
-  #later() {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#look(), PAUSE_MS);
+  get #text() {
+    return this.#input.value.trim();
   }
 
-  async #look() {
+  #searchAfterPause() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#search(), TYPING_PAUSE_MS);
+  }
+
+  async #search() {
     this.#abort?.abort();
     const abort = new AbortController();
     this.#abort = abort;
-    const wanted = this.#input.value.trim();
+    const text = this.#text;
     try {
-      const [all, assignments] = await Promise.all([this.#allOrganizations(), this.#begin(wanted, abort.signal)]);
+      const [all, assignments] = await Promise.all([
+        this.#fetchOrganizations(),
+        this.#fetchAssignments(text, abort.signal),
+      ]);
       if (abort.signal.aborted || document.activeElement !== this.#input) return;
-      this.#shownFor = wanted;
-      this.#show(this.#matching(wanted, all, assignments));
+      this.#searched = text;
+      this.#showOptions(this.#matches(text, all, assignments));
     } catch (error) {
-      if (!abort.signal.aborted) this.#say(error.message);
+      if (!abort.signal.aborted) this.#showMessage(error.message);
     }
   }
 
-  /** Organizations with usage; a failure is not kept. */
-  #allOrganizations() {
+  /** Requests the organizations with usage once; after an error, again. */
+  #fetchOrganizations() {
     this.#organizations ??= organizations(1000)
       .then(({ items }) => items)
       .catch((error) => {
@@ -73,93 +89,69 @@ export class Search {
     return this.#organizations;
   }
 
-  /** Assignments of which an identifier begins so. */
-  async #begin(wanted, signal) {
-    return wanted === '' ? [] : (await inventory({ q: wanted, size: 200 }, signal)).items;
+  async #fetchAssignments(prefix, signal) {
+    return prefix === '' ? [] : (await inventory({ q: prefix, size: 200 }, signal)).items;
   }
 
-  #matching(wanted, all, assignments) {
-    const begins = (id) => id.toLowerCase().startsWith(wanted.toLowerCase());
+  #matches(prefix, all, assignments) {
+    const matches = (id) => startsWith(id, prefix);
     const found = new Map();
     for (const { organization, 'bytes-used-total': used } of all) {
-      if (begins(organization)) found.set(organization, bytes(used));
+      if (matches(organization)) found.set(organization, bytes(used));
     }
     const cards = new Map();
     for (const { simcard, organization } of assignments) {
-      if (begins(organization) && !found.has(organization)) found.set(organization, '');
-      // The last assignment of a card is the one that holds.
-      if (begins(simcard) || begins(organization)) cards.set(simcard, organization);
+      if (matches(organization) && !found.has(organization)) found.set(organization, '');
+      // The last assignment of a SIM card is the current one.
+      if (matches(simcard) || matches(organization)) cards.set(simcard, organization);
     }
-    // What was typed is more likely to mean the card that begins so than one of an organization's.
-    const sorted = [...cards].sort(([one], [other]) => begins(other) - begins(one));
+    // SIM cards that match come before those whose organization matches.
+    const sorted = [...cards].sort(([one], [other]) => matches(other) - matches(one));
     return [
-      ...[...found].slice(0, MOST_ORGANIZATIONS).map(([id, note]) => ({ kind: 'organization', id, note })),
-      ...sorted.slice(0, MOST_SIM_CARDS).map(([id, note]) => ({ kind: 'simcard', id, note })),
+      ...[...found].slice(0, MAX_ORGANIZATIONS).map(([id, note]) => ({ kind: 'organization', id, note })),
+      ...sorted.slice(0, MAX_SIM_CARDS).map(([id, note]) => ({ kind: 'simcard', id, note })),
     ];
   }
 
-  #show(options) {
-    this.#options = options;
-    this.#active = -1;
+  #showOptions(options) {
+    const text = this.#text;
     if (options.length === 0) {
-      this.#say(
-        this.#input.value.trim() ? `Nothing begins with “${this.#input.value.trim()}”.` : 'Nothing has usage yet.',
-      );
+      this.#showMessage(text ? `No organization or SIM card starts with “${text}”.` : 'No organization has usage yet.');
       return;
     }
-    const groups = [
-      ['organization', 'Organizations'],
-      ['simcard', 'SIM cards'],
-    ].map(([kind, name]) => {
-      const group = document.createElement('div');
-      group.setAttribute('role', 'group');
-      group.setAttribute('aria-label', name);
-      const head = document.createElement('p');
-      head.textContent = name;
-      head.setAttribute('aria-hidden', 'true');
-      group.append(
-        head,
-        ...options.flatMap((option, index) => (option.kind === kind ? [this.#option(option, index)] : [])),
-      );
-      return group.childElementCount > 1 ? group : '';
-    });
-    this.#list.replaceChildren(...groups);
+    this.#options = options;
+    this.#active = -1;
+    this.#list.replaceChildren(...GROUPS.flatMap(([kind, name]) => this.#group(kind, name)));
     this.#open();
-    // Enter takes the first of what was searched for.
-    if (this.#input.value.trim()) this.#activate(0);
+    // Enter chooses the first result.
+    if (text) this.#activate(0);
+  }
+
+  /** The options of one kind with a heading; an empty list if there are none. */
+  #group(kind, name) {
+    const options = this.#options.flatMap((option, index) =>
+      option.kind === kind ? [this.#option(option, index)] : [],
+    );
+    if (options.length === 0) return [];
+    const heading = element('p', { 'aria-hidden': 'true' }, name);
+    return [element('div', { role: 'group', 'aria-label': name }, heading, ...options)];
   }
 
   #option({ id, note }, index) {
-    const option = document.createElement('div');
-    option.setAttribute('role', 'option');
-    option.setAttribute('aria-selected', 'false');
-    option.id = `found-${index}`;
-    option.dataset.index = index;
-    const name = document.createElement('span');
-    const typed = this.#input.value.trim().length;
-    if (typed && id.toLowerCase().startsWith(this.#input.value.trim().toLowerCase())) {
-      const mark = document.createElement('mark');
-      mark.textContent = id.slice(0, typed);
-      name.append(mark, id.slice(typed));
-    } else {
-      name.textContent = id;
-    }
-    const extra = document.createElement('small');
-    extra.textContent = note;
-    option.append(name, ' ', extra);
-    return option;
+    const text = this.#text;
+    const name =
+      text && startsWith(id, text)
+        ? element('span', {}, element('mark', {}, id.slice(0, text.length)), id.slice(text.length))
+        : element('span', {}, id);
+    const attributes = { role: 'option', 'aria-selected': 'false', id: `found-${index}`, 'data-index': index };
+    return element('div', attributes, name, ' ', element('small', {}, note));
   }
 
-  #say(sentence) {
+  #showMessage(sentence) {
     this.#options = [];
     this.#active = -1;
-    const option = document.createElement('div');
-    option.setAttribute('role', 'option');
-    option.setAttribute('aria-disabled', 'true');
-    option.setAttribute('aria-selected', 'false');
-    option.className = 'nothing';
-    option.textContent = sentence;
-    this.#list.replaceChildren(option);
+    const attributes = { role: 'option', 'aria-disabled': 'true', 'aria-selected': 'false', class: 'nothing' };
+    this.#list.replaceChildren(element('div', attributes, sentence));
     this.#open();
   }
 
@@ -168,7 +160,7 @@ export class Search {
     this.#input.setAttribute('aria-expanded', 'true');
   }
 
-  close() {
+  #close() {
     clearTimeout(this.#timer);
     this.#abort?.abort();
     this.#list.hidden = true;
@@ -190,16 +182,16 @@ export class Search {
     const option = this.#options[index];
     if (!option) return;
     this.#input.value = '';
-    this.close();
+    this.#close();
     this.#input.blur();
-    this.#chosen({ kind: option.kind, id: option.id });
+    this.#onChoose({ kind: option.kind, id: option.id });
   }
 
-  async #key(event) {
+  async #handleKey(event) {
     const count = this.#options.length;
     if (event.key === 'ArrowDown' || event.key === 'ArrowUp') {
       event.preventDefault();
-      if (this.#list.hidden) await this.#look();
+      if (this.#list.hidden) await this.#search();
       else if (count > 0) {
         const step = event.key === 'ArrowDown' ? 1 : -1;
         this.#activate((this.#active + step + (this.#active < 0 && step < 0 ? 1 : 0) + count) % count);
@@ -207,12 +199,12 @@ export class Search {
     } else if (event.key === 'Enter') {
       event.preventDefault();
       clearTimeout(this.#timer);
-      // Whoever types fast is still to be shown what it means.
-      if (this.#list.hidden || this.#shownFor !== this.#input.value.trim()) await this.#look();
+      // If the user typed faster than the search, wait for the results.
+      if (this.#list.hidden || this.#searched !== this.#text) await this.#search();
       if (this.#active >= 0) this.#choose(this.#active);
     } else if (event.key === 'Escape') {
       if (this.#list.hidden) this.#input.value = '';
-      this.close();
+      this.#close();
     }
   }
 }

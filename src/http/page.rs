@@ -41,14 +41,24 @@ macro_rules! asset {
     };
 }
 
-static ASSETS: [Asset; 11] = [
+static ASSETS: [Asset; 21] = [
     asset!("", "app.js", JAVASCRIPT),
     asset!("", "api.js", JAVASCRIPT),
+    asset!("", "calendar.js", JAVASCRIPT),
     asset!("", "chart.js", JAVASCRIPT),
-    asset!("", "search.js", JAVASCRIPT),
-    asset!("", "theme.js", JAVASCRIPT),
-    asset!("", "view.js", JAVASCRIPT),
+    asset!("", "controls.js", JAVASCRIPT),
+    asset!("", "dom.js", JAVASCRIPT),
+    asset!("", "extent.js", JAVASCRIPT),
     asset!("", "format.js", JAVASCRIPT),
+    asset!("", "initial-theme.js", JAVASCRIPT),
+    asset!("", "messages.js", JAVASCRIPT),
+    asset!("", "render.js", JAVASCRIPT),
+    asset!("", "search.js", JAVASCRIPT),
+    asset!("", "share.js", JAVASCRIPT),
+    asset!("", "theme.js", JAVASCRIPT),
+    asset!("", "token.js", JAVASCRIPT),
+    asset!("", "usage.js", JAVASCRIPT),
+    asset!("", "view.js", JAVASCRIPT),
     asset!("", "style.css", CSS),
     asset!("", "icon.svg", SVG),
     asset!("vendor/", "uPlot.iife.min.js", JAVASCRIPT),

@@ -1,4 +1,5 @@
-// Finds Chromium: the one that CHROMIUM names, or one on the PATH. As a program it prints where, or exits with 1.
+// Finds Chromium: the path in CHROMIUM, or the first one on the PATH. As a script, prints it,
+// or exits with status 1 if there is none.
 
 import { accessSync, constants, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
@@ -6,7 +7,7 @@ import { pathToFileURL } from 'node:url';
 
 const NAMES = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome'];
 
-function isProgram(path) {
+function isExecutable(path) {
   try {
     accessSync(path, constants.X_OK);
     return statSync(path).isFile();
@@ -15,11 +16,11 @@ function isProgram(path) {
   }
 }
 
-/** Where Chromium is, or null. */
+/** The path of Chromium, or null. */
 export function findChromium() {
-  if (process.env.CHROMIUM) return isProgram(process.env.CHROMIUM) ? process.env.CHROMIUM : null;
+  if (process.env.CHROMIUM) return isExecutable(process.env.CHROMIUM) ? process.env.CHROMIUM : null;
   const folders = (process.env.PATH ?? '').split(delimiter).filter(Boolean);
-  return NAMES.flatMap((name) => folders.map((folder) => join(folder, name))).find(isProgram) ?? null;
+  return NAMES.flatMap((name) => folders.map((folder) => join(folder, name))).find(isExecutable) ?? null;
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {

@@ -1,22 +1,22 @@
-// What the page shows of time zones, wide buckets, files and freshness, compared with what the API answers.
+// Compares the page with the API: time zones, wide buckets, CSV files and freshness.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
-import { BASE, WEEK, api, expected, numbers, settled, tab, withBrowser } from './support.mjs';
+import { BASE, WEEK, api, expectedRows, loaded, tab, tableRows, withBrowser } from './support.mjs';
 
 const USAGE = '/api/v1/organization/x00g8/usage';
 
 withBrowser();
 
-test('days begin at midnight of the time zone that is chosen', async () => {
+test('days begin at midnight in the selected time zone', async () => {
   await tab(WEEK, {}, async (page) => {
-    await settled(page);
+    await loaded(page);
     await page.getByLabel('Time zone').selectOption('Australia/Adelaide');
     await page.waitForURL(/tz=Australia\/Adelaide/);
-    const here = expected(await api(`${USAGE}?start=2020-02-03&end=2020-02-09&every=1day&tz=Australia/Adelaide`));
-    assert.deepEqual(await numbers(page), here);
-    assert.notDeepEqual(here, expected(await api(`${USAGE}?start=2020-02-03&end=2020-02-09&every=1day`)));
+    const here = expectedRows(await api(`${USAGE}?start=2020-02-03&end=2020-02-09&every=1day&tz=Australia/Adelaide`));
+    assert.deepEqual(await tableRows(page), here);
+    assert.notDeepEqual(here, expectedRows(await api(`${USAGE}?start=2020-02-03&end=2020-02-09&every=1day`)));
     assert.match(await page.locator('#rows th').first().textContent(), /^Mon,? 3 Feb 2020$/);
     const { items } = await api(
       '/api/v1/usage/simcards?organization=x00g8&start=2020-02-03&end=2020-02-09&tz=Australia/Adelaide&size=1',
@@ -26,58 +26,61 @@ test('days begin at midnight of the time zone that is chosen', async () => {
       `${items[0]['bytes-used-total'].toLocaleString('en')} bytes`,
     );
     await page.reload();
-    assert.deepEqual(await numbers(page), here);
+    assert.deepEqual(await tableRows(page), here);
     assert.equal(await page.getByLabel('Time zone').inputValue(), 'Australia/Adelaide');
   });
 });
 
-test('the first view asks nothing that the server refuses', async () => {
+test('the default view sends no request that the server rejects', async () => {
   await tab('/', {}, async (page) => {
     await page.waitForURL(/start=2020-02-01&end=2020-02-28&every=1day/);
-    assert.equal((await numbers(page)).length, 28);
+    assert.equal((await tableRows(page)).length, 28);
   });
 });
 
-test('the last days are those of the time zone', async () => {
-  // The records end at midnight of UTC, which is in the evening before in New York and in the morning after in Tokyo.
+test('the most recent days depend on the time zone', async () => {
+  // The records end at midnight UTC: the evening before in New York, the morning after in Tokyo.
   for (const [tz, end] of [
     ['America/New_York', '2020-02-28'],
     ['Asia/Tokyo', '2020-02-29'],
   ]) {
     await tab(`/?organization=x00g8&tz=${tz}`, {}, async (page) => {
       await page.waitForURL(new RegExp(`end=${end}&every=1day&tz=${tz}`));
-      await settled(page);
-      assert.ok((await numbers(page)).length >= 28);
+      await loaded(page);
+      assert.ok((await tableRows(page)).length >= 28);
     });
   }
 });
 
-test('a time zone that does not exist is told in the words of the API', async () => {
-  await tab(`${WEEK}&tz=Europe/Atlantis`, { refusals: true }, async (page) => {
-    const refusal = await (
+test('the API error is shown for an unknown time zone', async () => {
+  await tab(`${WEEK}&tz=Europe/Atlantis`, { expectErrors: true }, async (page) => {
+    const error = await (
       await fetch(`${BASE}${USAGE}?start=2020-02-03&end=2020-02-09&every=1day&tz=Europe/Atlantis`)
     ).json();
-    await page.locator('#notice').getByText(refusal.detail).waitFor();
+    await page.locator('#notice').getByText(error.detail).waitFor();
   });
 });
 
-test('weeks and months are drawn and listed', async () => {
+test('weekly and monthly buckets appear in the chart and the table', async () => {
   await tab('/?organization=x00g8&start=2020-02-01&end=2020-02-28&every=1week', {}, async (page) => {
     const weeks = await api(`${USAGE}?start=2020-02-01&end=2020-02-28&every=1week`);
-    assert.deepEqual(await numbers(page), expected(weeks));
-    // Only two days of the first week are within the interval.
+    assert.deepEqual(await tableRows(page), expectedRows(weeks));
+    // The interval includes only two days of the first week.
     assert.equal(await page.locator('#rows th').first().textContent(), '1 Feb 2020 – 2 Feb 2020');
     await page.getByLabel('Granularity').selectOption('1month');
     await page.locator('#chart-title', { hasText: 'Bytes per month' }).waitFor();
-    assert.deepEqual(await numbers(page), expected(await api(`${USAGE}?start=2020-02-01&end=2020-02-28&every=1month`)));
+    assert.deepEqual(
+      await tableRows(page),
+      expectedRows(await api(`${USAGE}?start=2020-02-01&end=2020-02-28&every=1month`)),
+    );
     assert.equal(await page.locator('#rows th').first().textContent(), 'February 2020');
     assert.equal(await page.locator('#busiest-name').textContent(), 'Busiest month');
   });
 });
 
-test('the file that is downloaded is the series that is shown', async () => {
+test('the CSV file contains the series that the page shows', async () => {
   await tab(WEEK.replace('1day', '6hour'), {}, async (page) => {
-    await settled(page);
+    await loaded(page);
     const [download] = await Promise.all([
       page.waitForEvent('download'),
       page.getByRole('button', { name: 'Download CSV' }).click(),
@@ -88,7 +91,7 @@ test('the file that is downloaded is the series that is shown', async () => {
     assert.equal(head, 'date,bytes-used-total,records');
     assert.deepEqual(
       lines.map((line) => line.split(',').slice(1).map(Number)),
-      await numbers(page),
+      await tableRows(page),
     );
     const answer = await api(`${USAGE}?start=2020-02-03&end=2020-02-09&every=6hour`);
     assert.deepEqual(
@@ -98,9 +101,9 @@ test('the file that is downloaded is the series that is shown', async () => {
   });
 });
 
-test('the page says up to when its numbers are complete', async () => {
+test('the page shows the time through which usage is complete', async () => {
   await tab(WEEK, {}, async (page) => {
-    await settled(page);
+    await loaded(page);
     const answer = await api(`${USAGE}?start=2020-02-03&end=2020-02-09&every=1day`);
     assert.ok(answer['complete-through'].startsWith('2020-02-28T'));
     assert.equal(
@@ -114,9 +117,9 @@ test('the page says up to when its numbers are complete', async () => {
   });
 });
 
-test('the server searches, and the owner of a SIM card is shown', async () => {
+test('the search runs on the server, and a SIM card links to its organization', async () => {
   await tab(WEEK, {}, async (page, { responses }) => {
-    await settled(page);
+    await loaded(page);
     await page.locator('#search').fill('8944001');
     await page.getByRole('option', { name: '89440016' }).click();
     await page.getByRole('heading', { level: 1, name: '89440016' }).waitFor();

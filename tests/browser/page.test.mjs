@@ -1,4 +1,4 @@
-// The page in a real browser, against a real server.
+// Tests the page in a real browser, against a real server.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -10,10 +10,10 @@ import {
   api,
   assertAccessible,
   barHeights,
-  expected,
-  numbers,
+  expectedRows,
+  tableRows,
   problem,
-  settled,
+  loaded,
   tab,
   withBrowser,
 } from './support.mjs';
@@ -23,44 +23,44 @@ const heading = (page) => page.getByRole('heading', { level: 1 }).textContent();
 
 withBrowser();
 
-describe('what is shown', () => {
-  test('the address of an organization is enough to see its last four weeks', async (t) => {
+describe('usage', () => {
+  test('a link to an organization shows its last four weeks', async (t) => {
     await tab('/?organization=x00g8', {}, async (page) => {
-      await settled(page);
+      await loaded(page);
       assert.equal(await heading(page), 'x00g8');
       assert.equal(new URL(page.url()).search, '?organization=x00g8&start=2020-02-01&end=2020-02-28&every=1day');
       const answer = await api('/api/v1/organization/x00g8/usage?start=2020-02-01&end=2020-02-28&every=1day');
-      assert.deepEqual(await numbers(page), expected(answer));
+      assert.deepEqual(await tableRows(page), expectedRows(answer));
       assert.equal(
         await page.locator('#total-exact').textContent(),
         `${answer['bytes-used-total'].toLocaleString('en')} bytes`,
       );
       const mark = await page.evaluate(() => performance.getEntriesByName('chart')[0].startTime);
-      t.diagnostic(`the first chart stood after ${Math.round(mark)} ms`);
+      t.diagnostic(`first chart after ${Math.round(mark)} ms`);
       assert.ok(mark < 5_000, `${mark} ms`);
     });
   });
 
-  test('without any address it is the organization that used most', async () => {
+  test('without a query string, the page shows the organization with the highest usage', async () => {
     await tab('/', {}, async (page) => {
-      await settled(page);
+      await loaded(page);
       const [most] = (await api('/api/v1/usage/organizations?size=1')).items;
       assert.equal(await heading(page), most.organization);
-      assert.ok((await numbers(page)).length > 0);
+      assert.ok((await tableRows(page)).length > 0);
     });
   });
 
-  test('table, bars and figures say what the API says', async () => {
+  test('the table, bars and figures match the API', async () => {
     await tab(WEEK, {}, async (page) => {
       const answer = await api(SERIES);
-      assert.deepEqual(await numbers(page), expected(answer));
+      assert.deepEqual(await tableRows(page), expectedRows(answer));
       const bytes = answer.items.map((item) => item['bytes-used-total']);
       const heights = await barHeights(page, 7);
       const [most, tallest] = [Math.max(...bytes), Math.max(...heights)];
-      assert.ok(tallest > 100, `bars of ${heights} pixels`);
+      assert.ok(tallest > 100, `bar heights in pixels: ${heights}`);
       for (const [index, height] of heights.entries()) {
         const wanted = (bytes[index] / most) * tallest;
-        assert.ok(Math.abs(height - wanted) < 4, `bar ${index} has ${height} pixels and should have ${wanted}`);
+        assert.ok(Math.abs(height - wanted) < 4, `bar ${index} is ${height} pixels high instead of ${wanted}`);
       }
       const records = answer.items.reduce((sum, item) => sum + item.records, 0);
       assert.equal(await page.locator('#records').textContent(), records.toLocaleString('en'));
@@ -68,10 +68,10 @@ describe('what is shown', () => {
     });
   });
 
-  test('the SIM cards that used most are listed, and lead to their own usage', async () => {
+  test('the SIM cards with the highest usage are listed and link to their usage', async () => {
     await tab(WEEK, {}, async (page) => {
       const { items } = await api('/api/v1/usage/simcards?organization=x00g8&start=2020-02-03&end=2020-02-09&size=10');
-      await settled(page);
+      await loaded(page);
       const rows = page.locator('#top-rows tr');
       assert.deepEqual(
         await rows.locator('th').allTextContents(),
@@ -85,11 +85,11 @@ describe('what is shown', () => {
       await page.getByText('SIM card', { exact: true }).first().waitFor();
       assert.equal(await heading(page), items[0].simcard);
       const answer = await api(`/api/v1/simcard/${items[0].simcard}/usage?start=2020-02-03&end=2020-02-09&every=1day`);
-      assert.deepEqual(await numbers(page), expected(answer));
+      assert.deepEqual(await tableRows(page), expectedRows(answer));
     });
   });
 
-  test('a total of 64 bits is shown to its last digit', async () => {
+  test('a 64-bit total is shown exactly', async () => {
     const prepare = (page) =>
       page.route('**/api/v1/organization/**', (route) =>
         route.fulfill({
@@ -98,33 +98,33 @@ describe('what is shown', () => {
         }),
       );
     await tab(WEEK, { prepare }, async (page) => {
-      await settled(page);
+      await loaded(page);
       assert.equal(await page.locator('#total').textContent(), '9.22 EB');
       assert.equal(await page.locator('#total-exact').textContent(), '9,223,372,036,854,775,807 bytes');
-      await page.getByText('Show the numbers').click();
+      await page.getByText('Data table').click();
       assert.equal(await page.locator('#rows td').first().textContent(), '9,223,372,036,854,775,807');
     });
   });
 
-  test('a series of several pages is shown whole', async () => {
-    // Only so many buckets are in the database, so here the pages are smaller.
+  test('a series of several API pages is shown completely', async () => {
+    // The database has too few buckets for several pages, so this uses smaller pages.
     const prepare = (page) =>
       page.route('**/api/v1/organization/**', async (route) => {
         const url = new URL(route.request().url());
         const number = Number(url.searchParams.get('page') ?? 1);
         url.searchParams.set('size', 3);
         const answer = await (await fetch(url)).json();
-        const of = await (await fetch(new URL(SERIES, BASE))).json();
+        const all = await (await fetch(new URL(SERIES, BASE))).json();
         await route.fulfill({
-          json: { ...answer, total: 2_001, items: number < 4 ? of.items.slice((number - 1) * 3, number * 3) : [] },
+          json: { ...answer, total: 2_001, items: number < 4 ? all.items.slice((number - 1) * 3, number * 3) : [] },
         });
       });
     await tab(WEEK, { prepare }, async (page) => {
-      assert.deepEqual(await numbers(page), expected(await api(SERIES)));
+      assert.deepEqual(await tableRows(page), expectedRows(await api(SERIES)));
     });
   });
 
-  test('while the records are still coming in it says so', async () => {
+  test('the page shows that recent usage is incomplete', async () => {
     const prepare = (page) =>
       page.route('**/api/v1/organization/**', async (route) => {
         const answer = await (await route.fetch()).json();
@@ -134,17 +134,17 @@ describe('what is shown', () => {
         });
       });
     await tab(WEEK, { prepare }, async (page) => {
-      await settled(page);
+      await loaded(page);
       assert.equal(await page.locator('#complete').textContent(), '8 Feb 2020, 12:00');
       assert.equal(await page.locator('#complete-note').textContent(), 'last ingest 3 minutes ago');
     });
   });
 });
 
-describe('going elsewhere', () => {
-  test('a search by keyboard alone finds an organization', async () => {
+describe('navigation', () => {
+  test('an organization can be found with the keyboard alone', async () => {
     await tab(WEEK, {}, async (page) => {
-      await settled(page);
+      await loaded(page);
       await page.keyboard.press('/');
       const box = page.getByRole('combobox', { name: 'Find an organization or SIM card' });
       await page.getByRole('option', { name: 'a01b7' }).waitFor();
@@ -154,13 +154,13 @@ describe('going elsewhere', () => {
       await page.keyboard.press('Enter');
       await page.getByRole('heading', { level: 1, name: 'f00ff' }).waitFor();
       assert.equal(await box.getAttribute('aria-expanded'), 'false');
-      assert.ok((await numbers(page)).length > 0);
+      assert.ok((await tableRows(page)).length > 0);
     });
   });
 
-  test('a search finds a SIM card by how it begins', async () => {
+  test('a search finds a SIM card by its prefix', async () => {
     await tab(WEEK, {}, async (page) => {
-      await settled(page);
+      await loaded(page);
       await page.locator('#search').fill('8944001');
       const options = page.locator('#found [role=option]');
       await page.getByRole('option', { name: '89440016' }).waitFor();
@@ -177,13 +177,13 @@ describe('going elsewhere', () => {
       await page.keyboard.press('Enter');
       await page.getByRole('heading', { level: 1, name: '89440011' }).waitFor();
       await page.locator('#search').fill('nobody');
-      await page.getByText('Nothing begins with “nobody”.').waitFor();
+      await page.getByText('No organization or SIM card starts with “nobody”.').waitFor();
       await page.keyboard.press('Escape');
       assert.ok(await page.locator('#found').isHidden());
     });
   });
 
-  test('among 100,000 SIM cards a search stays quick and its list short', async (t) => {
+  test('a search among 100,000 SIM cards is fast and lists few results', async (t) => {
     const cards = Array.from({ length: 100_000 }, (_, index) => ({
       simcard: `8944${String(index).padStart(15, '0')}`,
       organization: `o${index % 500}`,
@@ -205,24 +205,24 @@ describe('going elsewhere', () => {
         });
       });
     await tab(WEEK, { prepare }, async (page) => {
-      await settled(page);
-      const began = Date.now();
+      await loaded(page);
+      const start = Date.now();
       await page.locator('#search').pressSequentially('8944000000000099999', { delay: 5 });
       await page.getByRole('option', { name: '8944000000000099999' }).waitFor();
-      t.diagnostic(`found after ${Date.now() - began} ms of typing`);
+      t.diagnostic(`found after ${Date.now() - start} ms`);
       await page.locator('#search').fill('8944');
       await page.getByRole('option', { name: '8944000000000000000' }).waitFor();
       assert.ok((await page.locator('#found [role=option]').count()) === 10);
     });
   });
 
-  test('intervals and granularities go into the address, and back again', async () => {
+  test('the back button restores intervals and granularities from the URL', async () => {
     await tab(WEEK, {}, async (page) => {
-      await settled(page);
+      await loaded(page);
       await page.getByLabel('Granularity').selectOption('1hour');
       await page.waitForURL(/every=1hour/);
       const hours = await api(SERIES.replace('1day', '1hour'));
-      assert.deepEqual(await numbers(page), expected(hours));
+      assert.deepEqual(await tableRows(page), expectedRows(hours));
       await page.getByRole('button', { name: 'Earlier' }).click();
       await page.waitForURL(/start=2020-01-27&end=2020-02-02&every=1hour/);
       await page.getByRole('button', { name: '28 days' }).click();
@@ -230,36 +230,36 @@ describe('going elsewhere', () => {
       assert.equal(await page.getByRole('button', { name: '28 days' }).getAttribute('aria-pressed'), 'true');
       await page.getByLabel('First day').fill('2020-02-10');
       await page.waitForURL(/start=2020-02-10&end=2020-02-28/);
-      for (const address of [
+      for (const url of [
         /start=2020-02-01/,
         /start=2020-01-27/,
         /start=2020-02-03.*every=1hour/,
         /start=2020-02-03.*every=1day/,
       ]) {
         await page.goBack();
-        await page.waitForURL(address);
+        await page.waitForURL(url);
       }
       await page.locator('#chart-title', { hasText: 'Bytes per day' }).waitFor();
-      assert.deepEqual(await numbers(page), expected(await api(SERIES)));
+      assert.deepEqual(await tableRows(page), expectedRows(await api(SERIES)));
       assert.equal(await page.getByLabel('First day').inputValue(), '2020-02-03');
     });
   });
 
-  test('a last day before the first is not asked for', async () => {
+  test('a last day before the first day is rejected', async () => {
     await tab(WEEK, {}, async (page) => {
-      await settled(page);
+      await loaded(page);
       await page.getByLabel('Last day', { exact: true }).fill('2020-01-01');
       assert.equal(
         await page.getByLabel('Last day', { exact: true }).evaluate((input) => input.validationMessage),
-        'The last day is before the first.',
+        'The last day is before the first day.',
       );
       assert.match(page.url(), /end=2020-02-09/);
     });
   });
 
-  test('a bar opens its day, by mouse and by keyboard', async () => {
+  test('a bar shows its day when it is clicked or Enter is pressed', async () => {
     await tab(WEEK, {}, async (page) => {
-      await settled(page);
+      await loaded(page);
       const { items } = await api(SERIES);
       await page.locator('#chart').focus();
       await page.keyboard.press('ArrowRight');
@@ -272,16 +272,16 @@ describe('going elsewhere', () => {
       await page.waitForURL(/start=2020-02-04&end=2020-02-04&every=1hour/);
       await page.goBack();
       await page.locator('#chart-title', { hasText: 'Bytes per day' }).waitFor();
-      await settled(page);
+      await loaded(page);
       const box = await page.locator('#chart .u-over').boundingBox();
       await page.mouse.click(box.x + (box.width / 7) * 2.5, box.y + box.height / 2);
       await page.waitForURL(/start=2020-02-05&end=2020-02-05&every=1hour/);
     });
   });
 
-  test('dragging over bars opens their days', async () => {
+  test('dragging across bars shows their days', async () => {
     await tab(WEEK, {}, async (page) => {
-      await settled(page);
+      await loaded(page);
       const box = await page.locator('#chart .u-over').boundingBox();
       const [day, y] = [box.width / 7, box.y + box.height / 2];
       await page.mouse.move(box.x + day * 1.2, y);
@@ -293,99 +293,99 @@ describe('going elsewhere', () => {
     });
   });
 
-  test('a link that was copied shows the same again', async () => {
+  test('a copied link shows the same view', async () => {
     await tab(WEEK, { permissions: ['clipboard-read', 'clipboard-write'] }, async (page, { context }) => {
-      const seen = await numbers(page);
+      const rows = await tableRows(page);
       await page.getByRole('link', { name: 'Copy link' }).click();
-      await page.getByText('The link is copied.').waitFor();
+      await page.getByText('Link copied.').waitFor();
       const copied = await page.evaluate(() => navigator.clipboard.readText());
       const other = await context.newPage();
       await other.goto(copied);
-      assert.deepEqual(await numbers(other), seen);
+      assert.deepEqual(await tableRows(other), rows);
     });
   });
 });
 
-describe('when there is nothing to show', () => {
-  test('an interval without usage says so, and leads to where there is some', async () => {
+describe('missing usage and errors', () => {
+  test('an interval without usage links to the most recent usage', async () => {
     await tab('/?organization=x00g8&start=2021-05-01&end=2021-05-07&every=1day', {}, async (page) => {
       await page
-        .getByText('x00g8 used nothing between 1 May 2021 and 7 May 2021. Its last usage was on 28 Feb 2020.')
+        .getByText('x00g8 has no usage between 1 May 2021 and 7 May 2021. The most recent usage is from 28 Feb 2020.')
         .waitFor();
-      await page.getByRole('button', { name: 'Go there' }).click();
+      await page.getByRole('button', { name: 'Show most recent usage' }).click();
       await page.waitForURL(/start=2020-02-22&end=2020-02-28/);
-      assert.ok((await numbers(page)).length > 0);
+      assert.ok((await tableRows(page)).length > 0);
     });
   });
 
-  test('a database without usage says how to begin', async () => {
+  test('an empty database shows how to ingest usage', async () => {
     const prepare = (page) =>
       page.route('**/api/v1/usage/organizations?**', (route) =>
         route.fulfill({ json: { items: [], total: 0, page: 1, size: 1, next: null } }),
       );
     await tab('/', { prepare }, async (page) => {
-      await page.getByRole('heading', { name: 'Nothing here yet' }).waitFor();
+      await page.getByRole('heading', { name: 'No usage yet' }).waitFor();
       await page.unrouteAll();
       await assertAccessible(page);
     });
   });
 
-  test('an unknown organization is told in the words of the API', async () => {
+  test('the API error is shown for an unknown organization', async () => {
     for (const path of ['/?organization=nobody', '/?organization=nobody&start=2020-02-03&end=2020-02-09&every=1day']) {
-      await tab(path, { refusals: true }, async (page) => {
+      await tab(path, { expectErrors: true }, async (page) => {
         await page.locator('main').getByText('No organization nobody found!').filter({ visible: true }).waitFor();
         await page.getByRole('button', { name: 'Try again' }).waitFor();
       });
     }
   });
 
-  test('a failure is told with its detail, and can be tried again', async () => {
+  test('an error is shown with its detail, and the request can be retried', async () => {
     let failures = 0;
     const prepare = (page) =>
       page.route('**/api/v1/organization/**', (route) => {
         failures += 1;
         if (failures > 1) return route.continue();
         return route.fulfill(
-          problem(503, 'Service Unavailable', 'The database is away. Try again later.', { 'retry-after': '5' }),
+          problem(503, 'Service Unavailable', 'The database is unavailable. Try again later.', { 'retry-after': '5' }),
         );
       });
-    await tab(WEEK, { prepare, refusals: true }, async (page) => {
+    await tab(WEEK, { prepare, expectErrors: true }, async (page) => {
       await page.getByRole('heading', { name: 'Service Unavailable' }).waitFor();
-      await page.locator('main').getByText('The database is away. Try again later.').waitFor();
+      await page.locator('main').getByText('The database is unavailable. Try again later.').waitFor();
       assert.equal(await page.locator('#total').textContent(), '–');
       await assertAccessible(page);
       await page.getByRole('button', { name: 'Try again' }).click();
-      assert.deepEqual(await numbers(page), expected(await api(SERIES)));
+      assert.deepEqual(await tableRows(page), expectedRows(await api(SERIES)));
     });
   });
 
-  test('a server that does not answer is told apart', async () => {
+  test('an unreachable server has its own error message', async () => {
     const prepare = (page) => page.route('**/api/**', (route) => route.abort());
-    await tab('/', { prepare, refusals: true }, async (page) => {
-      await page.getByRole('heading', { name: 'The server does not answer' }).waitFor();
+    await tab('/', { prepare, expectErrors: true }, async (page) => {
+      await page.getByRole('heading', { name: 'Cannot reach the server' }).waitFor();
       await page.unrouteAll();
       await page.getByRole('button', { name: 'Try again' }).click();
-      assert.ok((await numbers(page)).length > 0);
+      assert.ok((await tableRows(page)).length > 0);
     });
   });
 
-  test('an answer that comes late does not overwrite what is looked at now', async () => {
+  test('a late response does not replace the current view', async () => {
     let release;
-    const held = new Promise((resolve) => {
+    const released = new Promise((resolve) => {
       release = resolve;
     });
     const prepare = (page) =>
       page.route(/every=1hour/, async (route) => {
-        await held;
+        await released;
         await route.continue().catch(() => {});
       });
     await tab(WEEK, { prepare }, async (page) => {
-      await settled(page);
+      await loaded(page);
       await page.getByLabel('Granularity').selectOption('1hour');
       await page.locator('body.loading').waitFor();
       await page.getByLabel('Granularity').selectOption('1day');
       release();
-      assert.deepEqual(await numbers(page), expected(await api(SERIES)));
+      assert.deepEqual(await tableRows(page), expectedRows(await api(SERIES)));
       assert.equal(await page.locator('#chart-title').textContent(), 'Bytes per day');
     });
   });
@@ -393,57 +393,57 @@ describe('when there is nothing to show', () => {
 
 describe('tokens', () => {
   const GOOD = 'a-good-token';
-  /** Answers like a server that has tokens. */
+  /** Behaves like a server that requires a token. */
   const prepare = (page) =>
     page.context().route('**/api/**', (route) => {
-      const given = route.request().headers().authorization;
-      return given === `Bearer ${GOOD}`
+      const authorization = route.request().headers().authorization;
+      return authorization === `Bearer ${GOOD}`
         ? route.continue()
-        : route.fulfill(problem(401, 'Unauthorized', 'A token is needed.', { 'www-authenticate': 'Bearer' }));
+        : route.fulfill(problem(401, 'Unauthorized', 'A token is required.', { 'www-authenticate': 'Bearer' }));
     });
 
-  test('a token is asked for when one is needed, and kept for the tab only', async () => {
-    await tab(WEEK, { prepare, refusals: true }, async (page, { context }) => {
-      const dialog = page.getByRole('dialog', { name: 'This server asks for a token' });
+  test('the page asks for a required token and keeps it for the tab only', async () => {
+    await tab(WEEK, { prepare, expectErrors: true }, async (page, { context }) => {
+      const dialog = page.getByRole('dialog', { name: 'This server requires a token' });
       await dialog.waitFor();
       await assertAccessible(page);
       await page.getByLabel('Token', { exact: true }).fill('a-wrong-token');
       await page.keyboard.press('Enter');
-      await page.getByText('This token was refused.').waitFor();
+      await page.getByText('The server rejected this token.').waitFor();
       await page.getByLabel('Token', { exact: true }).fill(GOOD);
       await page.keyboard.press('Enter');
-      assert.deepEqual(await numbers(page), expected(await api(SERIES)));
+      assert.deepEqual(await tableRows(page), expectedRows(await api(SERIES)));
       assert.ok(!page.url().includes(GOOD));
       await page.reload();
-      assert.deepEqual(await numbers(page), expected(await api(SERIES)));
+      assert.deepEqual(await tableRows(page), expectedRows(await api(SERIES)));
       assert.equal(await page.evaluate(() => JSON.stringify(localStorage) + document.cookie), '{}');
       const other = await context.newPage();
       await other.goto(page.url());
-      await other.getByRole('dialog', { name: 'This server asks for a token' }).waitFor();
+      await other.getByRole('dialog', { name: 'This server requires a token' }).waitFor();
       await page.getByRole('button', { name: 'Forget token' }).click();
       assert.equal(await page.evaluate(() => sessionStorage.length), 0);
     });
   });
 
-  test('whoever has none is told what the server said', async () => {
-    await tab(WEEK, { prepare, refusals: true }, async (page) => {
+  test('without a token, the server error is shown', async () => {
+    await tab(WEEK, { prepare, expectErrors: true }, async (page) => {
       await page.getByRole('dialog').waitFor();
       await page.keyboard.press('Escape');
-      await page.locator('#notice').getByText('A token is needed.').waitFor();
+      await page.locator('#notice').getByText('A token is required.').waitFor();
       await page.getByRole('button', { name: 'Try again' }).click();
       await page.getByRole('dialog').waitFor();
       await page.getByLabel('Token', { exact: true }).fill(GOOD);
       await page.getByRole('button', { name: 'Use token' }).click();
-      assert.deepEqual(await numbers(page), expected(await api(SERIES)));
+      assert.deepEqual(await tableRows(page), expectedRows(await api(SERIES)));
     });
   });
 });
 
-describe('for everyone', () => {
+describe('accessibility and themes', () => {
   for (const scheme of ['light', 'dark']) {
-    test(`axe-core finds nothing serious in ${scheme}`, async () => {
+    test(`axe-core finds no serious violations in the ${scheme} theme`, async () => {
       await tab(WEEK, { scheme }, async (page) => {
-        await numbers(page);
+        await tableRows(page);
         await assertAccessible(page);
         await page.locator('#search').fill('8944001');
         await page.getByRole('option', { name: '89440016' }).waitFor();
@@ -452,56 +452,52 @@ describe('for everyone', () => {
     });
   }
 
-  test('a phone needs no scrolling to the side', async () => {
-    await tab(
-      WEEK,
-      { width: 360, height: 740, scheme: 'dark', hasTouch: true, isMobile: true },
-      async (page) => {
-        await numbers(page);
-        const overflow = () =>
-          page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-        assert.equal(await overflow(), 0);
-        await page.locator('#search').fill('8944001');
-        await page.getByRole('option', { name: '89440016' }).waitFor();
-        assert.equal(await overflow(), 0);
-        await assertAccessible(page);
-      },
-    );
+  test('the page fits a phone without horizontal scrolling', async () => {
+    await tab(WEEK, { width: 360, height: 740, scheme: 'dark', hasTouch: true, isMobile: true }, async (page) => {
+      await tableRows(page);
+      const overflow = () =>
+        page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      assert.equal(await overflow(), 0);
+      await page.locator('#search').fill('8944001');
+      await page.getByRole('option', { name: '89440016' }).waitFor();
+      assert.equal(await overflow(), 0);
+      await assertAccessible(page);
+    });
   });
 
-  test('the theme follows the system until another is chosen', async () => {
+  test('the theme follows the system until the user switches it', async () => {
     await tab(WEEK, { scheme: 'dark' }, async (page) => {
-      await settled(page);
-      const paper = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
-      const dark = await paper();
-      await page.getByRole('button', { name: 'Light theme' }).click();
-      const light = await paper();
+      await loaded(page);
+      const background = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+      const dark = await background();
+      await page.getByRole('button', { name: 'Switch to light theme' }).click();
+      const light = await background();
       assert.notEqual(light, dark);
       await page.reload();
-      await settled(page);
-      assert.equal(await paper(), light);
-      await page.getByRole('button', { name: 'Dark theme' }).click();
-      assert.equal(await paper(), dark);
+      await loaded(page);
+      assert.equal(await background(), light);
+      await page.getByRole('button', { name: 'Switch to dark theme' }).click();
+      assert.equal(await background(), dark);
       assert.equal(await page.evaluate(() => localStorage.length), 0);
     });
   });
 });
 
-describe('how it is served', () => {
-  test('the page weighs less than 200 KB and comes from one server', async (t) => {
+describe('assets', () => {
+  test('the page is smaller than 200 kB and loads from one server', async (t) => {
     await tab(WEEK, {}, async (page, { responses }) => {
-      await settled(page);
+      await loaded(page);
       const own = responses.filter((response) => !new URL(response.url()).pathname.startsWith('/api/'));
       const sizes = await Promise.all(own.map(async (response) => (await response.body()).length));
       const sent = await Promise.all(own.map(async (response) => (await response.request().sizes()).responseBodySize));
-      const sum = (all) => all.reduce((one, other) => one + other, 0);
-      t.diagnostic(`${own.length} files, ${sum(sizes)} bytes, of which ${sum(sent)} travel`);
+      const sum = (values) => values.reduce((total, value) => total + value, 0);
+      t.diagnostic(`${own.length} files, ${sum(sizes)} bytes, ${sum(sent)} compressed`);
       assert.ok(own.length >= 10 && sum(sent) > 0);
       assert.ok(sum(sizes) < 200_000, `${sum(sizes)} bytes`);
     });
   });
 
-  test('its policy lets in nothing from elsewhere, and its files are kept for good', async () => {
+  test('the content security policy forbids other servers, and assets are cached indefinitely', async () => {
     const page = await fetch(`${BASE}/`);
     const policy = page.headers.get('content-security-policy');
     for (const part of [
@@ -529,31 +525,31 @@ describe('how it is served', () => {
     assert.equal((await fetch(`${BASE}/${path.replace('app.js', 'index.html')}`)).status, 404);
   });
 
-  test('uPlot is the one of its package', async () => {
-    const ours = new URL('../../web/vendor/', import.meta.url);
-    const theirs = new URL('./node_modules/uplot/', import.meta.url);
+  test('the vendored uPlot matches its npm package', async () => {
+    const vendored = new URL('../../web/vendor/', import.meta.url);
+    const published = new URL('./node_modules/uplot/', import.meta.url);
     for (const [name, path] of [
       ['uPlot.iife.min.js', 'dist/uPlot.iife.min.js'],
       ['uPlot.min.css', 'dist/uPlot.min.css'],
       ['uPlot.LICENSE', 'LICENSE'],
     ]) {
-      assert.deepEqual(await readFile(new URL(name, ours)), await readFile(new URL(path, theirs)), name);
+      assert.deepEqual(await readFile(new URL(name, vendored)), await readFile(new URL(path, published)), name);
     }
   });
 });
 
-// `make screenshots` has the README's pictures made of what was tested.
-const pictures = process.env.SIMUSAGE_SCREENSHOTS;
-test('pictures are taken', { skip: !pictures }, async () => {
+// `make screenshots` uses this to take the README's screenshots.
+const screenshots = process.env.SIMUSAGE_SCREENSHOTS;
+test('screenshots', { skip: !screenshots }, async () => {
   for (const [scheme, name] of [
     ['light', 'dashboard.png'],
     ['dark', 'dashboard-dark.png'],
   ]) {
     await tab('/?organization=x00g8', { scheme, width: 1180, deviceScaleFactor: 1.5 }, async (page) => {
-      await settled(page);
+      await loaded(page);
       const box = await page.locator('#chart .u-over').boundingBox();
       await page.mouse.move(box.x + (box.width / 28) * 13.5, box.y + box.height / 2);
-      await page.screenshot({ path: join(pictures, name), fullPage: true });
+      await page.screenshot({ path: join(screenshots, name), fullPage: true });
     });
   }
 });

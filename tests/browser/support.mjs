@@ -1,4 +1,4 @@
-// What every test of the page needs: a browser, a tab that minds its manners, and the API to compare with.
+// Helpers for the browser tests: the browser, tabs that fail on errors, and API requests.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -7,21 +7,21 @@ import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 import { findChromium } from './chromium.mjs';
 
-/** A running server with the usage that `simusage generate` makes of examples/inventory.json. */
+/** The URL of a running server with generated usage for examples/inventory.json. */
 export const BASE = process.env.SIMUSAGE_PAGE_URL;
 
-/** A week of x00g8 by the day. */
+/** The page's path for a week of x00g8 in daily buckets. */
 export const WEEK = '/?organization=x00g8&start=2020-02-03&end=2020-02-09&every=1day';
 
 let browser;
 
-/** Starts the browser before the tests of a file, and ends it after them. */
+/** Starts the browser before the tests in a file, and closes it after them. */
 export function withBrowser() {
   before(async () => {
-    assert.ok(BASE, 'SIMUSAGE_PAGE_URL names no server: `cargo test --test it page` starts one');
+    assert.ok(BASE, 'SIMUSAGE_PAGE_URL is not set: run the tests with `cargo test --test it page`');
     const executablePath = findChromium();
-    assert.ok(executablePath, 'Chromium is missing: `make browser` installs it');
-    // Playwright makes an empty folder for the user's data, and removes it.
+    assert.ok(executablePath, 'Chromium is not installed: run `make browser`');
+    // Playwright creates an empty profile directory, and removes it afterwards.
     browser = await chromium.launch({
       executablePath,
       chromiumSandbox: false,
@@ -39,11 +39,12 @@ export function withBrowser() {
 }
 
 /**
- * Gives `use` a tab on a path of the server. Whatever the page logs as an error, and whatever it asks another server
- * for, fails the test. `refusals` says that the server is meant to refuse something, which browsers log.
+ * Opens a path of the server in a new tab and passes it to `use`. The test fails if the page logs
+ * an error or sends a request to another server. `expectErrors` permits the errors that browsers
+ * log for failed requests.
  */
 export async function tab(path, options, use) {
-  const { width = 1280, height = 860, scheme = 'light', refusals = false, prepare, ...more } = options;
+  const { width = 1280, height = 860, scheme = 'light', expectErrors = false, prepare, ...more } = options;
   const context = await browser.newContext({
     viewport: { width, height },
     colorScheme: scheme,
@@ -51,19 +52,19 @@ export async function tab(path, options, use) {
     timezoneId: 'UTC',
     ...more,
   });
-  // A machine that is building something else meanwhile is slow, and not wrong.
+  // Generous, because the machine may be busy with a build.
   context.setDefaultTimeout(90_000);
   const page = await context.newPage();
   const errors = [];
   const responses = [];
   page.on('console', (message) => {
-    const refused = refusals && message.text().startsWith('Failed to load resource');
-    if (message.type() === 'error' && !refused) errors.push(message.text());
+    const expected = expectErrors && message.text().startsWith('Failed to load resource');
+    if (message.type() === 'error' && !expected) errors.push(message.text());
   });
   page.on('pageerror', (error) => errors.push(error.stack));
   page.on('request', (request) => {
     if (new URL(request.url()).origin !== BASE && !request.url().startsWith('blob:'))
-      errors.push(`asked ${request.url()}`);
+      errors.push(`request to ${request.url()}`);
   });
   page.on('response', (response) => responses.push(response));
   try {
@@ -76,29 +77,29 @@ export async function tab(path, options, use) {
   }
 }
 
-/** Waits until the page shows something and nothing is under way. */
-export async function settled(page) {
+/** Waits until the page has finished loading. */
+export async function loaded(page) {
   await page.locator('main[aria-busy=false]').waitFor();
 }
 
-/** What the API answers. */
+/** The JSON of a successful API response. */
 export async function api(path) {
   const response = await fetch(BASE + path);
   assert.equal(response.status, 200, `${path}: ${await response.clone().text()}`);
   return response.json();
 }
 
-/** A problem as the API writes it. */
+/** A mock of the API's error response. */
 export function problem(status, title, detail, headers = {}) {
   const body = JSON.stringify({ type: 'about:blank', title, status, detail });
   return { status, contentType: 'application/problem+json', body, headers };
 }
 
-/** The numbers that stand in the table below the chart: [bytes, records] of each row. */
-export async function numbers(page) {
-  await settled(page);
+/** The rows of the table below the chart, as [bytes, records]. */
+export async function tableRows(page) {
+  await loaded(page);
   const details = page.locator('#numbers');
-  if (!(await details.evaluate(({ open }) => open))) await page.getByText('Show the numbers').click();
+  if (!(await details.evaluate(({ open }) => open))) await page.getByText('Data table').click();
   await page.locator('#rows tr').first().waitFor();
   const rows = await page
     .locator('#rows tr')
@@ -106,24 +107,24 @@ export async function numbers(page) {
   return rows.map((row) => row.map((text) => Number(text.replaceAll(',', ''))));
 }
 
-/** The same numbers out of an answer of the API. */
-export function expected(answer) {
+/** The same rows, taken from an API response. */
+export function expectedRows(answer) {
   return answer.items.map((item) => [item['bytes-used-total'], item.records]);
 }
 
 const axe = await readFile(fileURLToPath(import.meta.resolve('axe-core/axe.min.js')), 'utf8');
 
-/** Asserts that axe-core finds nothing serious. */
+/** Asserts that axe-core finds no serious violations. */
 export async function assertAccessible(page) {
-  // Not as a script of the page's, which its policy forbids.
+  // The page's content security policy forbids adding a script element.
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => globalThis.axe.run({ resultTypes: ['violations'] }));
   const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
-  const told = serious.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map(({ html }) => html).join(' ')}`);
-  assert.deepEqual(told, []);
+  const report = serious.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map(({ html }) => html).join(' ')}`);
+  assert.deepEqual(report, []);
 }
 
-/** The heights of the bars in the canvas, in pixels, at the middle of each of `count` equal columns. */
+/** Bar heights in pixels, measured in the canvas at the middle of `count` equal columns. */
 export async function barHeights(page, count) {
   return page.evaluate((columns) => {
     const canvas = document.querySelector('#chart canvas');
@@ -137,7 +138,7 @@ export async function barHeights(page, count) {
       const x = Math.round(left + (width / columns) * (index + 0.5));
       const column = context.getImageData(x, top, 1, height).data;
       let pixels = 0;
-      for (let at = 0; at < column.length; at += 4) if (column.slice(at, at + 4).join() === bar) pixels += 1;
+      for (let byte = 0; byte < column.length; byte += 4) if (column.slice(byte, byte + 4).join() === bar) pixels += 1;
       return pixels;
     });
   }, count);

@@ -1,7 +1,4 @@
-//! Starts and ends the embedded TimescaleDB for tests.
-//!
-//! Owns the child process and the installation of its packages. What a test does with the database
-//! is the test's own business.
+//! Starts and stops the embedded TimescaleDB, and installs its packages.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -13,79 +10,79 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const READINESS: &str = "embedded TimescaleDB ready: ";
-/// Far more than a start takes, for the machine may be busy with other tests.
-const START_LIMIT: Duration = Duration::from_mins(2);
-const END_LIMIT: Duration = Duration::from_mins(1);
+/// Generous, because the machine may be busy with other tests.
+const START_TIMEOUT: Duration = Duration::from_mins(2);
+const EXIT_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A server of its own for one test, ended with it.
+/// A server for one test, killed when dropped.
 pub struct EmbeddedServer {
     child: Child,
     url: String,
 }
 
 impl EmbeddedServer {
-    /// A server with an empty database in memory.
+    /// Starts a server with an empty in-memory database.
     pub fn start() -> Self {
         Self::launch(&[]).unwrap_or_else(|failure| panic!("{failure}"))
     }
 
-    /// A server with its database in a folder.
-    pub fn start_in(folder: &Path) -> Self {
-        Self::try_start_in(folder).unwrap_or_else(|failure| panic!("{failure}"))
+    /// Starts a server with its database in a directory.
+    pub fn start_in(directory: &Path) -> Self {
+        Self::try_start_in(directory).unwrap_or_else(|failure| panic!("{failure}"))
     }
 
-    /// Like [`Self::start_in`]; what the server logged is the error if it does not start.
-    pub fn try_start_in(folder: &Path) -> Result<Self, String> {
-        Self::launch(&[
-            "--data",
-            folder.to_str().expect("a temporary folder's path is UTF-8"),
-        ])
+    /// Like [`Self::start_in`]; returns the server's log if it does not start.
+    pub fn try_start_in(directory: &Path) -> Result<Self, String> {
+        Self::launch(&["--data", directory.to_str().expect("the path is UTF-8")])
     }
 
-    /// Where clients connect to.
     pub fn url(&self) -> String {
         self.url.clone()
     }
 
-    /// Kills the process at once, as `kill -9` does.
-    pub fn kill_hard(&mut self) {
+    /// Kills the process with SIGKILL.
+    pub fn kill(&mut self) {
         self.child.kill().expect("the server is running");
-        self.child.wait().expect("a killed process ends");
+        self.child.wait().expect("a killed process exits");
     }
 
-    /// Asks the process to end, as `kill` does, and waits until it has.
+    /// Sends SIGTERM and waits for the process to exit.
     pub fn terminate(&mut self) -> ExitStatus {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill")
             .args(["-TERM", &pid])
             .status()
-            .expect("kill is a standard program");
+            .expect("kill is installed");
         assert!(sent.success(), "the server is running");
         self.wait()
     }
 
-    /// Closes the server's standard input, as the end of its parent does, and waits until it has ended.
-    pub fn abandon(&mut self) -> ExitStatus {
+    /// Closes the server's standard input, as if its parent had exited, and waits for it to exit.
+    pub fn close_stdin(&mut self) -> ExitStatus {
         drop(self.child.stdin.take());
         self.wait()
     }
 
     fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + END_LIMIT;
+        let deadline = Instant::now() + EXIT_TIMEOUT;
         while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().expect("a child's state can be read") {
+            if let Some(status) = self
+                .child
+                .try_wait()
+                .expect("the status of a child can be read")
+            {
                 return status;
             }
             thread::sleep(Duration::from_millis(20));
         }
-        panic!("the server has not ended within {END_LIMIT:?}");
+        panic!("the server did not exit within {EXIT_TIMEOUT:?}");
     }
 
     fn launch(options: &[&str]) -> Result<Self, String> {
-        let folder = embedded_folder();
-        install_packages(&folder);
+        let directory = package_directory();
+        install_packages(&directory);
         let mut child = Command::new("node")
-            .arg(folder.join("server.mjs"))
+            .arg(directory.join("server.mjs"))
             .args(["--port", "0", "--exit-with-stdin"])
             .args(options)
             .stdin(Stdio::piped())
@@ -94,29 +91,29 @@ impl EmbeddedServer {
             .spawn()
             .map_err(|error| format!("cannot run node: {error}"))?;
         let log = collect_log(&mut child);
-        if let Some(url) = readiness(&mut child) {
+        if let Some(url) = wait_until_ready(&mut child) {
             return Ok(Self { child, url });
         }
         let mut failure = String::from("the embedded TimescaleDB did not start");
-        // A server that has not ended by itself is not starting either, however long one waits.
+        // A server that is still running after the timeout will not start.
         let _ = child.kill();
         if let Ok(status) = child.wait() {
             let _ = write!(failure, " ({status})");
         }
-        let logged = log.join().expect("reading a pipe does not panic");
+        let logged = log.join().expect("the log reader does not panic");
         Err(format!("{failure}: {logged}"))
     }
 }
 
 impl Drop for EmbeddedServer {
     fn drop(&mut self) {
-        // Either fails only when the process has ended already.
+        // Both fail only if the process has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Keeps what the server logs for the message of a failed start, and the pipe from filling up.
+/// Reads the server's log, for the error message and so that the pipe does not fill up.
 fn collect_log(child: &mut Child) -> thread::JoinHandle<String> {
     let mut stderr = child.stderr.take().expect("stderr is piped");
     thread::spawn(move || {
@@ -126,8 +123,8 @@ fn collect_log(child: &mut Child) -> thread::JoinHandle<String> {
     })
 }
 
-/// The address in the readiness line, none if the server ends or the time is up before it comes.
-fn readiness(child: &mut Child) -> Option<String> {
+/// Waits for the readiness line and returns its URL; none if the server exits or the time runs out.
+fn wait_until_ready(child: &mut Child) -> Option<String> {
     let stdout = child.stdout.take().expect("stdout is piped");
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -137,27 +134,27 @@ fn readiness(child: &mut Child) -> Option<String> {
             }
         }
     });
-    receiver.recv_timeout(START_LIMIT).ok()
+    receiver.recv_timeout(START_TIMEOUT).ok()
 }
 
-fn embedded_folder() -> PathBuf {
+fn package_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("embedded")
 }
 
-/// Installs the server's packages unless they are; of several test processes one does.
-fn install_packages(folder: &Path) {
+/// Installs the server's packages if they are missing, under a lock shared by all test processes.
+fn install_packages(directory: &Path) {
     let lock_path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("embedded-packages.lock");
-    let lock = File::create(lock_path).expect("cargo's folder for tests is writable");
-    lock.lock().expect("a file of our own can be locked");
+    let lock = File::create(lock_path).expect("CARGO_TARGET_TMPDIR is writable");
+    lock.lock().expect("the file can be locked");
     // npm writes this file last.
-    if folder.join("node_modules/.package-lock.json").exists() {
+    if directory.join("node_modules/.package-lock.json").exists() {
         return;
     }
     let installed = Command::new("npm")
         .args(["ci", "--no-audit", "--no-fund"])
-        .current_dir(folder)
+        .current_dir(directory)
         .output()
-        .expect("npm comes with Node.js");
+        .expect("npm is installed");
     assert!(
         installed.status.success(),
         "npm ci failed: {}",

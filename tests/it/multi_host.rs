@@ -27,7 +27,7 @@ async fn a_host_that_is_away_leaves_the_work_to_the_other() {
     let pool = Pool::new(&config, 1);
     ready(&pool).await.unwrap();
     assert_eq!(
-        (first.taken(), second.taken()),
+        (first.accepted(), second.accepted()),
         (1, 0),
         "the first is the first choice"
     );
@@ -36,7 +36,7 @@ async fn a_host_that_is_away_leaves_the_work_to_the_other() {
     let _ = ready(&pool).await;
     ready(&pool).await.unwrap();
     connect(&config.database).await.unwrap().close().await;
-    assert_eq!((first.taken(), second.taken()), (1, 2));
+    assert_eq!((first.accepted(), second.accepted()), (1, 2));
     second.go_down();
     assert!(
         connect(&config.database).await.unwrap_err().is_passing(),
@@ -53,14 +53,14 @@ async fn random_balance_uses_every_host() {
     for _ in 0..32 {
         connect(&config.database).await.unwrap().close().await;
     }
-    let (by_first, by_second) = (first.taken(), second.taken());
+    let (by_first, by_second) = (first.accepted(), second.accepted());
     assert!(by_first > 0 && by_second > 0, "{by_first} and {by_second}");
     for _ in 0..32 {
         ready(&Pool::new(&config, 1)).await.unwrap();
     }
-    assert_eq!(first.taken() + second.taken(), 64);
+    assert_eq!(first.accepted() + second.accepted(), 64);
     assert!(
-        first.taken() > by_first && second.taken() > by_second,
+        first.accepted() > by_first && second.accepted() > by_second,
         "the pool, too"
     );
 }
@@ -96,7 +96,7 @@ async fn assert_target_session_attrs(cases: &[(&str, bool, Option<&str>)]) {
             "target_session_attrs={attributes}&options=-c default_transaction_read_only%3D{mode}"
         );
         let config = config(&url(&first, &second, &parameters));
-        let before = (first.taken(), second.taken());
+        let before = (first.accepted(), second.accepted());
         let by_pool = ready(&Pool::new(&config, 1)).await;
         let by_connection = connect(&config.database).await;
         let Some(refusal) = refusal else {
@@ -113,7 +113,7 @@ async fn assert_target_session_attrs(cases: &[(&str, bool, Option<&str>)]) {
             "{parameters}"
         );
         assert_eq!(
-            (first.taken(), second.taken()),
+            (first.accepted(), second.accepted()),
             (before.0 + 2, before.1 + 2),
             "both were tried, twice"
         );

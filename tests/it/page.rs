@@ -1,4 +1,4 @@
-//! The web page in a real browser: `tests/browser` on the built program, with generated usage.
+//! Runs the browser tests in `tests/browser` against a server with generated usage.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -39,7 +39,7 @@ async fn the_page_works_in_a_browser() {
         .env("SIMUSAGE_PAGE_URL", format!("http://{}", server.address()))
         .stdin(Stdio::null())
         .output()
-        .expect("Node.js runs");
+        .expect("node is installed");
     let report = String::from_utf8_lossy(&output.stdout);
     println!("{report}");
     assert!(

@@ -1,4 +1,4 @@
-//! Certificates for tests, made when they are needed, and a client that trusts them.
+//! Generates certificates, and configures clients that trust them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Somebody who signs certificates.
+/// A certificate authority.
 pub struct Authority {
     certificate: Certificate,
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// A certificate and its key.
+/// A certificate and its private key.
 pub struct Pair {
     certificate: Certificate,
     key: KeyPair,
@@ -32,7 +32,7 @@ impl Authority {
         }
     }
 
-    /// A certificate for these host names and addresses.
+    /// Issues a certificate for host names and IP addresses.
     pub fn issue(&self, names: &[&str]) -> Pair {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let key = KeyPair::generate().unwrap();
@@ -45,19 +45,19 @@ impl Authority {
         }
     }
 
-    /// Writes its own certificate, by which others trust it.
+    /// Writes the authority's own certificate in PEM format.
     pub fn write(&self, file: &Path) {
         std::fs::write(file, self.certificate.pem()).unwrap();
     }
 
-    /// Itself, as somebody to trust.
+    /// A root store that contains only this authority.
     pub fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der().clone()).unwrap();
         roots
     }
 
-    /// A client that trusts it, and nobody else.
+    /// The configuration of a client that trusts only this authority.
     pub fn client(&self) -> rustls::ClientConfig {
         rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -68,11 +68,11 @@ impl Authority {
 }
 
 impl Pair {
-    /// A certificate that nobody else signed, good until a year, and that calls itself an authority.
-    pub fn self_signed(name: &str, until: i32) -> Self {
+    /// A self-signed authority certificate that expires at the start of `year`.
+    pub fn self_signed(name: &str, year: i32) -> Self {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();
         Self {
             certificate: params.self_signed(&key).unwrap(),
@@ -80,7 +80,6 @@ impl Pair {
         }
     }
 
-    /// The certificate as it is sent.
     pub fn der(&self) -> CertificateDer<'static> {
         self.certificate.der().clone()
     }
@@ -98,15 +97,15 @@ impl Pair {
     }
 }
 
-/// The files of a server's certificate, in a folder of their own.
+/// A certificate and key as PEM files in a temporary directory.
 pub struct PairFiles {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl PairFiles {
     pub fn new(pair: &Pair) -> Self {
         let files = Self {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
         };
         files.write(pair);
         files
@@ -118,10 +117,10 @@ impl PairFiles {
     }
 
     pub fn certificate(&self) -> PathBuf {
-        self.folder.path().join("server.pem")
+        self.directory.path().join("server.pem")
     }
 
     pub fn key(&self) -> PathBuf {
-        self.folder.path().join("server.key")
+        self.directory.path().join("server.key")
     }
 }

@@ -1,4 +1,4 @@
-//! The built program, run as a user runs it.
+//! Runs the built `simusage` program.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -6,25 +6,23 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-/// How a run of the program ended.
+/// The result of running the program.
 #[derive(Debug)]
 pub struct Run {
-    /// The exit status.
+    /// The exit status; -1 after a signal.
     pub status: i32,
-    /// Standard output.
     pub stdout: String,
-    /// Standard error.
     pub stderr: String,
 }
 
 impl Run {
-    /// The summary that `--json` prints.
+    /// The summary printed by `--json`.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|error| panic!("no summary ({error}): {self:?}"))
+            .unwrap_or_else(|error| panic!("invalid summary ({error}): {self:?}"))
     }
 
-    /// (read, stored, rejected) of the summary that `--json` prints.
+    /// The numbers of records in the summary printed by `--json`: (read, stored, rejected).
     pub fn counts(&self) -> (u64, u64, u64) {
         let summary = self.json();
         let count = |name: &str| summary[name].as_u64().unwrap();
@@ -43,7 +41,7 @@ impl From<Output> for Run {
     }
 }
 
-/// A command line of the program, in an environment without settings but for the database's URL.
+/// A command that runs the program. The only setting in its environment is the database URL.
 pub fn command(url: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_simusage"));
     for (name, _) in
@@ -55,7 +53,7 @@ pub fn command(url: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs the program.
+/// Runs the program with empty standard input.
 pub fn simusage(url: &str, arguments: &[&str]) -> Run {
     command(url, arguments)
         .stdin(Stdio::null())
@@ -64,7 +62,7 @@ pub fn simusage(url: &str, arguments: &[&str]) -> Run {
         .into()
 }
 
-/// Runs the program with text on its standard input.
+/// Runs the program with `input` on standard input.
 pub fn simusage_with_input(url: &str, arguments: &[&str], input: &str) -> Run {
     let mut child = command(url, arguments)
         .stdin(Stdio::piped())
@@ -74,21 +72,21 @@ pub fn simusage_with_input(url: &str, arguments: &[&str], input: &str) -> Run {
         .expect("the program runs");
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
-    let writing = std::thread::spawn(move || {
-        // The program may end before it has read all; its exit status tells.
+    let writer = std::thread::spawn(move || {
+        // Fails if the program exits before it has read all of its input.
         let _ = stdin.write_all(input.as_bytes());
     });
-    let run = child.wait_with_output().expect("the program ends").into();
-    writing.join().unwrap();
+    let run = child.wait_with_output().expect("the program exits").into();
+    writer.join().unwrap();
     run
 }
 
-/// The inventory of 15 SIM cards that examples and tests use.
+/// The inventory of 15 SIM cards used by examples and tests.
 pub fn inventory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/inventory.json")
 }
 
-/// Loads the inventory of 15 SIM cards.
+/// Ingests [`inventory`].
 pub fn load_inventory(url: &str) {
     let run = simusage(
         url,

@@ -1,4 +1,4 @@
-//! A TCP proxy in front of the database, to cut its connections where it hurts.
+//! A TCP proxy in front of the database that can block or cut connections, also at a COMMIT.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What happens to a COMMIT.
+/// What the proxy does to a COMMIT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Commit {
-    /// It passes.
+    /// Forwards it.
     Pass,
-    /// It is lost on its way to the server, and so is the connection.
+    /// Cuts the connection before the server receives it.
     LoseRequest,
-    /// The server commits, and its answer is lost with the connection.
+    /// Cuts the connection after the server has committed, before the client receives the response.
     LoseAnswer,
 }
 
-/// The proxy. It lives as long as the test.
+/// A proxy that runs until the test process exits.
 pub struct Proxy {
     url: String,
     state: Arc<State>,
@@ -26,18 +26,18 @@ pub struct Proxy {
 struct State {
     server: String,
     down: AtomicU8,
-    /// Whether nothing passes to the server now, though connections stay.
+    /// Whether requests wait in the proxy.
     held: AtomicBool,
-    /// How many connections it has taken.
-    taken: AtomicUsize,
+    accepted: AtomicUsize,
+    /// A [`Commit`].
     commit: AtomicU8,
-    /// How many more COMMITs pass before one does not.
+    /// The number of COMMITs to forward before `commit` applies.
     countdown: AtomicUsize,
     open: Mutex<Vec<TcpStream>>,
 }
 
 impl Proxy {
-    /// A proxy for the database at `url`.
+    /// Starts a proxy for the database at `url`.
     pub fn start(url: &str) -> Self {
         let (front, rest) = url.split_once('@').expect("the URL names a user");
         let (server, path) = rest.split_once('/').expect("the URL names a database");
@@ -47,35 +47,35 @@ impl Proxy {
             server: server.to_owned(),
             down: AtomicU8::new(0),
             held: AtomicBool::new(false),
-            taken: AtomicUsize::new(0),
+            accepted: AtomicUsize::new(0),
             commit: AtomicU8::new(0),
             countdown: AtomicUsize::new(0),
             open: Mutex::new(vec![]),
         });
-        let accepting = Arc::clone(&state);
+        let acceptor = Arc::clone(&state);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                if accepting.down.load(Ordering::SeqCst) == 0 {
-                    accepting.taken.fetch_add(1, Ordering::SeqCst);
-                    let state = Arc::clone(&accepting);
-                    std::thread::spawn(move || state.join(client));
+                if acceptor.down.load(Ordering::SeqCst) == 0 {
+                    acceptor.accepted.fetch_add(1, Ordering::SeqCst);
+                    let state = Arc::clone(&acceptor);
+                    std::thread::spawn(move || state.connect(client));
                 }
             }
         });
         Self { url, state }
     }
 
-    /// The URL by which the database is reached through the proxy.
+    /// The URL of the database through the proxy.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// How many connections it has taken.
-    pub fn taken(&self) -> usize {
-        self.state.taken.load(Ordering::SeqCst)
+    /// The number of connections accepted so far.
+    pub fn accepted(&self) -> usize {
+        self.state.accepted.load(Ordering::SeqCst)
     }
 
-    /// Cuts every connection and takes no new one.
+    /// Cuts all connections and refuses new ones.
     pub fn go_down(&self) {
         self.state.down.store(1, Ordering::SeqCst);
         for stream in self.state.open.lock().unwrap().drain(..) {
@@ -83,34 +83,34 @@ impl Proxy {
         }
     }
 
-    /// Takes connections again.
+    /// Accepts connections again.
     pub fn come_back(&self) {
         self.state.down.store(0, Ordering::SeqCst);
     }
 
-    /// Lets nothing through to the server, or everything again; connections stay.
+    /// Makes all requests wait in the proxy, or forwards them again. Connections stay open.
     pub fn hold(&self, held: bool) {
         self.state.held.store(held, Ordering::SeqCst);
     }
 
-    /// Says what happens to a COMMIT, once, after `passing` others.
+    /// Forwards `passing` COMMITs, then does `commit` to the next one.
     pub fn at_commit(&self, passing: usize, commit: Commit) {
         self.state.countdown.store(passing, Ordering::SeqCst);
         self.state.commit.store(commit as u8, Ordering::SeqCst);
     }
 
-    /// Whether the COMMIT that something was to happen to has come.
+    /// Whether the action of [`Self::at_commit`] has happened.
     pub fn has_cut(&self) -> bool {
         self.state.commit.load(Ordering::SeqCst) == Commit::Pass as u8
     }
 }
 
 impl State {
-    fn join(&self, client: TcpStream) {
+    fn connect(&self, client: TcpStream) {
         let Ok(server) = TcpStream::connect(&self.server) else {
             return;
         };
-        // What comes in small pieces would else wait for the other side's word on the piece before.
+        // Without this, small packets wait until the other side acknowledges the one before.
         client
             .set_nodelay(true)
             .and(server.set_nodelay(true))
@@ -119,18 +119,20 @@ impl State {
             .lock()
             .unwrap()
             .extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
-        let (mut answers, mut back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+        let (mut responses, mut back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
         let lost = Arc::new(AtomicU8::new(0));
-        let losing = Arc::clone(&lost);
+        let lose_responses = Arc::clone(&lost);
         std::thread::spawn(move || {
             let mut buffer = vec![0; 65_536];
-            while let Ok(read @ 1..) = answers.read(&mut buffer) {
-                if losing.load(Ordering::SeqCst) == 1 || back.write_all(&buffer[..read]).is_err() {
+            while let Ok(read @ 1..) = responses.read(&mut buffer) {
+                if lose_responses.load(Ordering::SeqCst) == 1
+                    || back.write_all(&buffer[..read]).is_err()
+                {
                     break;
                 }
             }
             let _ = (
-                answers.shutdown(Shutdown::Both),
+                responses.shutdown(Shutdown::Both),
                 back.shutdown(Shutdown::Both),
             );
         });
@@ -160,7 +162,7 @@ impl State {
         }
     }
 
-    /// What is to happen to the COMMIT in these bytes, if there is one.
+    /// The action for a request; [`Commit::Pass`] unless it contains the COMMIT to act on.
     fn commit_in(&self, bytes: &[u8]) -> Commit {
         let planned = self.commit.load(Ordering::SeqCst);
         let has_commit = bytes.windows(7).any(|window| window == b"COMMIT\0");

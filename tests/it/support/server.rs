@@ -1,4 +1,4 @@
-//! `simusage serve` as a process.
+//! Runs `simusage serve` as a child process, with a minimal HTTP client.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::program::command;
 
-/// A running server. It is killed where a test ends without waiting for it.
+/// A running server, killed when dropped.
 pub struct Server {
     child: Child,
     address: String,
@@ -16,12 +16,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server on a free port, with the database at `url`.
+    /// Starts a server on a free port, with the database at `url`.
     pub fn start(url: &str) -> Self {
         Self::start_with(url, &[], &[])
     }
 
-    /// The same with further arguments, and settings by their variables.
+    /// Starts a server with further arguments and environment variables.
     pub fn start_with(url: &str, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut command = command(url, &[&["serve"], arguments].concat());
         command
@@ -33,12 +33,12 @@ impl Server {
         let address = loop {
             let line = lines
                 .next()
-                .unwrap_or_else(|| panic!("the server ended: {logged:?}"))
+                .unwrap_or_else(|| panic!("the server exited: {logged:?}"))
                 .unwrap();
-            let place = line
+            let url = line
                 .split_once("listening on ")
-                .and_then(|(_, place)| place.split_once("://"));
-            let address = place.map(|(_, address)| {
+                .and_then(|(_, url)| url.split_once("://"));
+            let address = url.map(|(_, address)| {
                 address
                     .trim_end_matches(|c: char| !c.is_ascii_digit())
                     .to_owned()
@@ -48,12 +48,12 @@ impl Server {
                 break address;
             }
         };
-        // The pipe would fill up if nobody read.
-        let logging = Arc::clone(&logged);
+        // Keep reading, or the server blocks once the pipe is full.
+        let log = Arc::clone(&logged);
         std::thread::spawn(move || {
             lines
                 .map_while(Result::ok)
-                .for_each(|line| logging.lock().unwrap().push(line));
+                .for_each(|line| log.lock().unwrap().push(line));
         });
         Self {
             child,
@@ -62,12 +62,12 @@ impl Server {
         }
     }
 
-    /// Where it answers.
+    /// The address it listens on, as `host:port`.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// A connection to it.
+    /// Opens a connection that has sent nothing yet.
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
         stream
@@ -76,22 +76,22 @@ impl Server {
         stream
     }
 
-    /// Sends a request, and gives the connection on which the answer will come.
+    /// Sends a GET request and returns the connection, from which [`read`] reads the response.
     pub fn send(&self, path: &str) -> TcpStream {
         self.send_with(path, "")
     }
 
-    /// The same with further header lines.
+    /// Sends a GET request with further header lines, each ending in CRLF.
     pub fn send_with(&self, path: &str, headers: &str) -> TcpStream {
         send_to(&self.address, path, headers)
     }
 
-    /// The whole answer to a request, with its head.
+    /// The response to a GET request, including its header.
     pub fn get(&self, path: &str) -> String {
         read(self.send(path))
     }
 
-    /// The status that a request with a token is answered with.
+    /// The status of the response to a request with a token.
     pub fn status_as(&self, token: &str, path: &str) -> u16 {
         status(&read(self.send_with(
             path,
@@ -99,7 +99,7 @@ impl Server {
         )))
     }
 
-    /// The first line it logged, or logs soon, that has the text.
+    /// Waits for a log line that contains `text`, and returns the first one.
     pub fn until_logged(&self, text: &str) -> String {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -109,14 +109,14 @@ impl Server {
             }
             assert!(
                 Instant::now() < deadline,
-                "no line with '{text}' in {:#?}",
+                "no log line contains '{text}': {:#?}",
                 self.logged()
             );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// All it logged so far.
+    /// All lines logged so far.
     pub fn logged(&self) -> Vec<String> {
         self.logged.lock().unwrap().clone()
     }
@@ -139,7 +139,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Neither can fail in a way that matters: it may have ended already.
+        // Both fail if the server has already exited.
         let _ = (self.child.kill(), self.child.wait());
     }
 }
@@ -157,23 +157,23 @@ fn send_to(address: &str, path: &str, headers: &str) -> TcpStream {
     stream
 }
 
-/// The whole answer of any server.
+/// The response of any server to a GET request, including its header.
 pub fn get_from(address: &str, path: &str) -> String {
     read(send_to(address, path, ""))
 }
 
-/// Reads an answer to its end.
+/// Reads a response until the server closes the connection.
 pub fn read(mut stream: TcpStream) -> String {
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
 }
 
-/// The status of an answer.
-pub fn status(answer: &str) -> u16 {
-    answer
+/// The status of a response.
+pub fn status(response: &str) -> u16 {
+    response
         .split(' ')
         .nth(1)
         .and_then(|code| code.parse().ok())
-        .unwrap_or_else(|| panic!("no answer: {answer}"))
+        .unwrap_or_else(|| panic!("invalid response: {response}"))
 }

@@ -1,35 +1,38 @@
-//! The files that a stack is made of: YAML and JSON, as values.
+//! Reads the project's files, such as docker-compose.yml, as JSON values.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::Value;
 
-/// The path of a file of the project.
+/// The path of a file in the repository.
 pub fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// The text of a file of the project.
+/// The text of a file in the repository.
 pub fn text(name: &str) -> String {
     std::fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// A file of YAML or, which is a part of it, JSON.
+/// Parses a YAML or JSON file; JSON is a subset of YAML.
 pub fn yaml(name: &str) -> Value {
     serde_saphyr::from_str(&text(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The items of a list; none where there is no list.
+/// The items of a list, or none if the value is not a list.
 pub fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The texts of a list.
+/// The items of a list of strings.
 pub fn texts(value: &Value) -> Vec<&str> {
     items(value)
         .iter()
-        .map(|item| item.as_str().unwrap_or_else(|| panic!("{item} is no text")))
+        .map(|item| {
+            item.as_str()
+                .unwrap_or_else(|| panic!("{item} is not a string"))
+        })
         .collect()
 }
 
@@ -44,7 +47,7 @@ pub fn services() -> BTreeMap<String, Value> {
         .collect()
 }
 
-/// A service's environment, with the defaults of the variables that it is made of.
+/// A service's environment, with variables replaced by their defaults.
 pub fn environment(service: &Value) -> BTreeMap<String, String> {
     let Some(variables) = service["environment"].as_object() else {
         return BTreeMap::new();
@@ -60,12 +63,12 @@ pub fn environment(service: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// A text with `${NAME:-default}` replaced by the default.
+/// Replaces each `${NAME:-default}` with its default.
 fn with_defaults(text: &str) -> String {
     let Some((before, rest)) = text.split_once("${") else {
         return text.to_owned();
     };
-    let (variable, after) = rest.split_once('}').expect("a variable ends");
-    let (_, default) = variable.split_once(":-").expect("a variable has a default");
+    let (variable, after) = rest.split_once('}').expect("a closing brace");
+    let (_, default) = variable.split_once(":-").expect("a default");
     format!("{before}{default}{}", with_defaults(after))
 }

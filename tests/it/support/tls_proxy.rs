@@ -1,4 +1,4 @@
-//! A server with TLS: a proxy that speaks it in front of a database that does not.
+//! A TLS proxy in front of a database without TLS.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,10 +11,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::certificates::{Authority, Pair};
 
-/// What a client sends that wants TLS: its length, and a code where others have the protocol's version.
+/// PostgreSQL's `SSLRequest`: the message length, and a code in place of the protocol version.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// The proxy. It ends with the test's runtime.
+/// A proxy that stops with the test's runtime.
 pub struct TlsProxy {
     port: u16,
     front: String,
@@ -23,12 +23,12 @@ pub struct TlsProxy {
 }
 
 impl TlsProxy {
-    /// In front of the database at `url`, with a certificate, or none and so without TLS.
+    /// Starts a proxy for the database at `url`. Without a certificate it refuses TLS.
     pub async fn start(url: &str, certificate: Option<&Pair>) -> Self {
         Self::start_with(url, certificate.map(|pair| acceptor(pair, None))).await
     }
 
-    /// The same, for clients with a certificate of an authority only.
+    /// Starts a proxy that requires client certificates issued by `clients`.
     pub async fn for_clients_of(url: &str, certificate: &Pair, clients: &Authority) -> Self {
         Self::start_with(url, Some(acceptor(certificate, Some(clients)))).await
     }
@@ -44,7 +44,7 @@ impl TlsProxy {
             while let Ok((client, _)) = listener.accept().await {
                 let (acceptor, server, counter) =
                     (acceptor.clone(), server.clone(), Arc::clone(&counter));
-                // A session that breaks is what the client sees, and what the tests look at.
+                // The client sees errors as a broken connection.
                 tokio::spawn(async move { serve(client, acceptor, &server, &counter).await });
             }
         });
@@ -56,7 +56,7 @@ impl TlsProxy {
         }
     }
 
-    /// The database's URL by a name of this machine, with further parameters.
+    /// The URL of the database through the proxy, with a host name and further parameters.
     pub fn url(&self, host: &str, parameters: &str) -> String {
         let separator = if self.path.contains('?') { '&' } else { '?' };
         format!(
@@ -65,7 +65,7 @@ impl TlsProxy {
         )
     }
 
-    /// How many sessions had TLS.
+    /// The number of connections with TLS so far.
     pub fn encrypted(&self) -> usize {
         self.encrypted.load(Ordering::SeqCst)
     }
