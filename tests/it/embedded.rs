@@ -450,7 +450,7 @@ fn a_folder_with_other_files_is_refused() {
     let failure = EmbeddedServer::try_start_in(folder.path())
         .err()
         .expect("the folder is not for it");
-    assert!(failure.contains("holds other files"), "{failure}");
+    assert!(failure.contains("contains other files"), "{failure}");
     assert!(file.exists());
 }
 
