@@ -113,7 +113,8 @@ fn encode(
     let malformed = |detail: String| Defect::of_line(super::Reason::Malformed, detail);
     let format = Format::by_name(&record.format)
         .ok_or_else(|| malformed(format!("the format {} is unknown", record.format)))?;
-    let mut parser = Parser::new(format, record.header.as_deref()).map_err(malformed)?;
+    let mut parser = Parser::new(format, record.header.as_deref())
+        .map_err(|error| malformed(error.to_string()))?;
     let parsed = parser.parse(&record.raw)?;
     let time_us = parsed.time_us;
     encoder.encode(&parsed, tuples)?;

@@ -129,7 +129,7 @@ async fn a_file_whose_ingested_part_changed_is_refused_with_the_reason() {
         before.len()
     );
     assert!(
-        run.stderr.contains(&reason) && run.stderr.contains("and they have changed since"),
+        run.stderr.contains(&reason) && run.stderr.contains("and have changed since"),
         "{run:?}"
     );
     files.write("usage.ndjson", &before[..before.len() / 2]);
@@ -137,7 +137,7 @@ async fn a_file_whose_ingested_part_changed_is_refused_with_the_reason() {
     assert_eq!(run.status, 1, "{run:?}");
     assert!(
         run.stderr
-            .contains(&format!("and it has {} now", before.len() / 2)),
+            .contains(&format!("but it now has only {}", before.len() / 2)),
         "{run:?}"
     );
     database.assert_has_exactly(200).await;
@@ -287,7 +287,7 @@ async fn a_last_line_without_a_line_end_is_read_again_unless_it_was_stored() {
     assert_eq!(run.status, 1, "{run:?}");
     assert!(
         run.stderr
-            .contains("with line 6 as their last, which had no line end then"),
+            .contains("but line 6, which had no line end then"),
         "{run:?}"
     );
 }
@@ -304,7 +304,7 @@ async fn a_named_stream_goes_on_where_it_was_left() {
     let run = simusage_with_input(database.url(), &arguments, &ndjson(100..110));
     assert_eq!(run.status, 1, "{run:?}");
     assert!(
-        run.stderr.contains("repeat the stream from its beginning"),
+        run.stderr.contains("replay the stream from its beginning"),
         "{run:?}"
     );
     // Without a name, equal records are other records.
