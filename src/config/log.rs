@@ -11,13 +11,13 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// A format of the log. The comments are help texts, too.
+/// A format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// One line of text per event
+    /// One line of text per event.
     Text,
-    /// One JSON object per line
+    /// One JSON object per line.
     Json,
 }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Parser as _;
 use serde_json::Value;
-use simusage::cli::{Cli, Command, Generate};
+use simusage::cli::Cli;
+use simusage::commands::{Command, GenerateCommand};
 use simusage::config::{Config, Overrides};
 
 use crate::support::stack::{environment, items, path, services, text, texts, yaml};
@@ -72,7 +73,7 @@ fn every_command_line_is_one_of_the_program_and_all_subcommands_are_there() {
         commands["history"][..],
         [Command::Generate(_), Command::Ingest(_)]
     ));
-    let [Command::Generate(Generate::Usage(network))] = &commands["network"][..] else {
+    let [Command::Generate(GenerateCommand::Usage(network))] = &commands["network"][..] else {
         panic!("{commands:?}")
     };
     let [Command::Ingest(ingest)] = &commands["ingest"][..] else {
