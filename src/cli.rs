@@ -28,7 +28,8 @@ pub struct Cli {
     /// Settings file [default: config.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub config: Option<PathBuf>,
-    /// Database to use, as postgresql://user@host:port/database [default: database.url of the settings]
+    /// Database to use, as postgresql://user@host:port/database [default: database.url of the
+    /// settings]
     #[arg(long, global = true, value_name = "URL", help_heading = GLOBAL)]
     pub database_url: Option<String>,
     /// Format of the log on standard error, text or json [default: text]

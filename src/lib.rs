@@ -1,8 +1,9 @@
-//! simusage stores how many bytes each SIM card and each organization used, and serves totals per hour and day.
+//! simusage stores how many bytes each SIM card and each organization used, and serves totals per
+//! hour and day.
 //!
-//! Modules in reading order: [`domain`] has the types, [`config`] the settings and [`db`] the database access.
-//! [`ingest`] stores records and [`http`] serves the API. [`cli`] and [`commands`] are the command line,
-//! [`generate`] generates sample data, and [`token`] creates API tokens.
+//! Modules in reading order: [`domain`] has the types, [`config`] the settings and [`db`] the
+//! database access. [`ingest`] stores records and [`http`] serves the API. [`cli`] and [`commands`]
+//! are the command line, [`generate`] generates sample data, and [`token`] creates API tokens.
 
 pub mod cli;
 pub mod commands;

@@ -1,4 +1,5 @@
-//! The log on standard error, as text or JSON. Lines logged while a request is handled carry its ID.
+//! The log on standard error, as text or JSON. Lines logged while a request is handled carry its
+//! ID.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use serde::ser::{SerializeMap as _, Serializer as _};
 
 use crate::config::LogFormat;
 
-/// The filter if `SIMUSAGE_LOG` is not set: this program's events, and warnings of its dependencies.
+/// The filter if `SIMUSAGE_LOG` is not set: this program's events, and warnings of its
+/// dependencies.
 const DEFAULT_FILTER: &str = "warn,simusage=info";
 
 tokio::task_local! {
@@ -18,7 +20,8 @@ tokio::task_local! {
     static REQUEST: Arc<str>;
 }
 
-/// Starts the log, with the filters in `SIMUSAGE_LOG`, for example `debug` or `simusage=debug,actix_web=info`.
+/// Starts the log, with the filters in `SIMUSAGE_LOG`, for example `debug` or
+/// `simusage=debug,actix_web=info`.
 pub fn start(format: LogFormat) {
     let mut builder = env_logger::Builder::from_env(
         env_logger::Env::new().filter_or("SIMUSAGE_LOG", DEFAULT_FILTER),

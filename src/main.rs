@@ -1,4 +1,5 @@
-//! The `simusage` program: parses the command line, starts the log, runs the subcommand and sets the exit status.
+//! The `simusage` program: parses the command line, starts the log, runs the subcommand and sets
+//! the exit status.
 
 use std::process::ExitCode;
 

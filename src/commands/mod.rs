@@ -68,7 +68,8 @@ impl Command {
         }
     }
 
-    /// Runs the subcommand. `program` builds the whole command line, for completions and manual pages.
+    /// Runs the subcommand. `program` builds the whole command line, for completions and manual
+    /// pages.
     ///
     /// # Errors
     /// Returns the subcommand's error.

@@ -47,7 +47,8 @@ pub struct CreateTokenArgs {
     /// Organization whose data the token can read; repeat for several [default: all organizations]
     #[arg(long = "organization", value_name = "ID", value_parser = OrganizationId::parse)]
     pub organizations: Vec<OrganizationId>,
-    /// Last day (UTC) on which the token is valid, or the time it expires, as 2030-12-31T12:00:00Z [default: never]
+    /// Last day (UTC) on which the token is valid, or the time it expires, as 2030-12-31T12:00:00Z
+    /// [default: never]
     #[arg(long, value_name = "DATE", value_parser = parse_expiry)]
     pub expires: Option<DateTime<Utc>>,
 }

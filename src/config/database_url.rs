@@ -16,8 +16,8 @@ pub struct DatabaseUrl {
     tls: Tls,
 }
 
-/// How to verify the server in a TLS session, and how to identify to it. Whether TLS is used at all is the
-/// `sslmode` of [`DatabaseUrl::parameters`].
+/// How to verify the server in a TLS session, and how to identify to it. Whether TLS is used at all
+/// is the `sslmode` of [`DatabaseUrl::parameters`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// How to verify the server's certificate.
@@ -137,7 +137,8 @@ struct TlsParameters {
 }
 
 impl TlsParameters {
-    /// Separates the TLS parameters from the rest of a URL. Does not look into `key=value` connection strings.
+    /// Separates the TLS parameters from the rest of a URL. Does not look into `key=value`
+    /// connection strings.
     fn split_off(text: &str) -> (String, Self) {
         let mut parameters = Self::default();
         let is_url = ["postgres://", "postgresql://"]

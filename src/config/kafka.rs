@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 use super::error::{InvalidValue, check_range};
 
-/// How to connect to Kafka. The keys are librdkafka's with `_` for `.`; an empty string keeps librdkafka's default.
+/// How to connect to Kafka. The keys are librdkafka's with `_` for `.`; an empty string keeps
+/// librdkafka's default.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kafka {

@@ -1,4 +1,5 @@
-//! The sources of settings, applied one over the other. Each value keeps its origin for error messages.
+//! The sources of settings, applied one over the other. Each value keeps its origin for error
+//! messages.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -79,8 +80,8 @@ impl Layers {
             let Some(path) = name.strip_prefix(PREFIX).map(str::to_lowercase) else {
                 continue;
             };
-            // SIMUSAGE_LOG, for example, is not a setting. A misspelt key is only detected within an
-            // existing section.
+            // SIMUSAGE_LOG, for example, is not a setting. A misspelt key is only detected within
+            // an existing section.
             let Some((section, key)) = path
                 .split_once('_')
                 .filter(|(section, _)| self.values.contains_key(*section))

@@ -1,7 +1,8 @@
-//! The settings: defaults < config.toml < environment < command line, validated before anything starts.
+//! The settings: defaults < config.toml < environment < command line, validated before anything
+//! starts.
 //!
-//! The defaults are the project's own `config.toml`, so the documented file cannot drift from them. Its keys
-//! also define which environment variables exist, and their types.
+//! The defaults are the project's own `config.toml`, so the documented file cannot drift from them.
+//! Its keys also define which environment variables exist, and their types.
 //!
 //! Each section has a file with its keys and their validation.
 
@@ -63,8 +64,8 @@ pub struct Overrides {
 }
 
 impl Config {
-    /// Loads the settings from `file` (by default `config.toml`, if it exists), the environment and the command
-    /// line.
+    /// Loads the settings from `file` (by default `config.toml`, if it exists), the environment and
+    /// the command line.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read, a key does not exist, or a value is invalid.

@@ -88,7 +88,8 @@ impl Serve {
     }
 
     fn validate_role(&self) -> Result<(), InvalidValue> {
-        // The role is sent in the `options` of a connection, where spaces and backslashes are special.
+        // The role is sent in the `options` of a connection, where spaces and backslashes are
+        // special.
         let is_special =
             |letter: char| letter.is_whitespace() || letter.is_control() || letter == '\\';
         if !self.role.contains(is_special) {

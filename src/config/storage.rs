@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::error::{InvalidValue, check_positive};
 
-/// How `migrate` configures chunks, columnstore, background refresh and retention. 0 means never, except for
-/// chunk intervals.
+/// How `migrate` configures chunks, columnstore, background refresh and retention. 0 means never,
+/// except for chunk intervals.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Storage {
