@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 pub enum ConfigError {
     /// The settings file cannot be read.
     #[error(
-        "cannot read {file}: {error}; check its permissions, or name another file with --config"
+        "cannot read {file}: {error}; check the path and its permissions, or use another --config"
     )]
     Unreadable {
         /// Path of the file.

@@ -92,7 +92,7 @@ impl Config {
         }
         let (values, origins) = layers.into_values();
         let config: Self = serde_path_to_error::deserialize(values).map_err(|error| {
-            let problem = error.inner().message().trim_end().to_owned();
+            let problem = without_rust_types(error.inner().message());
             origins.invalid(error.path().to_string(), problem)
         })?;
         config.validate(&origins)?;
@@ -112,6 +112,18 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// serde's message, with `expected u64` in words.
+fn without_rust_types(message: &str) -> String {
+    ["usize", "u64", "u32"]
+        .iter()
+        .fold(message.trim_end().to_owned(), |message, name| {
+            message.replace(
+                &format!("expected {name}"),
+                "expected a whole number of 0 or more",
+            )
+        })
 }
 
 #[cfg(test)]
@@ -229,6 +241,11 @@ mod tests {
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_POOL_SIZE", "x")]),
             "SIMUSAGE_SERVE_POOL_SIZE: serve.pool_size: 'x' is not a whole number (default: 16)"
+        );
+        assert_eq!(
+            problem(None, &[("SIMUSAGE_SERVE_POOL_SIZE", "-1")]),
+            "SIMUSAGE_SERVE_POOL_SIZE: serve.pool_size: invalid value: integer `-1`, expected a \
+             whole number of 0 or more"
         );
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_POOL_SIZE", "0")]),
