@@ -18,26 +18,21 @@ use tokio::sync::mpsc::Sender;
 use super::batch_builder::{BatchBuilder, Rejects};
 use super::identity::{pass_over, refuse_grown_line};
 use super::lines::{Line, Lines, is_silence};
+use super::options::Options;
 use super::parse::Parser;
+use super::pending_batch::Message;
 use super::progress::Counters;
 use super::record_encoder::RecordEncoder;
 use super::reject::{Defect, Reason};
-use super::run::Options;
 use super::source::{Format, Opened};
 use crate::config::Config;
-use crate::db::{BatchEnd, KnownSource, RejectedRecord, TUPLE_BYTES};
+use crate::db::{KnownSource, RejectedRecord, TUPLE_BYTES};
 
 /// A batch ends when the usage records in it weigh this much: until it is committed they stay in memory, because a
 /// lost connection loses what was sent.
 const BATCH_BYTES: u64 = 32 * 1024 * 1024;
 
-/// What goes to the thread's other side. A batch is pieces, then an end.
-pub(super) enum Message {
-    /// Encoded usage records.
-    Tuples(Bytes),
-    /// The batch is complete.
-    End(BatchEnd),
-}
+pub(super) const READER_PANICKED: &str = "the reader thread panicked";
 
 /// What the reading thread is told.
 pub(super) struct ReaderSettings {
@@ -94,7 +89,7 @@ pub(super) enum Stopped {
     TooManyRejects { place: String, limit: u64 },
     /// The other side failed, and says why itself.
     #[error("the database side ended")]
-    ReceiverClosed,
+    ChannelClosed,
     /// The source cannot be read. What was read before is sent on.
     #[error(transparent)]
     Source(#[from] anyhow::Error),
@@ -190,7 +185,7 @@ impl RecordReader {
             Interrupted::Unreadable(error) => failed(error, lines.read_to()).into(),
             Interrupted::Stopped(stopped) => stopped,
         });
-        if !matches!(result, Err(Stopped::ReceiverClosed)) {
+        if !matches!(result, Err(Stopped::ChannelClosed)) {
             self.end_batch(&mut reading, &mut lines)?;
         }
         result
@@ -210,7 +205,7 @@ impl RecordReader {
                 Err(error) if is_silence(&error) => {
                     self.end_batch(reading, lines)?;
                     if reading.sender.is_closed() {
-                        return Err(Stopped::ReceiverClosed.into());
+                        return Err(Stopped::ChannelClosed.into());
                     }
                     continue;
                 }
@@ -283,7 +278,7 @@ impl RecordReader {
         reading
             .sender
             .blocking_send(Message::Tuples(tuples))
-            .map_err(|_| Stopped::ReceiverClosed)
+            .map_err(|_| Stopped::ChannelClosed)
     }
 
     /// Sends the end of the batch, unless there is nothing to say: neither a record, nor that a source of which
@@ -316,7 +311,7 @@ impl RecordReader {
         reading
             .sender
             .blocking_send(Message::End(end))
-            .map_err(|_| Stopped::ReceiverClosed)
+            .map_err(|_| Stopped::ChannelClosed)
     }
 }
 

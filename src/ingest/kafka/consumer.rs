@@ -21,12 +21,13 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
 use super::super::batch_builder::{BatchBuilder, Rejects};
+use super::super::options::Topic;
 use super::super::parse::Parser;
+use super::super::pending_batch::PartialBatch;
 use super::super::record_encoder::RecordEncoder;
 use super::super::reject::{Defect, Reason};
 use super::super::source::Format;
-use super::super::store::PartialBatch;
-use super::{ConsumerSettings, ConsumerShared, PartitionBatch, Request, Topic};
+use super::{ConsumerSettings, ConsumerShared, PartitionBatch, Request};
 use crate::db::{Checkpoint, RejectedRecord};
 
 /// Batches of all partitions are handed on when their usage records weigh this much together.

@@ -25,12 +25,14 @@ use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::batch_builder::Rejects;
+use super::failure::Failure;
+use super::inventory;
+use super::options::Topic;
 use super::parallel_copy::ParallelCopy;
+use super::pending_batch::PartialBatch;
 use super::progress::Counters;
 use super::record_encoder::RecordEncoder;
-use super::run::Failure;
-use super::session::Session;
-use super::store::{PartialBatch, Refresher, Tally, committed, next_message};
+use super::store::Store;
 use crate::config::Config;
 use crate::db::{self, Claim, Identity, InventoryIndex, WriteError};
 use crate::signals::Signals;
@@ -42,19 +44,6 @@ const BATCHES_IN_FLIGHT: usize = 1;
 
 /// How long to wait before joining a group again that had given a partition to somebody else.
 const REJOIN_AFTER: Duration = Duration::from_secs(1);
-
-/// A topic, and the group to read it in.
-#[derive(Debug, Clone)]
-pub struct Topic {
-    /// Addresses of some brokers, with commas between.
-    pub brokers: String,
-    /// The topic's name.
-    pub name: String,
-    /// The consumer group's name.
-    pub group: String,
-    /// Stop at the end of what there is.
-    pub until_end: bool,
-}
 
 /// What the consuming thread asks of the storing side, which does one after the other.
 enum Request {
@@ -114,45 +103,20 @@ struct ConsumerSettings {
 }
 
 /// The storing side.
-pub(super) struct TopicWriter<'a, 'b> {
-    pub session: &'a mut Session<'b>,
-    pub tally: &'a mut Tally,
-    pub refresher: &'a mut Refresher,
+pub(super) struct TopicWriter<'a, 's> {
+    pub store: &'a mut Store<'s>,
     pub parallel_copy: &'a mut ParallelCopy,
-    /// The number of this run.
-    pub number: i64,
-    /// The inventory.
-    pub directory: Arc<InventoryIndex>,
-    /// How long records are kept; 0 is for ever.
+    pub run_id: i64,
+    pub inventory: Arc<InventoryIndex>,
     pub retention_days: u32,
 }
 
 impl TopicWriter<'_, '_> {
     fn encoder(&self) -> Arc<RecordEncoder> {
         Arc::new(RecordEncoder::new(
-            Arc::clone(&self.directory),
+            Arc::clone(&self.inventory),
             self.retention_days,
         ))
-    }
-
-    /// Loads the inventory anew if it has changed.
-    async fn refresh_directory(&mut self) -> Result<(), WriteError> {
-        let version = self
-            .session
-            .repeat(async |connection| db::inventory_version(connection).await)
-            .await?;
-        if version != self.directory.version() {
-            let loaded = self
-                .session
-                .repeat(async |connection| InventoryIndex::load(connection).await)
-                .await?;
-            log::info!(
-                "the inventory has changed; it has {} SIM cards now",
-                loaded.len()
-            );
-            self.directory = Arc::new(loaded);
-        }
-        Ok(())
     }
 }
 
@@ -220,10 +184,8 @@ async fn store_requests(
     receiver: &mut Receiver<Request>,
 ) -> Result<(), WriteError> {
     let mut claims: FxHashMap<i32, Claim> = FxHashMap::default();
-    while let Some(request) = next_message(storing.session, receiver, storing.refresher).await? {
-        let TopicWriter {
-            session, number, ..
-        } = storing;
+    while let Some(request) = storing.store.next_message(receiver).await? {
+        let session = &mut storing.store.session;
         match request {
             Request::Begin {
                 cluster,
@@ -246,7 +208,10 @@ async fn store_requests(
                         })
                         .await?;
                     offsets.push((known.batches > 0).then_some(known.position));
-                    claims.insert(partition, Claim::new(&known, true, *number, name.into()));
+                    claims.insert(
+                        partition,
+                        Claim::new(&known, true, storing.run_id, name.into()),
+                    );
                 }
                 // A thread that no longer waits has gone, and the channel says so.
                 let _ = reply.send(offsets);
@@ -255,7 +220,7 @@ async fn store_requests(
                 store_partitions(storing, shared, &mut claims, batches).await?;
             }
             Request::Inventory => {
-                storing.refresh_directory().await?;
+                inventory::reload_if_changed(session, &mut storing.inventory).await?;
                 // Also where it has not changed: what is too old to be kept has.
                 *shared
                     .encoder
@@ -278,9 +243,7 @@ async fn store_partitions(
     batches: Vec<PartitionBatch>,
 ) -> Result<(), WriteError> {
     let TopicWriter {
-        session,
-        tally,
-        refresher,
+        store,
         parallel_copy,
         ..
     } = storing;
@@ -301,13 +264,15 @@ async fn store_partitions(
         partitions.push(partition);
         claimed.push((claim.clone(), batch));
     }
-    let results = parallel_copy.store_independent(session, claimed).await;
+    let results = parallel_copy
+        .store_independent(&mut store.session, claimed)
+        .await;
     // Those that are stored count, whatever became of the others.
     let mut failed = Ok(());
     for (partition, result) in partitions.into_iter().zip(results) {
         match (result, claims.get_mut(&partition)) {
             (Ok(Some(end)), Some(claim)) => {
-                committed(claim, &end, tally, refresher);
+                store.committed(claim, &end);
                 let mut stored = shared.stored.lock().unwrap_or_else(PoisonError::into_inner);
                 stored.insert(partition, end.checkpoint.position);
             }
