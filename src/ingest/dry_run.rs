@@ -14,7 +14,7 @@ use super::inventory::warn_if_empty;
 use super::options::Options;
 use super::pending_batch::{Message, PIECES_IN_FLIGHT};
 use super::progress::Progress;
-use super::reader::{READER_PANICKED, ReaderSettings, RecordReader};
+use super::reader::{READER_PANICKED, RecordReader};
 use super::record_encoder::RecordEncoder;
 use super::summary::{SimCards, SourceStatus, SourceSummary, Summary, Tally};
 use crate::config::Config;
@@ -40,12 +40,8 @@ pub(super) async fn dry_run(
         assignments: inventory.map(|assignments| assignments.len()),
         ..Summary::default()
     };
-    let counters = Arc::clone(&options.counters);
-    let mut reader = RecordReader::new(
-        ReaderSettings::new(config, &options),
-        encoder,
-        Arc::clone(&counters),
-    );
+    let mut reader = RecordReader::new(config, &options, encoder);
+    let counters = options.counters;
     let mut tally = Tally::new(Arc::clone(&counters));
     let progress = Progress::start(Arc::clone(&counters), size);
     for source in options.sources {

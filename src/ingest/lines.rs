@@ -22,13 +22,6 @@ pub(super) struct Line<'a> {
     pub unfinished: bool,
 }
 
-impl Line<'_> {
-    /// Whether `bytes` is only the beginning.
-    pub fn is_cut(&self) -> bool {
-        self.length > self.bytes.len() as u64
-    }
-}
-
 /// A place in a stream, with a hash of everything before it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StreamPosition {

@@ -17,7 +17,7 @@ use super::options::{Options, Topic};
 use super::parallel_copy::ParallelCopy;
 use super::pending_batch::PIECES_IN_FLIGHT;
 use super::progress::Progress;
-use super::reader::{READER_PANICKED, ReaderSettings, RecordReader, Stopped};
+use super::reader::{READER_PANICKED, RecordReader, Stopped};
 use super::record_encoder::RecordEncoder;
 use super::refresher::Refresher;
 use super::replay::replay_rejected;
@@ -159,14 +159,14 @@ impl Run<'_> {
         size: Option<u64>,
         summary: &mut Summary,
     ) -> Result<(), Failure> {
-        let settings = ReaderSettings::new(self.config, &options);
+        let encoder = self.encoder().await?;
+        let mut reader = RecordReader::new(self.config, &options, encoder);
         let Options {
             sources,
             source_id,
             counters,
             ..
         } = options;
-        let mut reader = RecordReader::new(settings, self.encoder().await?, Arc::clone(&counters));
         let progress = Progress::start(Arc::clone(&counters), size);
         for source in sources {
             let timeout = Duration::from_millis(self.config.ingest.batch_age_ms);

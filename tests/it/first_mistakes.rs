@@ -294,7 +294,7 @@ async fn a_topic_or_a_broker_that_is_not_there() {
     let create = format!("`kafka-topics.sh --bootstrap-server {brokers} --create --topic usages`");
     assert_says(
         &simusage(database.url(), &arguments),
-        &["there is no topic usages (there are: usage)", &create],
+        &["there is no topic usages (existing topics: usage)", &create],
     );
     // Asking has not made it.
     assert_says(
@@ -312,7 +312,7 @@ async fn a_topic_or_a_broker_that_is_not_there() {
     ];
     assert_says(
         &simusage(database.url(), &arguments),
-        &["asking the brokers: are they running"],
+        &["cannot query the brokers; check that they are running"],
     );
 }
 
