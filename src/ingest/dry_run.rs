@@ -1,7 +1,7 @@
 //! Validates the input without writing to the database.
 //!
-//! Every source is read from its start, because only the database has the positions of earlier runs,
-//! and a dry run works without a database.
+//! Every source is read from its start, because only the database has the positions of earlier
+//! runs, and a dry run works without a database.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,8 +76,8 @@ pub(super) async fn dry_run(
     Ok(summary)
 }
 
-/// An encoder that looks up SIM cards in the inventory file if one is given, else in the database if
-/// that is available.
+/// An encoder that looks up SIM cards in the inventory file if one is given, else in the database
+/// if that is available.
 async fn encoder(
     config: &Config,
     options: &Options,

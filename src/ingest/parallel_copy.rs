@@ -3,8 +3,8 @@
 //! Batches are copied in parallel but commit in source order, each after the previous one, so that
 //! the ledger is correct at every commit. A transaction that waits for its turn to commit must hold
 //! no lock that the previous one needs. Therefore its chunks are created before it begins, and any
-//! other lock is waited for no longer than [`LOCK_TIMEOUT`]. If anything fails, all transactions are
-//! aborted and their batches are stored one by one.
+//! other lock is waited for no longer than [`LOCK_TIMEOUT`]. If anything fails, all transactions
+//! are aborted and their batches are stored one by one.
 //!
 //! Batches of different sources, such as the partitions of a topic, are independent: they commit in
 //! any order.
@@ -144,8 +144,8 @@ impl ParallelCopy {
         results
     }
 
-    /// Opens the connections, and returns whether there are at least two. If not, later calls do not
-    /// try again.
+    /// Opens the connections, and returns whether there are at least two. If not, later calls do
+    /// not try again.
     async fn open(&mut self, session: &mut Session<'_>) -> Result<bool, WriteError> {
         if self.max_connections > 1 && self.idle.is_empty() {
             self.idle = session

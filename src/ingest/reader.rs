@@ -5,8 +5,8 @@
 //! The last line of a source may have no line end. It may be a complete record or one that is still
 //! being written; only a later run can tell.
 //!
-//! - If it is valid, it is stored and the source's position moves past it. Should the line grow later,
-//!   the source is refused, because the stored record was incomplete.
+//! - If it is valid, it is stored and the source's position moves past it. Should the line grow
+//!   later, the source is refused, because the stored record was incomplete.
 //! - If it is invalid, it is rejected and the position stays before it. The next run reads the line
 //!   again, and its result replaces the rejected record.
 //!
@@ -211,8 +211,8 @@ impl RecordReader {
             .map_err(|_| Stopped::ChannelClosed)
     }
 
-    /// Ends the batch and sends it. An empty batch is sent only if it moves the position of a source
-    /// that has stored records.
+    /// Ends the batch and sends it. An empty batch is sent only if it moves the position of a
+    /// source that has stored records.
     fn end_batch(
         &mut self,
         reading: &mut Reading,

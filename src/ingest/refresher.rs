@@ -104,8 +104,8 @@ impl Refresher {
     }
 }
 
-/// Receives the next message, and refreshes the aggregates when that is due. Returns `None` once the
-/// channel is closed.
+/// Receives the next message, and refreshes the aggregates when that is due. Returns `None` once
+/// the channel is closed.
 ///
 /// # Errors
 /// Returns an error if a refresh fails.

@@ -29,13 +29,13 @@ use crate::config::Config;
 use crate::db::{self, Claim, WriteError};
 
 /// Loads the inventory, if one is given, and stores the usage records of all sources. Each source
-/// resumes where earlier runs stopped. When this returns, even with an error, every stored record is
-/// in the aggregates, unless the database is unavailable.
+/// resumes where earlier runs stopped. When this returns, even with an error, every stored record
+/// is in the aggregates, unless the database is unavailable.
 ///
 /// # Errors
-/// Returns an error if a source is unreadable or has changed, if the database is unavailable for too
-/// long or rejects a statement, or if more records were rejected than allowed. Committed batches
-/// stay. The error says how far they reach, and another run resumes there.
+/// Returns an error if a source is unreadable or has changed, if the database is unavailable for
+/// too long or rejects a statement, or if more records were rejected than allowed. Committed
+/// batches stay. The error says how far they reach, and another run resumes there.
 pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary> {
     let started = Instant::now();
     // Check all inputs first, so that a misspelled name does not leave half of the work done.

@@ -23,8 +23,8 @@ struct Outage {
 }
 
 impl<'a> Session<'a> {
-    /// Connects. Waits for a server that is starting or has no free connection, but not for one that
-    /// does not answer at all, because the URL may be wrong.
+    /// Connects. Waits for a server that is starting or has no free connection, but not for one
+    /// that does not answer at all, because the URL may be wrong.
     ///
     /// # Errors
     /// Returns an error if the server does not answer, refuses the connection, or is unavailable

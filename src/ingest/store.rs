@@ -105,8 +105,8 @@ async fn attempt(
     }
 }
 
-/// Copies the received part of a batch, then the rest as it arrives. When this returns and the batch
-/// has an end, the server has received all of it, and only the commit remains.
+/// Copies the received part of a batch, then the rest as it arrives. When this returns and the
+/// batch has an end, the server has received all of it, and only the commit remains.
 ///
 /// # Errors
 /// Returns an error if the database is unavailable or rejects a record.

@@ -476,7 +476,7 @@ async fn brokers_may_ask_for_a_certificate() {
     );
     assert_eq!(none.status, 1, "{none:?}");
     assert!(
-        none.stderr.contains("do the settings in [kafka] fit?"),
+        none.stderr.contains("the settings in [kafka] are correct"),
         "{none:?}"
     );
     let run = with_settings(broker.ingest(database.url(), &["--until-end"]), &settings);

@@ -16,7 +16,8 @@ pub(super) const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for a response before checking whether the connection was refused.
 const BROKER_ATTEMPT: Duration = Duration::from_secs(1);
 
-/// How long to wait for an event of librdkafka. With no wait at all, one log line would end the loop.
+/// How long to wait for an event of librdkafka. With no wait at all, one log line would end the
+/// loop.
 const EVENT_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// How many existing topics an error lists.
@@ -30,7 +31,7 @@ pub(super) fn ensure_topic(
 ) -> anyhow::Result<()> {
     let metadata = fetch_metadata(consumer).context(
         "cannot query the brokers; check that they are running, that their advertised.listeners \
-         are reachable from here, and that the settings in [kafka] match",
+         are reachable from here, and that the settings in [kafka] are correct",
     )?;
     let usable = |found: &&MetadataTopic| found.error().is_none() && !found.partitions().is_empty();
     if metadata

@@ -1,5 +1,5 @@
-//! The consumer thread: a member of the consumer group that reads messages and sends their records to
-//! the writer in batches.
+//! The consumer thread: a member of the consumer group that reads messages and sends their records
+//! to the writer in batches.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -89,8 +89,8 @@ impl GroupMember {
         }
     }
 
-    /// Reads until the member is stopped or the topic ends. All records read are committed when this
-    /// returns without an error.
+    /// Reads until the member is stopped or the topic ends. All records read are committed when
+    /// this returns without an error.
     pub fn consume(mut self) -> (Rejects, anyhow::Result<()>) {
         let result = self.join().and_then(|consumer| {
             let result = self.read(&consumer);
@@ -112,7 +112,8 @@ impl GroupMember {
             .set("bootstrap.servers", &topic.brokers)
             .set("group.id", &topic.group)
             .set("partition.assignment.strategy", "cooperative-sticky")
-            // Reading starts at the offset in the ledger. If Kafka no longer has it, records are lost.
+            // Reading starts at the offset in the ledger. If Kafka no longer has it, records are
+            // lost.
             .set("auto.offset.reset", "error")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
@@ -120,11 +121,11 @@ impl GroupMember {
             .set("statistics.interval.ms", "2000")
             // Bounds memory.
             .set("queued.max.messages.kbytes", "16384")
-            // How long to stop fetching once enough messages are queued. In the default of a second,
-            // the queue runs empty.
+            // How long to stop fetching once enough messages are queued. In the default of a
+            // second, the queue runs empty.
             .set("fetch.queue.backoff.ms", "20")
-            // How long a broker waits before it answers a fetch with nothing. Only that answer tells
-            // that the end is reached.
+            // How long a broker waits before it answers a fetch with nothing. Only that answer
+            // tells that the end is reached.
             .set(
                 "fetch.wait.max.ms",
                 if topic.until_end { "50" } else { "500" },

@@ -1,16 +1,17 @@
-//! Ingests usage records from a Kafka topic, one record per message, as a member of a consumer group.
+//! Ingests usage records from a Kafka topic, one record per message, as a member of a consumer
+//! group.
 //!
 //! ```text
-//! consumer ─> batch_builder ═ channel ═> writer ─> parallel_copy ─> refresher
-//! └─ one thread, one builder per ─┘        └──────────── async ────────────┘
-//!    assigned partition
+//! consumer ─> batch_builder per partition ═> writer ─> parallel_copy ─> store ─> refresher
+//! └──────────── one thread ─────────────┘  channel  └────────────── async ──────────────┘
 //! ```
 //!
-//! Each partition is a source in the ledger, and its position is the offset of the next message. When
-//! the group assigns a partition, reading starts at the position in the ledger. When the group revokes
-//! one, its records are committed first. If two members ever read the same partition, only one of them
-//! can move it in the ledger; the other leaves the group and rejoins it. Offsets are also committed to
-//! Kafka, after the records, but only for lag monitoring: nothing here reads them.
+//! Each partition is a source in the ledger, and its position is the offset of the next message.
+//! When the group assigns a partition, reading starts at the position in the ledger. When the group
+//! revokes one, its records are committed first. If two members ever read the same partition, only
+//! one of them can move it in the ledger; the other leaves the group and rejoins it. Offsets are
+//! also committed to Kafka, after the records, but only for lag monitoring: nothing here reads
+//! them.
 
 mod assignment;
 mod brokers;
