@@ -23,12 +23,6 @@ pub(super) struct Line<'a> {
     pub unfinished: bool,
 }
 
-impl Line<'_> {
-    pub fn is_cut(&self) -> bool {
-        self.length > self.bytes.len() as u64
-    }
-}
-
 /// A position in a stream, with a hash of everything before it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StreamPosition {

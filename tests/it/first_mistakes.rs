@@ -233,17 +233,13 @@ async fn a_file_that_is_empty() {
     assert_eq!(run.status, 0, "{run:?}");
     for file in [&empty, &header] {
         assert!(
-            run.stdout
-                .contains(&format!("{file}: empty, no record in it\n")),
+            run.stdout.contains(&format!("{file}: no records\n")),
             "{run:?}"
         );
     }
     assert!(!run.stdout.contains(&full), "{run:?}");
     let run = simusage_with_input(database.url(), &["ingest", "-"], "");
-    assert!(
-        run.stdout.contains("stdin: empty, no record in it\n"),
-        "{run:?}"
-    );
+    assert!(run.stdout.contains("stdin: no records\n"), "{run:?}");
     let run = simusage(database.url(), &["ingest", "--inventory", &empty]);
     assert_says(
         &run,
@@ -267,8 +263,8 @@ async fn an_inventory_that_is_missing() {
     );
     let run = simusage_with_input(database.url(), &["ingest", "-"], &ndjson(0..1));
     assert_eq!(run.status, 3, "{run:?}");
-    let advice = "the inventory is empty, so every record will be rejected: load one with `simusage ingest --inventory \
-                  FILE`; --replay-rejects with it stores what was rejected before";
+    let advice = "the inventory is empty, so every record will be rejected; load one with `simusage ingest --inventory \
+                  FILE`, and add --replay-rejects to store records that were rejected earlier";
     assert!(run.stderr.contains(advice), "{run:?}");
     // The advice is good.
     let run = simusage(
@@ -298,7 +294,7 @@ async fn a_topic_or_a_broker_that_is_not_there() {
     let create = format!("`kafka-topics.sh --bootstrap-server {brokers} --create --topic usages`");
     assert_says(
         &simusage(database.url(), &arguments),
-        &["there is no topic usages (there are: usage)", &create],
+        &["there is no topic usages (existing topics: usage)", &create],
     );
     // Asking has not made it.
     assert_says(
@@ -316,7 +312,7 @@ async fn a_topic_or_a_broker_that_is_not_there() {
     ];
     assert_says(
         &simusage(database.url(), &arguments),
-        &["asking the brokers: are they running"],
+        &["cannot query the brokers; check that they are running"],
     );
 }
 
