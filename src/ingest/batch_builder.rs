@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use chrono::DateTime;
 
+use super::csv_line::HeaderError;
 use super::hours::TouchedHours;
 use super::parse::{Parser, UsageRecord};
 use super::record_encoder::RecordEncoder;
@@ -136,13 +137,13 @@ impl BatchBuilder {
     /// A builder for the records of `source`. `header` is the first line of a CSV file.
     ///
     /// # Errors
-    /// Returns a description of what is wrong with the header.
+    /// Returns an error if the header lacks a required column or is malformed.
     pub fn new(
         source: Arc<str>,
         format: Format,
         header: Option<Bytes>,
         encoder: Arc<RecordEncoder>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, HeaderError> {
         Ok(Self {
             source,
             format,

@@ -101,7 +101,7 @@ async fn encoder(
                     "SIM cards are not checked, because the inventory could not be loaded: {error}; \
                      pass --inventory FILE to check them without a database"
                 );
-                return Ok((RecordEncoder::without_inventory(days), SimCards::Unchecked));
+                return Ok((RecordEncoder::unchecked(days), SimCards::Unchecked));
             }
         }
     };

@@ -10,9 +10,9 @@ use std::io::Read;
 
 use anyhow::{Context as _, bail};
 
-use super::lines::{StreamPosition, is_silence};
+use super::lines::{StreamPosition, is_timeout};
 use super::session::Session;
-use super::source::{Opened, Source};
+use super::source::{OpenSource, Source};
 use crate::db::{self, HEAD_BYTES, Identity, KnownSource, WriteError};
 
 /// The size of a read while hashing the stored part.
@@ -23,14 +23,14 @@ const BLOCK_BYTES: usize = 256 * 1024;
 ///
 /// # Errors
 /// Returns an error if the database is unreachable or rejects the statement.
-pub(super) async fn recognise(
+pub(super) async fn identify(
     session: &mut Session<'_>,
-    opened: &Opened,
+    opened: &OpenSource,
     source_id: Option<&str>,
     run: i64,
 ) -> Result<KnownSource, WriteError> {
     let identity = match (&opened.source, source_id) {
-        (Source::File(_), _) => return recognise_file(session, opened).await,
+        (Source::File(_), _) => return identify_file(session, opened).await,
         (Source::Stdin, Some(name)) => Identity::Stream(name.to_owned()),
         (Source::Stdin, None) => Identity::Run(run),
     };
@@ -39,9 +39,9 @@ pub(super) async fn recognise(
         .await
 }
 
-async fn recognise_file(
+async fn identify_file(
     session: &mut Session<'_>,
-    opened: &Opened,
+    opened: &OpenSource,
 ) -> Result<KnownSource, WriteError> {
     let head_bytes = opened.head.len().min(HEAD_BYTES);
     let mut lengths = session
@@ -85,7 +85,7 @@ async fn recognise_file(
 }
 
 /// The part of a source that is already stored.
-pub(super) struct Passed {
+pub(super) struct StoredPrefix {
     /// Where it ends and reading resumes.
     pub place: StreamPosition,
     /// Its first bytes, which contain the header of CSV.
@@ -99,12 +99,12 @@ pub(super) struct Passed {
 ///
 /// # Errors
 /// Returns an error if the source cannot be read or that part has changed.
-pub(super) fn pass_over(
-    opened: &mut Opened,
+pub(super) fn skip_stored(
+    opened: &mut OpenSource,
     known: &KnownSource,
     max_beginning: usize,
-) -> anyhow::Result<Passed> {
-    let mut passed = Passed {
+) -> anyhow::Result<StoredPrefix> {
+    let mut passed = StoredPrefix {
         place: StreamPosition::default(),
         beginning: vec![],
         in_line: false,
@@ -125,7 +125,7 @@ pub(super) fn pass_over(
                 )
             ),
             Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted || is_silence(&error) => {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted || is_timeout(&error) => {
                 continue;
             }
             Err(error) => {
@@ -156,7 +156,7 @@ pub(super) fn pass_over(
 /// # Errors
 /// Returns an error if the line is longer now.
 pub(super) fn refuse_grown_line(
-    opened: &Opened,
+    opened: &OpenSource,
     known: &KnownSource,
     next: &[u8],
 ) -> anyhow::Result<()> {
@@ -171,8 +171,8 @@ pub(super) fn refuse_grown_line(
 }
 
 /// The message for a source whose stored part has changed, ending in what to do.
-fn changed(opened: &Opened, known: &KnownSource, problem: &str) -> String {
-    let Opened { name, source, .. } = opened;
+fn changed(opened: &OpenSource, known: &KnownSource, problem: &str) -> String {
+    let OpenSource { name, source, .. } = opened;
     let advice = match source {
         Source::File(_) => format!(
             "restore the file's original contents, or, if none of its records was stored before, ingest it from \

@@ -88,7 +88,7 @@ impl<R: Read> Lines<R> {
         };
         while lines.filled.len() < 3 && !lines.ended {
             match lines.fill() {
-                Err(error) if is_silence(&error) => {}
+                Err(error) if is_timeout(&error) => {}
                 other => other?,
             }
         }
@@ -140,7 +140,7 @@ impl<R: Read> Lines<R> {
     /// Returns the next line, or `None` at the end of the stream.
     ///
     /// # Errors
-    /// Returns an error if the stream cannot be read. After a timeout ([`is_silence`]) it can be
+    /// Returns an error if the stream cannot be read. After a timeout ([`is_timeout`]) it can be
     /// called again.
     pub fn next(&mut self) -> io::Result<Option<Line<'_>>> {
         let mut searched = 0;
@@ -211,7 +211,7 @@ impl<R: Read> Lines<R> {
                 break true;
             }
             match self.fill() {
-                Err(error) if is_silence(&error) => {}
+                Err(error) if is_timeout(&error) => {}
                 other => other?,
             }
         };
@@ -258,7 +258,7 @@ impl<R: Read> Lines<R> {
 }
 
 /// Whether a read timed out because the stream is idle. Reading can continue.
-pub(super) fn is_silence(error: &io::Error) -> bool {
+pub(super) fn is_timeout(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::TimedOut
 }
 

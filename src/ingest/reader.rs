@@ -21,13 +21,13 @@ use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
 use super::batch_builder::{BatchBuilder, BatchLimits, Payload, RecordPosition, Rejects};
-use super::identity::{pass_over, refuse_grown_line};
-use super::lines::{Lines, is_silence};
+use super::identity::{refuse_grown_line, skip_stored};
+use super::lines::{Lines, is_timeout};
 use super::options::Options;
 use super::pending_batch::Message;
 use super::progress::Counters;
 use super::record_encoder::RecordEncoder;
-use super::source::{Format, Opened};
+use super::source::{Format, OpenSource};
 use crate::config::Config;
 use crate::db::{KnownSource, TUPLE_BYTES};
 
@@ -86,12 +86,12 @@ impl RecordReader {
     /// See [`Stopped`].
     pub fn read(
         &mut self,
-        mut opened: Opened,
+        mut opened: OpenSource,
         known: &KnownSource,
         sender: Sender<Message>,
     ) -> Result<(), Stopped> {
         let longest = self.max_record_bytes;
-        let passed = pass_over(&mut opened, known, longest)?;
+        let passed = skip_stored(&mut opened, known, longest)?;
         let input = std::mem::replace(&mut opened.input, Box::new(std::io::empty()));
         let unit = if opened.compressed {
             " (decompressed)"
@@ -160,7 +160,7 @@ impl RecordReader {
             let line = match lines.next() {
                 Ok(Some(line)) => line,
                 Ok(None) => return Ok(()),
-                Err(error) if is_silence(&error) => {
+                Err(error) if is_timeout(&error) => {
                     self.end_batch(reading, lines)?;
                     if reading.sender.is_closed() {
                         return Err(Stopped::ChannelClosed.into());
@@ -249,7 +249,7 @@ impl RecordReader {
 fn read_header(lines: &mut Lines<impl Read>) -> std::io::Result<Option<Bytes>> {
     loop {
         match lines.next() {
-            Err(error) if is_silence(&error) => {}
+            Err(error) if is_timeout(&error) => {}
             line => return Ok(line?.map(|line| Bytes::copy_from_slice(line.bytes))),
         }
     }

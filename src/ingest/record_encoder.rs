@@ -23,12 +23,12 @@ impl RecordEncoder {
     pub fn new(inventory: Arc<InventoryIndex>, retention_days: u32) -> Self {
         Self {
             inventory: Some(inventory),
-            ..Self::without_inventory(retention_days)
+            ..Self::unchecked(retention_days)
         }
     }
 
     /// Checks dates only. The encoded keys are 0, so the tuples must not be stored.
-    pub fn without_inventory(retention_days: u32) -> Self {
+    pub fn unchecked(retention_days: u32) -> Self {
         let age = chrono::TimeDelta::days(retention_days.into());
         let oldest_us = (retention_days > 0).then(|| (chrono::Utc::now() - age).timestamp_micros());
         Self {

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 
 use super::dry_run::dry_run;
 use super::failure::Failure;
-use super::identity::recognise;
+use super::identity::identify;
 use super::inventory;
 use super::inventory_file::read_inventory;
 use super::kafka::{TopicWriter, store_topic};
@@ -22,7 +22,7 @@ use super::record_encoder::RecordEncoder;
 use super::refresher::Refresher;
 use super::replay::replay_rejected;
 use super::session::Session;
-use super::source::{Opened, Source};
+use super::source::{OpenSource, Source};
 use super::store::Store;
 use super::summary::{SourceStatus, SourceSummary, Summary, Tally};
 use crate::config::Config;
@@ -187,7 +187,7 @@ impl Run<'_> {
     async fn store_source(
         &mut self,
         mut reader: RecordReader,
-        opened: Opened,
+        opened: OpenSource,
         source_id: Option<&str>,
     ) -> Result<(RecordReader, SourceSummary), Failure> {
         let name = Arc::clone(&opened.name);
@@ -196,7 +196,7 @@ impl Run<'_> {
         if is_file && opened.head.is_empty() {
             return Ok((reader, source));
         }
-        let known = recognise(&mut self.store.session, &opened, source_id, self.id).await?;
+        let known = identify(&mut self.store.session, &opened, source_id, self.id).await?;
         let is_lasting = is_file || source_id.is_some();
         let mut claim = Claim::new(&known, is_lasting, self.id, Arc::clone(&name));
         source.from = known.position;

@@ -55,7 +55,7 @@ pub enum Source {
 }
 
 /// An open source.
-pub(super) struct Opened {
+pub(super) struct OpenSource {
     pub source: Source,
     /// See [`Source::name`].
     pub name: Arc<str>,
@@ -100,7 +100,7 @@ impl Source {
         &self,
         counters: Arc<Counters>,
         timeout: Duration,
-    ) -> anyhow::Result<Opened> {
+    ) -> anyhow::Result<OpenSource> {
         let name = self.name();
         let raw: Box<dyn Read + Send> = match self {
             Self::Stdin => Box::new(TimeoutReader::new(io::stdin(), timeout)),
@@ -127,7 +127,7 @@ impl Source {
             let rest = ErrorReader(failed).chain(input);
             input = Box::new(Cursor::new(head.clone()).chain(rest));
         }
-        Ok(Opened {
+        Ok(OpenSource {
             source: self.clone(),
             name,
             input,
