@@ -1,35 +1,35 @@
-//! Places in a list, as one answer gives them out and the next request brings them back.
+//! Opaque page cursors: a position in a list, encoded for the link to the next page.
 //!
-//! A place is of use for its own question alone, so it carries a digest of that. It is not signed: what it lets
-//! through is bounded by the question, never by the place.
+//! A cursor is valid only for the query it was created for, so it contains a digest of that query.
+//! It is not signed: the query alone decides which rows the caller may see.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Says which question an answer belongs to: a hash of whatever makes it differ from another.
+/// A hash of the text that distinguishes a query from others.
 #[must_use]
-pub fn digest(question: &str) -> String {
-    URL_SAFE_NO_PAD.encode(&blake3::hash(question.as_bytes()).as_bytes()[..12])
+pub(super) fn digest(query: &str) -> String {
+    URL_SAFE_NO_PAD.encode(&blake3::hash(query.as_bytes()).as_bytes()[..12])
 }
 
-/// Writes a place.
+/// Encodes a position.
 ///
 /// # Panics
-/// The place cannot be written as JSON.
+/// Panics if the position cannot be serialized as JSON.
 #[must_use]
-pub fn write(digest: &str, place: &impl Serialize) -> String {
-    URL_SAFE_NO_PAD
-        .encode(serde_json::to_vec(&(digest, place)).expect("a place is numbers and texts"))
+pub(super) fn write(digest: &str, position: &impl Serialize) -> String {
+    let json = serde_json::to_vec(&(digest, position)).expect("a position serializes as JSON");
+    URL_SAFE_NO_PAD.encode(json)
 }
 
-/// Reads a place; `None` where it is none, or one of another question.
+/// Decodes a position. Returns `None` if the cursor is malformed or belongs to another query.
 #[must_use]
-pub fn read<Place: DeserializeOwned>(digest: &str, text: &str) -> Option<Place> {
-    let json = URL_SAFE_NO_PAD.decode(text).ok()?;
-    let (found, place): (String, Place) = serde_json::from_slice(&json).ok()?;
-    (found == digest).then_some(place)
+pub(super) fn read<Position: DeserializeOwned>(digest: &str, cursor: &str) -> Option<Position> {
+    let json = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    let (found, position): (String, Position) = serde_json::from_slice(&json).ok()?;
+    (found == digest).then_some(position)
 }
 
 #[cfg(test)]
@@ -38,7 +38,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_place_is_read_back_for_its_own_question_alone() {
+    fn a_cursor_is_valid_only_for_its_own_query() {
         let digest = digest("organization x00g8");
         let text = write(&digest, &(5, "89440001"));
         assert_eq!(read(&digest, &text), Some((5, "89440001".to_owned())));

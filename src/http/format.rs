@@ -1,21 +1,21 @@
-//! In which format an answer is written.
+//! Response formats and their negotiation.
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{ACCEPT, Accept, Header as _};
 
-/// The formats of an answer.
+/// The format of a response body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// One JSON object with the rows of a page and what is true of all.
+pub(super) enum Format {
+    /// One JSON object with the rows of a page and the totals.
     Json,
-    /// A header and a line a row.
+    /// A header line, then one line per row.
     Csv,
-    /// A JSON object a line, one a row.
+    /// One JSON object per line and row.
     Ndjson,
 }
 
 impl Format {
-    /// The format of that name.
+    /// Parses the value of the query parameter `format`.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         match name {
@@ -26,7 +26,7 @@ impl Format {
         }
     }
 
-    /// Its media type, as RFC 8259, RFC 4180 and custom have it.
+    /// The media type, per RFC 8259, RFC 4180 and convention.
     #[must_use]
     pub fn media_type(self) -> &'static str {
         match self {
@@ -36,8 +36,8 @@ impl Format {
         }
     }
 
-    /// The format that the request's `Accept` likes best: JSON where it has none, or one that cannot be read, and
-    /// `None` where it likes none of them.
+    /// The format that the request's `Accept` header prefers: JSON if the header is missing or
+    /// malformed, and `None` if it accepts no supported format.
     #[must_use]
     pub fn accepted(request: &HttpRequest) -> Option<Self> {
         let ranked = match Accept::parse(request) {

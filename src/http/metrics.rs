@@ -1,4 +1,4 @@
-//! Metrics of a process that answers nothing else, for Prometheus.
+//! A metrics endpoint for Prometheus, on an address of its own.
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpResponse, HttpServer, web};
@@ -7,36 +7,35 @@ use anyhow::Context as _;
 /// The media type of Prometheus's text format.
 pub(super) const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What to say where an address cannot be listened on.
 pub(super) fn cannot_listen(address: &str, option: &str) -> String {
     format!(
-        "cannot listen on {address} (if another program has that port: end it, or choose another port with {option})"
+        "cannot listen on {address} (if the port is in use, stop the other program or choose another port with {option})"
     )
 }
 
-/// Answers `GET /metrics` at `address` with what `render` says, in Prometheus's text format, until the handle that
-/// is returned is told to stop.
+/// Serves `GET /metrics` on `address` until the returned handle stops it. `render` returns the
+/// metrics in Prometheus's text format.
 ///
 /// # Errors
-/// The address cannot be listened on.
+/// Returns an error if the address cannot be listened on.
 pub fn serve_metrics(
     address: &str,
     render: impl Fn() -> String + Clone + Send + Sync + 'static,
 ) -> anyhow::Result<ServerHandle> {
     let server = HttpServer::new(move || {
         let render = render.clone();
-        let answer = move || {
+        let handler = move || {
             let text = render();
             async move { HttpResponse::Ok().content_type(TEXT_FORMAT).body(text) }
         };
-        App::new().route("/metrics", web::get().to(answer))
+        App::new().route("/metrics", web::get().to(handler))
     })
     .workers(1)
     .disable_signals()
     .bind(address)
     .with_context(|| cannot_listen(address, "--metrics-listen"))?;
     for address in server.addrs() {
-        log::info!("metrics on http://{address}/metrics");
+        log::info!("serving metrics on http://{address}/metrics");
     }
     let server = server.run();
     let handle = server.handle();

@@ -1,4 +1,4 @@
-//! What goes around every request: its name, its line in the log, its place in the counters.
+//! Middleware that gives every request an ID, an access log line and its share of the metrics.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,59 +12,60 @@ use actix_web::web;
 use bytes::Bytes;
 use pin_project_lite::pin_project;
 
-use super::access_log::{self, Asked};
+use super::access_log::{self, RequestLine};
 use super::request_id::{self, RequestId};
 use super::telemetry::Telemetry;
 use crate::logging::{within_request, within_request_sync};
 
-/// Answers a request, and keeps account of it until its last byte.
+/// Handles a request and observes it until the last byte of its response is sent.
 pub(super) async fn observe(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    let id = RequestId::of(request.headers());
-    let asked = Asked {
+    let id = RequestId::from_headers(request.headers());
+    let line = RequestLine {
         method: request.method().clone(),
         path: request.uri().path().to_owned(),
     };
     let telemetry = request
         .app_data::<web::Data<Telemetry>>()
-        .expect("the app has its counters")
+        .expect("the app provides Telemetry")
         .clone();
-    let mut account = Account::open(id, asked, telemetry);
-    let mut response = within_request(account.id.text(), next.call(request))
+    let mut observation = Observation::start(id, line, telemetry);
+    let mut response = within_request(observation.id.text(), next.call(request))
         .await
         .inspect_err(|error| {
-            account.status = error.as_response_error().status_code();
+            observation.status = error.as_response_error().status_code();
         })?;
-    account.status = response.status();
-    account.route = response.request().match_pattern().unwrap_or_default();
+    observation.status = response.status();
+    observation.route = response.request().match_pattern().unwrap_or_default();
     response
         .headers_mut()
-        .insert(request_id::HEADER, account.id.to_header());
-    Ok(response.map_body(|_, body| Observed { body, account }))
+        .insert(request_id::HEADER, observation.id.to_header());
+    Ok(response.map_body(|_, body| ObservedBody { body, observation }))
 }
 
-/// One request. It is settled when it is dropped, which happens at the last byte, or where a client goes away before.
-struct Account {
+/// A request in flight. Dropping it records the request, after the last byte or when the client
+/// disconnects.
+struct Observation {
     telemetry: web::Data<Telemetry>,
     id: RequestId,
-    asked: Asked,
-    /// The pattern of the path, empty where nothing answers there.
+    line: RequestLine,
+    /// The pattern of the path; empty if no route matches.
     route: String,
     started: Instant,
     status: StatusCode,
     bytes: u64,
 }
 
-impl Account {
-    fn open(id: RequestId, asked: Asked, telemetry: web::Data<Telemetry>) -> Self {
+impl Observation {
+    fn start(id: RequestId, line: RequestLine, telemetry: web::Data<Telemetry>) -> Self {
         telemetry.begin();
         let (started, status) = (Instant::now(), StatusCode::INTERNAL_SERVER_ERROR);
         Self {
             telemetry,
             id,
-            asked,
+            line,
             route: String::new(),
             started,
             status,
@@ -73,31 +74,31 @@ impl Account {
     }
 }
 
-impl Drop for Account {
+impl Drop for Observation {
     fn drop(&mut self) {
-        let took = self.started.elapsed();
+        let elapsed = self.started.elapsed();
         self.telemetry.end(
             std::mem::take(&mut self.route),
             self.status,
-            took.as_secs_f64(),
+            elapsed.as_secs_f64(),
             self.bytes,
         );
         within_request_sync(self.id.text(), || {
-            access_log::write(&self.asked, self.status, took, self.bytes);
+            access_log::write(&self.line, self.status, elapsed, self.bytes);
         });
     }
 }
 
 pin_project! {
-    /// A body whose bytes are counted.
-    struct Observed<B> {
+    /// A response body that counts its bytes.
+    struct ObservedBody<B> {
         #[pin]
         body: B,
-        account: Account,
+        observation: Observation,
     }
 }
 
-impl<B: MessageBody> MessageBody for Observed<B> {
+impl<B: MessageBody> MessageBody for ObservedBody<B> {
     type Error = B::Error;
 
     fn size(&self) -> BodySize {
@@ -109,10 +110,10 @@ impl<B: MessageBody> MessageBody for Observed<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, B::Error>>> {
         let this = self.project();
-        let account = this.account;
-        let polled = within_request_sync(account.id.text(), || this.body.poll_next(context));
+        let observation = this.observation;
+        let polled = within_request_sync(observation.id.text(), || this.body.poll_next(context));
         if let Poll::Ready(Some(Ok(bytes))) = &polled {
-            account.bytes += bytes.len() as u64;
+            observation.bytes += bytes.len() as u64;
         }
         polled
     }

@@ -1,4 +1,4 @@
-//! The web page, whose files are part of the program: it asks the public API, and nothing else.
+//! The web page, compiled into the binary. It uses only the public API.
 
 use std::sync::LazyLock;
 
@@ -10,7 +10,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::problem::ApiError;
 
-/// What the page may load, and from where: its own files and the API of its own server.
+/// The page may load its own files and call the API of its own server, nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; form-action 'none'";
 
@@ -20,17 +20,17 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// The page, in which `VERSION` stands for the version of its assets.
+/// A template: `VERSION` is replaced with the version of the assets.
 const PAGE: &str = include_str!("../../web/index.html");
 
-/// A file that the page loads.
+/// A file below `/assets/{version}/`.
 struct Asset {
     name: &'static str,
     content_type: &'static str,
     body: &'static str,
 }
 
-/// An asset of `web/`, by its path there and its type.
+/// Embeds a file of `web/`.
 macro_rules! asset {
     ($folder:literal, $name:literal, $content_type:expr) => {
         Asset {
@@ -65,14 +65,15 @@ static ASSETS: [Asset; 21] = [
     asset!("vendor/", "uPlot.min.css", CSS),
 ];
 
-/// The licence of what is in `web/vendor`, which asks to be handed on with it.
+/// The licence of uPlot, which must be distributed with it.
 static LICENCE: Asset = asset!("vendor/", "uPlot.LICENSE", TEXT);
 
 fn assets() -> impl Iterator<Item = &'static Asset> {
     ASSETS.iter().chain([&LICENCE])
 }
 
-/// The version of all assets together: a folder's name, so that modules find each other beside themselves.
+/// A hash of all assets. It is a folder in their URLs, so that relative imports between modules
+/// stay within one version.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let mut hasher = blake3::Hasher::new();
     for asset in assets() {
@@ -80,26 +81,25 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
             .update(asset.name.as_bytes())
             .update(asset.body.as_bytes());
     }
-    short(&hasher)
+    short_hash(&hasher)
 });
 
-/// The page with the version of its assets.
 static INDEX: LazyLock<String> = LazyLock::new(|| PAGE.replace("VERSION", &VERSION));
 
 static INDEX_VERSION: LazyLock<String> =
-    LazyLock::new(|| short(blake3::Hasher::new().update(INDEX.as_bytes())));
+    LazyLock::new(|| short_hash(blake3::Hasher::new().update(INDEX.as_bytes())));
 
-/// 64 bits tell the versions of a page from each other.
-fn short(hasher: &blake3::Hasher) -> String {
+/// The first 64 bits in hexadecimal, enough to tell versions apart.
+fn short_hash(hasher: &blake3::Hasher) -> String {
     hasher.finalize().to_hex()[..16].to_owned()
 }
 
 /// `GET /`
 pub(super) async fn index(request: HttpRequest) -> HttpResponse {
-    answer(&request, HTML, &INDEX_VERSION, "no-cache", &INDEX)
+    respond(&request, HTML, &INDEX_VERSION, "no-cache", &INDEX)
 }
 
-/// `GET /assets/{version}/{name}`; a version that is not this program's is not here.
+/// `GET /assets/{version}/{name}`. Only the version of this binary exists.
 pub(super) async fn asset(
     request: HttpRequest,
     path: web::Path<(String, String)>,
@@ -108,7 +108,7 @@ pub(super) async fn asset(
     let found = assets()
         .find(|asset| asset.name == name && version == *VERSION)
         .ok_or(ApiError::NoPath)?;
-    Ok(answer(
+    Ok(respond(
         &request,
         found.content_type,
         &VERSION,
@@ -117,18 +117,19 @@ pub(super) async fn asset(
     ))
 }
 
-/// A file, or that it has not changed. The tag is a weak one, because the body may be compressed on its way.
-fn answer(
+/// Responds with a file, or with 304 if the client's copy is current. The `ETag` is weak because
+/// the body may be compressed.
+fn respond(
     request: &HttpRequest,
     content_type: &'static str,
     version: &str,
-    caching: &'static str,
+    cache_control: &'static str,
     body: &'static str,
 ) -> HttpResponse {
     let tag = EntityTag::new_weak(version.to_owned());
     let unchanged = match IfNoneMatch::parse(request) {
         Ok(IfNoneMatch::Any) => true,
-        Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|known| known.weak_eq(&tag)),
+        Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|candidate| candidate.weak_eq(&tag)),
         Err(_) => false,
     };
     let mut response = if unchanged {
@@ -138,7 +139,7 @@ fn answer(
     };
     response
         .insert_header((ETAG, tag))
-        .insert_header((CACHE_CONTROL, caching))
+        .insert_header((CACHE_CONTROL, cache_control))
         .insert_header((CONTENT_SECURITY_POLICY, POLICY))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .insert_header((REFERRER_POLICY, "no-referrer"));
@@ -157,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_of_the_folder_is_served() {
+    fn every_file_in_web_is_served() {
         let web = Path::new(env!("CARGO_MANIFEST_DIR")).join("web");
         let mut files: Vec<String> = [web.clone(), web.join("vendor")]
             .iter()
@@ -174,15 +175,15 @@ mod tests {
     }
 
     #[test]
-    fn the_page_names_no_asset_that_is_not_there() {
+    fn the_page_refers_only_to_existing_assets() {
         let prefix = format!("assets/{}/", *VERSION);
-        let named: Vec<_> = INDEX
+        let referenced: Vec<_> = INDEX
             .split(&prefix)
             .skip(1)
             .map(|rest| rest.split('"').next().unwrap())
             .collect();
-        assert!(named.len() > 5, "{named:?}");
-        for name in named {
+        assert!(referenced.len() > 5, "{referenced:?}");
+        for name in referenced {
             assert!(assets().any(|asset| asset.name == name), "{name}");
         }
         assert!(!INDEX.contains("assets/VERSION"));

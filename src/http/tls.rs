@@ -1,4 +1,4 @@
-//! The server's certificate: read at the start, and again whenever its files change.
+//! TLS of the server. The certificate is reloaded when its files change.
 
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
@@ -12,18 +12,17 @@ use rustls::sign::CertifiedKey;
 use crate::config::Serve;
 use crate::pem;
 
-/// How often the files are looked at. They are read, not only their times: some ways to put a file in place keep the
-/// time, and a few kilobytes a second cost nothing.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the files are read. Modification times are not enough: some ways to replace a file
+/// preserve them, and reading a few kilobytes per second is cheap.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where the certificate and its key stand.
 #[derive(Debug, Clone)]
 struct Files {
     certificate: PathBuf,
     key: PathBuf,
 }
 
-/// What stood in both files at one moment.
+/// The contents of both files.
 #[derive(Clone, PartialEq, Eq)]
 struct Contents {
     certificate: Vec<u8>,
@@ -45,21 +44,21 @@ impl Files {
             let (certificate, key) = (self.certificate.display(), self.key.display());
             match error {
                 rustls::Error::InconsistentKeys(_) => {
-                    format!("{key} is not the key of the certificate in {certificate}")
+                    format!("{key} does not match the certificate in {certificate}")
                 }
-                other => format!("{certificate} and {key} cannot be used: {other}"),
+                other => format!("cannot use {certificate} with {key}: {other}"),
             }
         })
     }
 }
 
-/// The certificate that new connections get.
+/// The certificate for new connections.
 #[derive(Debug)]
-struct Current(RwLock<Arc<CertifiedKey>>);
+struct CurrentCertificate(RwLock<Arc<CertifiedKey>>);
 
-impl Current {
+impl CurrentCertificate {
     fn get(&self) -> Arc<CertifiedKey> {
-        // Nothing can panic while it holds the lock; what is in there is whole in any case.
+        // A poisoned lock still contains a complete certificate.
         Arc::clone(
             &self
                 .0
@@ -76,18 +75,17 @@ impl Current {
     }
 }
 
-impl ResolvesServerCert for Current {
+impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.get())
     }
 }
 
-/// The TLS side of the server, or nothing where no certificate is set.
-///
-/// From here on a task looks at the files, and gives new connections what they say.
+/// The TLS configuration, or `None` if no certificate is configured. Starts a task that watches the
+/// files and updates the certificate for new connections.
 ///
 /// # Errors
-/// The files cannot be read, or their content is no certificate with its key.
+/// Returns an error if the files cannot be read or do not contain a certificate and its key.
 pub(super) fn server_config(serve: &Serve) -> anyhow::Result<Option<ServerConfig>> {
     let Some((certificate, key)) = serve.tls_files() else {
         return Ok(None);
@@ -99,71 +97,78 @@ pub(super) fn server_config(serve: &Serve) -> anyhow::Result<Option<ServerConfig
     let contents = files
         .read()
         .map_err(|problem| anyhow!(problem))
-        .context("reading the certificate")?;
+        .context("cannot load the TLS certificate")?;
     let first = files
         .parse(&contents)
         .map_err(|problem| anyhow!(problem))
-        .context("reading the certificate")?;
-    let current = Arc::new(Current(RwLock::new(Arc::new(first))));
+        .context("cannot load the TLS certificate")?;
+    let current = Arc::new(CurrentCertificate(RwLock::new(Arc::new(first))));
     let config = ServerConfig::builder_with_provider(pem::provider())
         .with_safe_default_protocol_versions()
-        .context("preparing TLS")?
+        .context("cannot configure TLS")?
         .with_no_client_auth()
         .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
-    tokio::spawn(follow(Watch::new(files, contents), current));
+    tokio::spawn(watch(FileWatcher::new(files, contents), current));
     Ok(Some(config))
 }
 
-/// Looks at the files for ever.
-async fn follow(mut watch: Watch, current: Arc<Current>) {
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
+/// Reloads the certificate when the files change, until the server stops.
+async fn watch(mut watcher: FileWatcher, current: Arc<CurrentCertificate>) {
+    let mut ticks = tokio::time::interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let files = watch.files.clone();
-        // A file may be on a network that answers late.
-        let Ok(seen) = tokio::task::spawn_blocking(move || files.read()).await else {
+        let files = watcher.files.clone();
+        // Reading may block for long, for example on a network file system.
+        let Ok(contents) = tokio::task::spawn_blocking(move || files.read()).await else {
             return;
         };
-        match watch.look(seen) {
+        match watcher.observe(contents) {
             None => {}
             Some(Ok(new)) => {
                 current.set(new);
                 log::info!(
-                    "new connections get the new certificate in {}",
-                    watch.files.certificate.display()
+                    "reloaded the TLS certificate from {}; new connections use it",
+                    watcher.files.certificate.display()
                 );
             }
-            Some(Err(problem)) => log::error!("the certificate stays as it was: {problem}"),
+            Some(Err(problem)) => {
+                log::error!(
+                    "cannot reload the TLS certificate, keeping the current one: {problem}"
+                );
+            }
         }
     }
 }
 
-/// What was seen in the files so far.
-struct Watch {
+/// Detects when both files have new, complete contents.
+struct FileWatcher {
     files: Files,
-    /// What was seen last.
-    seen: Result<Contents, String>,
-    /// Whether what was seen last is decided on: taken, or refused.
+    last: Result<Contents, String>,
+    /// Whether `last` has been accepted or rejected.
     decided: bool,
 }
 
-impl Watch {
-    fn new(files: Files, used: Contents) -> Self {
+impl FileWatcher {
+    fn new(files: Files, in_use: Contents) -> Self {
         Self {
             files,
-            seen: Ok(used),
+            last: Ok(in_use),
             decided: true,
         }
     }
 
-    /// The certificate to use from now on, or why it cannot be; `None` where there is nothing new.
+    /// The certificate to use from now on, or why the new contents cannot be used; `None` if
+    /// nothing is new.
     ///
-    /// Two files are never replaced at once, nor is one always written at once, so what is new is left alone until
-    /// it was seen twice alike.
-    fn look(&mut self, seen: Result<Contents, String>) -> Option<Result<CertifiedKey, String>> {
-        if seen != self.seen {
-            self.seen = seen;
+    /// The two files are not replaced atomically, and a file may be read while it is being written.
+    /// New contents are therefore used only after two consecutive reads have returned them.
+    fn observe(
+        &mut self,
+        contents: Result<Contents, String>,
+    ) -> Option<Result<CertifiedKey, String>> {
+        if contents != self.last {
+            self.last = contents;
             self.decided = false;
             return None;
         }
@@ -171,7 +176,7 @@ impl Watch {
             return None;
         }
         self.decided = true;
-        Some(match &self.seen {
+        Some(match &self.last {
             Ok(contents) => self.files.parse(contents),
             Err(problem) => Err(problem.clone()),
         })
@@ -190,63 +195,63 @@ mod tests {
         }
     }
 
-    fn watch(used: Contents) -> Watch {
-        Watch::new(
+    fn watcher(in_use: Contents) -> FileWatcher {
+        FileWatcher::new(
             Files {
                 certificate: "server.pem".into(),
                 key: "server.key".into(),
             },
-            used,
+            in_use,
         )
     }
 
     #[test]
-    fn a_pair_is_taken_when_it_was_seen_twice() {
+    fn a_new_pair_is_used_after_two_identical_reads() {
         let (old, new) = (new_pair(), new_pair());
-        let mut watch = watch(old);
-        assert!(watch.look(Ok(new.clone())).is_none());
-        assert!(watch.look(Ok(new.clone())).unwrap().is_ok());
-        assert!(watch.look(Ok(new.clone())).is_none());
+        let mut watcher = watcher(old);
+        assert!(watcher.observe(Ok(new.clone())).is_none());
+        assert!(watcher.observe(Ok(new.clone())).unwrap().is_ok());
+        assert!(watcher.observe(Ok(new.clone())).is_none());
     }
 
     #[test]
-    fn a_pair_that_is_being_replaced_is_waited_for() {
+    fn a_half_replaced_pair_is_not_used() {
         let (old, new) = (new_pair(), new_pair());
-        let between = Contents {
+        let mixed = Contents {
             certificate: new.certificate.clone(),
             key: old.key.clone(),
         };
-        let cut = Contents {
+        let truncated = Contents {
             certificate: new.certificate[..200].to_vec(),
             key: new.key.clone(),
         };
-        let mut watch = watch(old);
-        for half in [between, cut] {
-            assert!(watch.look(Ok(half)).is_none());
+        let mut watcher = watcher(old);
+        for partial in [mixed, truncated] {
+            assert!(watcher.observe(Ok(partial)).is_none());
         }
         assert!(
-            watch
-                .look(Err("cannot read server.key".to_owned()))
+            watcher
+                .observe(Err("cannot read server.key".to_owned()))
                 .is_none()
         );
-        assert!(watch.look(Ok(new.clone())).is_none());
-        assert!(watch.look(Ok(new.clone())).unwrap().is_ok());
+        assert!(watcher.observe(Ok(new.clone())).is_none());
+        assert!(watcher.observe(Ok(new.clone())).unwrap().is_ok());
     }
 
     #[test]
-    fn a_pair_that_does_not_match_is_refused_once() {
+    fn a_mismatched_pair_is_reported_once() {
         let (old, new) = (new_pair(), new_pair());
         let wrong = Contents {
             certificate: new.certificate,
             key: old.key.clone(),
         };
-        let mut watch = watch(old);
-        assert!(watch.look(Ok(wrong.clone())).is_none());
-        let problem = watch.look(Ok(wrong.clone())).unwrap().unwrap_err();
+        let mut watcher = watcher(old);
+        assert!(watcher.observe(Ok(wrong.clone())).is_none());
+        let problem = watcher.observe(Ok(wrong.clone())).unwrap().unwrap_err();
         assert_eq!(
             problem,
-            "server.key is not the key of the certificate in server.pem"
+            "server.key does not match the certificate in server.pem"
         );
-        assert!(watch.look(Ok(wrong.clone())).is_none());
+        assert!(watcher.observe(Ok(wrong.clone())).is_none());
     }
 }

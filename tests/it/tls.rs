@@ -93,9 +93,10 @@ async fn a_new_certificate_is_given_to_new_connections_and_a_broken_one_to_none(
     assert_eq!(certificate(&open), first.der());
 
     std::fs::write(files.certificate(), second.pem()).unwrap();
-    let complaint = server.until_logged("the certificate stays as it was");
+    let complaint =
+        server.until_logged("cannot reload the TLS certificate, keeping the current one");
     assert!(
-        complaint.contains("server.key is not the key of the certificate in "),
+        complaint.contains("server.key does not match the certificate in "),
         "{complaint}"
     );
     assert_eq!(
@@ -141,7 +142,7 @@ async fn a_certificate_that_cannot_be_used_is_refused_at_the_start() {
     };
     let (certificate_name, key_name) = (certificate.display(), key.display());
     std::fs::write(&key, other.key_pem()).unwrap();
-    let expected = format!("{key_name} is not the key of the certificate in {certificate_name}");
+    let expected = format!("{key_name} does not match the certificate in {certificate_name}");
     assert!(run().contains(&expected));
     std::fs::write(&key, pair.pem()).unwrap();
     assert!(run().contains(&format!("{key_name} contains no private key in PEM format")));
