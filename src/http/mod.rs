@@ -47,7 +47,7 @@ pub use health::Ending;
 use problem::ApiError;
 use response::Rules;
 use series_cache::SeriesCache;
-pub use telemetry::Telemetry;
+use telemetry::Telemetry;
 
 /// Answers requests until the process is told to stop, by SIGTERM or SIGINT. Requests in task are answered
 /// before it returns. Until there is a token, anybody is answered, and `allow_anonymous` says that this may be so on
@@ -172,8 +172,7 @@ fn workers(serve: &Serve) -> usize {
 pub struct ServerState {
     /// Who may pass, and how often.
     pub access: Access,
-    /// What they count.
-    pub telemetry: web::Data<Telemetry>,
+    telemetry: web::Data<Telemetry>,
     /// Whether the end has begun.
     pub ending: web::Data<Ending>,
 }
@@ -253,7 +252,7 @@ pub fn app(
         .service(get("/readyz", health::ready))
         .configure(move |services| {
             if has_metrics {
-                services.service(get("/metrics", telemetry::answer));
+                services.service(get("/metrics", telemetry::metrics));
             }
         })
         .default_service(web::to(async || Err::<String, _>(ApiError::NoPath)))

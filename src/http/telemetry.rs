@@ -1,4 +1,4 @@
-//! What all workers count together, for Prometheus.
+//! The metrics of `serve`, shared by all workers, for Prometheus.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,82 +19,82 @@ use super::metrics::TEXT_FORMAT;
 use super::process;
 use crate::db::Pool;
 
-/// The upper ends of the histogram's buckets, in seconds: from an answer out of memory to a statement's limit.
-const SECONDS: [f64; 14] = [
+/// The upper bounds of the histogram's buckets, in seconds: from a cached response to the statement
+/// timeout.
+const DURATION_BUCKETS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// Which requests are counted together.
+/// The labels of the request durations.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Kind {
-    /// The pattern of the path. The path itself has identifiers, and each would be a series of its own.
+struct RequestLabels {
+    /// The pattern of the path. Paths contain identifiers, and each would create a time series.
     route: String,
-    /// The class of the status, as in `2xx`.
+    /// The class of the status, such as `2xx`.
     status: &'static str,
 }
 
-/// Where an answer about usage came from.
+/// Where the data of a response about usage came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Source {
-    /// It was read.
+    /// A query for this request.
     Database,
-    /// It had been read before, and the database said that it still holds.
+    /// The series cache, revalidated against the database.
     Memory,
-    /// The client had it, and the database said that it still holds.
+    /// The client's copy, revalidated against the database: a 304 response.
     Client,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Origin {
+struct SourceLabels {
     source: &'static str,
 }
 
-/// The counters of a server.
-pub struct Telemetry {
+/// The metrics of a server.
+pub(super) struct Telemetry {
     registry: Registry,
-    durations: Family<Kind, Histogram, fn() -> Histogram>,
+    durations: Family<RequestLabels, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
     bytes: Counter,
     rows: Counter,
-    answers: Family<Origin, Counter>,
+    usage_responses: Family<SourceLabels, Counter>,
     pools: Pools,
 }
 
 impl Default for Telemetry {
     fn default() -> Self {
         let mut registry = Registry::default();
-        let constructor: fn() -> Histogram = || Histogram::new(SECONDS);
+        let constructor: fn() -> Histogram = || Histogram::new(DURATION_BUCKETS);
         let durations = Family::new_with_constructor(constructor);
-        let (in_flight, bytes, pools) = (Gauge::default(), Counter::default(), Pools::default());
-        let help = "Time from a request to the last byte of its answer";
+        let (in_flight, bytes, rows) = (Gauge::default(), Counter::default(), Counter::default());
+        let usage_responses = Family::<SourceLabels, Counter>::default();
+        let pools = Pools::default();
         registry.register_with_unit(
             "simusage_http_request_duration",
-            help,
+            "Time from receiving a request to sending the last byte of the response",
             Unit::Seconds,
             durations.clone(),
         );
         registry.register(
             "simusage_http_requests_in_flight",
-            "Requests that are being answered",
+            "Requests being processed",
             in_flight.clone(),
         );
-        let help = "Bytes of answers, without their heads";
         registry.register_with_unit(
             "simusage_http_response_body",
-            help,
+            "Size of the response bodies sent",
             Unit::Bytes,
             bytes.clone(),
         );
-        let (rows, answers) = (Counter::default(), Family::<Origin, Counter>::default());
         registry.register(
-            "simusage_http_rows",
-            "Rows of answers: buckets, totals, assignments",
+            "simusage_http_response_rows",
+            "Rows sent in responses: buckets, totals and assignments",
             rows.clone(),
         );
         registry.register(
-            "simusage_http_answers",
-            "Answers about usage, by where they came from",
-            answers.clone(),
+            "simusage_http_usage_responses",
+            "Responses about usage, by the source of their data",
+            usage_responses.clone(),
         );
         registry.register_collector(Box::new(pools.clone()));
         registry.register_collector(Box::new(Process));
@@ -104,7 +104,7 @@ impl Default for Telemetry {
             in_flight,
             bytes,
             rows,
-            answers,
+            usage_responses,
             pools,
         }
     }
@@ -117,58 +117,61 @@ impl fmt::Debug for Telemetry {
 }
 
 impl Telemetry {
-    /// Has a worker's pool counted with the others.
+    /// Adds a worker's pool to the pool metrics.
     pub(super) fn add_pool(&self, pool: Pool) {
         self.pools.lock().push(pool);
     }
 
-    /// A request has come.
+    /// Records the start of a request.
     pub(super) fn begin(&self) {
         self.in_flight.inc();
     }
 
-    /// A request is over.
+    /// Records the end of a request, after its response has been sent.
     pub(super) fn end(&self, route: String, status: StatusCode, seconds: f64, bytes: u64) {
         self.in_flight.dec();
         self.bytes.inc_by(bytes);
         self.durations
-            .get_or_create(&Kind {
+            .get_or_create(&RequestLabels {
                 route,
                 status: class(status),
             })
             .observe(seconds);
     }
 
-    /// An answer about usage was found, with so many rows; a stream adds its own.
+    /// Counts a response about usage and its rows. Streamed rows are added with [`Self::add_rows`].
     pub(super) fn found(&self, source: Source, rows: usize) {
         let source = match source {
             Source::Database => "database",
-            Source::Memory => "memory",
+            Source::Memory => "cache",
             Source::Client => "client",
         };
-        self.answers.get_or_create(&Origin { source }).inc();
+        self.usage_responses
+            .get_or_create(&SourceLabels { source })
+            .inc();
         self.add_rows(rows);
     }
 
-    /// Rows of an answer are on their way.
+    /// Counts rows of a response.
     pub(super) fn add_rows(&self, rows: usize) {
         self.rows.inc_by(rows as u64);
     }
 
-    /// All of it in Prometheus's text format.
+    /// All metrics in Prometheus's text format.
     ///
     /// # Panics
-    /// Never: a String takes any text.
+    /// Never; encoding into a string cannot fail.
     #[must_use]
     pub fn to_prometheus(&self) -> String {
         let mut text = String::new();
-        prometheus_text::encode(&mut text, &self.registry).expect("a String takes any text");
+        prometheus_text::encode(&mut text, &self.registry)
+            .expect("encoding into a string cannot fail");
         text
     }
 }
 
 /// `GET /metrics`
-pub(super) async fn answer(telemetry: web::Data<Telemetry>) -> HttpResponse {
+pub(super) async fn metrics(telemetry: web::Data<Telemetry>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type(TEXT_FORMAT)
         .body(telemetry.to_prometheus())
@@ -190,7 +193,7 @@ struct Pools(Arc<Mutex<Vec<Pool>>>);
 
 impl Pools {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Pool>> {
-        // A list that somebody panicked over is still a list of pools.
+        // A panic cannot leave the list half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -202,31 +205,31 @@ impl Collector for Pools {
         gauge(
             &mut encoder,
             "simusage_pool_connections_max",
-            "Connections that there may be",
+            "Maximum number of database connections",
             sum(|pool| pool.max),
         )?;
         gauge(
             &mut encoder,
             "simusage_pool_connections",
-            "Connections that are open",
+            "Open database connections",
             sum(|pool| pool.open),
         )?;
         gauge(
             &mut encoder,
             "simusage_pool_connections_idle",
-            "Open connections that nobody uses",
+            "Idle database connections",
             sum(|pool| pool.idle),
         )?;
         gauge(
             &mut encoder,
-            "simusage_pool_waiting",
-            "Requests that wait for a connection",
+            "simusage_pool_waiting_requests",
+            "Requests waiting for a database connection",
             sum(|pool| pool.waiting),
         )
     }
 }
 
-/// What the operating system says about the process. Nothing where it does not say it as Linux does.
+/// The standard `process_*` metrics. Empty where `/proc` does not exist.
 #[derive(Debug)]
 struct Process;
 
@@ -236,13 +239,13 @@ impl Collector for Process {
             gauge(
                 &mut encoder,
                 "process_resident_memory_bytes",
-                "Memory that the process has",
+                "Resident memory size",
                 bytes,
             )?;
         }
         if let Some(seconds) = process::cpu_seconds() {
             let counter = ConstCounter::new(seconds);
-            let help = "Time that processors worked for the process";
+            let help = "User and system CPU time";
             let kind = counter.metric_type();
             counter.encode(encoder.encode_descriptor(
                 "process_cpu_seconds",

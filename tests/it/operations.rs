@@ -204,17 +204,23 @@ async fn metrics_count_requests_by_route_over_all_workers() {
         "6"
     );
     assert!((1.0..=6.0).contains(&metric(&answer, "simusage_pool_connections")));
-    assert_eq!(metric(&answer, "simusage_pool_waiting").to_string(), "0");
-    assert_eq!(metric(&answer, "simusage_http_rows_total").to_string(), "6");
+    assert_eq!(
+        metric(&answer, "simusage_pool_waiting_requests").to_string(),
+        "0"
+    );
+    assert_eq!(
+        metric(&answer, "simusage_http_response_rows_total").to_string(),
+        "6"
+    );
     // Each worker reads a series once.
     let answers = |source: &str| {
         metric(
             &answer,
-            &format!("simusage_http_answers_total{{source=\"{source}\"}}"),
+            &format!("simusage_http_usage_responses_total{{source=\"{source}\"}}"),
         )
     };
     assert!(
-        answers("database") <= 2.0 && answers("memory") >= 1.0,
+        answers("database") <= 2.0 && answers("cache") >= 1.0,
         "{answer}"
     );
     assert!(metric(&answer, "simusage_http_response_body_bytes_total") > 100.0);
