@@ -1,41 +1,57 @@
-//! What every request to `/api` passes: who asks ([`super::auth`]), and how much of it ([`super::limits`]). One access
-//! stands before all workers of a process.
+//! Access control as middleware: size limits for every path, authentication and rate limits for
+//! `/api`.
+//!
+//! Authentication uses the tokens in memory ([`super::auth`]), which [`Access::keep_current`]
+//! reloads every few seconds, so a request costs no extra round trip to the database.
 
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use actix_web::web::Data;
+use actix_web::body::{BodySize, BoxBody, EitherBody, MessageBody};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::middleware::Next;
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest, ResponseError as _, web};
 use anyhow::Context as _;
+use bytes::Bytes;
+use chrono::Utc;
 
-use super::auth::Tokens;
-use super::limits::Limits;
+use super::auth::{MAX_TOKEN_AGE, Refusal, Tokens};
+use super::limits::{Limits, RateKey};
+use super::problem::ApiError;
 use crate::config::{Config, Serve};
 use crate::db::tokens::{self, KnownToken};
 use crate::db::{Pool, StorageError};
+use crate::domain::Scope;
 
-/// How often the tokens are read. What changes them elsewhere is to be in effect within 5 seconds.
-const REFRESH_EVERY: Duration = Duration::from_secs(2);
+/// Created and revoked tokens must take effect within 5 seconds; this leaves time for a slow
+/// reload.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The tokens and limits that all workers share.
+/// The tokens and limits, shared by all workers.
 #[derive(Clone)]
 pub struct Access {
-    pub(super) tokens: Data<Tokens>,
-    pub(super) limits: Data<Limits>,
+    tokens: Arc<Tokens>,
+    limits: Arc<Limits>,
 }
 
 impl Access {
-    /// A access that knows these tokens, as of now.
+    /// Uses `tokens` as if they had just been loaded.
     #[must_use]
     pub fn new(serve: &Serve, tokens: Vec<KnownToken>) -> Self {
         Self {
-            tokens: Data::new(Tokens::new(tokens, Instant::now())),
-            limits: Data::new(Limits::new(serve)),
+            tokens: Arc::new(Tokens::new(tokens, Instant::now())),
+            limits: Arc::new(Limits::new(serve)),
         }
     }
 
-    /// A access that knows the tokens of the database.
+    /// Loads the tokens from the database.
     ///
     /// # Errors
-    /// The database cannot be asked.
+    /// Returns an error if the database is unreachable or rejects the query.
     pub async fn open(config: &Config, pool: &Pool) -> anyhow::Result<Self> {
         let tokens = pool
             .ask(async |client| tokens::load(client).await)
@@ -50,37 +66,41 @@ impl Access {
         Ok(Self::new(&config.serve, tokens))
     }
 
-    /// Whether there is, or ever was, a token.
+    /// See [`Tokens::are_required`].
     #[must_use]
-    pub fn needs_token(&self) -> bool {
-        self.tokens.needed()
+    pub fn requires_token(&self) -> bool {
+        self.tokens.are_required()
     }
 
-    /// Reads the tokens again.
+    /// Reloads the tokens.
     ///
     /// # Errors
-    /// The database cannot be asked; then those known stay.
+    /// Returns an error if the database is unreachable or rejects the query. The tokens in memory
+    /// then stay in use.
     pub async fn refresh(&self, pool: &Pool) -> Result<(), StorageError> {
         let tokens = pool.ask(async |client| tokens::load(client).await).await?;
         self.tokens.replace(tokens, Instant::now());
         Ok(())
     }
 
-    /// Reads the tokens again and again, so that no request has to wait for them, and forgets who asks no more.
-    pub async fn keep_current(&self, pool: &Pool) {
+    /// Reloads the tokens and discards idle rate limiters at a fixed interval.
+    pub(super) async fn keep_current(&self, pool: &Pool) -> Infallible {
         let mut failing = false;
         loop {
-            tokio::time::sleep(REFRESH_EVERY).await;
+            tokio::time::sleep(RELOAD_INTERVAL).await;
             let outcome = self.refresh(pool).await;
             match &outcome {
                 Err(error) if !failing => {
-                    log::warn!("reading the tokens: {error}; those known stay for a while");
+                    log::warn!(
+                        "cannot reload the tokens: {error}; the loaded ones stay valid for up to {} s",
+                        MAX_TOKEN_AGE.as_secs()
+                    );
                 }
-                Ok(()) if failing => log::info!("the tokens are read again"),
+                Ok(()) if failing => log::info!("reloaded the tokens"),
                 _ => {}
             }
             failing = outcome.is_err();
-            self.limits.forget_idle();
+            self.limits.discard_idle();
         }
     }
 }
@@ -89,7 +109,198 @@ impl std::fmt::Debug for Access {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Access")
-            .field("needs_token", &self.needs_token())
+            .field("requires_token", &self.requires_token())
             .finish_non_exhaustive()
+    }
+}
+
+/// The authenticated client of a request. Every handler under `/api` takes one as a parameter;
+/// [`admit`] provides it.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// The organizations that the caller may see.
+    pub scope: Scope,
+}
+
+impl Caller {
+    /// The caller of a request while no tokens exist.
+    fn anonymous() -> Self {
+        Self {
+            scope: Scope::everything(),
+        }
+    }
+}
+
+impl From<KnownToken> for Caller {
+    fn from(token: KnownToken) -> Self {
+        Self { scope: token.scope }
+    }
+}
+
+impl FromRequest for Caller {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    /// Fails on a path that [`admit`] does not cover, so that a forgotten handler never responds
+    /// unauthenticated.
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let caller = request.extensions().get::<Self>().cloned();
+        ready(caller.ok_or_else(|| {
+            StorageError::Other(format!(
+                "the handler of {} needs authentication, but its path is not covered by it",
+                request.path()
+            ))
+            .into()
+        }))
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unauthorized(error) => error.into(),
+            Refusal::Outdated { .. } => StorageError::Unavailable(refusal.to_string()).into(),
+        }
+    }
+}
+
+/// Passes on requests that are authenticated and within the rate limit, with their [`Caller`].
+pub(super) async fn admit<B: MessageBody>(
+    access: web::Data<Access>,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
+    let authenticated = access
+        .tokens
+        .authenticate(request.headers(), Instant::now(), Utc::now());
+    // Without a valid token the address is limited; otherwise guessing tokens would be unlimited.
+    let key = match &authenticated {
+        Ok(Some(token)) => RateKey::Token(token.id),
+        Ok(None) | Err(_) => RateKey::address_of(request.request()),
+    };
+    let admitted = match access.limits.count(&key) {
+        Ok(()) => authenticated.map_err(ApiError::from),
+        Err(limit) => Err(limit.into()),
+    };
+    match admitted {
+        Ok(token) => {
+            let caller = token.map_or_else(Caller::anonymous, Caller::from);
+            request.extensions_mut().insert(caller);
+            Ok(next.call(request).await?.map_into_left_body())
+        }
+        Err(error) => Ok(request
+            .into_response(error.error_response())
+            .map_into_right_body()),
+    }
+}
+
+/// Passes on requests that are within the size limits.
+pub(super) async fn check_sizes<B: MessageBody>(
+    access: web::Data<Access>,
+    mut request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
+    match access.limits.check_size(request.request()) {
+        Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
+        Err(limit) => {
+            let unread = request.take_payload();
+            let refusal = ApiError::from(limit).error_response();
+            let refusal = refusal.map_body(|_, body| {
+                BoxBody::new(RefusalBody {
+                    body,
+                    _unread: unread,
+                })
+            });
+            Ok(request.into_response(refusal).map_into_right_body())
+        }
+    }
+}
+
+/// A response body that owns the unread request body until it is sent. If the payload were dropped
+/// earlier, actix would keep the connection open until the client has sent all of it; with the
+/// payload still alive, actix closes the connection after the response.
+struct RefusalBody {
+    body: BoxBody,
+    _unread: Payload,
+}
+
+impl MessageBody for RefusalBody {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::App;
+    use actix_web::http::header::AUTHORIZATION;
+    use actix_web::middleware::from_fn;
+    use actix_web::test::{TestRequest, call_service, init_service, read_body};
+
+    use super::*;
+    use crate::token::TokenHash;
+
+    const TEXT: &str = "simusage_0000";
+
+    /// Status and body of a handler behind [`admit`], and of one outside it, for a request with
+    /// this token.
+    async fn responses(text: &str) -> [(u16, String); 2] {
+        async fn handler(caller: Caller) -> String {
+            format!("{:?}", caller.scope.organizations())
+        }
+        let serve = crate::config::Config::load(None, [], &crate::config::Overrides::default())
+            .unwrap()
+            .serve;
+        let token = KnownToken {
+            id: 7,
+            name: "one".into(),
+            hash: TokenHash::of(TEXT),
+            scope: Scope::of([1, 2]),
+            expires_at: None,
+            revoked: false,
+        };
+        let app = App::new()
+            .app_data(web::Data::new(Access::new(&serve, vec![token])))
+            .service(
+                web::scope("/api")
+                    .wrap(from_fn(admit))
+                    .route("", web::get().to(handler)),
+            )
+            .route("/forgotten", web::get().to(handler));
+        let service = init_service(app).await;
+        let mut responses = [(0, String::new()), (0, String::new())];
+        for (path, (status, body)) in ["/api", "/forgotten"].into_iter().zip(&mut responses) {
+            let request = TestRequest::get()
+                .uri(path)
+                .insert_header((AUTHORIZATION, format!("Bearer {text}")));
+            let response = call_service(&service, request.to_request()).await;
+            *status = response.status().as_u16();
+            *body = String::from_utf8(read_body(response).await.to_vec()).unwrap();
+        }
+        responses
+    }
+
+    #[actix_web::test]
+    async fn a_handler_gets_the_caller_or_does_not_run() {
+        let [covered, forgotten] = responses(TEXT).await;
+        assert_eq!(covered, (200, "Some([1, 2])".to_owned()));
+        assert_eq!(forgotten.0, 500);
+        let [covered, forgotten] = responses("another").await;
+        assert_eq!((covered.0, forgotten.0), (401, 500));
+    }
+
+    #[test]
+    fn outdated_tokens_make_the_service_unavailable() {
+        let refusal = Refusal::Outdated { age_s: 61 };
+        assert_eq!(ApiError::from(refusal).error_response().status(), 503);
     }
 }

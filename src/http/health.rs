@@ -1,4 +1,4 @@
-//! Whether the process lives, and whether it can answer: what an orchestrator asks.
+//! Liveness and readiness probes for orchestrators and load balancers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,52 +9,52 @@ use utoipa::ToSchema;
 use super::problem::{ApiError, Problem};
 use crate::db::{Pool, migrate};
 
-/// All is well.
+/// A successful probe.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Health {
-    /// `ok`
+    /// Always `ok`.
     status: &'static str,
 }
 
-/// Whether the end of the server has begun.
+/// Whether the server is shutting down.
 #[derive(Debug, Default)]
-pub struct Ending(AtomicBool);
+pub(super) struct Shutdown(AtomicBool);
 
-impl Ending {
-    /// From now on the server is not ready, so that nobody sends it more.
+impl Shutdown {
+    /// Makes `/readyz` fail from now on, so that load balancers stop sending requests.
     pub(super) fn begin(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// Whether the process lives
+/// Liveness probe
 ///
-/// A process that answers lives. A database that is away is no reason to restart it.
+/// Succeeds whenever the process responds, even if the database is unavailable.
 #[utoipa::path(
     get,
     path = "/livez",
     operation_id = "livez",
     tag = "operations",
-    responses((status = 200, description = "It does.", body = Health)),
+    responses((status = 200, description = "The process is running.", body = Health)),
     security(()),
 )]
 pub(super) async fn live() -> web::Json<impl Serialize> {
     web::Json(Health { status: "ok" })
 }
 
-/// Whether the API can be answered
+/// Readiness probe
 ///
-/// The database is there, with the schema, and the server is to stay.
+/// Succeeds if the database is available and migrated and the server is not shutting down.
 #[utoipa::path(
     get,
     path = "/readyz",
     operation_id = "readyz",
     tag = "operations",
     responses(
-        (status = 200, description = "It can.", body = Health),
+        (status = 200, description = "The API can serve requests.", body = Health),
         (
             status = 503,
-            description = "The database is away or not migrated, or the server is about to stop.",
+            description = "The database is unavailable or not migrated, or the server is shutting down.",
             body = Problem,
             content_type = "application/problem+json",
         ),
@@ -63,10 +63,10 @@ pub(super) async fn live() -> web::Json<impl Serialize> {
 )]
 pub(super) async fn ready(
     pool: web::Data<Pool>,
-    ending: web::Data<Ending>,
+    shutdown: web::Data<Shutdown>,
 ) -> Result<web::Json<impl Serialize>, ApiError> {
-    if ending.0.load(Ordering::Relaxed) {
-        return Err(ApiError::Ending);
+    if shutdown.0.load(Ordering::Relaxed) {
+        return Err(ApiError::ShuttingDown);
     }
     pool.ask(async |client| migrate::ensure_current(client).await)
         .await?;

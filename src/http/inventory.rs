@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::auth::Caller;
+use super::access::Caller;
 use super::cursor;
 use super::format::Format;
 use super::listing::{Item, Listing, respond};

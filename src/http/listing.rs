@@ -9,7 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::stream::try_unfold;
 use serde::Serialize;
 
-use super::auth::Caller;
+use super::access::Caller;
 use super::format::Format;
 use super::params::Paging;
 use super::problem::ApiError;

@@ -1,7 +1,7 @@
-//! The API over HTTP: which path answers what, and the server around it.
+//! The HTTP API: the server and its routes.
 //!
-//! One file per resource holds its parameters, its answer and what lies between. Nothing here knows SQL, and
-//! nothing outside names actix.
+//! Each resource has one file with its parameters, handler and response. This module contains no
+//! SQL, and only this module uses actix.
 
 mod access;
 mod access_log;
@@ -42,37 +42,37 @@ use crate::config::{Config, Serve};
 use crate::db::{self, Pool};
 use crate::signals::Signals;
 pub use access::Access;
-pub use auth::Caller;
-pub use health::Ending;
+use health::Shutdown;
 use problem::ApiError;
 use response::Rules;
 use series_cache::SeriesCache;
 use telemetry::Telemetry;
 
-/// Answers requests until the process is told to stop, by SIGTERM or SIGINT. Requests in task are answered
-/// before it returns. Until there is a token, anybody is answered, and `allow_anonymous` says that this may be so on
-/// an address that other machines reach.
+/// Serves requests until SIGTERM or SIGINT, then finishes the requests in flight. While no tokens
+/// exist, anyone can read all data; on an address other than loopback that requires
+/// `allow_anonymous`.
 ///
 /// # Errors
-/// The database cannot be reached or has no schema, the address cannot be listened on or would be open to all, or a
-/// second signal came before all requests were answered.
+/// Returns an error if the database is unreachable or not migrated, if the address cannot be
+/// listened on or would allow anonymous access, or if a second signal arrives before all requests
+/// have finished.
 pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()> {
-    let mut signals = Signals::listen().context("listening for signals")?;
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
     check_database(config).await?;
     let tokens_pool = Pool::new(config, 1);
     let access = Access::open(config, &tokens_pool).await?;
     check_address(&config.serve.listen, &access, allow_anonymous)?;
     let workers = workers(&config.serve);
-    let shared = ServerState::new(access);
-    serve_metrics_elsewhere(&config.serve, &shared)?;
-    let (pool_config, all) = (config.clone(), shared.clone());
+    let state = ServerState::new(access);
+    serve_metrics_separately(&config.serve, &state)?;
+    let (worker_config, worker_state) = (config.clone(), state.clone());
     let pool_size = (config.serve.pool_size / workers).max(1);
-    // The closure runs once in each worker's thread, so that a worker drives its connections itself.
+    // The closure runs once in each worker's thread, so each worker drives its own connections.
     let server = HttpServer::new(move || {
         app(
-            &pool_config,
-            Pool::new(&pool_config, pool_size),
-            all.clone(),
+            &worker_config,
+            Pool::new(&worker_config, pool_size),
+            worker_state.clone(),
         )
     })
     .workers(workers)
@@ -93,15 +93,15 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
     let server = server.run();
     let handle = server.handle();
     tokio::select! {
-        result = server => result.context("answering requests"),
-        result = stop(&mut signals, handle, &config.serve, &shared.ending) => result,
-        () = shared.access.keep_current(&tokens_pool) => unreachable!("it goes on for ever"),
+        result = server => result.context("the server failed"),
+        result = stop(&mut signals, handle, &config.serve, &state.shutdown) => result,
+        never = state.access.keep_current(&tokens_pool) => match never {},
     }
 }
 
-/// Refuses to answer whoever asks on an address that more than this machine reaches, unless that is what is wanted.
+/// Refuses anonymous access on an address other than loopback, unless it is allowed explicitly.
 fn check_address(listen: &str, access: &Access, allow_anonymous: bool) -> anyhow::Result<()> {
-    if access.needs_token() {
+    if access.requires_token() {
         return Ok(());
     }
     let is_local = listen
@@ -109,49 +109,49 @@ fn check_address(listen: &str, access: &Access, allow_anonymous: bool) -> anyhow
         .is_ok_and(|address: SocketAddr| address.ip().to_canonical().is_loopback());
     if !is_local && !allow_anonymous {
         bail!(
-            "there is no token yet, so whoever reaches {listen} could read everything: create one with \
-             `simusage token create NAME`, or say --allow-anonymous"
+            "no tokens exist, so anyone who can reach {listen} could read all data: create a token with \
+             `simusage token create NAME`, or pass --allow-anonymous"
         );
     }
-    log::info!("there is no token yet: /api answers without");
+    log::info!("no tokens exist; /api accepts unauthenticated requests");
     Ok(())
 }
 
-/// Answers `/metrics` at an address of its own, where the settings name one.
-fn serve_metrics_elsewhere(serve: &Serve, shared: &ServerState) -> anyhow::Result<()> {
+/// Serves `/metrics` on its own address if one is configured.
+fn serve_metrics_separately(serve: &Serve, state: &ServerState) -> anyhow::Result<()> {
     if serve.metrics_listen.is_empty() || serve.metrics_listen == Serve::NO_METRICS {
         return Ok(());
     }
-    let telemetry = shared.telemetry.clone();
+    let telemetry = state.telemetry.clone();
     metrics::serve_metrics(&serve.metrics_listen, move || telemetry.to_prometheus()).map(drop)
 }
 
-/// Waits for a signal, goes on for as long as load balancers need to see it, then lets the requests in task end. A
-/// second signal ends the wait.
+/// Waits for a signal, keeps serving for `serve.drain_ms` so that load balancers can notice, then
+/// waits for the requests in flight. A second signal ends the wait.
 async fn stop(
     signals: &mut Signals,
-    handle: ServerHandle,
+    server: ServerHandle,
     serve: &Serve,
-    ending: &Ending,
+    shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     signals.next().await;
-    ending.begin();
-    let (drain, patience) = (serve.drain_ms, serve.shutdown_timeout_ms);
-    if drain > 0 {
-        log::info!("not ready any more; answering on for {drain} ms");
+    shutdown.begin();
+    let (drain_ms, timeout_ms) = (serve.drain_ms, serve.shutdown_timeout_ms);
+    if drain_ms > 0 {
+        log::info!("shutting down: not ready, but still serving requests for {drain_ms} ms");
     }
-    let ended = async {
-        tokio::time::sleep(Duration::from_millis(drain)).await;
-        log::info!("stopping; requests in task have {patience} ms");
-        handle.stop(true).await;
+    let finished = async {
+        tokio::time::sleep(Duration::from_millis(drain_ms)).await;
+        log::info!("shutting down: waiting up to {timeout_ms} ms for requests in flight");
+        server.stop(true).await;
     };
     tokio::select! {
-        () = ended => Ok(()),
-        () = signals.next() => bail!("a second signal came before all requests were answered"),
+        () = finished => Ok(()),
+        () = signals.next() => bail!("a second signal arrived before all requests had finished"),
     }
 }
 
-/// Fails early, and names the server, where no request could be answered.
+/// Fails at startup, with the database's URL, if requests could not be served anyway.
 async fn check_database(config: &Config) -> anyhow::Result<()> {
     let connection = db::connect(&config.database).await?;
     let current = db::migrate::ensure_current(&connection).await;
@@ -159,7 +159,7 @@ async fn check_database(config: &Config) -> anyhow::Result<()> {
     current.with_context(|| format!("checking the schema of {}", config.database.url))
 }
 
-/// How many threads answer requests.
+/// The number of worker threads.
 fn workers(serve: &Serve) -> usize {
     match serve.workers {
         0 => available_parallelism().map_or(1, NonZero::get),
@@ -167,33 +167,31 @@ fn workers(serve: &Serve) -> usize {
     }
 }
 
-/// What all workers have in common.
-#[derive(Clone)]
+/// State shared by all workers.
+#[derive(Debug, Clone)]
 pub struct ServerState {
-    /// Who may pass, and how often.
-    pub access: Access,
+    access: Access,
     telemetry: web::Data<Telemetry>,
-    /// Whether the end has begun.
-    pub ending: web::Data<Ending>,
+    shutdown: web::Data<Shutdown>,
 }
 
 impl ServerState {
-    /// What the workers of a new server have in common.
+    /// The state of a server that has not received any requests.
     #[must_use]
     pub fn new(access: Access) -> Self {
         Self {
             access,
             telemetry: web::Data::default(),
-            ending: web::Data::default(),
+            shutdown: web::Data::default(),
         }
     }
 }
 
-/// The whole API on one pool, behind the access.
+/// The application of one worker: all routes and middleware, on the worker's own pool.
 pub fn app(
     config: &Config,
     pool: Pool,
-    shared: ServerState,
+    state: ServerState,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -206,8 +204,8 @@ pub fn app(
     let ServerState {
         access,
         telemetry,
-        ending,
-    } = shared;
+        shutdown,
+    } = state;
     telemetry.add_pool(pool.clone());
     let has_metrics = config.serve.metrics_listen.is_empty();
     let series_cache_bytes =
@@ -217,17 +215,16 @@ pub fn app(
         .app_data(web::Data::new(pool))
         .app_data(web::Data::new(series_cache))
         .app_data(web::Data::new(Rules::new(config)))
-        .app_data(access.tokens)
-        .app_data(access.limits)
+        .app_data(web::Data::new(access))
         .app_data(telemetry)
-        .app_data(ending)
-        .wrap(from_fn(limits::check_sizes))
+        .app_data(shutdown)
+        .wrap(from_fn(access::check_sizes))
         .wrap(Compress::default())
         .wrap(from_fn(observe::observe))
         .service(
-            // A scope and not a comparison of paths, because there are many ways to write one.
+            // A scope, because comparing paths would have to handle every way to escape them.
             web::scope("/api")
-                .wrap(from_fn(auth::admit))
+                .wrap(from_fn(access::admit))
                 .service(get(
                     "/v1/usage/organizations",
                     usage_totals::of_organizations,
@@ -258,15 +255,17 @@ pub fn app(
         .default_service(web::to(async || Err::<String, _>(ApiError::NoPath)))
 }
 
-/// A path that can be read, and nothing else. HEAD is answered like GET; the server leaves the body out.
-fn get<F, Args>(path: &str, answer: F) -> Resource
+/// A resource that supports only GET and HEAD. The server omits the body of HEAD responses.
+fn get<F, Args>(path: &str, handler: F) -> Resource
 where
     F: Handler<Args> + Clone,
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
     web::resource(path)
-        .route(web::get().to(answer.clone()))
-        .route(web::head().to(answer))
-        .default_service(web::to(async || Err::<String, _>(ApiError::Method)))
+        .route(web::get().to(handler.clone()))
+        .route(web::head().to(handler))
+        .default_service(web::to(async || {
+            Err::<String, _>(ApiError::MethodNotAllowed)
+        }))
 }

@@ -1,4 +1,4 @@
-//! What a request is answered when it is not answered: problems as RFC 9457 has them.
+//! Error responses, as RFC 9457 problem details.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -10,68 +10,59 @@ use super::auth::AuthError;
 use super::limits::Limit;
 use crate::db::StorageError;
 
-/// The seconds after which a client may ask again where the database is away or busy.
+/// `Retry-After`, in seconds, while the database is unavailable or busy.
 const RETRY_AFTER_SECONDS: &str = "5";
 
-/// The methods that every path has.
+/// `Allow`; the same for every path.
 const ALLOWED: &str = "GET, HEAD";
 
-/// One parameter that is wrong.
+/// An invalid query parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct ParameterProblem {
+pub(super) struct ParameterProblem {
     /// Its name.
     pub parameter: String,
-    /// What is wrong with it.
+    /// The error, as a sentence.
     pub detail: String,
 }
 
-/// Why a request has no answer.
+/// An error that the API responds with. The text is the `detail` of the response, except for
+/// [`ApiError::Storage`], whose text is only logged.
 #[derive(Debug, thiserror::Error)]
-pub enum ApiError {
-    /// Parameters that are wrong, all of them.
+pub(super) enum ApiError {
+    /// All invalid parameters of the request.
     #[error("{}", join(.0))]
     Parameters(Vec<ParameterProblem>),
-    /// An organization that nobody knows.
     #[error("No organization {0} found!")]
     NoOrganization(String),
-    /// A SIM card that nobody knows.
     #[error("No simcard {0} found!")]
     NoSimCard(String),
-    /// A path that nothing answers.
-    #[error("There is nothing at this path.")]
+    #[error("No resource exists at this path.")]
     NoPath,
-    /// Records that would have to be summed, and are not kept any more.
+    /// The query needs records that the retention policy may have deleted.
     #[error(
-        "A bucket's edge cuts the hour at {hour} in two, and records before {kept_from} are not kept any more. \
-         Buckets and intervals of whole UTC hours can be answered."
+        "A bucket boundary splits the hour at {hour}, and records before {kept_from} are deleted. \
+         Use buckets and an interval that start and end on whole UTC hours."
     )]
     RecordsGone {
-        /// The first hour that is cut.
+        /// The first hour that is split.
         hour: String,
-        /// From when on records are kept.
+        /// The time of the oldest records that are kept.
         kept_from: String,
     },
-    /// A format that no answer has.
-    #[error("Answers come as application/json, text/csv or application/x-ndjson.")]
+    #[error("The supported formats are application/json, text/csv and application/x-ndjson.")]
     NotAcceptable,
-    /// A method that the path does not have.
-    #[error("This path answers {ALLOWED} only.")]
-    Method,
-    /// A request that is larger, or comes sooner, than it may.
+    #[error("This path supports only GET and HEAD.")]
+    MethodNotAllowed,
     #[error(transparent)]
     Limit(#[from] Limit),
-    /// A request that does not say who asks.
     #[error(transparent)]
-    AuthError(#[from] AuthError),
-    /// The server is about to stop.
-    #[error("This server is about to stop. Ask another one.")]
-    Ending,
-    /// The database's doing. Its text is for the log; [`ApiError::detail`] is for the client.
+    Unauthorized(#[from] AuthError),
+    #[error("The server is shutting down. Send the request to another server.")]
+    ShuttingDown,
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
-/// The details of all parameters, one after the other.
 fn join(problems: &[ParameterProblem]) -> String {
     problems
         .iter()
@@ -80,63 +71,56 @@ fn join(problems: &[ParameterProblem]) -> String {
         .join(" ")
 }
 
-/// Why a request has no answer, as RFC 9457 has it.
+/// An error, as RFC 9457 problem details.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Problem<'a> {
-    /// `about:blank`: the title is the status's own phrase, and there is no page to read about it.
+    /// Always `about:blank`: the status describes the type of the problem.
     r#type: &'static str,
-    /// The status's own phrase.
+    /// The reason phrase of the status.
     title: &'static str,
-    /// The status.
+    /// The HTTP status.
     status: u16,
-    /// What is wrong, in a sentence or more.
+    /// What is wrong, in one or more sentences.
     detail: String,
-    /// The parameters that are wrong, if that is what it is.
+    /// The invalid parameters, if any.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(required = false)]
     errors: &'a [ParameterProblem],
 }
 
 impl ApiError {
-    /// What the client is told. Nothing in here is the database's own text.
+    /// The text for the client. It never contains text from the database.
     fn detail(&self) -> String {
         let Self::Storage(error) = self else {
             return self.to_string();
         };
         match error {
-            StorageError::TotalOverflow => {
-                format!(
-                    "The total of this interval exceeds {} bytes. A shorter interval may fit.",
-                    i64::MAX
-                )
+            StorageError::TotalOverflow => format!(
+                "The total for this interval exceeds {} bytes. Try a shorter interval.",
+                i64::MAX
+            ),
+            StorageError::Timeout => "The query timed out. Try a shorter interval.".to_owned(),
+            StorageError::Busy => "All database connections are busy. Try again later.".to_owned(),
+            StorageError::Unavailable(_) => {
+                "The database is unavailable. Try again later.".to_owned()
             }
-            StorageError::Timeout => {
-                "The database took longer than it may. A shorter interval may be answered in time."
-                    .to_owned()
-            }
-            StorageError::Busy => {
-                "All connections to the database are busy. Try again later.".to_owned()
-            }
-            StorageError::Unavailable(_) => "The database is away. Try again later.".to_owned(),
             StorageError::NotMigrated(_) => {
-                "The database is not ready for this version. Try again later.".to_owned()
+                "The database has not been migrated to this version. Try again later.".to_owned()
             }
             StorageError::Other(_) => {
-                "The request could not be answered. The server's log says why.".to_owned()
+                "The request failed. See the server's log for details.".to_owned()
             }
         }
     }
-}
 
-impl ApiError {
-    /// The header that says what to do next, where there is one.
+    /// The header that tells the client how to proceed.
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            Self::Method => Some((ALLOW, HeaderValue::from_static(ALLOWED))),
+            Self::MethodNotAllowed => Some((ALLOW, HeaderValue::from_static(ALLOWED))),
             Self::Limit(Limit::Rate { retry_after_s, .. }) => {
                 Some((RETRY_AFTER, (*retry_after_s).into()))
             }
-            Self::AuthError(no_caller) => Some((WWW_AUTHENTICATE, no_caller.challenge())),
+            Self::Unauthorized(error) => Some((WWW_AUTHENTICATE, error.challenge())),
             _ if self.status_code() == StatusCode::SERVICE_UNAVAILABLE => {
                 Some((RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS)))
             }
@@ -151,21 +135,21 @@ impl ResponseError for ApiError {
             Self::Parameters(_) | Self::RecordsGone { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NoOrganization(_) | Self::NoSimCard(_) | Self::NoPath => StatusCode::NOT_FOUND,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Limit(limit) => limit.status(),
-            Self::AuthError(_) => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Storage(StorageError::TotalOverflow | StorageError::Other(_)) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Self::Ending | Self::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ShuttingDown | Self::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     fn error_response(&self) -> HttpResponse {
         let status = self.status_code();
         if status.is_server_error() {
-            // Here, because this is the last place that has the cause.
-            log::error!("answering {}: {self}", status.as_u16());
+            // The response leaves out the cause.
+            log::error!("request failed with status {}: {self}", status.as_u16());
         }
         let problem = Problem {
             r#type: "about:blank",
@@ -178,7 +162,7 @@ impl ResponseError for ApiError {
                 &[]
             },
         };
-        let body = serde_json::to_string(&problem).expect("a problem of texts and numbers is JSON");
+        let body = serde_json::to_string(&problem).expect("strings and numbers serialize as JSON");
         let mut response = HttpResponse::build(status)
             .content_type("application/problem+json")
             .body(body);
@@ -194,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_error_never_carries_the_databases_text() {
+    fn a_server_error_never_contains_text_from_the_database() {
         for error in [
             StorageError::Unavailable("secret".to_owned()),
             StorageError::NotMigrated("secret".to_owned()),
@@ -205,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_pass_is_worth_a_retry() {
+    fn only_temporary_errors_have_retry_after() {
         for (error, status, retry) in [
             (StorageError::TotalOverflow, 500, false),
             (StorageError::Other(String::new()), 500, false),

@@ -289,7 +289,7 @@ async fn a_sum_beyond_64_bits_fails_alone() {
     let api = Api::new(&database.config()).await;
 
     let detail =
-        "The total of this interval exceeds 9223372036854775807 bytes. A shorter interval may fit.";
+        "The total for this interval exceeds 9223372036854775807 bytes. Try a shorter interval.";
     for path in [
         &format!("/api/v1/simcard/{ONE}/usage?start=2020-01-01&end=2020-01-01&every=1hour"),
         &format!(
@@ -613,14 +613,14 @@ async fn paths_and_methods_that_do_not_exist_are_problems() {
     ] {
         assert_eq!(
             api.problem(path).await,
-            (404, "There is nothing at this path.".to_owned()),
+            (404, "No resource exists at this path.".to_owned()),
             "{path}"
         );
     }
     for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
         let answer = api.request(method, "/api/v1/inventory").await;
         assert_eq!((answer.status, answer.header("allow")), (405, "GET, HEAD"));
-        assert_eq!(answer.detail(), "This path answers GET, HEAD only.");
+        assert_eq!(answer.detail(), "This path supports only GET and HEAD.");
     }
 }
 
@@ -639,7 +639,10 @@ async fn a_database_that_is_away_is_worth_a_retry() {
             (503, "5"),
             "{path}"
         );
-        assert_eq!(answer.detail(), "The database is away. Try again later.");
+        assert_eq!(
+            answer.detail(),
+            "The database is unavailable. Try again later."
+        );
     }
     assert_eq!(api.ok("/livez").await, json!({"status": "ok"}));
 }
@@ -653,7 +656,7 @@ async fn a_database_without_the_schema_is_not_ready() {
 
     let database = TestDatabase::empty().await;
     let api = Api::new(&database.config()).await;
-    let detail = "The database is not ready for this version. Try again later.".to_owned();
+    let detail = "The database has not been migrated to this version. Try again later.".to_owned();
     for path in ["/readyz", "/api/v1/usage/organizations"] {
         assert_eq!(api.problem(path).await, (503, detail.clone()), "{path}");
     }
@@ -680,7 +683,7 @@ async fn a_request_waits_for_a_connection_only_so_long() {
     );
     assert_eq!(
         answer.detail(),
-        "All connections to the database are busy. Try again later."
+        "All database connections are busy. Try again later."
     );
     api.ok("/api/v1/inventory").await;
 }

@@ -323,8 +323,8 @@ async fn a_token_that_is_missing() {
     assert_says(
         &run,
         &[
-            "there is no token yet",
-            "`simusage token create NAME`, or say --allow-anonymous",
+            "no tokens exist",
+            "`simusage token create NAME`, or pass --allow-anonymous",
         ],
     );
     let token = simusage(database.url(), &["token", "create", "billing"]);

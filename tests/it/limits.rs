@@ -46,19 +46,19 @@ async fn a_request_that_is_too_large_is_refused_with_the_limit() {
             url(300),
             url(301),
             414,
-            "The path with its query is longer than 300 bytes (serve.max_url_bytes).",
+            "The path and query of the URL exceed 300 bytes (serve.max_url_bytes).",
         ),
         (
             headers(400),
             headers(401),
             431,
-            "The headers have more than 400 bytes (serve.max_header_bytes).",
+            "The headers exceed 400 bytes (serve.max_header_bytes).",
         ),
         (
             body("50"),
             body("51"),
             413,
-            "The body is longer than 50 bytes (serve.max_body_bytes).",
+            "The body exceeds 50 bytes (serve.max_body_bytes).",
         ),
     ] {
         let answer = api.ask(fits).await;
@@ -70,7 +70,7 @@ async fn a_request_that_is_too_large_is_refused_with_the_limit() {
         .uri("/livez")
         .insert_header(("transfer-encoding", "chunked"));
     let answer = api.ask(chunked).await;
-    let detail = "A body must say its length, at most 50 bytes (serve.max_body_bytes).";
+    let detail = "A body needs a Content-Length of at most 50 bytes (serve.max_body_bytes).";
     assert_eq!((answer.status, answer.detail()), (411, detail));
 }
 
@@ -96,7 +96,8 @@ async fn requests_that_come_too_often_are_refused_with_the_time_to_wait() {
     };
     let (count, answer) = let_through(async || api.ask(from("192.0.2.1")).await).await;
     assert!(count >= 1, "the first request is let through");
-    let detail = "More than 1 requests a second (serve.requests_per_second). Try again in 1 s.";
+    let detail =
+        "The request rate exceeds 1 per second (serve.requests_per_second). Try again in 1 s.";
     assert_eq!(
         (answer.detail(), answer.header("retry-after")),
         (detail, "1")
@@ -134,7 +135,9 @@ async fn each_token_has_a_rate_of_its_own_and_guesses_count_for_their_address() 
     let (count, answer) = let_through(async || api.get_as("guess", path).await).await;
     assert!(count >= 2);
     assert!(
-        answer.detail().starts_with("More than 2 requests a second"),
+        answer
+            .detail()
+            .starts_with("The request rate exceeds 2 per second"),
         "{}",
         answer.body
     );

@@ -70,7 +70,7 @@ async fn what_went_wrong_is_logged_under_the_requests_name() {
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(
         server
-            .until_logged("answering 503: the database is away")
+            .until_logged("request failed with status 503: the database is away")
             .contains("ERROR lost] ")
     );
     assert!(
@@ -265,7 +265,7 @@ async fn readiness_follows_the_database() {
     proxy.go_down();
     let away = until_status(&server, "/readyz", 503);
     assert!(
-        away.contains("The database is away.") && away.contains("retry-after: "),
+        away.contains("The database is unavailable.") && away.contains("retry-after: "),
         "{away}"
     );
     assert!(
@@ -284,7 +284,7 @@ async fn a_server_that_drains_answers_on_but_is_not_ready() {
     until_status(&server, "/readyz", 200);
     server.signal("-TERM");
     let told = until_status(&server, "/readyz", 503);
-    assert!(told.contains("This server is about to stop."), "{told}");
+    assert!(told.contains("The server is shutting down."), "{told}");
     assert!(server.get("/api/v1/inventory").starts_with("HTTP/1.1 200 "));
     assert_eq!(server.wait().code(), Some(0));
 }

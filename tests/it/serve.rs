@@ -80,9 +80,7 @@ async fn a_statement_that_takes_too_long_is_answered_with_503() {
         answer.body
     );
     assert!(
-        answer
-            .detail()
-            .starts_with("The database took longer than it may."),
+        answer.detail().starts_with("The query timed out."),
         "{}",
         answer.body
     );

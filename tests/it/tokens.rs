@@ -181,7 +181,7 @@ async fn from_the_first_token_on_every_request_to_the_api_needs_one() {
         );
         assert_eq!(
             answer.detail(),
-            "A token is needed, as in `Authorization: Bearer TOKEN`."
+            "A token is required: send the header `Authorization: Bearer TOKEN`."
         );
         let wrong = api.get_as(&format!("{token}0"), path).await;
         let challenge = r#"Bearer realm="simusage", error="invalid_token", error_description="The token is unknown.""#;
@@ -442,7 +442,7 @@ async fn a_running_server_notices_within_seconds_and_logs_no_secret() {
     until(|| server.status_as(&first, PATHS[0]) == 401).await;
     assert_eq!(server.status_as(&second, PATHS[0]), 200);
     let log = server.logged().join("\n");
-    assert!(log.contains("there is no token yet"), "{log}");
+    assert!(log.contains("no tokens exist"), "{log}");
     for token in [first, second] {
         assert!(
             !log.contains(token.strip_prefix("simusage_").unwrap()),
@@ -470,7 +470,7 @@ async fn while_the_database_is_away_tokens_are_told_apart_still() {
         server
             .logged()
             .join("\n")
-            .matches("reading the tokens")
+            .matches("cannot reload the tokens")
             .count(),
         1,
         "{}",
@@ -501,8 +501,8 @@ async fn without_a_token_only_this_machine_is_answered_unless_told_otherwise() {
         let run = simusage(database.url(), &["serve", "--listen", address]);
         assert_eq!(run.status, 1, "{run:?}");
         let way_out = format!(
-            "there is no token yet, so whoever reaches {address} could read everything: create one with \
-             `simusage token create NAME`, or say --allow-anonymous"
+            "no tokens exist, so anyone who can reach {address} could read all data: create a token with \
+             `simusage token create NAME`, or pass --allow-anonymous"
         );
         assert!(run.stderr.contains(&way_out), "{run:?}");
     }
