@@ -4,17 +4,28 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::config::Serve;
-use crate::pem;
+use crate::pem::{self, PemError};
 
 /// How often the files are read. Modification times are not enough: some ways to replace a file
 /// preserve them, and reading a few kilobytes per second is cheap.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why the configured files cannot be used as the server's certificate.
+#[derive(Debug, thiserror::Error)]
+enum CertificateError {
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    #[error("{} does not match the certificate in {}", .0.key.display(), .0.certificate.display())]
+    KeyMismatch(Files),
+    #[error("cannot use {} with {}: {error}", files.certificate.display(), files.key.display())]
+    Unusable { files: Files, error: rustls::Error },
+}
 
 #[derive(Debug, Clone)]
 struct Files {
@@ -30,24 +41,22 @@ struct Contents {
 }
 
 impl Files {
-    fn read(&self) -> Result<Contents, String> {
+    fn read(&self) -> Result<Contents, PemError> {
         Ok(Contents {
             certificate: pem::read(&self.certificate)?,
             key: pem::read(&self.key)?,
         })
     }
 
-    fn parse(&self, contents: &Contents) -> Result<CertifiedKey, String> {
+    fn parse(&self, contents: &Contents) -> Result<CertifiedKey, CertificateError> {
         let certificates = pem::certificates(&self.certificate, &contents.certificate)?;
         let key = pem::key(&self.key, &contents.key)?;
-        pem::pair(certificates, key).map_err(|error| {
-            let (certificate, key) = (self.certificate.display(), self.key.display());
-            match error {
-                rustls::Error::InconsistentKeys(_) => {
-                    format!("{key} does not match the certificate in {certificate}")
-                }
-                other => format!("cannot use {certificate} with {key}: {other}"),
-            }
+        pem::pair(certificates, key).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => CertificateError::KeyMismatch(self.clone()),
+            error => CertificateError::Unusable {
+                files: self.clone(),
+                error,
+            },
         })
     }
 }
@@ -94,14 +103,9 @@ pub(super) fn server_config(serve: &Serve) -> anyhow::Result<Option<ServerConfig
         certificate: certificate.into(),
         key: key.into(),
     };
-    let contents = files
-        .read()
-        .map_err(|problem| anyhow!(problem))
-        .context("cannot load the TLS certificate")?;
-    let first = files
-        .parse(&contents)
-        .map_err(|problem| anyhow!(problem))
-        .context("cannot load the TLS certificate")?;
+    let context = "cannot load the TLS certificate";
+    let contents = files.read().context(context)?;
+    let first = files.parse(&contents).context(context)?;
     let current = Arc::new(CurrentCertificate(RwLock::new(Arc::new(first))));
     let config = ServerConfig::builder_with_provider(pem::provider())
         .with_safe_default_protocol_versions()
@@ -132,10 +136,8 @@ async fn watch(mut watcher: FileWatcher, current: Arc<CurrentCertificate>) {
                     watcher.files.certificate.display()
                 );
             }
-            Some(Err(problem)) => {
-                log::error!(
-                    "cannot reload the TLS certificate, keeping the current one: {problem}"
-                );
+            Some(Err(error)) => {
+                log::error!("cannot reload the TLS certificate, keeping the current one: {error}");
             }
         }
     }
@@ -144,7 +146,7 @@ async fn watch(mut watcher: FileWatcher, current: Arc<CurrentCertificate>) {
 /// Detects when both files have new, complete contents.
 struct FileWatcher {
     files: Files,
-    last: Result<Contents, String>,
+    last: Result<Contents, PemError>,
     /// Whether `last` has been accepted or rejected.
     decided: bool,
 }
@@ -165,9 +167,14 @@ impl FileWatcher {
     /// New contents are therefore used only after two consecutive reads have returned them.
     fn observe(
         &mut self,
-        contents: Result<Contents, String>,
-    ) -> Option<Result<CertifiedKey, String>> {
-        if contents != self.last {
+        contents: Result<Contents, PemError>,
+    ) -> Option<Result<CertifiedKey, CertificateError>> {
+        let is_same = match (&contents, &self.last) {
+            (Ok(new), Ok(last)) => new == last,
+            (Err(new), Err(last)) => new.to_string() == last.to_string(),
+            _ => false,
+        };
+        if !is_same {
             self.last = contents;
             self.decided = false;
             return None;
@@ -176,9 +183,9 @@ impl FileWatcher {
             return None;
         }
         self.decided = true;
-        Some(match &self.last {
-            Ok(contents) => self.files.parse(contents),
-            Err(problem) => Err(problem.clone()),
+        Some(match contents {
+            Ok(contents) => self.files.parse(&contents),
+            Err(error) => Err(error.into()),
         })
     }
 }
@@ -231,7 +238,10 @@ mod tests {
         }
         assert!(
             watcher
-                .observe(Err("cannot read server.key".to_owned()))
+                .observe(Err(PemError::Unreadable {
+                    file: "server.key".into(),
+                    error: std::io::ErrorKind::NotFound.into(),
+                }))
                 .is_none()
         );
         assert!(watcher.observe(Ok(new.clone())).is_none());
@@ -247,9 +257,9 @@ mod tests {
         };
         let mut watcher = watcher(old);
         assert!(watcher.observe(Ok(wrong.clone())).is_none());
-        let problem = watcher.observe(Ok(wrong.clone())).unwrap().unwrap_err();
+        let error = watcher.observe(Ok(wrong.clone())).unwrap().unwrap_err();
         assert_eq!(
-            problem,
+            error.to_string(),
             "server.key does not match the certificate in server.pem"
         );
         assert!(watcher.observe(Ok(wrong.clone())).is_none());
