@@ -1,4 +1,4 @@
-//! A metrics endpoint for Prometheus, on an address of its own.
+//! A metrics endpoint for Prometheus, on a separate address.
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpResponse, HttpServer, web};
