@@ -15,7 +15,7 @@ use super::params::Paging;
 use super::problem::ApiError;
 use super::response::{Links, Rules, begin, telemetry, unchanged};
 use super::series_cache::SeriesCache;
-use super::telemetry::Source;
+use super::telemetry::DataSource;
 use crate::db::queries::Rows;
 use crate::db::{Client, Pool, StorageError, Streaming};
 
@@ -105,7 +105,7 @@ async fn page<L: Listing>(
         listing.cache(tag, &summary, &rows);
     }
     Ok(unchanged(request, tag.as_ref()).unwrap_or_else(|| {
-        let source = Source::Database;
+        let source = DataSource::Database;
         write_page(request, listing, tag.as_ref(), &summary, rows, source)
     }))
 }
@@ -117,7 +117,7 @@ pub fn write_page<L: Listing>(
     tag: Option<&EntityTag>,
     summary: &L::Summary,
     mut rows: Vec<L::Row>,
-    source: Source,
+    source: DataSource,
 ) -> HttpResponse {
     let next = listing.next(summary, &mut rows);
     let links = Links::new(request, listing.paging().page, next.as_deref());
@@ -125,7 +125,7 @@ pub fn write_page<L: Listing>(
     for row in rows.into_iter().map(Some).chain([None]) {
         items.extend(listing.items(row));
     }
-    telemetry(request).found(source, items.len());
+    telemetry(request).count_response(source, items.len());
     let body = listing.body(summary, items, links.next().map(str::to_owned));
     begin(Format::Json, tag, Some(&links)).json(body)
 }
@@ -151,7 +151,7 @@ async fn stream<L: Listing>(
     }
     let mut response = begin(listing.paging().format, tag.as_ref(), None);
     let telemetry = telemetry(request).clone();
-    telemetry.found(Source::Database, 0);
+    telemetry.count_response(DataSource::Database, 0);
     let head = match listing.paging().format {
         Format::Csv => format!("{}\n", L::Item::CSV_HEADER),
         _ => String::new(),

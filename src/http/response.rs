@@ -12,7 +12,7 @@ use super::cursor;
 use super::format::Format;
 use super::params::with_page;
 use super::problem::{ApiError, Problem};
-use super::telemetry::{Source, Telemetry};
+use super::telemetry::{DataSource, Telemetry};
 use crate::config::{Config, Storage};
 use crate::domain::{Freshness, Interval, Page, Scope, Zone};
 
@@ -143,7 +143,7 @@ pub fn unchanged(request: &HttpRequest, tag: Option<&EntityTag>) -> Option<HttpR
         IfNoneMatch::Items(items) => items.iter().any(|item| item.weak_eq(tag)),
     };
     is_known.then(|| {
-        telemetry(request).found(Source::Client, 0);
+        telemetry(request).count_response(DataSource::Client, 0);
         let mut response = HttpResponse::NotModified();
         with_common_headers(&mut response, Some(tag));
         response.finish()

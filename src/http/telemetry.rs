@@ -36,11 +36,11 @@ struct RequestLabels {
 
 /// Where the data of a response about usage came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Source {
+pub(super) enum DataSource {
     /// A query for this request.
     Database,
     /// The series cache, revalidated against the database.
-    Memory,
+    Cache,
     /// The client's copy, revalidated against the database: a 304 response.
     Client,
 }
@@ -140,11 +140,11 @@ impl Telemetry {
     }
 
     /// Counts a response about usage and its rows. Streamed rows are added with [`Self::add_rows`].
-    pub(super) fn found(&self, source: Source, rows: usize) {
+    pub(super) fn count_response(&self, source: DataSource, rows: usize) {
         let source = match source {
-            Source::Database => "database",
-            Source::Memory => "cache",
-            Source::Client => "client",
+            DataSource::Database => "database",
+            DataSource::Cache => "cache",
+            DataSource::Client => "client",
         };
         self.usage_responses
             .get_or_create(&SourceLabels { source })

@@ -18,7 +18,7 @@ use super::params::{
 use super::problem::{ApiError, Problem};
 use super::response::{CommonResponses, Rules, digest, has_tags, tag, unchanged};
 use super::series_cache::{CachedPage, SeriesCache};
-use super::telemetry::Source;
+use super::telemetry::DataSource;
 use crate::db::queries::{self, Rows, SeriesQuery, Totals};
 use crate::db::{Client, StorageError};
 use crate::domain::{
@@ -380,7 +380,7 @@ async fn answer(
                 tag.as_ref(),
                 &summary,
                 rows,
-                Source::Memory,
+                DataSource::Cache,
             ));
         }
     }
