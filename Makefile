@@ -1,25 +1,43 @@
-# make demo: the whole program on generated usage, with the embedded TimescaleDB. Ctrl-C ends it.
-# make test: everything that must hold before a change lands.
-# make screenshots: the README's pictures, made by the test of the web page; in Inter, where it is installed (Debian:
-# fonts-inter).
+# make demo: Builds simusage and runs it on sample usage in an embedded TimescaleDB until Ctrl-C.
+# make test: Runs all checks, which must pass before a change is merged.
+# make deny: Checks licences, advisories and sources of the dependencies.
+# make screenshots: Updates the pictures in docs/. Install the font Inter first (Debian: fonts-inter).
+#
+# `make test` uses an embedded TimescaleDB. To test on a server, set SIMUSAGE_TEST_DATABASE_URL;
+# this also runs the tests that need one.
 
 CARGO ?= cargo
-# npm writes this file last, so it tells that the packages are whole.
+# npm writes this file last, so it only exists if the installation is complete.
 PACKAGES := embedded/node_modules/.package-lock.json
 BROWSER_PACKAGES := tests/browser/node_modules/.package-lock.json
 SCHEMATHESIS := target/schemathesis/installed
+# Tests that need a native TimescaleDB are ignored by default.
+IGNORED_TESTS := $(if $(SIMUSAGE_TEST_DATABASE_URL),-- --include-ignored)
 
-.PHONY: demo test screenshots packages browser schemathesis tools
+.PHONY: demo test deny screenshots packages browser schemathesis tools
 
 demo: tools packages
 	$(CARGO) build --locked --release
 	bash examples/demo.sh
 
-test: tools packages browser schemathesis
+test: tools packages browser schemathesis deny
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
-	$(CARGO) test --locked
+	$(CARGO) test --locked $(IGNORED_TESTS)
+
+# cargo-deny is optional. Without network access, it checks everything but the advisories.
+DENY := $(CARGO) deny --locked --all-features
+DENY_CHECK := check --hide-inclusion-graph
+deny: tools
+	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
+	  echo "skipped: cargo deny is not installed (cargo install --locked cargo-deny)"; \
+	elif $(CARGO) deny fetch db >/dev/null 2>&1; then \
+	  $(DENY) $(DENY_CHECK); \
+	else \
+	  echo "skipped: cargo deny check advisories, because the advisory database is unreachable"; \
+	  $(DENY) --offline $(DENY_CHECK) licenses bans sources; \
+	fi
 
 screenshots: tools packages browser
 	SIMUSAGE_SCREENSHOTS=$(CURDIR)/docs $(CARGO) test --locked --test it -- page::
@@ -30,32 +48,32 @@ packages: $(PACKAGES)
 	cd $* && npm ci --no-audit --no-fund
 	@touch $@
 
-# The web page is tested in Chromium, which Debian has as a package.
+# Chromium runs the tests of the web page. As root on Debian, it is installed if it is missing.
 browser: tools $(BROWSER_PACKAGES)
 	@node tests/browser/chromium.mjs >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends chromium; \
 	  else \
-	    echo "Chromium is missing, which tests the web page: install it (Debian: apt-get install chromium)," >&2; \
-	    echo "or name it, as CHROMIUM=/path/to/chromium make test" >&2; \
+	    echo "Chromium is missing. Install it (Debian: apt-get install chromium)" >&2; \
+	    echo "or set its path: CHROMIUM=/path/to/chromium make test" >&2; \
 	    exit 1; \
 	  fi; \
 	}
 
-# What asks the API for everything that its description allows.
+# Schemathesis tests the API against its OpenAPI description.
 schemathesis: $(SCHEMATHESIS)
 
 $(SCHEMATHESIS): tests/schemathesis/requirements.txt
-	@command -v python3 >/dev/null || { echo "Python is missing: version 3.10 or later tests the API" >&2; exit 1; }
+	@command -v python3 >/dev/null || { echo "Python is missing. Install version 3.10 or later" >&2; exit 1; }
 	python3 -m venv --clear target/schemathesis
 	target/schemathesis/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
-# What a fresh machine must have. Everything else installs itself.
+# The tools that must be installed. Other targets install everything else.
 tools:
-	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: cargo is not on the PATH (https://rustup.rs)" >&2; exit 1; }
-	@command -v cc >/dev/null || { echo "A C compiler is missing: librdkafka, OpenSSL and zstd are built from source" >&2; exit 1; }
-	@command -v perl >/dev/null || { echo "Perl is missing: OpenSSL is built with it" >&2; exit 1; }
-	@command -v node >/dev/null || { echo "Node.js is missing: version 20 or later runs the embedded TimescaleDB" >&2; exit 1; }
-	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { echo "Node.js 20 or later is needed, this is $$(node --version)" >&2; exit 1; }
-	@command -v npm >/dev/null || { echo "npm is missing: it comes with Node.js" >&2; exit 1; }
+	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: cargo is not on the PATH. Install it from https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "A C compiler is missing. Install gcc or clang, which build librdkafka, OpenSSL and zstd" >&2; exit 1; }
+	@command -v perl >/dev/null || { echo "Perl is missing. Install it, because the build of OpenSSL needs it" >&2; exit 1; }
+	@command -v node >/dev/null || { echo "Node.js is missing. Install version 20 or later, which runs the embedded TimescaleDB" >&2; exit 1; }
+	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { echo "Node.js $$(node --version) is too old. Install version 20 or later" >&2; exit 1; }
+	@command -v npm >/dev/null || { echo "npm is missing. Install it together with Node.js" >&2; exit 1; }

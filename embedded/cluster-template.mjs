@@ -1,6 +1,6 @@
 /**
- * A freshly made database cluster as a tar archive, kept beside the installed packages, so that it
- * is made once per installation and vanishes with it. Starting works without it, only slower.
+ * Caches a new database cluster as a tar archive next to the installed packages, so that each
+ * installation creates it only once. Without the archive, starting is slower.
  */
 
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -20,7 +20,7 @@ export function loadTemplate() {
 
 /** @param {Uint8Array} archive */
 export function storeTemplate(archive) {
-  // Renaming is atomic, so a server that starts meanwhile finds a complete archive or none.
+  // Renaming is atomic, so a server that starts meanwhile finds either a complete archive or none.
   const unfinished = `${FILE}.${process.pid}`;
   try {
     mkdirSync(DIRECTORY, { recursive: true });

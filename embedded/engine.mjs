@@ -1,46 +1,46 @@
 /**
- * The main thread's half of the database engine: hands messages to the thread that owns it
- * (`engine-worker.mjs`) and its answers back. The engine is one session with one transaction, so
- * whoever talks to it holds `turn` from the first message until it is idle again.
+ * The main thread's interface to the database engine: passes messages to the worker thread
+ * (`engine-worker.mjs`) and returns its responses. The engine is a single session, so a caller must
+ * hold `lock` from its first message until the engine is idle again.
  */
 
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 
-/** Lets one holder in after the other, in the order they asked. */
-class Turn {
+/** A mutex that is granted in the order of requests. */
+class Lock {
   #last = Promise.resolve();
 
-  /** @returns {Promise<() => void>} the function that ends the turn */
-  async take() {
+  /** @returns {Promise<() => void>} the function that releases the lock */
+  async acquire() {
     const previous = this.#last;
-    let end;
+    let release;
     this.#last = new Promise((resolve) => {
-      end = resolve;
+      release = resolve;
     });
     await previous;
-    return end;
+    return release;
   }
 }
 
 /**
- * @typedef {object} Conversation
- * @property {(bytes: Uint8Array) => void} onOutput takes what the engine answers
- * @property {() => Promise<Uint8Array>} onInputWanted gives the next messages of a COPY
+ * @typedef {object} Client
+ * @property {(bytes: Uint8Array) => void} onOutput receives the engine's output
+ * @property {() => Promise<Uint8Array>} onInputWanted returns the next messages of a COPY
  */
 
 export class Engine {
-  turn = new Turn();
-  /** @type {[string, string][]} What clients are told when a connection is established. */
+  lock = new Lock();
+  /** @type {[string, string][]} The settings reported to new clients. */
   parameters = [];
-  /** Whose unnamed prepared statement the engine holds, if anyone's. */
+  /** The session whose unnamed prepared statement is in the engine, if any. */
   unnamedStatementOwner = null;
 
   #worker;
   #wakeUp = new Int32Array(new SharedArrayBuffer(4));
-  /** @type {Conversation} */
-  #conversation;
-  #settle;
+  /** @type {Client} */
+  #client;
+  #resolve;
   #onCrash;
 
   /**
@@ -61,22 +61,22 @@ export class Engine {
   }
 
   /**
-   * Runs messages to their end.
+   * Runs messages to completion.
    * @param {Uint8Array} bytes complete messages
-   * @param {Conversation} conversation
+   * @param {Client} client
    * @returns {Promise<string | null>} the transaction status if the engine is ready for a query
    */
-  run(bytes, conversation) {
-    this.#conversation = conversation;
+  run(bytes, client) {
+    this.#client = client;
     return this.#request('run', bytes);
   }
 
-  /** Runs messages of the server itself, whose answer no client may see. */
+  /** Runs internal messages and discards their output. */
   runSilently(bytes) {
     return this.run(bytes, { onOutput() {}, onInputWanted() {} });
   }
 
-  /** Flushes and closes the database and ends its thread. */
+  /** Closes the database and terminates its thread. */
   async close() {
     await this.#request('close', []);
     this.#worker.removeAllListeners();
@@ -85,13 +85,13 @@ export class Engine {
 
   #request(kind, bytes) {
     return new Promise((resolve) => {
-      this.#settle = resolve;
+      this.#resolve = resolve;
       this.#post(kind, bytes);
     });
   }
 
   #post(kind, bytes) {
-    // Messages are views of larger buffers, all of which would be copied along with them.
+    // Messages are views of larger buffers, which would be copied completely.
     const owned = new Uint8Array(bytes);
     this.#worker.postMessage({ kind, bytes: owned }, [owned.buffer]);
     Atomics.add(this.#wakeUp, 0, 1);
@@ -101,16 +101,16 @@ export class Engine {
   #receive({ kind, bytes, status, reason }) {
     switch (kind) {
       case 'output':
-        this.#conversation.onOutput(bytes);
+        this.#client.onOutput(bytes);
         break;
       case 'input':
-        this.#conversation.onInputWanted().then((input) => this.#post('input', input));
+        this.#client.onInputWanted().then((input) => this.#post('input', input));
         break;
       case 'crashed':
         this.#onCrash(reason);
         break;
       default:
-        this.#settle(status);
+        this.#resolve(status);
     }
   }
 }

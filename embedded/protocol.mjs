@@ -1,21 +1,21 @@
 /**
- * The part of PostgreSQL's wire protocol (version 3) the server itself has to understand: where a
- * message begins and ends, the names inside the messages of the extended protocol, and the few
- * messages the server answers with on its own. What a query means is the engine's business.
+ * The part of PostgreSQL's wire protocol (version 3) that the server itself handles: message
+ * framing, statement names in the extended protocol, and the few messages that the server creates.
+ * Everything else is passed to the engine unread.
  */
 
 const STARTUP_HEADER = { lengthAt: 0, size: 4 };
 const MESSAGE_HEADER = { lengthAt: 1, size: 5 };
 
-/** The limit a real server sets to a start-up packet. */
+/** PostgreSQL's limit for a startup packet. */
 const MAX_STARTUP_LENGTH = 10_000;
-/** The limit a real server sets to any other message. */
+/** PostgreSQL's limit for any other message. */
 const MAX_MESSAGE_LENGTH = 0x3fffffff;
 
-/** A client broke the framing, so nothing after this point of its stream can be understood. */
+/** Invalid framing: the rest of the client's stream cannot be parsed. */
 export class ProtocolViolation extends Error {}
 
-/** Cuts a client's byte stream into messages, whatever the pieces the network delivers it in. */
+/** Splits a client's byte stream into messages. */
 export class MessageStream {
   #incoming;
   /** @type {Buffer[]} */
@@ -28,23 +28,24 @@ export class MessageStream {
   }
 
   /**
-   * The next packet without a type byte, as clients send before the connection is established.
-   * @returns {Promise<Buffer | null>} null once the client has gone
+   * Returns the next packet without a type byte, as clients send before the connection is
+   * established.
+   * @returns {Promise<Buffer | null>} null if the client has disconnected
    */
   nextStartupPacket() {
     return this.#next(STARTUP_HEADER, MAX_STARTUP_LENGTH);
   }
 
   /**
-   * The next message with its header.
-   * @returns {Promise<Buffer | null>} null once the client has gone
+   * Returns the next message with its header.
+   * @returns {Promise<Buffer | null>} null if the client has disconnected
    */
   next() {
     return this.#next(MESSAGE_HEADER, MAX_MESSAGE_LENGTH);
   }
 
   /**
-   * The next message if all of it has already arrived.
+   * Returns the next message if it has arrived completely.
    * @returns {Buffer | null}
    */
   nextBuffered() {
@@ -67,7 +68,7 @@ export class MessageStream {
       this.#buffered += value.length;
       return true;
     } catch {
-      // A reset connection ends the stream like a closed one: there is nobody left to tell.
+      // A reset connection is treated like a closed one.
       return false;
     }
   }
@@ -79,7 +80,7 @@ export class MessageStream {
     if (length < 4 || length > limit) throw new ProtocolViolation('invalid length of message');
     const end = lengthAt + length;
     if (this.#buffered < end) return null;
-    // Joining only once a message is complete copies every byte of a large one a single time.
+    // Joining only complete messages copies each byte of a large one once.
     if (this.#chunks[0].length < end) this.#join();
     const first = this.#chunks[0];
     if (first.length === end) this.#chunks.shift();
@@ -99,7 +100,7 @@ export function typeOf(message) {
 }
 
 /**
- * The string that starts at an offset of a message and ends with a zero byte.
+ * Returns the zero-terminated string at an offset of a message.
  * @param {Buffer} message
  * @param {number} start
  */
@@ -114,7 +115,7 @@ function endOfString(message, start) {
 }
 
 /**
- * Where the name of a prepared statement stands in a message, if it has one.
+ * Returns the offset of the prepared statement's name in a message, if it has one.
  * @param {Buffer} message
  * @returns {number | null}
  */
@@ -133,7 +134,7 @@ export function statementNameOffset(message) {
 }
 
 /**
- * The same message with the string at an offset replaced.
+ * Returns a copy of the message with the string at an offset replaced.
  * @param {Buffer} message
  * @param {number} start
  * @param {string} replacement
@@ -146,9 +147,9 @@ export function withStringAt(message, start, replacement) {
 }
 
 /**
- * A message of the given type.
+ * Creates a message of the given type.
  * @param {string} type
- * @param {...(string | Uint8Array)} parts strings are ended with a zero byte
+ * @param {...(string | Uint8Array)} parts strings are zero-terminated
  */
 export function message(type, ...parts) {
   const body = Buffer.concat(parts.map((part) => (typeof part === 'string' ? text(part) : part)));

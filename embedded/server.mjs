@@ -1,13 +1,13 @@
 /**
- * The embedded TimescaleDB: reads the options, starts the engine, listens, and ends cleanly.
+ * The embedded TimescaleDB server: parses the options, starts the engine, listens, and shuts down.
  *
- * What a connection does is in `session.mjs`, what the engine does in `engine.mjs`.
+ * `session.mjs` handles one connection, and `engine.mjs` runs the engine.
  */
 
 import { createServer } from 'node:net';
 import { parseArgs } from 'node:util';
 
-const OLDEST_NODE = 20;
+const MIN_NODE_VERSION = 20;
 const USAGE =
   'usage: node server.mjs [--port 5432] [--host 127.0.0.1] [--data DIR] [--exit-with-stdin]';
 
@@ -34,7 +34,7 @@ function readOptions() {
         help: { type: 'boolean', default: false },
       },
     });
-    if (values.data === '') throw new Error('--data needs a folder');
+    if (values.data === '') throw new Error('--data needs a directory');
     return { ...values, port: portNumber(values.port) };
   } catch (error) {
     return fail(`${error.message.split('\n')[0]}; ${USAGE}`, EXIT_USAGE);
@@ -49,48 +49,50 @@ function portNumber(text) {
   return port;
 }
 
-/** Binds the address; this is done first, for it fails at once while the engine takes its time. */
+/** Binds the address. This comes first, because it fails fast and the engine starts slowly. */
 function listen(server, { host, port }) {
   return new Promise((resolve) => {
     server.once('error', (error) => {
-      if (error.code === 'EADDRINUSE') fail(`port ${port} of ${host} is taken`);
+      if (error.code === 'EADDRINUSE') {
+        fail(`port ${port} of ${host} is in use; choose another --port`);
+      }
       fail(`cannot listen on port ${port} of ${host}: ${error.message}`);
     });
     server.listen(port, host, resolve);
   });
 }
 
-/** Takes the data folder, or ends with the reason why that cannot be. */
-function takeFolder(folder) {
+/** Claims the data directory, or exits with an error. */
+function claimDirectory(directory) {
   try {
-    folder.claim();
-    folder.prepare();
+    directory.claim();
+    directory.prepare();
   } catch (error) {
     fail(error.message);
   }
 }
 
-async function startEngine(Engine, folder) {
+async function startEngine(Engine, directory) {
   try {
-    const engine = await Engine.start(folder?.cluster, (reason) => {
-      folder?.release();
+    const engine = await Engine.start(directory?.cluster, (reason) => {
+      directory?.release();
       fail(`the engine crashed: ${reason}`);
     });
-    folder?.markComplete();
+    directory?.markComplete();
     return engine;
   } catch (error) {
-    folder?.release();
-    return fail(`the engine does not start: ${error.stack ?? error}`);
+    directory?.release();
+    return fail(`the engine did not start: ${error.stack ?? error}`);
   }
 }
 
-/** Lets clients in; each is served once the engine has started. */
+/** Accepts connections. Each is served once the engine has started. */
 function acceptClients(server, engineStarted, Session) {
   /** @type {Map<import('node:net').Socket, Promise<void>>} */
   const served = new Map();
   let accepted = 0;
   server.on('connection', (socket) => {
-    // A lost connection ends the stream of its messages; the event itself needs no answer.
+    // A lost connection also ends its message stream, where it is handled.
     socket.on('error', () => {});
     accepted += 1;
     const id = accepted;
@@ -100,8 +102,8 @@ function acceptClients(server, engineStarted, Session) {
     served.set(socket, serving);
   });
   return {
-    /** Sends the clients away and waits until their transactions are rolled back. */
-    async dismiss() {
+    /** Closes all connections and waits until their transactions are rolled back. */
+    async close() {
       server.close();
       const all = [...served];
       for (const [socket] of all) socket.destroy();
@@ -110,50 +112,52 @@ function acceptClients(server, engineStarted, Session) {
   };
 }
 
-/** Ends the server once on the first of the events that ask for it. */
-function endOnRequest(end, exitWithStdin) {
+/** Calls `shutDown` on the first signal, or when standard input closes. */
+function onShutdownRequest(shutDown, exitWithStdin) {
   const signals = ['SIGINT', 'SIGTERM'];
-  const endOnce = () => {
-    // A second signal ends the process at once, should the engine be busy for long.
-    for (const signal of signals) process.off(signal, endOnce);
-    process.stdin.off('close', endOnce);
-    end();
+  const once = () => {
+    // A second signal kills the process, in case the engine stays busy.
+    for (const signal of signals) process.off(signal, once);
+    process.stdin.off('close', once);
+    shutDown();
   };
-  for (const signal of signals) process.on(signal, endOnce);
-  if (exitWithStdin) process.stdin.on('close', endOnce).resume();
+  for (const signal of signals) process.on(signal, once);
+  if (exitWithStdin) process.stdin.on('close', once).resume();
 }
 
 async function main() {
-  if (Number(process.versions.node.split('.')[0]) < OLDEST_NODE) {
-    fail(`Node.js ${OLDEST_NODE} or newer is needed, this is ${process.versions.node}`);
+  if (Number(process.versions.node.split('.')[0]) < MIN_NODE_VERSION) {
+    fail(`Node.js ${MIN_NODE_VERSION} or newer is required; this is ${process.versions.node}`);
   }
   const options = readOptions();
   if (options.help) {
     process.stdout.write(`${USAGE}\n`);
     return;
   }
-  // Loaded only now: an old Node.js could not read these modules, and would say so at length.
-  const { DataFolder } = await import('./data-folder.mjs');
+  // Imported after the version check, because an old Node.js fails on these with a long error.
+  const { DataDirectory } = await import('./data-directory.mjs');
   const { Engine } = await import('./engine.mjs');
   const { Session } = await import('./session.mjs');
 
   const server = createServer({ noDelay: true });
-  const folder = options.data && new DataFolder(options.data);
+  const directory = options.data && new DataDirectory(options.data);
   await listen(server, options);
-  if (folder) takeFolder(folder);
-  const engineStarted = startEngine(Engine, folder);
+  if (directory) claimDirectory(directory);
+  const engineStarted = startEngine(Engine, directory);
   const clients = acceptClients(server, engineStarted, Session);
-  endOnRequest(async () => {
+  onShutdownRequest(async () => {
     const engine = await engineStarted;
-    await clients.dismiss();
+    await clients.close();
     await engine.close();
-    folder?.release();
+    directory?.release();
     process.exit(0);
   }, options['exit-with-stdin']);
 
   await engineStarted;
   const { address, port } = server.address();
-  if (!['127.0.0.1', '::1'].includes(address)) log(`anyone who reaches ${address} may connect`);
+  if (!['127.0.0.1', '::1'].includes(address)) {
+    log(`warning: anyone who can reach ${address} can connect without a password`);
+  }
   const host = address.includes(':') ? `[${address}]` : address;
   process.stdout.write(`embedded TimescaleDB ready: postgresql://postgres@${host}:${port}/postgres\n`);
 }

@@ -1,7 +1,7 @@
 /**
- * One client's connection: its start-up, its turns at the engine, and what must not leak from it
- * to the others, for behind all connections there is a single session of the engine. A turn lasts
- * from a message until the engine is idle, hence through a whole transaction.
+ * One client's connection: its startup, its use of the engine, and its isolation from the other
+ * connections, which all share a single session of the engine. A connection holds the engine from a
+ * message until the engine is idle, and so for a whole transaction.
  */
 
 import {
@@ -29,14 +29,14 @@ const GSS_ENCRYPTION_REQUEST = 80877104;
 
 const DATABASE = 'postgres';
 
-/** The transaction status as the protocol writes it, and one for a batch its Sync is missing of. */
+/** The protocol's transaction status, and one for a batch whose Sync has not arrived. */
 const IDLE = 'I';
 const IN_TRANSACTION = 'T';
 const UNFINISHED = 'unfinished';
 
-/** Messages are handed to the engine together up to this size, so that COPY costs few hand-overs. */
+/** Messages are passed to the engine in batches of up to this size, which makes COPY faster. */
 const BATCH_SIZE = 1024 * 1024;
-/** After these the engine answers that it is ready, and the turn may be over. */
+/** After these messages the engine reports whether it is idle. */
 const ENDS_OF_BATCH = 'QSF';
 const COPY_MESSAGES = 'dcf';
 const ENDS_OF_COPY = 'cf';
@@ -44,8 +44,8 @@ const ENDS_OF_COPY = 'cf';
 const ALLOWED_IN_COPY = 'dcfSH';
 
 /**
- * Commands that would drop the prepared statements of every connection at once. What DISCARD ALL
- * does besides is run in their place.
+ * Commands that would drop the prepared statements of all connections. The server drops only those
+ * of the connection, and runs the other effects of DISCARD ALL separately.
  */
 const DROPS_ALL_STATEMENTS = /^\s*(?:(discard)|deallocate(?:\s+prepare)?)\s+all\s*;?\s*$/i;
 const DISCARD_ALL_BUT_STATEMENTS = query(
@@ -53,7 +53,7 @@ const DISCARD_ALL_BUT_STATEMENTS = query(
     'select pg_advisory_unlock_all()',
 );
 
-/** Which connections are open; the last to go leaves a clean session behind. */
+/** The open connections. The last one to close resets the engine's session. */
 const openSessions = new Set();
 
 export class Session {
@@ -66,8 +66,8 @@ export class Session {
   /** @type {Buffer | null} The Parse message of the unnamed prepared statement. */
   #unnamedStatement = null;
   #ended = false;
-  /** @type {import('./engine.mjs').Conversation} */
-  #conversation = {
+  /** @type {import('./engine.mjs').Client} */
+  #client = {
     onOutput: (bytes) => this.#send(bytes),
     onInputWanted: () => this.#copyInput(),
   };
@@ -84,11 +84,11 @@ export class Session {
     this.#id = id;
   }
 
-  /** Serves the client until it goes. */
+  /** Serves the client until it disconnects. */
   async serve() {
     openSessions.add(this);
     try {
-      if (await this.#startUp()) await this.#answer();
+      if (await this.#startUp()) await this.#serveMessages();
     } catch (error) {
       if (!(error instanceof ProtocolViolation)) throw error;
       this.#refuse('08P01', error.message);
@@ -141,26 +141,26 @@ export class Session {
     return false;
   }
 
-  async #answer() {
+  async #serveMessages() {
     while (!this.#ended) {
       const first = await this.#nextMessage();
       if (!first) return;
       // A client may still be sending the data of a COPY that has failed.
       if (COPY_MESSAGES.includes(typeOf(first))) continue;
-      const endTurn = await this.#engine.turn.take();
+      const release = await this.#engine.lock.acquire();
       try {
-        // The server is shutting down, or the client was lost while it waited.
+        // The server is shutting down, or the client disconnected while it waited.
         if (this.#socket.destroyed) return;
-        await this.#takeTurn(first);
+        await this.#runUntilIdle(first);
       } finally {
-        endTurn();
+        release();
       }
       await this.#drain();
     }
   }
 
-  /** Runs messages until the engine is idle or the client has gone. */
-  async #takeTurn(first) {
+  /** Runs messages until the engine is idle or the client has disconnected. */
+  async #runUntilIdle(first) {
     try {
       for (let next = first; next; next = await this.#nextMessage()) {
         const batch = this.#collect(next, ENDS_OF_BATCH);
@@ -177,7 +177,7 @@ export class Session {
     if (this.#needsUnnamedStatement(batch)) await this.#restoreUnnamedStatement();
     this.#noteUnnamedStatement(batch);
     const bytes = Buffer.concat(batch.map((each) => this.#withOwnStatementName(each)));
-    return this.#engine.run(bytes, this.#conversation);
+    return this.#engine.run(bytes, this.#client);
   }
 
   async #nextMessage() {
@@ -191,7 +191,7 @@ export class Session {
     return null;
   }
 
-  /** The message and those after it that have arrived, up to one of the given types. */
+  /** Returns the message and those that have arrived after it, up to one of the given types. */
   #collect(first, ends) {
     const batch = [first];
     let size = first.length;
@@ -204,11 +204,11 @@ export class Session {
     return batch;
   }
 
-  /** The next piece of the data the engine waits for in the middle of a COPY. */
+  /** Returns the next messages of a COPY for which the engine is waiting. */
   async #copyInput() {
     try {
       const first = await this.#nextMessage();
-      if (!first) return copyFail('the client has gone');
+      if (!first) return copyFail('the client disconnected');
       const batch = this.#collect(first, ENDS_OF_COPY);
       if (batch.every((each) => ALLOWED_IN_COPY.includes(typeOf(each)))) {
         return Buffer.concat(batch);
@@ -217,21 +217,21 @@ export class Session {
     } catch (error) {
       this.#refuse('08P01', error.message);
     }
-    // The engine has to be told in either case, for it stands still until it gets its input.
+    // The engine is blocked until it receives input, so it must be told in either case.
     this.#ended = true;
-    return copyFail('the client broke the protocol');
+    return copyFail('the client violated the protocol');
   }
 
   /**
-   * Answers a command that must not reach the engine as it is.
-   * @returns {Promise<string | null>} the transaction status, null if the command is not of that kind
+   * Handles a command that must not reach the engine unchanged.
+   * @returns {Promise<string | null>} the transaction status; null for any other command
    */
   async #runInstead([first]) {
     if (typeOf(first) !== 'Q') return null;
     const match = DROPS_ALL_STATEMENTS.exec(stringAt(first, 5));
     if (!match) return null;
     const discards = match[1] !== undefined;
-    // Elsewhere, such as in a failed transaction, the engine refuses the command itself.
+    // In other states, such as a failed transaction, the engine itself rejects the command.
     const isAllowed = this.#status === IDLE || (this.#status === IN_TRANSACTION && !discards);
     if (!isAllowed) return null;
     await this.#dropStatements();
@@ -241,7 +241,7 @@ export class Session {
     return this.#status;
   }
 
-  /** Keeps the named statements of all connections apart. */
+  /** Prefixes statement names, so that those of different connections do not collide. */
   #withOwnStatementName(each) {
     const at = statementNameOffset(each);
     const name = at === null ? '' : stringAt(each, at);
@@ -253,8 +253,8 @@ export class Session {
   }
 
   /**
-   * There is one unnamed statement for all connections, and a client may use its own long after
-   * the turn it was parsed in.
+   * All connections share one unnamed statement, so a client's own may have been replaced since it
+   * was parsed.
    */
   #needsUnnamedStatement(batch) {
     if (!this.#unnamedStatement || this.#engine.unnamedStatementOwner === this) return false;
@@ -294,7 +294,7 @@ export class Session {
   }
 
   async #cleanUp() {
-    const endTurn = await this.#engine.turn.take();
+    const release = await this.#engine.lock.acquire();
     try {
       if (openSessions.size === 0) {
         await this.#engine.runSilently(query('discard all'));
@@ -302,7 +302,7 @@ export class Session {
         await this.#dropStatements();
       }
     } finally {
-      endTurn();
+      release();
     }
   }
 
@@ -310,7 +310,7 @@ export class Session {
     if (this.#socket.writable) this.#socket.write(bytes);
   }
 
-  /** Waits for a slow reader before its next turn, so that answers do not pile up in memory. */
+  /** Waits until a slow client has read its responses, so that they do not accumulate in memory. */
   async #drain() {
     const socket = this.#socket;
     if (!socket.writableNeedDrain || socket.destroyed) return;

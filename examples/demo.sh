@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The whole way of a usage record, on a database that lives as long as this script: started, migrated, filled
-# with generated usage, and served. `make demo` builds what it needs. Ctrl-C ends all of it.
+# Starts a temporary TimescaleDB, loads sample usage into it and serves the API until Ctrl-C. Run it
+# with `make demo`, which builds the program first.
 set -euo pipefail
-# Job control gives each child a process group of its own, so Ctrl-C reaches this script alone, which ends the
-# children in order.
+# With job control each child has its own process group, so that Ctrl-C is only sent to this script,
+# which stops the children in order.
 set -m
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,7 +13,7 @@ folder=$(mktemp -d)
 
 finish() {
   trap - EXIT INT TERM
-  # The server first, so that its connections are gone when the database ends.
+  # Stop the server first, so that it has closed its connections when the database stops.
   for pid in ${server:-} ${database:-}; do
     kill "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
@@ -42,11 +42,11 @@ done
 
 cat <<END
 
-See the usage of an organization in the browser:
+Open the usage of an organization in a browser:
 
   http://$listen/?organization=x00g8
 
-The API has 28 days of 15 SIM cards. Try:
+The database has 28 days of usage of 15 SIM cards. Try:
 
   curl 'http://$listen/api/v1/usage/organizations'
   curl 'http://$listen/api/v1/organization/x00g8/usage?start=2020-02-01&end=2020-02-28&every=1hour&page=1&size=5'
@@ -54,11 +54,11 @@ The API has 28 days of 15 SIM cards. Try:
   curl 'http://$listen/api/v1/usage/simcards?organization=x00g8&start=2020-02-10&end=2020-02-16'
   curl 'http://$listen/api/v1/inventory?size=3'
 
-Another terminal can ingest into the same database, as
+To ingest into the same database from another terminal:
 
   export DATABASE_URL=$DATABASE_URL
   echo '{"sim-card-id": "89440010", "bytes-used": "1024", "date": "2020-02-14T12:00:00Z"}' | $simusage ingest -
 
-Ctrl-C ends it all.
+Press Ctrl-C to stop.
 END
 wait "$server"

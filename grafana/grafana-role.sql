@@ -1,9 +1,11 @@
--- The user that Grafana reads with. For psql 15 or later, as somebody who may make roles, in the database of simusage:
+-- Creates the database user for Grafana. Run it with psql 15 or later, as a user who may create
+-- roles:
 --
 --   GRAFANA_PASSWORD=… psql --dbname=simusage --file=grafana-role.sql
 --
--- It can read what the dashboards show, and nothing else: no token, and of a rejected record neither its text nor
--- what is wrong with it in words, both of which may hold anything. Running this again sets the password anew.
+-- The user can read only what the dashboards show. It cannot read tokens, nor the columns raw and
+-- detail of rejected_records, which contain text from the input. Run it again to change the
+-- password.
 
 \getenv password GRAFANA_PASSWORD
 

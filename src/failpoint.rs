@@ -1,34 +1,34 @@
-//! Places where a test can make the program die, to see what the next run makes of it.
+//! Points at which tests can abort the process, to check how the next run recovers.
 //!
-//! `SIMUSAGE_FAILPOINT=after-copy:3` aborts the process when it passes `after-copy` for the third time. There is
-//! nothing to unwind then and no destructor runs, so it is as good as `kill -9`. Release builds have none of it.
+//! `SIMUSAGE_FAILPOINT=after-copy:3` aborts when `after-copy` is passed for the third time. An
+//! abort neither unwinds nor runs destructors, so it is equivalent to `kill -9`. Release builds
+//! have no failpoints.
 
 #[cfg(debug_assertions)]
 mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// Where to die, and how often to pass there before.
+    /// The failpoint to abort at, and how many more passes until then.
     static PLAN: OnceLock<Option<(String, AtomicU64)>> = OnceLock::new();
 
     fn read_plan() -> Option<(String, AtomicU64)> {
         let text = std::env::var("SIMUSAGE_FAILPOINT").ok()?;
-        let (name, times) = text.split_once(':').unwrap_or((&text, "1"));
-        Some((name.to_owned(), AtomicU64::new(times.parse().unwrap_or(1))))
+        let (name, passes) = text.split_once(':').unwrap_or((&text, "1"));
+        Some((name.to_owned(), AtomicU64::new(passes.parse().unwrap_or(1))))
     }
 
-    /// Aborts if this is the place and the time.
     pub fn pass(name: &str) {
-        let Some((place, left)) = PLAN.get_or_init(read_plan) else {
+        let Some((planned, passes_left)) = PLAN.get_or_init(read_plan) else {
             return;
         };
-        if place == name && left.fetch_sub(1, Ordering::Relaxed) == 1 {
+        if planned == name && passes_left.fetch_sub(1, Ordering::Relaxed) == 1 {
             std::process::abort();
         }
     }
 }
 
-/// Passes the place of that name.
+/// Passes the failpoint `name`, or aborts there.
 pub(crate) fn pass(name: &str) {
     #[cfg(debug_assertions)]
     armed::pass(name);

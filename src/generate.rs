@@ -1,52 +1,41 @@
-//! Made-up usage for demonstrations, tests and benchmarks: the same seed makes the same records.
+//! Generates sample usage records for demonstrations, tests and benchmarks. The same seed gives the
+//! same records.
 
+mod device;
 mod follow;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use chrono::{NaiveDate, TimeDelta};
 
-use crate::ingest::{Format, read_inventory};
+use crate::ingest::Format;
+use device::{Device, HOURLY_LOAD, devices, write_header, write_record};
 
 pub use follow::{Follow, follow_usage};
 
-/// How busy each hour of the day is: quiet at night, a rise in the morning, the peak in the evening.
-const RHYTHM: [u64; 24] = [
-    3, 2, 2, 2, 2, 3, 5, 8, 10, 11, 11, 12, 12, 11, 11, 11, 12, 13, 15, 16, 15, 12, 8, 5,
-];
-
-/// Bytes that a record of the smallest kind of device has at least: a meter, a tracker, a camera, a router.
-const KINDS: [u64; 4] = [200, 2_000, 60_000, 800_000];
-
-/// Which usage to make.
+/// What [`generate_usage`] writes: records of past days.
 #[derive(Debug, Clone)]
 pub struct Usage {
-    /// The inventory whose SIM cards are used.
+    /// The inventory that lists the SIM cards.
     pub inventory: PathBuf,
     /// The first day.
     pub start: NaiveDate,
-    /// How many days.
+    /// The number of days.
     pub days: u32,
-    /// How many records in all.
+    /// The total number of records.
     pub records: u64,
-    /// What makes one run differ from another.
+    /// The seed of the random number generator.
     pub seed: u64,
-    /// How to write the records.
+    /// The output format.
     pub format: Format,
 }
 
-/// A SIM card's text and the usual size of its records.
-struct Device {
-    sim_card: String,
-    usual_bytes: u64,
-}
-
-/// Writes usage records in the order of time.
+/// Writes usage records in chronological order.
 ///
 /// # Errors
-/// The inventory cannot be read or is empty, or the output cannot be written.
+/// Returns an error if the inventory cannot be read or is empty, or the output cannot be written.
 pub fn generate_usage(usage: &Usage, output: impl Write) -> anyhow::Result<()> {
     let mut random = fastrand::Rng::with_seed(usage.seed);
     let devices = devices(&usage.inventory, &mut random)?;
@@ -54,52 +43,6 @@ pub fn generate_usage(usage: &Usage, output: impl Write) -> anyhow::Result<()> {
     write_records(usage, &devices, &mut random, &mut output)
         .and_then(|()| output.flush())
         .context("writing usage")
-}
-
-/// A device for each SIM card of an inventory.
-fn devices(inventory: &Path, random: &mut fastrand::Rng) -> anyhow::Result<Vec<Device>> {
-    let mut sim_cards: Vec<String> = read_inventory(inventory)?
-        .into_iter()
-        .map(|assignment| assignment.sim_card.into())
-        .collect();
-    sim_cards.sort_unstable();
-    sim_cards.dedup();
-    ensure!(
-        !sim_cards.is_empty(),
-        "{} has no SIM card",
-        inventory.display()
-    );
-    let mut device = |sim_card| Device {
-        sim_card,
-        usual_bytes: KINDS[random.usize(..KINDS.len())] * random.u64(5..20) / 10,
-    };
-    Ok(sim_cards.into_iter().map(&mut device).collect())
-}
-
-fn write_header(output: &mut impl Write) -> io::Result<()> {
-    writeln!(output, "sim-card-id,bytes-used,date")
-}
-
-/// Writes what a device used in an hour that is so `busy`.
-fn write_record(
-    output: &mut impl Write,
-    format: Format,
-    device: &Device,
-    random: &mut fastrand::Rng,
-    busy: u64,
-    date: &str,
-) -> io::Result<()> {
-    let bytes = device.usual_bytes * random.u64(200..1_800) / 1_000 * (busy + 10) / 20;
-    let sim_card = &device.sim_card;
-    match format {
-        Format::Ndjson => {
-            writeln!(
-                output,
-                r#"{{"sim-card-id": "{sim_card}", "bytes-used": "{bytes}", "date": "{date}"}}"#
-            )
-        }
-        Format::Csv => writeln!(output, "{sim_card},{bytes},{date}"),
-    }
 }
 
 fn write_records(
@@ -111,14 +54,14 @@ fn write_records(
     if usage.format == Format::Csv {
         write_header(output)?;
     }
-    let whole: u64 = RHYTHM.iter().sum::<u64>() * u64::from(usage.days);
-    let (mut weight, mut written) = (0, 0);
+    let total_load: u64 = HOURLY_LOAD.iter().sum::<u64>() * u64::from(usage.days);
+    let (mut load_so_far, mut written) = (0, 0);
     for day in 0..usage.days {
         let date = usage.start + TimeDelta::days(day.into());
-        for (hour, busy) in RHYTHM.into_iter().enumerate() {
-            // Each hour gets its share of what is still to write, so that the total is exact.
-            weight += busy;
-            let target = mul_div(usage.records, weight, whole);
+        for (hour, load) in HOURLY_LOAD.into_iter().enumerate() {
+            // Rounding the running total instead of each hour's share keeps the total exact.
+            load_so_far += load;
+            let target = mul_div(usage.records, load_so_far, total_load);
             let count = target - written;
             written = target;
             let prefix = format!("{date}T{hour:02}:");
@@ -127,22 +70,23 @@ fn write_records(
                 let second = second.min(3_599);
                 let device = &devices[random.usize(..devices.len())];
                 let date = format!("{prefix}{:02}:{:02}Z", second / 60, second % 60);
-                write_record(output, usage.format, device, random, busy, &date)?;
+                write_record(output, usage.format, device, random, load, &date)?;
             }
         }
     }
     Ok(())
 }
 
-/// `a * b / c`, without overflow on the way.
+/// `a * b / c` without intermediate overflow.
 fn mul_div(a: u64, b: u64, c: u64) -> u64 {
     u64::try_from(u128::from(a) * u128::from(b) / u128::from(c)).unwrap_or(u64::MAX)
 }
 
-/// Writes an inventory as CSV: SIM cards with ICCIDs of 19 digits, spread over organizations.
+/// Writes an inventory as CSV: SIM cards with 19-digit ICCIDs, distributed evenly over
+/// organizations.
 ///
 /// # Errors
-/// The output cannot be written.
+/// Returns an error if the output cannot be written.
 pub fn generate_inventory(
     sim_cards: u64,
     organizations: u64,
@@ -179,13 +123,13 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_makes_the_same_records_and_another_others() {
+    fn records_depend_on_the_seed_only() {
         assert_eq!(text(1_000, 1, Format::Csv), text(1_000, 1, Format::Csv));
         assert_ne!(text(1_000, 1, Format::Csv), text(1_000, 2, Format::Csv));
     }
 
     #[test]
-    fn the_number_of_records_is_exact_and_they_are_in_order() {
+    fn the_number_of_records_is_exact_and_dates_ascend() {
         for records in [0, 1, 671, 40_320] {
             let text = text(records, 1, Format::Ndjson);
             assert_eq!(text.lines().count() as u64, records);
@@ -203,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn every_sim_card_is_used_and_evenings_are_busier_than_nights() {
+    fn every_sim_card_is_used_and_evenings_have_more_records_than_nights() {
         let text = text(40_320, 1, Format::Csv);
         let sim_cards: std::collections::BTreeSet<&str> = text
             .lines()

@@ -1,8 +1,9 @@
-//! simusage: how many bytes every SIM card and every organization used in which hour.
+//! simusage stores how many bytes each SIM card and each organization used, and serves totals per
+//! hour and day.
 //!
-//! Modules in reading order: [`domain`] has the words, [`config`] the settings, [`db`] all that is said to
-//! TimescaleDB, [`ingest`] the way in, [`http`] the way out; [`cli`] is the command line, and [`commands`] what
-//! it leads to. [`generate`] makes up usage for trying all that, and [`token`] makes up what says who asks.
+//! Modules in reading order: [`domain`] has the types, [`config`] the settings and [`db`] the
+//! database access. [`ingest`] stores records and [`http`] serves the API. [`cli`] and [`commands`]
+//! are the command line, [`generate`] generates sample data, and [`token`] creates API tokens.
 
 pub mod cli;
 pub mod commands;
@@ -14,7 +15,6 @@ pub mod generate;
 pub mod http;
 pub mod ingest;
 pub mod logging;
-pub mod manual;
 mod pem;
 mod signals;
 pub mod token;

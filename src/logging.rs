@@ -1,4 +1,5 @@
-//! The log on standard error: lines for people, or objects of JSON for collectors, each with the request it is about.
+//! The log on standard error, as text or JSON. Lines logged while a request is handled carry its
+//! ID.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -10,17 +11,18 @@ use serde::ser::{SerializeMap as _, Serializer as _};
 
 use crate::config::LogFormat;
 
-/// What is logged where nobody says: the program's doings, and what is wrong elsewhere.
+/// The filter if `SIMUSAGE_LOG` is not set: this program's events, and warnings of its
+/// dependencies.
 const DEFAULT_FILTER: &str = "warn,simusage=info";
 
 tokio::task_local! {
-    /// The request that the current task answers.
+    /// ID of the request that the current task handles.
     static REQUEST: Arc<str>;
 }
 
-/// Starts logging, by the filters in `SIMUSAGE_LOG`.
+/// Starts the log, with the filters in `SIMUSAGE_LOG`, for example `debug` or
+/// `simusage=debug,actix_web=info`.
 pub fn start(format: LogFormat) {
-    // env_logger's filters, ex: debug or simusage=debug,actix_web=info.
     let mut builder = env_logger::Builder::from_env(
         env_logger::Env::new().filter_or("SIMUSAGE_LOG", DEFAULT_FILTER),
     );
@@ -31,17 +33,16 @@ pub fn start(format: LogFormat) {
     builder.init();
 }
 
-/// Runs what answers a request, so that every line it logs says which one.
-pub(crate) async fn within_request<T>(request: Arc<str>, answering: impl Future<Output = T>) -> T {
-    REQUEST.scope(request, answering).await
+/// Runs `future` so that the lines it logs carry the ID of the request.
+pub(crate) async fn within_request<T>(request: Arc<str>, future: impl Future<Output = T>) -> T {
+    REQUEST.scope(request, future).await
 }
 
-/// The same where nothing is waited for.
-pub(crate) fn at_once_within_request<T>(request: Arc<str>, answering: impl FnOnce() -> T) -> T {
-    REQUEST.sync_scope(request, answering)
+/// Like [`within_request`], for synchronous code.
+pub(crate) fn within_request_sync<T>(request: Arc<str>, function: impl FnOnce() -> T) -> T {
+    REQUEST.sync_scope(request, function)
 }
 
-/// The request that is being answered, if any.
 fn current_request() -> Option<Arc<str>> {
     REQUEST.try_with(Arc::clone).ok()
 }
@@ -65,7 +66,7 @@ fn write_json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     out.write_all(&json_line(&time, record)?)
 }
 
-/// A record as a line of JSON: what every record has, then its own fields.
+/// A record as a line of JSON: the common fields, then the record's key-values.
 fn json_line(time: &str, record: &Record<'_>) -> Result<Vec<u8>, serde_json::Error> {
     let mut line = vec![];
     let mut serializer = serde_json::Serializer::new(&mut line);
@@ -78,7 +79,7 @@ fn json_line(time: &str, record: &Record<'_>) -> Result<Vec<u8>, serde_json::Err
         object.serialize_entry("request", &*request)?;
     }
     let mut fields = Fields(vec![]);
-    // Collecting them cannot fail.
+    // `Fields` never returns an error.
     let _ = record.key_values().visit(&mut fields);
     for (name, value) in fields.0 {
         object.serialize_entry(&name, &value)?;
@@ -88,7 +89,7 @@ fn json_line(time: &str, record: &Record<'_>) -> Result<Vec<u8>, serde_json::Err
     Ok(line)
 }
 
-/// A record's own fields.
+/// Collects a record's key-values.
 struct Fields(Vec<(String, serde_json::Value)>);
 
 impl<'kvs> VisitSource<'kvs> for Fields {
@@ -122,7 +123,7 @@ mod tests {
             .target("simusage::access")
             .args(format_args!("two\nlines"))
             .key_values(&fields);
-        let line = at_once_within_request("r1".into(), || {
+        let line = within_request_sync("r1".into(), || {
             json_line("2020-01-01T00:00:00.000Z", &builder.build())
         });
         let expected = concat!(

@@ -1,32 +1,35 @@
-//! The `simusage` program: parses, logs, dispatches, and turns the outcome into an exit status.
+//! The `simusage` program: parses the command line, starts the log, runs the subcommand and sets
+//! the exit status.
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use simusage::{cli, commands, config, logging};
+use simusage::cli::Cli;
+use simusage::config::LogFormat;
+use simusage::logging;
 
-/// Exit status of wrong usage or configuration; clap exits with the same.
-const WRONG_USAGE: u8 = 2;
+/// Exit status of invalid usage or configuration. clap uses the same.
+const INVALID_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = Cli::parse();
     cli.check().unwrap_or_else(|error| error.exit());
-    let config = match commands::load_config(&cli) {
+    let config = match cli.load_config() {
         Ok(config) => config,
         Err(error) => {
             eprintln!("simusage: {error}");
-            return ExitCode::from(WRONG_USAGE);
+            return ExitCode::from(INVALID_USAGE);
         }
     };
     let format = config.log.format;
     logging::start(format);
     let outcome = tokio::runtime::Runtime::new()
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(commands::run(cli.command, config)));
+        .and_then(|runtime| runtime.block_on(cli.run(&config)));
     outcome.unwrap_or_else(|error| {
         match format {
-            config::LogFormat::Text => eprintln!("simusage: {error:#}"),
-            config::LogFormat::Json => log::error!("{error:#}"),
+            LogFormat::Text => eprintln!("simusage: {error:#}"),
+            LogFormat::Json => log::error!("{error:#}"),
         }
         ExitCode::FAILURE
     })

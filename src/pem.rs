@@ -1,6 +1,7 @@
-//! Certificates and private keys out of PEM, with errors that say what a file has instead.
+//! Reads certificates and private keys from PEM files, with errors that name the file and what is
+//! wrong with it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring};
@@ -8,58 +9,79 @@ use rustls::pki_types::pem::{Error, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-/// The cryptography of every TLS session, in and out. Nothing depends on a default of the whole process.
+/// A file from which no certificate or key can be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PemError {
+    #[error("cannot read {}: {error}", file.display())]
+    Unreadable {
+        file: PathBuf,
+        error: std::io::Error,
+    },
+    #[error(
+        "{} contains no {expected} in PEM format; check that it is the right file",
+        file.display()
+    )]
+    Missing {
+        file: PathBuf,
+        expected: &'static str,
+    },
+    #[error(
+        "the private key in {} is encrypted; decrypt it: openssl pkey -in {} -out FILE",
+        file.display(),
+        file.display()
+    )]
+    EncryptedKey { file: PathBuf },
+    #[error("{} is not valid PEM: {problem}; replace the file", file.display())]
+    Malformed { file: PathBuf, problem: String },
+}
+
+impl From<PemError> for String {
+    fn from(error: PemError) -> Self {
+        error.to_string()
+    }
+}
+
+/// The cryptography of all TLS connections. No code depends on a process-wide default.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// Reads a file.
-///
-/// # Errors
-/// Names the file.
-pub(crate) fn read(file: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))
+pub(crate) fn read(file: &Path) -> Result<Vec<u8>, PemError> {
+    std::fs::read(file).map_err(|error| PemError::Unreadable {
+        file: file.into(),
+        error,
+    })
 }
 
-/// The certificates in PEM that stood in `file`: at least one.
-///
-/// # Errors
-/// Names the file.
+/// Parses the certificates in `pem`, the content of `file`. Returns at least one.
 pub(crate) fn certificates(
     file: &Path,
     pem: &[u8],
-) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match read {
+) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match parsed {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         Ok(_) => Err(problem(file, &Error::NoItemsFound, "certificate")),
         Err(error) => Err(problem(file, &error, "certificate")),
     }
 }
 
-/// The private key in PEM that stood in `file`.
-///
-/// # Errors
-/// Names the file.
-pub(crate) fn key(file: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+/// Parses the private key in `pem`, the content of `file`.
+pub(crate) fn key(file: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| {
-        let encrypted = pem.windows(9).any(|window| window == b"ENCRYPTED");
-        problem(
-            file,
-            &error,
-            if encrypted {
-                "private key without a password"
-            } else {
-                "private key"
-            },
-        )
+        let is_encrypted = pem.windows(9).any(|window| window == b"ENCRYPTED");
+        if is_encrypted && matches!(error, Error::NoItemsFound) {
+            PemError::EncryptedKey { file: file.into() }
+        } else {
+            problem(file, &error, "private key")
+        }
     })
 }
 
-/// Puts a certificate and its key together, where they belong together.
+/// Combines a certificate with its private key.
 ///
 /// # Errors
-/// Says what is wrong with the pair; the files are the caller's to name.
+/// Returns an error if they do not match. It does not name the files.
 pub(crate) fn pair(
     certificates: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -67,17 +89,16 @@ pub(crate) fn pair(
     CertifiedKey::from_der(certificates, key, &provider())
 }
 
-fn problem(file: &Path, error: &Error, wanted: &str) -> String {
-    let file = file.display();
-    match error {
-        Error::NoItemsFound => format!("{file} holds no {wanted} in PEM"),
-        // The parser shows these two as lists of byte values.
-        Error::MissingSectionEnd { .. } => format!("{file} ends within a section of PEM"),
-        Error::IllegalSectionStart { .. } => {
-            format!("{file} has a malformed line where a section of PEM begins")
-        }
-        other => format!("{file} is no PEM: {other}"),
-    }
+fn problem(file: &Path, error: &Error, expected: &'static str) -> PemError {
+    let file = file.into();
+    // The parser's own messages for these two list byte values.
+    let problem = match error {
+        Error::NoItemsFound => return PemError::Missing { file, expected },
+        Error::MissingSectionEnd { .. } => "a section has no end line".to_owned(),
+        Error::IllegalSectionStart { .. } => "the first line of a section is malformed".to_owned(),
+        other => other.to_string(),
+    };
+    PemError::Malformed { file, problem }
 }
 
 #[cfg(test)]
@@ -85,23 +106,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_say_what_the_file_has_instead() {
+    fn errors_name_the_file_and_the_problem() {
         let file = Path::new("server.pem");
         for (pem, expected) in [
-            ("", "server.pem holds no certificate in PEM"),
+            (
+                "",
+                "server.pem contains no certificate in PEM format; check that it is the right file",
+            ),
             (
                 "-----BEGIN CERTIFICATE-----\nAAAA\n",
-                "server.pem ends within a section of PEM",
+                "server.pem is not valid PEM: a section has no end line; replace the file",
             ),
         ] {
-            assert_eq!(certificates(file, pem.as_bytes()).unwrap_err(), expected);
+            let error = certificates(file, pem.as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), expected);
         }
         let encrypted =
             "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
-        let problem = key(file, encrypted.as_bytes()).unwrap_err();
+        let error = key(file, encrypted.as_bytes()).unwrap_err();
         assert_eq!(
-            problem,
-            "server.pem holds no private key without a password in PEM"
+            error.to_string(),
+            "the private key in server.pem is encrypted; decrypt it: openssl pkey -in server.pem -out FILE"
         );
     }
 }

@@ -1,6 +1,6 @@
-//! What tells a process that runs on and on to end.
+//! The signals that stop a long-running process.
 
-/// The signals that ask the process to stop.
+/// SIGTERM and SIGINT.
 #[cfg(unix)]
 pub(crate) struct Signals {
     terminate: tokio::signal::unix::Signal,
@@ -9,7 +9,7 @@ pub(crate) struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    /// Listens from now on: the signals no longer end the process by themselves.
+    /// Starts listening. From now on the signals do not terminate the process.
     pub fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
@@ -18,7 +18,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -27,21 +27,21 @@ impl Signals {
     }
 }
 
-/// The signals that ask the process to stop: where there is no SIGTERM, Ctrl-C alone.
+/// Ctrl-C.
 #[cfg(not(unix))]
 pub(crate) struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    /// Listens from now on: the signals no longer end the process by themselves.
+    /// Starts listening. From now on the signals do not terminate the process.
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self)
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
-            // Nobody can signal, so nobody does.
+            // No signal can be received.
             std::future::pending::<()>().await;
         }
     }

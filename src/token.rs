@@ -1,14 +1,14 @@
-//! What says who asks: a random text that is shown once, and the hash that it is known by from then on.
+//! API tokens: a random text that is shown once, and its hash, which is all that is stored.
 
 use std::fmt::{self, Write as _};
 
 use constant_time_eq::constant_time_eq_32;
 use sha2::{Digest as _, Sha256};
 
-/// How a token begins, so that people and scanners of leaked secrets recognise one.
+/// The prefix by which people and secret scanners recognize a token.
 const PREFIX: &str = "simusage_";
 
-/// A token's text. It is printed by [`Token::reveal`] alone.
+/// A token. Only [`Token::reveal`] gives its text.
 pub struct Token(String);
 
 impl fmt::Debug for Token {
@@ -18,10 +18,10 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// A token that nobody can guess: 256 bits from the operating system.
+    /// Generates a token with 256 random bits from the operating system.
     ///
     /// # Errors
-    /// The operating system has no random numbers.
+    /// Returns an error if the operating system provides no random bytes.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut random = [0; 32];
         getrandom::fill(&mut random)?;
@@ -34,38 +34,38 @@ impl Token {
         )))
     }
 
-    /// The text, for the one who is to use it.
+    /// The text, to be shown once to its user.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// The hash that it is known by.
+    /// The hash to store and look up.
     #[must_use]
     pub fn hash(&self) -> TokenHash {
         TokenHash::of(&self.0)
     }
 }
 
-/// SHA-256 of a token's text. Comparing two takes as long wherever they differ.
+/// The SHA-256 of a token's text. Comparison takes constant time.
 #[derive(Clone, Copy)]
 pub struct TokenHash([u8; 32]);
 
 impl TokenHash {
-    /// The hash of a text, whether or not it is a token.
+    /// Hashes any text, whether or not it is a valid token.
     #[must_use]
     pub fn of(text: &str) -> Self {
         Self(Sha256::digest(text).into())
     }
 
-    /// All of it, for the database.
+    /// All 32 bytes, for the database.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Its first bytes, to look it up by. They may be compared at any pace: who could choose texts by the beginning
-    /// of their hash would still have to hit all of it.
+    /// The first 8 bytes, as a lookup key. Looking it up need not take constant time: a text whose
+    /// hash begins alike still fails the comparison of the whole hash.
     #[must_use]
     pub fn beginning(&self) -> u64 {
         self.0
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_has_256_bits_and_differs_from_every_other() {
+    fn tokens_have_256_bits_and_differ() {
         let (one, other) = (Token::generate().unwrap(), Token::generate().unwrap());
         let digits = one.reveal().strip_prefix(PREFIX).unwrap();
         assert!(digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_text_nor_hash_is_ever_printed() {
+    fn debug_output_shows_neither_text_nor_hash() {
         let token = Token::generate().unwrap();
         assert_eq!(format!("{token:?} {:?}", token.hash()), "… …");
     }

@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
-"""Compares simusage's ingest with other ways of getting the same records into TimescaleDB.
+"""Compares simusage's ingest with other methods of loading the same records into TimescaleDB.
 
-Each round runs every contender once, in an order that is shuffled anew, each into a database of its own, so that a
-machine whose speed drifts hurts all alike. The figure is the median of the rounds, and next to it the median of the
-ratios to `psql \\copy` of the same round. After every run the rows are counted and their bytes summed; a contender
-that loses a byte has no figure.
+Each round runs every contender once, in random order and each into a new database, so that changes in the machine's
+speed affect all of them alike. The results are medians over the rounds, together with the median of each round's ratio
+to `psql \\copy`. After every run, the number of rows and the sum of bytes are checked; a wrong result stops the
+benchmark.
 
     pip install -r requirements.txt
     cargo build --release
     ./ingest.py --server postgresql://postgres@127.0.0.1/postgres --records 2000000 --rounds 5
 
-simusage Kafka reads from a broker that serves the records from memory (tests/kafka/broker.py), a message each in two
-partitions. A real broker, given as --kafka, has its topic simusage-bench made anew and filled with them once instead.
-Every round reads all of the topic, because each database has a ledger of its own.
+simusage Kafka reads from a broker that serves the records from memory (tests/kafka/broker.py), one message per record
+in two partitions. With --kafka, the topic simusage-bench of a real broker is recreated and filled once instead. Every
+round reads the whole topic, because each database has its own ledger.
 
-The server must be on this machine: one contender has it read a file. It is asked for nothing but databases to make and
-to drop, all of them named simusage_bench_….
+The server must run on this machine, because one contender makes it read a file. The benchmark only creates and drops
+databases named simusage_bench_….
 """
 
 import argparse
@@ -41,7 +41,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 SIMUSAGE = PROJECT / "target/release/simusage"
 BROKER = PROJECT / "tests/kafka/broker.py"
 INSERTED_ROWS = 20_000
-"""Rows that are inserted one by one: enough for a rate, few enough to wait for."""
+"""The number of rows to insert one by one: enough to measure a rate in a short time."""
 
 TOPIC = "simusage-bench"
 PARTITIONS = 2
@@ -58,7 +58,7 @@ alter table usage set (timescaledb.enable_columnstore = true, timescaledb.orderb
 
 @dataclass
 class Inputs:
-    """The same records in every form that a contender reads."""
+    """The same records in each format that a contender reads."""
 
     folder: Path
     records: int
@@ -67,25 +67,25 @@ class Inputs:
     ndjson: Path
     csv: Path
     text_keys: Path
-    """CSV of the bare hypertable's columns: time, SIM card, organization, bytes."""
+    """CSV with the columns of the bare hypertable: time, SIM card, organization, bytes."""
 
 
 @dataclass
-class Measured:
-    """What the runs of a contender took."""
+class Measurements:
+    """The measurements of a contender, one per round."""
 
     rates: list = field(default_factory=list)
     """Rows stored per second."""
-    shown: list = field(default_factory=list)
-    """Rows per second until they are in every aggregate; for those that have aggregates."""
+    with_aggregates: list = field(default_factory=list)
+    """Rows per second including the refresh of all aggregates; empty without aggregates."""
     cpu: list = field(default_factory=list)
-    """CPU seconds of the client per million rows."""
+    """Client CPU seconds per million rows."""
     wal: list = field(default_factory=list)
-    """Bytes of write-ahead log per row."""
+    """Write-ahead log bytes per row."""
 
 
 class Server:
-    """The server under test, and databases on it."""
+    """The server under test and its databases."""
 
     def __init__(self, url, direct_compress):
         self.url = url
@@ -97,7 +97,7 @@ class Server:
         return base.rsplit("/", 1)[0] + "/" + database + ("?" + parameters if parameters else "")
 
     def execute(self, database, *statements):
-        """Runs statements outside of transactions; answers the first row of the last."""
+        """Runs statements in autocommit mode. Returns the first row of the last one."""
         connection = psycopg2.connect(self.of(database) if database else self.url)
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -108,12 +108,12 @@ class Server:
         return row
 
     def environment(self, database):
-        """What a client's process gets."""
+        """The environment of a client process."""
         return {**os.environ, "DATABASE_URL": self.of(database), "PGOPTIONS": self.options}
 
 
 def run(*command, **arguments):
-    """Runs a program to its end."""
+    """Runs a program and waits for it."""
     subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **arguments)
 
 
@@ -137,13 +137,13 @@ def make_inputs(folder, records, sim_cards):
             sim_card, used, date = line.rstrip().split(",")
             total += int(used)
             target.write(f"{date},{sim_card},{owners[sim_card]},{used}\n")
-    # The server reads this file itself, under a user of its own.
+    # The server reads this file itself, as another user.
     folder.chmod(0o755)
     return Inputs(folder, records, total, inventory, paths["ndjson"], paths["csv"], text_keys)
 
 
 def refresh_seconds(server, database, *arguments):
-    """Has simusage ingest; answers how long it spent refreshing its aggregates, while it stored nothing."""
+    """Runs simusage ingest. Returns the time it spent only on refreshing its aggregates."""
     env = server.environment(database)
     if server.options:
         separator = "&" if "?" in env["DATABASE_URL"] else "?"
@@ -155,11 +155,11 @@ def refresh_seconds(server, database, *arguments):
 
 
 def simusage(path):
-    """simusage, with the refresh of its aggregates."""
+    """simusage, including the refresh of its aggregates."""
 
     def prepare(server, database, inputs):
         env = server.environment(database)
-        # The others' hypertable has no background jobs either; these would begin with the run, and move what it is storing.
+        # The bare hypertable has no background jobs either, and these would start during the run and move its records.
         jobs = {"SIMUSAGE_STORAGE_REFRESH_EVERY_MINUTES": "0", "SIMUSAGE_STORAGE_COLUMNSTORE_AFTER_DAYS": "0"}
         run(SIMUSAGE, "migrate", env={**env, **jobs})
         run(SIMUSAGE, "ingest", "--inventory", inputs.inventory, env=env)
@@ -171,7 +171,7 @@ def simusage(path):
 
 
 def simusage_kafka(brokers):
-    """simusage reading the same records from Kafka, a message each."""
+    """simusage reading the same records from Kafka, one message per record."""
     prepare, _, table = simusage("ndjson")
 
     def measure(server, database, inputs):
@@ -183,30 +183,30 @@ def simusage_kafka(brokers):
 
 @contextlib.contextmanager
 def broker_in_memory(path):
-    """A broker that serves each line of a file as a message; gives its address."""
+    """Starts a broker that serves each line of a file as a message. Yields its address."""
     command = [sys.executable, BROKER, path, "--topic", TOPIC, "--partitions", str(PARTITIONS)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as broker:
         try:
-            # It says so once it has read the file.
-            yield broker.stdout.readline().strip() or sys.exit("the broker ended")
+            # It prints its address once it has read the file.
+            yield broker.stdout.readline().strip() or sys.exit("the broker exited before it was ready")
         finally:
             broker.terminate()
 
 
 @contextlib.contextmanager
 def broker_at(brokers, path):
-    """A real broker, to whose topic each line of a file is sent as a message; gives its address."""
+    """Sends each line of a file as a message to a real broker. Yields its address."""
     fill_topic(brokers, path)
     yield brokers
 
 
 def fill_topic(brokers, path):
-    """Sends each line of a file as a message."""
+    """Recreates the topic and sends each line of a file as a message."""
     admin = AdminClient({"bootstrap.servers": brokers})
     for future in admin.delete_topics([TOPIC]).values():
         try:
             future.result()
-        except Exception as error:  # The topic is not there yet.
+        except Exception as error:  # The topic does not exist yet.
             print(f"{TOPIC}: {error}", file=sys.stderr)
     for future in admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)]).values():
         future.result()
@@ -223,7 +223,7 @@ def fill_topic(brokers, path):
 
 
 def bare(columnstore):
-    """Makes the bare hypertable with text keys."""
+    """Creates the bare hypertable with text keys."""
 
     def prepare(server, database, _inputs):
         server.execute(database, BARE, *([BARE_COLUMNSTORE] if columnstore else []))
@@ -232,14 +232,14 @@ def bare(columnstore):
 
 
 def psql_copy(server, database, inputs):
-    """psql reads the file and sends it."""
+    """psql reads the file and streams it to the server."""
     copy = rf"\copy usage from '{inputs.text_keys}' csv"
     run("psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", server.of(database), "-c", copy, env=server.environment(database))
     return inputs.records, None
 
 
 def server_copy(server, database, inputs):
-    """The server reads a file of binary tuples: no client, no network, no parsing. The limit."""
+    """The server reads a file of binary tuples: an upper bound, without client, network or parsing."""
     binary = inputs.folder / "usage.binary"
     run("psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", server.of(database), "-c", f"copy usage from '{binary}' (format binary)",
         env=server.environment(database))
@@ -247,7 +247,7 @@ def server_copy(server, database, inputs):
 
 
 def row_inserts(server, database, inputs):
-    """The way of the system that simusage replaces: an INSERT a row, a commit every 200."""
+    """The method of the system that simusage replaces: one INSERT per row, a commit every 200 rows."""
     connection = psycopg2.connect(server.of(database))
     with connection.cursor() as cursor, inputs.text_keys.open() as source:
         for index, line in zip(range(INSERTED_ROWS), source):
@@ -260,7 +260,7 @@ def row_inserts(server, database, inputs):
 
 
 def parallel_copy(binary):
-    """timescaledb-parallel-copy with one worker a core."""
+    """timescaledb-parallel-copy with one worker per core."""
 
     def measure(server, database, inputs):
         run(binary, "--connection", server.of(database), "--table", "usage", "--file", inputs.text_keys,
@@ -271,7 +271,7 @@ def parallel_copy(binary):
 
 
 def make_binary(server, inputs):
-    """Writes the file that the server reads."""
+    """Writes the binary file for the server-side COPY."""
     database = "simusage_bench_binary"
     server.execute(None, f"drop database if exists {database}", f"create database {database}")
     server.execute(database, "create table usage (time timestamptz, sim_card text, organization text, bytes bigint)")
@@ -282,8 +282,8 @@ def make_binary(server, inputs):
     server.execute(None, f"drop database {database}")
 
 
-def measure(server, name, contender, inputs, measured):
-    """Runs a contender once, and checks what it stored."""
+def measure(server, name, contender, inputs, measurements):
+    """Runs a contender once and checks the records stored."""
     prepare, ingest, table = contender
     database = "simusage_bench_run"
     server.execute(None, f"drop database if exists {database} with (force)", f"create database {database}")
@@ -299,51 +299,51 @@ def measure(server, name, contender, inputs, measured):
         wal = server.execute(database, f"select pg_current_wal_insert_lsn() - '{wal}'")[0]
         stored = server.execute(database, f"select count(*), sum(bytes)::bigint from {table}")
         if rows == inputs.records and stored != (inputs.records, inputs.bytes):
-            sys.exit(f"{name} stored {stored} instead of {(inputs.records, inputs.bytes)}")
+            sys.exit(f"{name} stored {stored}, expected {(inputs.records, inputs.bytes)}")
         if stored[0] != rows:
-            sys.exit(f"{name} stored {stored[0]} instead of {rows} rows")
+            sys.exit(f"{name} stored {stored[0]} rows, expected {rows}")
     finally:
         server.execute(None, f"drop database {database} with (force)")
-    measured.rates.append(rows / (elapsed - (refreshing or 0)))
+    measurements.rates.append(rows / (elapsed - (refreshing or 0)))
     if refreshing is not None:
-        measured.shown.append(rows / elapsed)
-    measured.cpu.append(cpu / rows * 1e6)
-    measured.wal.append(float(wal) / rows)
+        measurements.with_aggregates.append(rows / elapsed)
+    measurements.cpu.append(cpu / rows * 1e6)
+    measurements.wal.append(float(wal) / rows)
 
 
 def cpu_seconds():
-    """CPU time of this process and its children so far; it waits, and counts only where it is the client. A broker does
-    not count, for it has not ended."""
+    """The CPU time of this process and its finished children, so a running broker does not count. This process only
+    waits, except in the contenders in which it is the client."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def print_table(results, server, arguments):
-    """Prints the table that the README shows."""
+    """Prints the table for docs/benchmarks.md."""
     version = server.execute(None, "select current_setting('server_version')")[0]
-    track = "direct compress" if server.options else "row store"
-    print(f"\n{arguments.records:,} records of {arguments.sim_cards:,} SIM cards, {arguments.rounds} rounds, {track}; "
+    storage = "direct compress" if server.options else "rowstore"
+    print(f"\n{arguments.records:,} records of {arguments.sim_cards:,} SIM cards, {arguments.rounds} rounds, {storage}; "
           f"PostgreSQL {version}, {os.cpu_count()} cores of {platform.machine()}\n")
-    print("| way | rows/s stored | ratio to psql | rows/s with aggregates | client CPU s per million | WAL bytes per row |")
+    print("| method | rows/s stored | ratio to psql | rows/s with aggregates | client CPU s per million | WAL bytes per row |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     reference = results["psql \\copy CSV, text keys"].rates
-    for name, measured in results.items():
-        ratios = [mine / theirs for mine, theirs in zip(measured.rates, reference)]
-        shown = f"{statistics.median(measured.shown):,.0f}" if measured.shown else ""
-        print(f"| {name} | {statistics.median(measured.rates):,.0f} | {statistics.median(ratios):.3g} | {shown} "
-              f"| {statistics.median(measured.cpu):.2f} | {statistics.median(measured.wal):.0f} |")
+    for name, measurements in results.items():
+        ratios = [rate / base for rate, base in zip(measurements.rates, reference)]
+        total = f"{statistics.median(measurements.with_aggregates):,.0f}" if measurements.with_aggregates else ""
+        print(f"| {name} | {statistics.median(measurements.rates):,.0f} | {statistics.median(ratios):.3g} | {total} "
+              f"| {statistics.median(measurements.cpu):.2f} | {statistics.median(measurements.wal):.0f} |")
 
 
 def main():
-    """Reads the options, runs the rounds, prints the table."""
+    """Parses the options, runs the rounds and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", required=True, help="URL of a server on this machine, as a superuser")
     parser.add_argument("--records", type=int, default=2_000_000)
     parser.add_argument("--sim-cards", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--direct-compress", action="store_true", help="COPY straight into the columnstore, for all who can")
-    parser.add_argument("--kafka", help="a broker's address, instead of the broker that serves from memory")
-    parser.add_argument("--parallel-copy", help="timescaledb-parallel-copy's binary, to have it run, too")
+    parser.add_argument("--direct-compress", action="store_true", help="copy directly into the columnstore, for all contenders that can")
+    parser.add_argument("--kafka", help="address of a real broker; the default is one that serves from memory")
+    parser.add_argument("--parallel-copy", help="path of timescaledb-parallel-copy, to include it")
     arguments = parser.parse_args()
     server = Server(arguments.server, arguments.direct_compress)
     prepare = bare(arguments.direct_compress)
@@ -362,7 +362,7 @@ def main():
         topic = broker_at(arguments.kafka, inputs.ndjson) if arguments.kafka else broker_in_memory(inputs.ndjson)
         with topic as brokers:
             contenders["simusage Kafka"] = simusage_kafka(brokers)
-            results = {name: Measured() for name in contenders}
+            results = {name: Measurements() for name in contenders}
             for number in range(arguments.rounds):
                 names = list(contenders)
                 random.shuffle(names)

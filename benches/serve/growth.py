@@ -1,4 +1,4 @@
-"""How long the same answers take among more records, each read from the database."""
+"""Measures how latency grows with the number of stored records, without the series cache."""
 
 import random
 import sys
@@ -7,14 +7,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import bench
-from bench import QUESTIONS, median
+from bench import WORKLOADS, median
 
 DATABASE = "simusage_bench_serve_growth_{}"
 PER_HOUR = 60
-"""Records of a SIM card in each hour that it is used in, on the older days."""
+"""Records per SIM card on each day before the month, all within one hour."""
 
 SHARE_OF_MONTH = 0.2
-"""How much of what is added falls into the days that are asked for."""
+"""The share of the added records that are dated within the requested month."""
 
 OLDER_DAY = f"""
 insert into usage_records (time, sim_card_id, organization_id, bytes)
@@ -37,9 +37,9 @@ order by 1
 
 
 def add(server, database, more):
-    """Adds records that are no part of what is asked for: a fifth of them in the same month, by as many other SIM cards
-    of other organizations, the others in the time before, by all SIM cards. The server makes them up itself, because
-    reading a hundred million lines would prove nothing more; simusage then refreshes its aggregates over them."""
+    """Adds records that do not change the requested usage: SHARE_OF_MONTH of them in the same month for other SIM cards
+    of other organizations, and the rest before the month for all SIM cards. An SQL statement generates them on the
+    server, which is faster than ingesting; simusage then refreshes its aggregates."""
     with tempfile.TemporaryDirectory() as folder:
         inventory, nothing = Path(folder) / "inventory.csv", Path(folder) / "nothing.ndjson"
         others = (f"8945{number:015},other{number % bench.ORGANIZATIONS:05}" for number in range(bench.SIM_CARDS))
@@ -60,7 +60,7 @@ def add(server, database, more):
 
 
 def insert(server, database, statement, *values):
-    """Adds the records of a day."""
+    """Adds the records of one day."""
     connection = bench.psycopg2.connect(server.of(database), options="-c TimeZone=UTC")
     with connection, connection.cursor() as cursor:
         cursor.execute(statement, (f"{values[0]:%F}", *values[1:]))
@@ -68,7 +68,7 @@ def insert(server, database, statement, *values):
 
 
 def measure_growth(server, arguments):
-    """Fills a database for each size, and asks simusage the same of each, in rounds."""
+    """Fills a database for each number of records and sends the same requests to each, in rounds."""
     services = {}
     try:
         for number, records in enumerate(arguments.growth):
@@ -79,7 +79,7 @@ def measure_growth(server, arguments):
             stored, = server.execute(database, "select count(*) from usage_records")[0]
             size, = server.execute(database, "select pg_size_pretty(pg_database_size(current_database()))")[0]
             print(f"{database}: {stored:,} records, {size}", file=sys.stderr)
-            services[records] = bench.simusage_without_memory(server, database, 18010 + number)
+            services[records] = bench.simusage_uncached(server, database, 18010 + number)
         check(services)
         results = measure_rounds(services, arguments)
     finally:
@@ -91,38 +91,38 @@ def measure_growth(server, arguments):
 
 
 def check(services):
-    """The same is answered among all records."""
-    for question in QUESTIONS:
-        for subject in random.sample(question.subjects, 10):
+    """Exits unless all services return the same responses."""
+    for workload in WORKLOADS:
+        for subject in random.sample(workload.subjects, 10):
             answers = []
             for service in services.values():
-                answer = service.get(question.path(subject))[1]
+                answer = service.get(workload.path(subject))[1]
                 answers.append((answer["items"], answer["total"], answer["bytes-used-total"]))
             if answers.count(answers[0]) != len(answers):
-                sys.exit(f"the answers differ: {answers}")
+                sys.exit(f"the responses differ: {answers}")
 
 
 def measure_rounds(services, arguments):
-    """Asks in turns; answers the runs by question, connections and records."""
+    """Runs the rounds in random order. Returns the measurements by workload, connections and records."""
     results = {}
     for number in range(arguments.rounds):
-        for question in QUESTIONS:
+        for workload in WORKLOADS:
             for connections in arguments.connections:
-                cell = results.setdefault((question, connections), {})
+                cell = results.setdefault((workload, connections), {})
                 for records in random.sample(list(services), len(services)):
-                    measured = bench.wrk(services[records], question, connections, arguments.seconds)
-                    cell.setdefault(records, []).append(measured)
-                    print(f"round {number + 1}, load {bench.load()}: {question.name}, {connections} connections, {records:,}: "
-                          f"p50 {measured.p50:.2f} ms", file=sys.stderr)
+                    measurement = bench.wrk(services[records], workload, connections, arguments.seconds)
+                    cell.setdefault(records, []).append(measurement)
+                    print(f"round {number + 1}, load {bench.load()}: {workload.name}, {connections} connections, {records:,}: "
+                          f"p50 {measurement.p50:.2f} ms", file=sys.stderr)
     return results
 
 
 def print_table(results, arguments):
-    """Prints the table that the README shows."""
+    """Prints the table for docs/benchmarks.md."""
     print(f"\nMedian latency, {arguments.rounds} rounds of {arguments.seconds} s; load at the end {bench.load()}\n")
     print("| request | connections | records | p50 ms | ratio to the fewest records |\n| --- | ---: | ---: | ---: | ---: |")
-    for (question, connections), sizes in results.items():
+    for (workload, connections), sizes in results.items():
         for records in arguments.growth:
-            ratio = median(mine.p50 / theirs.p50 for mine, theirs in zip(sizes[records], sizes[arguments.growth[0]]))
-            print(f"| {question.name} | {connections} | {records:,} | {median(run.p50 for run in sizes[records]):.3g} "
+            ratio = median(run.p50 / base.p50 for run, base in zip(sizes[records], sizes[arguments.growth[0]]))
+            print(f"| {workload.name} | {connections} | {records:,} | {median(run.p50 for run in sizes[records]):.3g} "
                   f"| {ratio:.3g} |")

@@ -1,5 +1,5 @@
-"""The kind of service that simusage replaces, faithful and small: FastAPI on one blocking connection, which sums the
-raw records at each request and cuts the page out of all buckets in Python."""
+"""A small copy of the service that simusage replaces: FastAPI on one blocking connection, which sums the raw records on
+each request and selects the page in Python."""
 
 import os
 import threading
@@ -24,11 +24,11 @@ order by 1
 
 
 def series(table, key, name, subject, start, end, every, page, size):
-    """Sums all buckets, and answers those of one page."""
-    first, behind = datetime.fromisoformat(start), datetime.fromisoformat(end) + timedelta(days=1)
+    """Sums all buckets and returns those of one page."""
+    first, after = datetime.fromisoformat(start), datetime.fromisoformat(end) + timedelta(days=1)
     unit = {"1hour": "hour", "1day": "day"}[every]
     with one_at_a_time, connection.cursor() as cursor:
-        cursor.execute(SERIES.format(table=table, key=key, name=name), (unit, subject, first, behind))
+        cursor.execute(SERIES.format(table=table, key=key, name=name), (unit, subject, first, after))
         rows = cursor.fetchall()
     if not rows:
         raise HTTPException(404)

@@ -1,4 +1,4 @@
-//! An inventory, JSON or CSV.
+//! Parses an inventory in JSON or CSV.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| simusage::ingest::fuzzing::inventory(data));

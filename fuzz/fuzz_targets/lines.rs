@@ -1,4 +1,4 @@
-//! A stream that is cut into lines.
+//! Splits a stream into lines.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| simusage::ingest::fuzzing::lines(data));

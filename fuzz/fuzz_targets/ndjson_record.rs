@@ -1,4 +1,4 @@
-//! A line of NDJSON.
+//! Parses a line of NDJSON.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| simusage::ingest::fuzzing::ndjson_record(data));

@@ -1,4 +1,4 @@
-//! The database's URL: libpq's, with the parameters of TLS that tokio-postgres leaves out.
+//! The database's URL: libpq's syntax, with the TLS parameters that tokio-postgres does not parse.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use tokio_postgres::config::{Host, SslMode};
 
-/// A connection string. It never prints its password.
+/// A connection string. Neither `Display` nor `Debug` prints the password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct DatabaseUrl {
@@ -16,53 +16,79 @@ pub struct DatabaseUrl {
     tls: Tls,
 }
 
-/// What makes a TLS session with the database's server good. Whether there is one at all is the `sslmode` of
-/// [`DatabaseUrl::parameters`].
+/// How to verify the server in a TLS session, and how to identify to it. Whether TLS is used at all
+/// is the `sslmode` of [`DatabaseUrl::parameters`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// Whom to believe that the server is the right one.
+    /// How to verify the server's certificate.
     pub trust: Trust,
-    /// The client's own certificate.
+    /// The client certificate, if any.
     pub identity: Option<Identity>,
 }
 
-/// Whom to believe that a server is the right one.
+/// How to verify the server's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trust {
-    /// Anybody: nobody can listen, but who is at the other end is not known.
-    Anybody,
-    /// A server with a certificate of these authorities, under any name.
+    /// Accept any certificate: the session is encrypted, the server is not authenticated.
+    Unverified,
+    /// Accept a certificate issued by one of these authorities, for any host name.
     Authority(Roots),
-    /// A server with a certificate of these authorities for the name that is connected to.
-    Name(Roots),
+    /// Accept a certificate issued by one of these authorities for the host name in the URL.
+    Hostname(Roots),
 }
 
-/// Authorities.
+/// The certificate authorities to trust.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Roots {
-    /// Those in a file.
+    /// Those in a PEM file.
     File(PathBuf),
-    /// Those that the operating system trusts.
+    /// Those trusted by the operating system.
     System,
 }
 
-/// The client's own certificate.
+/// A client certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Its file, `sslcert`.
+    /// File of the certificate, `sslcert`.
     pub certificate: PathBuf,
-    /// The file of its private key, `sslkey`.
+    /// File of its private key, `sslkey`.
     pub key: PathBuf,
 }
 
+/// Why a connection string cannot be used. No variant contains the password.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DatabaseUrlError {
+    /// The parser's error, which names the parameter at fault.
+    #[error("not a PostgreSQL URL: {0} (ex: postgresql://user@host:5432/database)")]
+    Syntax(String),
+    /// There is no host to connect to.
+    #[error("not a PostgreSQL URL: no host (ex: postgresql://user@host:5432/database)")]
+    NoHost,
+    /// An `sslmode` that is not supported.
+    #[error("sslmode cannot be '{0}', use disable, prefer, require, verify-ca or verify-full")]
+    SslMode(String),
+    /// `sslmode=verify-ca` without `sslrootcert`.
+    #[error("sslmode=verify-ca needs sslrootcert=FILE, the CA certificates to trust")]
+    NoRoots,
+    /// `sslrootcert=system` with a mode that does not verify the host name.
+    #[error(
+        "sslrootcert=system needs sslmode=verify-full: without verifying the host name, any certificate from a \
+         public authority would be accepted"
+    )]
+    SystemRootsWithoutHostname,
+    /// Only one of `sslcert` and `sslkey`.
+    #[error("{0} needs {1}, too")]
+    Incomplete(&'static str, &'static str),
+}
+
 impl DatabaseUrl {
-    /// The parsed connection parameters.
+    /// The connection parameters, except for TLS certificates.
     #[must_use]
     pub fn parameters(&self) -> &tokio_postgres::Config {
         &self.parsed
     }
 
-    /// What makes a TLS session good.
+    /// The TLS certificates.
     #[must_use]
     pub fn tls(&self) -> &Tls {
         &self.tls
@@ -70,91 +96,86 @@ impl DatabaseUrl {
 }
 
 impl FromStr for DatabaseUrl {
-    type Err = String;
+    type Err = DatabaseUrlError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (rest, asked) = Asked::take_out(text);
-        // The parser's own error is kept, because it names the part at fault and never repeats the password.
+    fn from_str(text: &str) -> Result<Self, DatabaseUrlError> {
+        let (rest, parameters) = TlsParameters::split_off(text);
+        // The source is the parser's own message, which never contains the password.
         let mut parsed = rest.parse::<tokio_postgres::Config>().map_err(|error| {
-            format!(
-                "not a PostgreSQL URL: {}",
-                std::error::Error::source(&error)
-                    .map_or_else(|| error.to_string(), ToString::to_string)
-            )
+            let source = std::error::Error::source(&error);
+            DatabaseUrlError::Syntax(source.map_or_else(|| error.to_string(), ToString::to_string))
         })?;
         if parsed.get_hosts().is_empty() {
-            return Err(
-                "not a PostgreSQL URL: no host (ex: postgresql://user@host:5432/database)"
-                    .to_owned(),
-            );
+            return Err(DatabaseUrlError::NoHost);
         }
-        let (mode, tls) = asked.judge(parsed.get_ssl_mode())?;
-        // Nobody is between the two ends of a socket in the file system, so libpq leaves TLS out there.
-        let stays_here = parsed
+        let (mode, tls) = parameters.interpret(parsed.get_ssl_mode())?;
+        // Like libpq, do not use TLS over Unix sockets.
+        let is_local = parsed
             .get_hosts()
             .iter()
             .all(|host| !matches!(host, Host::Tcp(_)));
-        parsed.ssl_mode(if stays_here { SslMode::Disable } else { mode });
+        parsed.ssl_mode(if is_local { SslMode::Disable } else { mode });
         Ok(Self { parsed, tls })
     }
 }
 
 impl TryFrom<String> for DatabaseUrl {
-    type Error = String;
+    type Error = DatabaseUrlError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, DatabaseUrlError> {
         text.parse()
     }
 }
 
-/// The parameters of TLS as they stand in the URL.
+/// The TLS parameters of a URL, decoded.
 #[derive(Default)]
-struct Asked {
+struct TlsParameters {
     mode: Option<String>,
     root: Option<String>,
     certificate: Option<String>,
     key: Option<String>,
 }
 
-impl Asked {
-    /// Takes the parameters out of a URL, and gives the rest. Other forms of connection strings are left alone.
-    fn take_out(text: &str) -> (String, Self) {
-        let mut asked = Self::default();
+impl TlsParameters {
+    /// Separates the TLS parameters from the rest of a URL. Does not look into `key=value`
+    /// connection strings.
+    fn split_off(text: &str) -> (String, Self) {
+        let mut parameters = Self::default();
         let is_url = ["postgres://", "postgresql://"]
             .iter()
             .any(|scheme| text.starts_with(scheme));
-        // A password may have a question mark, so the one that counts comes behind it.
-        let behind_password = text.find('@').unwrap_or_default();
-        let Some(mark) = text[behind_password..].find('?').filter(|_| is_url) else {
-            return (text.to_owned(), asked);
+        // The password may contain question marks.
+        let after_password = text.find('@').unwrap_or_default();
+        let Some(mark) = text[after_password..].find('?').filter(|_| is_url) else {
+            return (text.to_owned(), parameters);
         };
-        let (front, query) = text.split_at(behind_password + mark);
+        let (base, query) = text.split_at(after_password + mark);
         let others: Vec<&str> = query[1..]
             .split('&')
-            .filter(|parameter| !asked.take(parameter))
+            .filter(|parameter| !parameters.take(parameter))
             .collect();
         let separator = if others.is_empty() { "" } else { "?" };
-        (format!("{front}{separator}{}", others.join("&")), asked)
+        (format!("{base}{separator}{}", others.join("&")), parameters)
     }
 
-    /// Takes a parameter, if it is one of these.
+    /// Keeps a `name=value` and returns true if it is a TLS parameter.
     fn take(&mut self, parameter: &str) -> bool {
         let Some((name, value)) = parameter.split_once('=') else {
             return false;
         };
-        let place = match name {
+        let field = match name {
             "sslmode" => &mut self.mode,
             "sslrootcert" => &mut self.root,
             "sslcert" => &mut self.certificate,
             "sslkey" => &mut self.key,
             _ => return false,
         };
-        *place = Some(percent_decode_str(value).decode_utf8_lossy().into_owned());
+        *field = Some(percent_decode_str(value).decode_utf8_lossy().into_owned());
         true
     }
 
-    /// What was asked for, as libpq understands it; `default` is the mode where none is in the URL.
-    fn judge(self, default: SslMode) -> Result<(SslMode, Tls), String> {
+    /// Interprets the parameters as libpq does. `default` is the mode if the URL has none.
+    fn interpret(self, default: SslMode) -> Result<(SslMode, Tls), DatabaseUrlError> {
         let roots = self.root.map(|root| {
             if root == "system" {
                 Roots::System
@@ -162,31 +183,27 @@ impl Asked {
                 Roots::File(root.into())
             }
         });
-        let unverified = || roots.clone().map_or(Trust::Anybody, Trust::Authority);
+        let any_host = || roots.clone().map_or(Trust::Unverified, Trust::Authority);
         let (mode, trust) = match self.mode.as_deref() {
-            None if roots == Some(Roots::System) => (SslMode::Require, Trust::Name(Roots::System)),
-            None => (default, unverified()),
-            Some("disable") => (SslMode::Disable, Trust::Anybody),
-            Some("prefer") => (SslMode::Prefer, unverified()),
-            Some("require") => (SslMode::Require, unverified()),
+            None if roots == Some(Roots::System) => {
+                (SslMode::Require, Trust::Hostname(Roots::System))
+            }
+            None => (default, any_host()),
+            Some("disable") => (SslMode::Disable, Trust::Unverified),
+            Some("prefer") => (SslMode::Prefer, any_host()),
+            Some("require") => (SslMode::Require, any_host()),
             Some("verify-ca") => {
-                let roots = roots
-                    .ok_or("sslmode=verify-ca needs sslrootcert=FILE, the authority to trust")?;
+                let roots = roots.ok_or(DatabaseUrlError::NoRoots)?;
                 (SslMode::Require, Trust::Authority(roots))
             }
             Some("verify-full") => (
                 SslMode::Require,
-                Trust::Name(roots.unwrap_or(Roots::System)),
+                Trust::Hostname(roots.unwrap_or(Roots::System)),
             ),
-            Some(other) => {
-                let modes = "disable, prefer, require, verify-ca or verify-full";
-                return Err(format!("sslmode cannot be '{other}', only {modes}"));
-            }
+            Some(other) => return Err(DatabaseUrlError::SslMode(other.to_owned())),
         };
         if trust == Trust::Authority(Roots::System) {
-            return Err("sslrootcert=system goes with sslmode=verify-full only: without the name, anybody who has \
-                        a certificate of a public authority would do"
-                .to_owned());
+            return Err(DatabaseUrlError::SystemRootsWithoutHostname);
         }
         let identity = match (self.certificate, self.key) {
             (None, None) => None,
@@ -194,21 +211,21 @@ impl Asked {
                 certificate: certificate.into(),
                 key: key.into(),
             }),
-            (Some(_), None) => return Err("sslcert needs sslkey beside it".to_owned()),
-            (None, Some(_)) => return Err("sslkey needs sslcert beside it".to_owned()),
+            (Some(_), None) => return Err(DatabaseUrlError::Incomplete("sslcert", "sslkey")),
+            (None, Some(_)) => return Err(DatabaseUrlError::Incomplete("sslkey", "sslcert")),
         };
         Ok((mode, Tls { trust, identity }))
     }
 }
 
-/// Prints `user@host:port/database`: what one needs to find the server, and no secret.
+/// Prints `user@host:port/database`, without the password.
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = self.parsed.get_user().unwrap_or("?");
         write!(formatter, "{user}@")?;
         for (index, host) in self.parsed.get_hosts().iter().enumerate() {
             let separator = if index == 0 { "" } else { "," };
-            // One port may stand for all hosts.
+            // A single port applies to all hosts.
             let ports = self.parsed.get_ports();
             let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
             match host {
@@ -230,7 +247,7 @@ impl fmt::Debug for DatabaseUrl {
 mod tests {
     use super::*;
 
-    fn parse(parameters: &str) -> Result<DatabaseUrl, String> {
+    fn parse(parameters: &str) -> Result<DatabaseUrl, DatabaseUrlError> {
         format!("postgresql://user:pass?word@host/db{parameters}").parse()
     }
 
@@ -239,16 +256,16 @@ mod tests {
     }
 
     #[test]
-    fn every_sslmode_means_what_libpq_says() {
+    fn every_sslmode_has_libpqs_meaning() {
         for (parameters, mode, trust) in [
-            ("", SslMode::Prefer, Trust::Anybody),
+            ("", SslMode::Prefer, Trust::Unverified),
             (
                 "?sslmode=disable&sslrootcert=a",
                 SslMode::Disable,
-                Trust::Anybody,
+                Trust::Unverified,
             ),
-            ("?sslmode=prefer", SslMode::Prefer, Trust::Anybody),
-            ("?sslmode=require", SslMode::Require, Trust::Anybody),
+            ("?sslmode=prefer", SslMode::Prefer, Trust::Unverified),
+            ("?sslmode=require", SslMode::Require, Trust::Unverified),
             (
                 "?sslmode=require&sslrootcert=a%20b.pem",
                 SslMode::Require,
@@ -262,17 +279,17 @@ mod tests {
             (
                 "?sslmode=verify-full&sslrootcert=a",
                 SslMode::Require,
-                Trust::Name(file("a")),
+                Trust::Hostname(file("a")),
             ),
             (
                 "?sslmode=verify-full",
                 SslMode::Require,
-                Trust::Name(Roots::System),
+                Trust::Hostname(Roots::System),
             ),
             (
                 "?sslrootcert=system",
                 SslMode::Require,
-                Trust::Name(Roots::System),
+                Trust::Hostname(Roots::System),
             ),
         ] {
             let url = parse(parameters).unwrap();
@@ -285,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_parameters_are_left_as_they_are() {
+    fn other_parameters_are_unchanged() {
         let url =
             parse("?application_name=me&sslmode=require&sslcert=c&sslkey=k&connect_timeout=3")
                 .unwrap();
@@ -303,32 +320,29 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_less_than_it_seems_is_refused() {
+    fn insecure_and_incomplete_parameters_are_refused() {
         for (parameters, problem) in [
             (
                 "?sslmode=allow",
-                "sslmode cannot be 'allow', only disable, prefer, require, verify-ca or verify-full",
+                "sslmode cannot be 'allow', use disable, prefer, require, verify-ca or verify-full",
             ),
             (
                 "?sslmode=verify-ca",
-                "sslmode=verify-ca needs sslrootcert=FILE, the authority to trust",
+                "sslmode=verify-ca needs sslrootcert=FILE, the CA certificates to trust",
             ),
-            ("?sslcert=c", "sslcert needs sslkey beside it"),
-            ("?sslkey=k", "sslkey needs sslcert beside it"),
+            ("?sslcert=c", "sslcert needs sslkey, too"),
+            ("?sslkey=k", "sslkey needs sslcert, too"),
         ] {
-            assert_eq!(parse(parameters).unwrap_err(), problem);
+            assert_eq!(parse(parameters).unwrap_err().to_string(), problem);
         }
         for mode in ["prefer", "require", "verify-ca"] {
-            let problem = parse(&format!("?sslmode={mode}&sslrootcert=system")).unwrap_err();
-            assert!(
-                problem.starts_with("sslrootcert=system goes with sslmode=verify-full only"),
-                "{problem}"
-            );
+            let error = parse(&format!("?sslmode={mode}&sslrootcert=system")).unwrap_err();
+            assert_eq!(error, DatabaseUrlError::SystemRootsWithoutHostname);
         }
     }
 
     #[test]
-    fn a_socket_in_the_file_system_needs_no_tls() {
+    fn a_unix_socket_needs_no_tls() {
         let url: DatabaseUrl = "postgresql://user@%2Fvar%2Frun/db?sslmode=require"
             .parse()
             .unwrap();

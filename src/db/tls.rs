@@ -39,7 +39,7 @@ impl Connector {
         let provider = pem::provider();
         let algorithms = provider.signature_verification_algorithms;
         let verifier = match trust {
-            Trust::Anybody => Verifier {
+            Trust::Unverified => Verifier {
                 authorities: None,
                 by_name: false,
                 algorithms,
@@ -49,7 +49,7 @@ impl Connector {
                 by_name: false,
                 algorithms,
             },
-            Trust::Name(roots) => Verifier {
+            Trust::Hostname(roots) => Verifier {
                 authorities: Some(load(roots)?),
                 by_name: true,
                 algorithms,

@@ -1,7 +1,7 @@
-//! Where the buckets of a time series begin, and from which aggregate each piece of them is read.
+//! The bucket boundaries of a time series, and the aggregates from which the buckets are read.
 //!
-//! Aggregates are kept by the hour and the day of UTC. A bucket that begins elsewhere is put together from whole UTC
-//! days, whole UTC hours and, where its edge cuts an hour, the records themselves.
+//! Aggregates exist per UTC hour and UTC day. A bucket with other boundaries is assembled from
+//! whole UTC days, whole UTC hours and, where a boundary falls within an hour, individual records.
 
 use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
 
@@ -9,67 +9,67 @@ use super::granularity::{Granularity, Unit};
 use super::interval::{Interval, Parts};
 use super::zone::Zone;
 
-/// From where buckets of several hours, days or weeks are counted: a Monday, and the first of a month.
+/// Buckets of several hours, days or weeks are counted from this Monday.
 const ORIGIN: NaiveDateTime = NaiveDate::from_ymd_opt(2000, 1, 3)
     .expect("a date that exists")
     .and_time(NaiveTime::MIN);
 
-/// Whole days between whole hours are read by the day from so many on. Fewer are read by the hour with those around
-/// them: to begin with another piece costs as much as about so many days of hours.
-const FEWEST_DAYS: i64 = 10;
+/// Whole days between whole hours are read from the daily aggregate only if there are at least this
+/// many. Reading fewer from the hourly aggregate costs less than starting another piece.
+const MIN_DAYS: i64 = 10;
 
-/// The buckets that an interval touches. The first may begin before the interval.
+/// The buckets that overlap an interval. The first may begin before the interval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buckets {
     interval: Interval,
-    /// At least one, ascending, none after the interval.
+    /// Not empty, ascending, and all before the end of the interval.
     starts: Vec<DateTime<Utc>>,
 }
 
-/// More buckets than are allowed.
+/// A series with more buckets than allowed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("more than {0} buckets")]
 pub struct TooManyBuckets(pub usize);
 
-/// Where an interval is read from, by kind, so that no bucket's edge lies within anything that is read. Each kind is
-/// ascending, and no piece touches the next of its kind.
+/// The intervals to read from each table or aggregate. No bucket boundary falls within an hour or
+/// day that is read as a whole. Each list is ascending, with gaps between its pieces.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pieces {
-    /// From the records.
+    /// Read from the records.
     pub records: Vec<Interval>,
-    /// From the hourly aggregate.
+    /// Read from the hourly aggregate.
     pub hours: Vec<Interval>,
-    /// From the daily aggregate.
+    /// Read from the daily aggregate.
     pub days: Vec<Interval>,
 }
 
 impl Pieces {
-    /// How many there are of all kinds.
+    /// The total number of pieces.
     #[must_use]
     pub fn count(&self) -> usize {
         self.records.len() + self.hours.len() + self.days.len()
     }
 
-    /// The first instant that is read from records; `None` where none is.
+    /// The start of the first piece that is read from records, if any.
     #[must_use]
     pub fn first_record(&self) -> Option<DateTime<Utc>> {
         self.records.first().map(|piece| piece.start())
     }
 }
 
-/// The pieces of all kinds, in order.
+/// The pieces of all kinds, in ascending order.
 #[derive(Default)]
-struct InOrder(Vec<(Kind, Interval)>);
+struct PieceList(Vec<(PieceKind, Interval)>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum PieceKind {
     Records,
     Hours,
     Days,
 }
 
-impl InOrder {
-    /// Adds what a bucket is read from. It begins where the one before ends, or later.
+impl PieceList {
+    /// Adds the parts of a bucket, which must not begin before the previous one ends.
     fn add_bucket(&mut self, parts: Parts) {
         let Parts {
             start,
@@ -79,53 +79,54 @@ impl InOrder {
             hours_end,
             end,
         } = parts;
-        self.add(Kind::Records, start, hours);
-        self.add(Kind::Hours, hours, days);
-        self.add(Kind::Days, days, days_end);
-        self.add(Kind::Hours, days_end, hours_end);
-        self.add(Kind::Records, hours_end, end);
+        self.add(PieceKind::Records, start, hours);
+        self.add(PieceKind::Hours, hours, days);
+        self.add(PieceKind::Days, days, days_end);
+        self.add(PieceKind::Hours, days_end, hours_end);
+        self.add(PieceKind::Records, hours_end, end);
     }
 
-    /// Adds a piece, if there is anything in it; as a part of the last one where that is of its kind and ends at its start.
-    fn add(&mut self, kind: Kind, start: DateTime<Utc>, end: DateTime<Utc>) {
+    /// Adds a piece unless it is empty, merging it with the last one if they are adjacent and of
+    /// the same kind.
+    fn add(&mut self, kind: PieceKind, start: DateTime<Utc>, end: DateTime<Utc>) {
         let Ok(piece) = Interval::new(start, end) else {
             return;
         };
         match self.0.last_mut() {
-            Some((of, last)) if *of == kind && last.end() == start => {
+            Some((last_kind, last)) if *last_kind == kind && last.end() == start => {
                 *last = Interval::new(last.start(), end).unwrap_or(piece);
             }
             _ => self.0.push((kind, piece)),
         }
     }
 
-    /// The same, with a few days between hours among the hours.
-    fn with_few_days_by_the_hour(self) -> Self {
-        let mut joined = Self::default();
+    /// Turns fewer than [`MIN_DAYS`] days between hours into hours.
+    fn with_short_days_as_hours(self) -> Self {
+        let mut merged = Self::default();
         for (index, &(kind, piece)) in self.0.iter().enumerate() {
             let is_hours = |at: Option<usize>| {
                 at.and_then(|at| self.0.get(at))
-                    .is_some_and(|(kind, _)| *kind == Kind::Hours)
+                    .is_some_and(|(kind, _)| *kind == PieceKind::Hours)
             };
             let is_between = is_hours(index.checked_sub(1)) && is_hours(Some(index + 1));
-            let is_short = (piece.end() - piece.start()).num_days() < FEWEST_DAYS;
-            let kind = if kind == Kind::Days && is_between && is_short {
-                Kind::Hours
+            let is_short = (piece.end() - piece.start()).num_days() < MIN_DAYS;
+            let kind = if kind == PieceKind::Days && is_between && is_short {
+                PieceKind::Hours
             } else {
                 kind
             };
-            joined.add(kind, piece.start(), piece.end());
+            merged.add(kind, piece.start(), piece.end());
         }
-        joined
+        merged
     }
 
     fn by_kind(self) -> Pieces {
         let mut pieces = Pieces::default();
         for (kind, piece) in self.0 {
             let list = match kind {
-                Kind::Records => &mut pieces.records,
-                Kind::Hours => &mut pieces.hours,
-                Kind::Days => &mut pieces.days,
+                PieceKind::Records => &mut pieces.records,
+                PieceKind::Hours => &mut pieces.hours,
+                PieceKind::Days => &mut pieces.days,
             };
             list.push(piece);
         }
@@ -134,12 +135,12 @@ impl InOrder {
 }
 
 impl Buckets {
-    /// The buckets of that width, by the clock and calendar of the zone. Buckets of several hours, days or weeks are
-    /// counted from Monday, 2000-01-03, and of several months from January 2000, so that they are the same whatever
-    /// interval is asked for.
+    /// Divides the interval into buckets of local time in `zone`. Buckets of several hours, days or
+    /// weeks are counted from Monday, 2000-01-03, and buckets of several months from January 2000,
+    /// so that boundaries do not depend on the interval.
     ///
     /// # Errors
-    /// There are more than `max` of them.
+    /// Returns an error if there are more than `max` buckets.
     pub fn new(
         interval: Interval,
         width: Granularity,
@@ -147,7 +148,7 @@ impl Buckets {
         max: usize,
     ) -> Result<Self, TooManyBuckets> {
         let seconds = (interval.end() - interval.start()).num_seconds();
-        // Far from the limit the estimate spares the work; near it the buckets themselves are counted.
+        // An estimate far above the limit avoids the work; near the limit the exact count decides.
         if usize::try_from(seconds / width.about_seconds()).is_ok_and(|about| about / 2 > max) {
             return Err(TooManyBuckets(max));
         }
@@ -159,7 +160,7 @@ impl Buckets {
         };
         starts.sort_unstable();
         starts.dedup();
-        // The last one that is not after the interval's start is the first bucket.
+        // The first bucket is the last one that does not begin after the interval's start.
         let first = starts
             .partition_point(|&start| start <= interval.start())
             .saturating_sub(1);
@@ -171,16 +172,17 @@ impl Buckets {
         }
     }
 
-    /// Where each begins.
+    /// The start of each bucket, ascending.
     #[must_use]
     pub fn starts(&self) -> &[DateTime<Utc>] {
         &self.starts
     }
 
-    /// What they are read from, as far as there can be records. `from` is the number of the first bucket that matters.
+    /// The pieces to read for the buckets from index `from` on, limited to
+    /// [`Interval::RECORDABLE`].
     #[must_use]
     pub fn pieces(&self, from: usize) -> Pieces {
-        let mut pieces = InOrder::default();
+        let mut pieces = PieceList::default();
         for (index, &start) in self.starts.iter().enumerate().skip(from) {
             let end = self
                 .starts
@@ -194,18 +196,21 @@ impl Buckets {
                 pieces.add_bucket(bucket.parts());
             }
         }
-        pieces.with_few_days_by_the_hour().by_kind()
+        pieces.with_short_days_as_hours().by_kind()
     }
 }
 
-/// What is not after the interval's end, from a time on that is before its start.
-fn within(interval: Interval, starts: impl Iterator<Item = DateTime<Utc>>) -> Vec<DateTime<Utc>> {
+/// The leading starts that are before the interval's end.
+fn before_end(
+    interval: Interval,
+    starts: impl Iterator<Item = DateTime<Utc>>,
+) -> Vec<DateTime<Utc>> {
     starts.take_while(|&start| start < interval.end()).collect()
 }
 
 fn hours(interval: Interval, count: u32, zone: Zone) -> Vec<DateTime<Utc>> {
     let width = TimeDelta::hours(count.into());
-    // A day earlier, because a clock that was put back shows some times twice.
+    // A day earlier, because some local times occur twice.
     let from = zone.wall_time(interval.start()) - TimeDelta::days(1) - width;
     let steps = (from - ORIGIN)
         .num_seconds()
@@ -213,9 +218,9 @@ fn hours(interval: Interval, count: u32, zone: Zone) -> Vec<DateTime<Utc>> {
     let walls = (steps..)
         .map_while(|step| ORIGIN.checked_add_signed(TimeDelta::hours(step * i64::from(count))));
     if zone == Zone::UTC {
-        return within(interval, walls.map(|wall| wall.and_utc()));
+        return before_end(interval, walls.map(|wall| wall.and_utc()));
     }
-    // Instants of neighbouring times may be out of order where the clock was put back, by less than a day.
+    // Where clocks were set back, instants may be out of order by less than a day.
     let until = interval.end() + TimeDelta::days(1);
     let around = walls
         .flat_map(|wall| zone.instants(wall))
@@ -230,7 +235,7 @@ fn days(interval: Interval, count: u32, zone: Zone) -> Vec<DateTime<Utc>> {
         let days = TimeDelta::try_days(step * i64::from(count))?;
         ORIGIN.date().checked_add_signed(days)
     });
-    within(interval, dates.map(|date| zone.day_start(date)))
+    before_end(interval, dates.map(|date| zone.day_start(date)))
 }
 
 fn months(interval: Interval, count: u32, zone: Zone) -> Vec<DateTime<Utc>> {
@@ -247,7 +252,7 @@ fn months(interval: Interval, count: u32, zone: Zone) -> Vec<DateTime<Utc>> {
             january.checked_add_months(distance)
         }
     });
-    within(interval, dates.map(|date| zone.day_start(date)))
+    before_end(interval, dates.map(|date| zone.day_start(date)))
 }
 
 #[cfg(test)]
@@ -271,16 +276,16 @@ mod tests {
     }
 
     fn starts(start: &str, end: &str, every: &str, zone: &str) -> Vec<String> {
-        let place: Zone = zone.parse().unwrap();
+        let parsed: Zone = zone.parse().unwrap();
         buckets(start, end, every, zone)
             .starts()
             .iter()
-            .map(|&start| place.write(start))
+            .map(|&start| parsed.write(start))
             .collect()
     }
 
     #[test]
-    fn weeks_begin_on_monday_and_months_on_their_first() {
+    fn weeks_begin_on_monday_and_months_on_the_first() {
         assert_eq!(
             starts(
                 "2020-02-01T00:00:00Z",
@@ -329,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_that_a_clock_shows_twice_is_two_buckets() {
+    fn an_hour_that_occurs_twice_is_two_buckets() {
         assert_eq!(
             starts(
                 "2020-10-24T23:00:00Z",
@@ -347,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_that_a_clock_leaves_out_is_none() {
+    fn an_hour_that_is_skipped_is_no_bucket() {
         assert_eq!(
             starts(
                 "2020-03-29T00:00:00Z",
@@ -364,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn six_hours_begin_at_the_same_times_of_every_day() {
+    fn six_hour_buckets_begin_at_the_same_local_times_every_day() {
         let days = starts(
             "2020-03-28T23:00:00Z",
             "2020-03-30T22:00:00Z",
@@ -381,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_put_back_by_half_an_hour_loses_nothing() {
+    fn clocks_set_back_by_half_an_hour_lose_nothing() {
         assert_eq!(
             starts(
                 "2020-04-04T14:00:00Z",
@@ -398,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_that_was_left_out_is_no_bucket() {
+    fn a_day_that_was_skipped_is_no_bucket() {
         assert_eq!(
             starts(
                 "2011-12-29T10:00:00Z",
@@ -411,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_buckets_are_refused_at_the_limit_and_far_beyond_it() {
+    fn too_many_buckets_are_refused_near_the_limit_and_far_beyond_it() {
         let year = Interval::new(at("2020-01-01T00:00:00Z"), at("2021-01-01T00:00:00Z")).unwrap();
         assert!(Buckets::new(year, Granularity::DAY, Zone::UTC, 366).is_ok());
         for (granularity, max) in [
@@ -431,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn days_and_hours_of_utc_are_read_whole() {
+    fn whole_utc_days_and_hours_are_read_from_aggregates() {
         let records = vec![
             piece("2020-01-01T22:30:00Z", "2020-01-01T23:00:00Z"),
             piece("2020-01-15T01:00:00Z", "2020-01-15T01:15:00Z"),
@@ -469,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn hours_of_a_zone_with_half_hours_are_read_from_records_alone() {
+    fn hours_in_a_half_hour_zone_are_read_from_records_only() {
         let pieces = buckets(
             "2020-01-01T18:30:00Z",
             "2020-01-02T18:30:00Z",
@@ -488,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn days_of_a_zone_with_half_hours_take_only_the_cut_hours_from_records() {
+    fn days_in_a_half_hour_zone_read_only_split_hours_from_records() {
         let buckets = buckets(
             "2020-01-01T18:30:00Z",
             "2020-01-03T18:30:00Z",
@@ -511,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_days_between_hours_are_read_with_them() {
+    fn few_days_between_hours_are_read_as_hours() {
         let around = [
             ("2020-01-01T22:00:00Z", "2020-01-02T00:00:00Z"),
             ("2020-01-11T00:00:00Z", "2020-01-11T01:00:00Z"),
@@ -554,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_read_from_where_no_record_can_be() {
+    fn nothing_outside_the_recordable_interval_is_read() {
         let pieces = buckets(
             "0304-01-11T12:00:00Z",
             "3501-07-10T00:00:00Z",
@@ -583,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_before_the_first_bucket_that_matters_is_not_read() {
+    fn buckets_before_the_requested_index_are_not_read() {
         let buckets = buckets("2020-01-01T00:00:00Z", "2020-01-05T00:00:00Z", "day", "UTC");
         let days = vec![piece("2020-01-04T00:00:00Z", "2020-01-05T00:00:00Z")];
         assert_eq!(
@@ -625,10 +630,10 @@ mod tests {
             prop_assert!(starts[0] <= interval.start() && starts.iter().skip(1).all(|&start| interval.contains(start)));
             prop_assert!(starts.is_sorted_by(|one, next| one < next));
             for (index, &start) in starts.iter().enumerate() {
-                // A bucket's start is a full hour on the wall, or the clock was just put forward.
+                // A bucket begins at a full hour of local time, or when clocks were set forward.
                 let wall = zone.wall_time(start);
-                let leapt = wall - zone.wall_time(start - TimeDelta::seconds(1)) > TimeDelta::seconds(1);
-                prop_assert!(wall.format("%M:%S").to_string() == "00:00" || leapt, "bucket {} begins at {}", index, wall);
+                let skipped = wall - zone.wall_time(start - TimeDelta::seconds(1)) > TimeDelta::seconds(1);
+                prop_assert!(wall.format("%M:%S").to_string() == "00:00" || skipped, "bucket {} begins at {}", index, wall);
             }
             let Pieces { records, hours, days } = buckets.pieces(0);
             let of = |unit, list: Vec<Interval>| list.into_iter().map(move |piece| (unit, piece));
@@ -639,7 +644,7 @@ mod tests {
                 prop_assert_eq!(piece.start(), reached);
                 reached = piece.end();
                 prop_assert!(piece.start().timestamp() % unit == 0 && piece.end().timestamp() % unit == 0);
-                // An edge inside must not cut what is read as one.
+                // No bucket may begin within an hour or day that is read as a whole.
                 let inside = |&&edge: &&DateTime<Utc>| piece.contains(edge);
                 prop_assert!(starts.iter().filter(inside).all(|edge| edge.timestamp() % unit == 0));
             }

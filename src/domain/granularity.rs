@@ -1,37 +1,37 @@
-//! How wide the buckets of a time series are.
+//! The granularity of a time series: the width of its buckets.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-/// What a granularity is a multiple of.
+/// The unit of a granularity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Unit {
-    /// From one full hour on the wall to the next.
+    /// From one full hour of local time to the next.
     Hour,
     /// From one local midnight to the next.
     Day,
-    /// From Monday to Monday, as ISO 8601 has it.
+    /// From Monday to Monday (ISO 8601).
     Week,
-    /// From the first of a month to the next.
+    /// From the first day of a month to the next.
     Month,
 }
 
-/// The width of the buckets of a time series: so many units.
+/// The width of a bucket: a number of units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Granularity {
     count: u32,
     unit: Unit,
 }
 
-/// A text that names no granularity.
+/// A text that is not a valid granularity.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no granularity: {0}")]
+#[error("'{0}' is not a granularity (ex: 1day / 1hour)")]
 pub struct UnknownGranularity(String);
 
 impl Granularity {
-    /// The most units of one bucket.
+    /// The maximum number of units.
     pub const MAX_COUNT: u32 = 10_000;
 
     /// One hour.
@@ -45,7 +45,7 @@ impl Granularity {
         unit: Unit::Day,
     };
 
-    /// The granularity; `None` where the count is not from 1 to [`Self::MAX_COUNT`].
+    /// Returns `None` unless the count is from 1 to [`Self::MAX_COUNT`].
     #[must_use]
     pub fn new(count: u32, unit: Unit) -> Option<Self> {
         (1..=Self::MAX_COUNT)
@@ -53,19 +53,19 @@ impl Granularity {
             .then_some(Self { count, unit })
     }
 
-    /// How many units.
+    /// The number of units.
     #[must_use]
     pub fn count(self) -> u32 {
         self.count
     }
 
-    /// Of what.
+    /// The unit.
     #[must_use]
     pub fn unit(self) -> Unit {
         self.unit
     }
 
-    /// About how many seconds a bucket is wide.
+    /// The approximate width in seconds.
     #[must_use]
     pub fn about_seconds(self) -> i64 {
         let unit = match self.unit {
@@ -99,18 +99,19 @@ impl Serialize for Granularity {
 impl FromStr for Granularity {
     type Err = UnknownGranularity;
 
-    /// Reads `6hour`, `day` for `1day`, or an ISO 8601 duration of one unit, such as `PT6H`.
+    /// Parses `6hour`, `day` (the same as `1day`), or an ISO 8601 duration with one unit, such as
+    /// `PT6H`.
     fn from_str(text: &str) -> Result<Self, UnknownGranularity> {
         let read = match text.strip_prefix('P') {
-            Some(duration) => duration_of_one_unit(duration),
-            None => number_and_word(text),
+            Some(duration) => iso_duration(duration),
+            None => count_and_unit(text),
         };
         read.ok_or_else(|| UnknownGranularity(text.to_owned()))
     }
 }
 
-/// Reads what stands behind the `P` of an ISO 8601 duration.
-fn duration_of_one_unit(text: &str) -> Option<Granularity> {
+/// Parses the part of an ISO 8601 duration after its `P`.
+fn iso_duration(text: &str) -> Option<Granularity> {
     let (count, unit) = match text.strip_prefix('T') {
         Some(time) => (time.strip_suffix('H')?, Unit::Hour),
         None => match text.split_at_checked(text.len().checked_sub(1)?)? {
@@ -123,7 +124,7 @@ fn duration_of_one_unit(text: &str) -> Option<Granularity> {
     Granularity::new(whole_number(count)?, unit)
 }
 
-fn number_and_word(text: &str) -> Option<Granularity> {
+fn count_and_unit(text: &str) -> Option<Granularity> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (count, word) = text.split_at(digits);
     let unit = match word {
@@ -143,7 +144,7 @@ fn number_and_word(text: &str) -> Option<Granularity> {
     )
 }
 
-/// A number as one writes it: digits, without a sign and without zeros before them.
+/// Parses digits without a sign or leading zeros.
 fn whole_number(text: &str) -> Option<u32> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
     text.parse().ok().filter(|_| plain)
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_spelling_is_read() {
+    fn every_spelling_is_parsed() {
         for (text, canonical) in [
             ("1hour", "1hour"),
             ("hour", "1hour"),
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn trailing_junk_is_refused() {
+    fn anything_else_is_refused() {
         for text in [
             "",
             "hello",

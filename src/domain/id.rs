@@ -1,22 +1,22 @@
-//! Identifiers as they are written outside: text, because an ICCID of 19 or 20 digits overflows 64 bits.
+//! Public identifiers. They are text, because an ICCID of 20 digits does not fit in 64 bits.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The most characters an identifier may have. An ICCID has 20 at most.
+/// The maximum number of characters of an identifier. An ICCID has at most 20.
 const MAX_LENGTH: usize = 64;
 
-/// Why a text is no identifier.
+/// A text that is not a valid identifier.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{value}' is not an identifier: 1 to {MAX_LENGTH} visible ASCII characters, without '/', ',' or quotes"
+    "'{value}' is not an identifier; use 1 to {MAX_LENGTH} visible ASCII characters without '/', ',' or quotes"
 )]
 pub struct InvalidId {
     value: String,
 }
 
-/// Accepts what can stand in a path, a CSV field and a log line without being quoted.
+/// Accepts text that needs no quoting in a path, a CSV field or a log line.
 fn parse(text: &str) -> Result<String, InvalidId> {
     let fits = (1..=MAX_LENGTH).contains(&text.len())
         && text
@@ -42,7 +42,7 @@ macro_rules! identifier {
             /// Parses the identifier.
             ///
             /// # Errors
-            /// The text is empty, too long, or holds characters that an identifier cannot.
+            /// Returns an error if the text is empty, too long, or contains a forbidden character.
             pub fn parse(text: &str) -> Result<Self, InvalidId> {
                 parse(text).map(Self)
             }
@@ -81,7 +81,7 @@ identifier! {
     SimCardId
 }
 identifier! {
-    /// An organization, the owner of SIM cards.
+    /// An organization, which owns SIM cards.
     OrganizationId
 }
 
@@ -90,13 +90,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_iccid_of_twenty_digits_is_an_identifier() {
+    fn an_iccid_of_twenty_digits_is_accepted() {
         let id = SimCardId::parse("89440000000000000001").unwrap();
         assert_eq!(id.as_str(), "89440000000000000001");
     }
 
     #[test]
-    fn what_would_need_quoting_is_refused() {
+    fn text_that_needs_quoting_is_refused() {
         for text in [
             "",
             " ",

@@ -1,17 +1,17 @@
-//! Half-open intervals of time, and how they fall onto whole hours and days.
+//! Half-open time intervals, and their division into whole days, whole hours and remainders.
 
 use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// A half-open interval: from `start` up to, and without, `end`. Never empty.
+/// A half-open interval `[start, end)`. Never empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Interval {
     start: DateTime<Utc>,
     end: DateTime<Utc>,
 }
 
-/// An interval that ends where it starts, or before.
+/// An interval whose end is not after its start.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the interval is empty: {start} is not before {end}")]
 pub struct EmptyInterval {
@@ -19,15 +19,16 @@ pub struct EmptyInterval {
     end: DateTime<Utc>,
 }
 
-/// An interval cut where its source changes: six instants, none before the one to its left.
+/// An interval divided by the table or aggregate that each part is read from: six ascending
+/// instants.
 ///
 /// ```text
 /// start    hours    days                      days_end  hours_end  end
 ///   │ records │ hours │          days            │  hours  │ records │
 /// ```
 ///
-/// Between two equal instants lies nothing. So each byte is read once, from the coarsest place that
-/// has it whole.
+/// A part between two equal instants is empty. Each record is counted once, in the coarsest
+/// aggregate whose bucket lies entirely within the interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parts {
     /// The interval's start.
@@ -45,7 +46,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// The first instant that is read from records; `None` where none is.
+    /// The start of the first part that is read from records, if any.
     #[must_use]
     pub fn first_record(self) -> Option<DateTime<Utc>> {
         let Self {
@@ -64,17 +65,17 @@ impl Parts {
 }
 
 impl Interval {
-    /// The time that a usage record can carry: from 1970 up to, and without, 2200. A date outside comes from a
-    /// clock that is wrong, so no such record is stored, and "all time" needs to look no further.
+    /// The dates that a usage record may have: 1970 to 2199. Dates outside come from wrong clocks
+    /// and are rejected, so queries never need to read beyond this interval.
     pub const RECORDABLE: Self = Self {
         start: DateTime::UNIX_EPOCH,
         end: DateTime::from_timestamp(7_258_118_400, 0).expect("chrono goes beyond the year 2200"),
     };
 
-    /// The interval from `start` up to `end`.
+    /// Creates `[start, end)`.
     ///
     /// # Errors
-    /// `start` is not before `end`.
+    /// Returns an error unless `start` is before `end`.
     pub fn new(start: DateTime<Utc>, end: DateTime<Utc>) -> Result<Self, EmptyInterval> {
         if start < end {
             Ok(Self { start, end })
@@ -83,19 +84,19 @@ impl Interval {
         }
     }
 
-    /// The first instant inside.
+    /// The first instant of the interval.
     #[must_use]
     pub fn start(self) -> DateTime<Utc> {
         self.start
     }
 
-    /// The first instant behind.
+    /// The first instant after the interval.
     #[must_use]
     pub fn end(self) -> DateTime<Utc> {
         self.end
     }
 
-    /// The smallest interval of whole `unit`s that holds this one.
+    /// The smallest interval of whole `unit`s that contains this one.
     #[must_use]
     pub fn rounded_out(self, unit: TimeDelta) -> Self {
         let end = floor(self.end, unit);
@@ -105,13 +106,14 @@ impl Interval {
         }
     }
 
-    /// Whether the instant lies inside.
+    /// Whether the instant is in the interval.
     #[must_use]
     pub fn contains(self, instant: DateTime<Utc>) -> bool {
         self.start <= instant && instant < self.end
     }
 
-    /// Cuts the interval into whole days, the whole hours around them, and what is left on both sides.
+    /// Divides the interval into whole days, whole hours around them, and the remainders at both
+    /// ends.
     #[must_use]
     pub fn parts(self) -> Parts {
         let (hours, hours_end) = whole(self.start, self.end, TimeDelta::hours(1));
@@ -133,7 +135,7 @@ impl fmt::Display for Interval {
     }
 }
 
-/// The part of `[start, end)` that consists of whole `unit`s; `(end, end)` where there is none.
+/// The part of `[start, end)` that consists of whole `unit`s; `(end, end)` if there is none.
 fn whole(
     start: DateTime<Utc>,
     end: DateTime<Utc>,
@@ -149,8 +151,8 @@ fn whole(
     }
 }
 
-/// The last whole `unit` that is not after the instant. chrono's own `duration_trunc` counts nanoseconds in 64
-/// bits, so it knows no time outside the years 1677 to 2262.
+/// Rounds an instant down to a whole `unit`. chrono's `duration_trunc` supports only the years 1677
+/// to 2262, because it counts nanoseconds in 64 bits.
 fn floor(instant: DateTime<Utc>, unit: TimeDelta) -> DateTime<Utc> {
     let seconds = unit.num_seconds();
     DateTime::from_timestamp(instant.timestamp().div_euclid(seconds) * seconds, 0)
@@ -171,20 +173,20 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_of_days_is_read_from_days_alone() {
+    fn whole_days_are_read_from_days_only() {
         let parts = parts("2020-01-01T00:00:00Z", "2020-02-01T00:00:00Z");
         assert_eq!((parts.start, parts.end), (parts.days, parts.days_end));
     }
 
     #[test]
-    fn an_interval_within_one_hour_is_read_from_records_alone() {
+    fn an_interval_within_one_hour_is_read_from_records_only() {
         let parts = parts("2020-01-01T00:10:00Z", "2020-01-01T00:20:00Z");
         assert_eq!((parts.hours, parts.hours_end), (parts.end, parts.end));
         assert_eq!((parts.days, parts.days_end), (parts.end, parts.end));
     }
 
     #[test]
-    fn ragged_edges_are_cut_twice() {
+    fn unaligned_edges_are_divided_twice() {
         let parts = parts("2020-01-01T22:30:00Z", "2020-01-03T01:15:00Z");
         assert_eq!(parts.hours, at("2020-01-01T23:00:00Z"));
         assert_eq!(parts.days, at("2020-01-02T00:00:00Z"));
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn rounding_out_takes_whole_units_only() {
+    fn rounding_out_extends_to_whole_units() {
         let interval =
             Interval::new(at("2020-01-01T22:30:00Z"), at("2020-01-03T00:00:00Z")).unwrap();
         let days = Interval::new(at("2020-01-01T00:00:00Z"), at("2020-01-03T00:00:00Z")).unwrap();
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn far_away_instants_are_cut_alike() {
+    fn distant_years_are_divided_alike() {
         let parts = parts("0001-01-01T00:30:00Z", "9998-12-31T01:30:00.000001Z");
         assert_eq!(parts.hours, at("0001-01-01T01:00:00Z"));
         assert_eq!(parts.days, at("0001-01-02T00:00:00Z"));
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_possible_from_1970_until_2199() {
+    fn records_may_be_dated_1970_to_2199() {
         for (text, inside) in [
             ("1969-12-31T23:59:59.999999Z", false),
             ("1970-01-01T00:00:00Z", true),

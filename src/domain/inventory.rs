@@ -1,16 +1,16 @@
-//! Which SIM card belongs to which organization.
+//! The inventory: which organization owned which SIM card when.
 
 use chrono::{DateTime, Utc};
 
-use super::{OrganizationId, SimCardId};
+use super::id::{OrganizationId, SimCardId};
 
-/// From `valid_from` on, and until the next assignment of the same SIM card, the card belongs to the organization.
+/// Assigns a SIM card to an organization, from `valid_from` until the SIM card's next assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
-    /// The SIM card.
+    /// The SIM card that is assigned.
     pub sim_card: SimCardId,
-    /// The organization.
+    /// Its owner from `valid_from` on.
     pub organization: OrganizationId,
-    /// Since when; `None` is "since ever".
+    /// `None`: from the beginning of time.
     pub valid_from: Option<DateTime<Utc>>,
 }

@@ -1,4 +1,4 @@
-//! What simusage talks about, free of I/O: identifiers, granularities, intervals, pages, usage and inventory.
+//! The domain types: identifiers, granularities, intervals, pages, usage and inventory. No I/O.
 
 mod buckets;
 mod granularity;

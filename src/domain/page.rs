@@ -1,6 +1,6 @@
-//! Pages of a list.
+//! Pagination of lists.
 
-/// Which part of a list is asked for: the `number`th run, counted from 1, of `size` rows.
+/// A page of a list: its number, counted from 1, and its size in rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Page {
     number: i64,
@@ -8,41 +8,41 @@ pub struct Page {
 }
 
 impl Page {
-    /// The most rows of a page. It bounds the memory that an answer takes.
+    /// The maximum number of rows, which bounds the memory of a response.
     pub const MAX_SIZE: i64 = 1_000;
 
-    /// The rows of a page where nobody says how many.
+    /// The number of rows if the request does not specify one.
     pub const DEFAULT_SIZE: i64 = 50;
 
-    /// The highest page number. Beyond any list, and far enough below 2^63 that no product overflows.
+    /// The highest page number: beyond any list, and small enough that offsets fit in 64 bits.
     pub const MAX_NUMBER: i64 = 1_000_000_000;
 
-    /// The page; `None` where the number or the size is outside its range.
+    /// Returns `None` if the number or the size is out of range.
     #[must_use]
     pub fn new(number: i64, size: i64) -> Option<Self> {
         let fits = (1..=Self::MAX_NUMBER).contains(&number) && (1..=Self::MAX_SIZE).contains(&size);
         fits.then_some(Self { number, size })
     }
 
-    /// Its number, from 1.
+    /// The page number, counted from 1.
     #[must_use]
     pub fn number(self) -> i64 {
         self.number
     }
 
-    /// How many rows it has at most.
+    /// The maximum number of rows on the page.
     #[must_use]
     pub fn size(self) -> i64 {
         self.size
     }
 
-    /// How many rows lie before it.
+    /// The number of rows before the page.
     #[must_use]
     pub fn offset(self) -> i64 {
         (self.number - 1) * self.size
     }
 
-    /// The page after it, where a list of `total` rows has one.
+    /// The next page of a list of `total` rows, if there is one.
     #[must_use]
     pub fn next(self, total: i64) -> Option<Self> {
         if self.number * self.size < total {
@@ -52,24 +52,24 @@ impl Page {
         }
     }
 
-    /// The page before it.
+    /// The previous page, if there is one.
     #[must_use]
     pub fn previous(self) -> Option<Self> {
         Self::new(self.number - 1, self.size)
     }
 }
 
-/// How many rows to skip, and how many to take from there.
+/// The rows that a statement returns, as its offset and limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    /// Rows to skip.
+    /// The number of rows to skip.
     pub offset: i64,
-    /// Rows to take; `None` for all.
+    /// The maximum number of rows to return; `None` for all.
     pub limit: Option<i64>,
 }
 
 impl Window {
-    /// Everything.
+    /// All rows.
     pub const ALL: Self = Self {
         offset: 0,
         limit: None,
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_page_has_no_next() {
+    fn the_last_page_has_no_next_page() {
         let page = Page::new(2, 5).unwrap();
         assert_eq!(page.offset(), 5);
         assert_eq!(page.next(11), Page::new(3, 5));
@@ -99,21 +99,21 @@ mod tests {
     }
 
     #[test]
-    fn the_first_page_has_no_previous() {
+    fn the_first_page_has_no_previous_page() {
         let page = Page::new(1, 5).unwrap();
         assert_eq!(page.previous(), None);
         assert_eq!(page.next(6).unwrap().previous(), Some(page));
     }
 
     #[test]
-    fn the_farthest_page_does_not_overflow() {
+    fn the_highest_page_does_not_overflow() {
         let page = Page::new(Page::MAX_NUMBER, Page::MAX_SIZE).unwrap();
         assert_eq!(page.next(i64::MAX), None);
         assert!(page.offset() > 0);
     }
 
     #[test]
-    fn numbers_outside_their_range_are_refused() {
+    fn numbers_out_of_range_are_refused() {
         for (number, size) in [
             (0, 1),
             (-1, 1),

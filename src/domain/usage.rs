@@ -1,59 +1,59 @@
-//! Usage as it is answered. Bytes are 64-bit and never negative.
+//! Usage as queries return it. Bytes are never negative.
 
 use chrono::{DateTime, Utc};
 
-use super::{OrganizationId, SimCardId};
+use super::id::{OrganizationId, SimCardId};
 
-/// Whose usage is asked for.
+/// The SIM card or organization whose usage is requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
-    /// That of a SIM card.
+    /// A SIM card.
     SimCard(SimCardId),
-    /// That of an organization.
+    /// An organization.
     Organization(OrganizationId),
 }
 
-/// The usage of one bucket.
+/// The usage in one bucket of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsageBucket {
-    /// The bucket's place in [`super::Buckets::starts`].
+    /// The bucket's index in [`super::Buckets::starts`].
     pub index: usize,
-    /// Bytes used in the bucket.
+    /// The sum of `bytes-used`.
     pub bytes: i64,
-    /// Usage records in the bucket.
+    /// The number of usage records.
     pub records: i64,
 }
 
 /// The usage of one organization or SIM card over an interval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageTotal {
-    /// The organization's or SIM card's identifier.
+    /// The identifier of the organization or SIM card.
     pub id: String,
-    /// Bytes used in the interval.
+    /// The sum of `bytes-used`.
     pub bytes: i64,
-    /// Usage records in the interval.
+    /// The number of usage records.
     pub records: i64,
 }
 
-/// The order of a list of totals. Equals are ordered by identifier.
+/// The order of a list of totals. Ties are ordered by identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Order {
     /// Most bytes first.
     MostBytes,
     /// Fewest bytes first.
     FewestBytes,
-    /// By identifier.
+    /// By identifier only.
     Id,
 }
 
 impl Order {
-    /// A number that grows along the order, for a total of so many bytes.
+    /// The sort key of a total: ascending keys are in this order, ties aside.
     #[must_use]
     pub fn place(self, bytes: i64) -> i64 {
         bytes * i64::from(self.factor())
     }
 
-    /// What bytes are multiplied by for their place.
+    /// The factor by which bytes are multiplied to get the sort key.
     #[must_use]
     pub fn factor(self) -> i32 {
         match self {
@@ -64,17 +64,18 @@ impl Order {
     }
 }
 
-/// How fresh an answer is.
+/// How current a result is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
-    /// Grows whenever the usage in the answer's interval has changed.
+    /// Increases whenever the usage in the requested interval changes.
     pub version: i64,
-    /// Grows whenever the inventory was loaded.
+    /// Increases whenever an inventory is loaded.
     pub inventory_version: i64,
-    /// Whether all that is stored of the interval is in the aggregates.
+    /// Whether the aggregates include all stored records of the interval.
     pub is_settled: bool,
-    /// Up to here, what ingest has read is in the answer. `None`: nothing was ingested.
+    /// The result includes all ingested records before this instant. `None`: nothing is ingested
+    /// yet.
     pub complete_through: Option<DateTime<Utc>>,
-    /// When ingest has last moved on.
+    /// The time of the last ingest commit.
     pub last_ingested_at: Option<DateTime<Utc>>,
 }

@@ -1,7 +1,7 @@
-//! Time zones: when a day begins somewhere, and what a clock there shows.
+//! Time zones: local time, and the start of a local day.
 //!
-//! The rules are those of the IANA database that the program carries, so an answer does not depend on the one the
-//! database server happens to have.
+//! The rules come from the IANA database compiled into the program, so results do not depend on the
+//! version installed on the database server.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,52 +13,52 @@ use chrono::{
 use chrono_tz::Tz;
 use serde::{Serialize, Serializer};
 
-/// No clock on Earth was ever farther from UTC, at least none since 1900.
-const FARTHEST: TimeDelta = TimeDelta::hours(26);
+/// More than any UTC offset since 1900.
+const MAX_OFFSET: TimeDelta = TimeDelta::hours(26);
 
 /// A time zone of the IANA database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Zone(Tz);
 
-/// A text that names no time zone.
+/// A text that is not the name of a time zone.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no time zone: {0}")]
+#[error("'{0}' is not a time zone (ex: UTC, Europe/Berlin)")]
 pub struct UnknownZone(String);
 
 impl Zone {
     /// Coordinated Universal Time.
     pub const UTC: Self = Self(Tz::UTC);
 
-    /// What a clock there shows.
+    /// The local time at an instant.
     #[must_use]
     pub fn wall_time(self, instant: DateTime<Utc>) -> NaiveDateTime {
         instant.with_timezone(&self.0).naive_local()
     }
 
-    /// The first instant of a day there: its midnight, the first of two, or where the clock was put forward over
-    /// midnight, the instant of that.
+    /// The first instant of a local day. If midnight occurs twice this is the first one; if clocks
+    /// skip midnight it is the instant at which they change.
     #[must_use]
     pub fn day_start(self, date: NaiveDate) -> DateTime<Utc> {
         self.instants(date.and_time(chrono::NaiveTime::MIN))[0]
     }
 
-    /// When a clock there shows the time: once, twice where it was put back, or where it was put forward over that
-    /// time, the instant of that, once.
+    /// The instants with a local time, in ascending order: two if clocks were set back over it. If
+    /// clocks skip it, returns the instant at which they change.
     pub(super) fn instants(self, wall_time: NaiveDateTime) -> Vec<DateTime<Utc>> {
         match self.0.from_local_datetime(&wall_time) {
             MappedLocalTime::Single(instant) => vec![instant.to_utc()],
             MappedLocalTime::Ambiguous(first, second) => vec![first.to_utc(), second.to_utc()],
-            MappedLocalTime::None => vec![self.leap_over(wall_time)],
+            MappedLocalTime::None => vec![self.skip_instant(wall_time)],
         }
     }
 
-    /// The instant at which the clock was put forward over the time.
-    fn leap_over(self, wall_time: NaiveDateTime) -> DateTime<Utc> {
+    /// The instant at which clocks were set forward over a local time.
+    fn skip_instant(self, wall_time: NaiveDateTime) -> DateTime<Utc> {
         let (mut before, mut after) = (
-            wall_time.and_utc() - FARTHEST,
-            wall_time.and_utc() + FARTHEST,
+            wall_time.and_utc() - MAX_OFFSET,
+            wall_time.and_utc() + MAX_OFFSET,
         );
-        // Clocks are set on a whole second.
+        // Clocks change on a whole second.
         while after - before > TimeDelta::seconds(1) {
             let middle = before + TimeDelta::seconds((after - before).num_seconds() / 2);
             if self.wall_time(middle) < wall_time {
@@ -70,8 +70,8 @@ impl Zone {
         after
     }
 
-    /// The instant in RFC 3339, with the offset that holds there then. An offset of odd seconds cannot be written so;
-    /// then it is UTC's.
+    /// Formats an instant as RFC 3339 with the local offset. RFC 3339 has no seconds in offsets, so
+    /// where a local offset has some the result is in UTC.
     #[must_use]
     pub fn write(self, instant: DateTime<Utc>) -> String {
         let local = instant.with_timezone(&self.0);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_without_a_midnight_begins_when_the_clock_was_put_forward() {
+    fn a_day_without_midnight_begins_when_clocks_change() {
         // 00:00 became 01:00.
         assert_eq!(
             day_start("America/Sao_Paulo", "2017-10-15"),
@@ -148,7 +148,7 @@ mod tests {
             day_start("America/Toronto", "1919-03-31"),
             "1919-03-31T04:30:00Z"
         );
-        // The day after was left out altogether.
+        // Samoa skipped December 30.
         assert_eq!(
             day_start("Pacific/Apia", "2011-12-30"),
             day_start("Pacific/Apia", "2011-12-31")
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_midnights_the_first_begins_the_day() {
+    fn a_day_with_two_midnights_begins_at_the_first() {
         // 01:00 became 00:00.
         assert_eq!(
             day_start("America/Havana", "2020-11-01"),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn instants_carry_the_offset_of_their_place() {
+    fn instants_have_the_local_offset() {
         let instant = "2020-07-01T12:00:00.5Z".parse().unwrap();
         assert_eq!(zone("UTC").write(instant), "2020-07-01T12:00:00.500Z");
         assert_eq!(
@@ -176,7 +176,7 @@ mod tests {
             zone("Asia/Kathmandu").write(instant),
             "2020-07-01T17:45:00.500+05:45"
         );
-        // Until 1972 Monrovia was 44 minutes and 30 seconds behind.
+        // Until 1972, Monrovia was at -00:44:30.
         assert_eq!(
             zone("Africa/Monrovia").write(DateTime::UNIX_EPOCH),
             "1970-01-01T00:00:00Z"
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_zone_is_refused() {
+    fn unknown_zones_are_refused() {
         for text in [
             "",
             "Berlin",

@@ -1,4 +1,5 @@
-//! Made-up usage of the present, as a network emits it: on and on, at a rate that goes with nothing but the clock.
+//! Generates usage records dated now, continuously and at a fixed rate, as a network would emit
+//! them.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -7,40 +8,40 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use chrono::{DateTime, SecondsFormat, Timelike as _, Utc};
 
-use super::{Device, RHYTHM, devices, write_record};
+use super::device::{Device, HOURLY_LOAD, devices, write_header, write_record};
 use crate::ingest::Format;
 use crate::signals::Signals;
 
-/// How often records come out: often enough to look steady, seldom enough to cost nothing.
-const EVERY: Duration = Duration::from_millis(200);
+/// The interval between writes: short enough for a steady flow, long enough to cost nothing.
+const WRITE_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Which usage to make.
+/// What [`follow_usage`] writes: records dated now.
 #[derive(Debug, Clone)]
 pub struct Follow {
-    /// The inventory whose SIM cards are used.
+    /// The inventory that lists the SIM cards.
     pub inventory: PathBuf,
     /// Records per second.
     pub rate: u32,
-    /// What makes one run differ from another.
+    /// The seed of the random number generator.
     pub seed: u64,
-    /// How to write the records.
+    /// The output format.
     pub format: Format,
 }
 
-/// Writes usage records of the present until SIGTERM or SIGINT comes.
+/// Writes usage records until SIGTERM or SIGINT arrives.
 ///
 /// # Errors
-/// The inventory cannot be read or is empty, or the output cannot be written.
+/// Returns an error if the inventory cannot be read or is empty, or the output cannot be written.
 pub async fn follow_usage(follow: &Follow, output: impl Write) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("listening for signals")?;
     let mut random = fastrand::Rng::with_seed(follow.seed);
     let devices = devices(&follow.inventory, &mut random)?;
     let mut output = io::BufWriter::new(output);
     if follow.format == Format::Csv {
-        super::write_header(&mut output).context("writing usage")?;
+        write_header(&mut output).context("writing usage")?;
     }
     let (began, mut written) = (Instant::now(), 0);
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval(WRITE_INTERVAL);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -61,7 +62,7 @@ pub async fn follow_usage(follow: &Follow, output: impl Write) -> anyhow::Result
     }
 }
 
-/// How many records should have been written by now.
+/// The number of records that should be written after `elapsed`.
 fn due(elapsed: Duration, rate: u32) -> u64 {
     u64::try_from(elapsed.as_millis())
         .unwrap_or(u64::MAX)
@@ -84,7 +85,7 @@ fn write_now(
             format,
             &devices[random.usize(..devices.len())],
             random,
-            RHYTHM[now.hour() as usize],
+            HOURLY_LOAD[now.hour() as usize],
             &date,
         )?;
     }
@@ -96,14 +97,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_goes_by_the_clock() {
+    fn the_rate_follows_the_clock() {
         assert_eq!(due(Duration::ZERO, 10), 0);
         assert_eq!(due(Duration::from_millis(250), 10), 2);
         assert_eq!(due(Duration::from_hours(24), 100_000), 8_640_000_000);
     }
 
     #[test]
-    fn a_record_is_of_the_present() {
+    fn records_are_dated_now() {
         let mut random = fastrand::Rng::with_seed(1);
         let inventory = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/inventory.json");
         let devices = devices(inventory.as_ref(), &mut random).unwrap();

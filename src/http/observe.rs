@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use super::access_log::{self, Asked};
 use super::request_id::{self, RequestId};
 use super::telemetry::Telemetry;
-use crate::logging::{at_once_within_request, within_request};
+use crate::logging::{within_request, within_request_sync};
 
 /// Answers a request, and keeps account of it until its last byte.
 pub(super) async fn observe(
@@ -82,7 +82,7 @@ impl Drop for Account {
             took.as_secs_f64(),
             self.bytes,
         );
-        at_once_within_request(self.id.text(), || {
+        within_request_sync(self.id.text(), || {
             access_log::write(&self.asked, self.status, took, self.bytes);
         });
     }
@@ -110,7 +110,7 @@ impl<B: MessageBody> MessageBody for Observed<B> {
     ) -> Poll<Option<Result<Bytes, B::Error>>> {
         let this = self.project();
         let account = this.account;
-        let polled = at_once_within_request(account.id.text(), || this.body.poll_next(context));
+        let polled = within_request_sync(account.id.text(), || this.body.poll_next(context));
         if let Poll::Ready(Some(Ok(bytes))) = &polled {
             account.bytes += bytes.len() as u64;
         }

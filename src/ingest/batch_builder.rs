@@ -1,51 +1,269 @@
-//! A batch while its records are read: what is to be stored, what cannot be, and the hours that all that touches.
+//! Builds the batches of one source: parses and encodes its records, and collects those that are
+//! rejected.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use chrono::DateTime;
 
+use super::csv_line::HeaderError;
 use super::hours::TouchedHours;
-use super::parse::UsageRecord;
+use super::parse::{Parser, UsageRecord};
 use super::record_encoder::RecordEncoder;
-use super::reject::Defect;
+use super::reject::{Defect, Reason};
+use super::source::Format;
+use crate::config;
 use crate::db::{BatchEnd, Checkpoint, RejectedRecord, TUPLE_BYTES};
 
-/// Encoded tuples travel in pieces of about this size.
+/// Size of the pieces in which encoded records are sent.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// A batch ends when the rejected records it holds in memory weigh this much.
+/// Limit for the encoded records of a file's batch. They stay in memory until the commit, because a
+/// lost connection loses what was sent.
+const FILE_BATCH_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Limit for the encoded records of all partitions of a topic together.
+const TOPIC_BATCH_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Limit for the rejected records of a batch.
 const REJECTED_BYTES: usize = 4 * 1024 * 1024;
 
-/// How many rejected records are logged one by one.
+/// How many rejected records are logged individually.
 const LOGGED_REJECTS: u64 = 10;
 
-/// A batch that grows.
+/// When a batch ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BatchLimits {
+    records: u64,
+    tuple_bytes: u64,
+    age: Duration,
+}
+
+impl BatchLimits {
+    pub fn of_file(config: &config::Ingest) -> Self {
+        Self::new(config, FILE_BATCH_BYTES)
+    }
+
+    /// Limits for the batches of all partitions together.
+    pub fn of_topic(config: &config::Ingest) -> Self {
+        Self::new(config, TOPIC_BATCH_BYTES)
+    }
+
+    fn new(config: &config::Ingest, tuple_bytes: u64) -> Self {
+        Self {
+            records: config.batch_rows,
+            tuple_bytes,
+            age: Duration::from_millis(config.batch_age_ms),
+        }
+    }
+
+    /// Whether a batch of this size must end.
+    pub fn is_full(&self, size: BatchSize) -> bool {
+        size.records >= self.records
+            || size.tuple_bytes >= self.tuple_bytes
+            || size.rejected_bytes >= REJECTED_BYTES
+    }
+
+    /// Whether a batch that began at `began` must end. This reads the clock.
+    pub fn is_old(&self, began: Instant) -> bool {
+        began.elapsed() >= self.age
+    }
+}
+
+/// The size of a batch so far.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BatchSize {
+    /// Valid and rejected records.
+    pub records: u64,
+    /// Encoded records, including those that were taken as pieces.
+    pub tuple_bytes: u64,
+    /// Rejected records.
+    pub rejected_bytes: usize,
+}
+
+/// A record as it was read.
+#[derive(Clone, Copy)]
+pub(super) struct Payload<'a> {
+    /// The record, or its first bytes if it is longer than a record may be.
+    pub bytes: &'a [u8],
+    /// The full length in bytes.
+    pub length: u64,
+}
+
+impl<'a> Payload<'a> {
+    /// A payload that is cut after `longest` bytes.
+    pub fn cut(bytes: &'a [u8], longest: usize) -> Self {
+        Self {
+            bytes: &bytes[..bytes.len().min(longest)],
+            length: bytes.len() as u64,
+        }
+    }
+
+    fn is_cut(&self) -> bool {
+        self.length > self.bytes.len() as u64
+    }
+}
+
+/// The position of a record in its source.
+#[derive(Clone, Copy)]
+pub(super) struct RecordPosition {
+    /// Byte offset in a stream, or message offset in a partition.
+    pub offset: u64,
+    /// Line number in a stream, from 1. In a partition, the offset plus 1.
+    pub line: u64,
+}
+
+/// Builds one batch after the other from the records of one source.
 pub(super) struct BatchBuilder {
-    tuples: BytesMut,
-    rows: u64,
+    source: Arc<str>,
+    format: Format,
+    header: Option<Bytes>,
+    parser: Parser,
+    encoder: Arc<RecordEncoder>,
+    valid: ValidRecords,
     rejected: Vec<RejectedRecord>,
     rejected_bytes: usize,
+}
+
+struct ValidRecords {
+    tuples: BytesMut,
+    rows: u64,
     hours: TouchedHours,
     newest_us: Option<i64>,
 }
 
 impl BatchBuilder {
-    /// The empty batch.
-    pub fn new() -> Self {
-        Self {
-            tuples: BytesMut::new(),
-            rows: 0,
+    /// A builder for the records of `source`. `header` is the first line of a CSV file.
+    ///
+    /// # Errors
+    /// Returns an error if the header lacks a required column or is malformed.
+    pub fn new(
+        source: Arc<str>,
+        format: Format,
+        header: Option<Bytes>,
+        encoder: Arc<RecordEncoder>,
+    ) -> Result<Self, HeaderError> {
+        Ok(Self {
+            source,
+            format,
+            parser: Parser::new(format, header.as_deref())?,
+            header,
+            encoder,
+            valid: ValidRecords {
+                tuples: BytesMut::new(),
+                rows: 0,
+                hours: TouchedHours::new(),
+                newest_us: None,
+            },
             rejected: vec![],
             rejected_bytes: 0,
-            hours: TouchedHours::new(),
-            newest_us: None,
+        })
+    }
+
+    /// Name of the source.
+    pub fn source(&self) -> &Arc<str> {
+        &self.source
+    }
+
+    /// Encodes all further records with `encoder`.
+    pub fn set_encoder(&mut self, encoder: &Arc<RecordEncoder>) {
+        if !Arc::ptr_eq(&self.encoder, encoder) {
+            self.encoder = Arc::clone(encoder);
         }
     }
 
-    /// Adds a usage record.
-    ///
-    /// # Errors
-    /// Why it cannot be stored.
-    pub fn add(&mut self, record: &UsageRecord<'_>, encoder: &RecordEncoder) -> Result<(), Defect> {
+    /// Adds a record to the batch, as valid or as rejected. Returns it if it was rejected.
+    pub fn push(
+        &mut self,
+        payload: Payload<'_>,
+        position: RecordPosition,
+    ) -> Option<&RejectedRecord> {
+        let added = if payload.is_cut() {
+            Err(too_long(payload))
+        } else {
+            self.parser
+                .parse(payload.bytes)
+                .and_then(|record| self.valid.add(&record, &self.encoder))
+        };
+        match added {
+            Ok(()) => None,
+            Err(defect) => Some(self.reject(payload, position, defect)),
+        }
+    }
+
+    fn reject(
+        &mut self,
+        payload: Payload<'_>,
+        position: RecordPosition,
+        defect: Defect,
+    ) -> &RejectedRecord {
+        self.rejected_bytes +=
+            payload.bytes.len() + defect.detail.len() + size_of::<RejectedRecord>();
+        self.rejected.push_mut(RejectedRecord {
+            source: Arc::clone(&self.source),
+            position: i64::try_from(position.offset).unwrap_or(i64::MAX),
+            line: i64::try_from(position.line).unwrap_or(i64::MAX),
+            format: self.format.name(),
+            header: self.header.clone(),
+            reason: defect.reason.code(),
+            field: defect.field,
+            detail: defect.detail,
+            raw: payload.bytes.to_vec(),
+        })
+    }
+
+    pub fn size(&self) -> BatchSize {
+        BatchSize {
+            records: self.valid.rows + self.rejected.len() as u64,
+            tuple_bytes: self.valid.rows * TUPLE_BYTES as u64,
+            rejected_bytes: self.rejected_bytes,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.valid.rows == 0 && self.rejected.is_empty()
+    }
+
+    /// The position of the last rejected record.
+    pub fn last_rejected(&self) -> Option<i64> {
+        self.rejected.last().map(|record| record.position)
+    }
+
+    /// Takes the encoded records if there are enough for a piece.
+    pub fn take_piece(&mut self) -> Option<Bytes> {
+        if self.valid.tuples.len() < PIECE_BYTES {
+            None
+        } else {
+            self.take_rest()
+        }
+    }
+
+    /// Takes the encoded records if there are any.
+    pub fn take_rest(&mut self) -> Option<Bytes> {
+        let tuples = &mut self.valid.tuples;
+        (!tuples.is_empty()).then(|| std::mem::take(tuples).freeze())
+    }
+
+    /// Ends the batch, whose pieces must have been taken, at `checkpoint`, and begins the next.
+    pub fn take_end(&mut self, checkpoint: Checkpoint) -> BatchEnd {
+        self.rejected_bytes = 0;
+        BatchEnd {
+            rows: std::mem::take(&mut self.valid.rows),
+            rejected: std::mem::take(&mut self.rejected),
+            hours: self.valid.hours.take(),
+            newest_record_at: self
+                .valid
+                .newest_us
+                .take()
+                .and_then(DateTime::from_timestamp_micros),
+            checkpoint,
+        }
+    }
+}
+
+impl ValidRecords {
+    fn add(&mut self, record: &UsageRecord<'_>, encoder: &RecordEncoder) -> Result<(), Defect> {
         if self.tuples.capacity() == 0 {
             self.tuples.reserve(PIECE_BYTES + TUPLE_BYTES);
         }
@@ -55,94 +273,52 @@ impl BatchBuilder {
         self.rows += 1;
         Ok(())
     }
-
-    /// Adds a record that cannot be stored.
-    pub fn reject(&mut self, record: RejectedRecord) {
-        self.rejected_bytes += record.raw.len() + record.detail.len() + size_of::<RejectedRecord>();
-        self.rejected.push(record);
-    }
-
-    /// How many records there are, of either kind.
-    pub fn records(&self) -> u64 {
-        self.rows + self.rejected.len() as u64
-    }
-
-    /// How much the usage records weigh, those included that were taken as pieces.
-    pub fn tuple_bytes(&self) -> u64 {
-        self.rows * TUPLE_BYTES as u64
-    }
-
-    /// Whether the rejected records alone are reason enough to end the batch.
-    pub fn is_full_of_rejects(&self) -> bool {
-        self.rejected_bytes >= REJECTED_BYTES
-    }
-
-    /// The position of the last record, if it was rejected.
-    pub fn last_rejected(&self) -> Option<i64> {
-        self.rejected.last().map(|record| record.position)
-    }
-
-    /// The tuples that are not taken yet, once there are enough for a piece.
-    pub fn take_piece(&mut self) -> Option<Bytes> {
-        if self.tuples.len() < PIECE_BYTES {
-            None
-        } else {
-            self.take_rest()
-        }
-    }
-
-    /// The tuples that are not taken yet, if there are any.
-    pub fn take_rest(&mut self) -> Option<Bytes> {
-        (!self.tuples.is_empty()).then(|| std::mem::take(&mut self.tuples).freeze())
-    }
-
-    /// What completes the batch at `checkpoint`. The next one is empty.
-    pub fn take_end(&mut self, checkpoint: Checkpoint) -> BatchEnd {
-        self.rejected_bytes = 0;
-        BatchEnd {
-            rows: std::mem::take(&mut self.rows),
-            rejected: std::mem::take(&mut self.rejected),
-            hours: self.hours.take(),
-            newest_record_at: self
-                .newest_us
-                .take()
-                .and_then(DateTime::from_timestamp_micros),
-            checkpoint,
-        }
-    }
 }
 
-/// How many records were rejected while reading.
-#[derive(Debug, Default)]
+fn too_long(payload: Payload<'_>) -> Defect {
+    let detail = format!(
+        "{} bytes, of which the first {} are kept",
+        payload.length,
+        payload.bytes.len()
+    );
+    Defect::of_line(Reason::TooLong, detail)
+}
+
+/// Counts the rejected records of a run, and logs the first of them.
+#[derive(Debug)]
 pub(super) struct Rejects {
     total: u64,
-    /// Whether nobody will find them in the database.
-    forgotten: bool,
+    limit: Option<u64>,
+    is_dry_run: bool,
 }
 
 impl Rejects {
-    /// Of a run that stores nothing.
-    pub fn of_dry_run() -> Self {
+    /// `limit` is the number of rejected records after which the run stops.
+    pub fn new(limit: Option<u64>, is_dry_run: bool) -> Self {
         Self {
             total: 0,
-            forgotten: true,
+            limit,
+            is_dry_run,
         }
     }
 
-    /// Counts a rejected record, and says so in the log if it is one of the first.
-    pub fn count(&mut self, defect: &Defect, place: std::fmt::Arguments<'_>) {
+    /// Counts a record, and logs it if it is one of the first.
+    pub fn count(&mut self, record: &RejectedRecord, place: std::fmt::Arguments<'_>) {
         self.total += 1;
         if self.total <= LOGGED_REJECTS {
-            log::warn!("{place}: {}: {}", defect.reason, defect.detail);
-        } else if self.total == LOGGED_REJECTS + 1 && self.forgotten {
-            log::warn!("more records would be rejected; the summary counts them by their reasons");
+            log::warn!("{place}: {}: {}", record.reason, record.detail);
         } else if self.total == LOGGED_REJECTS + 1 {
-            log::warn!("more records are rejected; all are in the table rejected_records");
+            let others = if self.is_dry_run {
+                "the summary counts them by reason"
+            } else {
+                "all are in the table rejected_records"
+            };
+            log::warn!("further rejected records are not logged; {others}");
         }
     }
 
-    /// The limit, if more were rejected than that.
-    pub fn over(&self, limit: Option<u64>) -> Option<u64> {
-        limit.filter(|&limit| self.total > limit)
+    /// The limit, if it is exceeded.
+    pub fn exceeded_limit(&self) -> Option<u64> {
+        self.limit.filter(|&limit| self.total > limit)
     }
 }

@@ -1,22 +1,34 @@
-//! One line of CSV (RFC 4180), and the columns of a header.
+//! Splits one line of CSV (RFC 4180) into fields, and finds columns in a header.
 
 use csv_core::{ReadRecordResult, Reader};
 
-/// The names of a header, in lower case with `-` for `_`.
+/// A header that cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum HeaderError {
+    #[error("the header is empty; name the columns in the first line")]
+    Empty,
+    #[error("the header is not a line of CSV; check for an unclosed quote or a carriage return")]
+    Malformed,
+    #[error("the header has the column {name} twice; remove or rename one")]
+    DuplicateColumn { name: &'static str },
+    #[error(
+        "the header has no column {name} (it has: {present}); name the columns in the first line"
+    )]
+    MissingColumn { name: &'static str, present: String },
+}
+
+/// The column names of a header, in lower case, with `_` replaced by `-`.
 pub(super) struct Columns {
     names: Vec<String>,
 }
 
 impl Columns {
-    /// Reads a header.
-    pub fn parse(line: &[u8]) -> Result<Self, String> {
+    pub fn parse(line: &[u8]) -> Result<Self, HeaderError> {
         if line.trim_ascii().is_empty() {
-            return Err("the header is empty".to_owned());
+            return Err(HeaderError::Empty);
         }
         let mut splitter = Splitter::default();
-        let fields = splitter
-            .split(line)
-            .ok_or("the header is not a line of CSV")?;
+        let fields = splitter.split(line).ok_or(HeaderError::Malformed)?;
         let name = |field| {
             String::from_utf8_lossy(field)
                 .trim()
@@ -28,33 +40,29 @@ impl Columns {
         })
     }
 
-    /// How many columns there are.
     pub fn len(&self) -> usize {
         self.names.len()
     }
 
-    /// The index of a column, if there is one of that name.
-    pub fn find(&self, name: &str) -> Result<Option<usize>, String> {
+    /// The index of an optional column.
+    pub fn find(&self, name: &'static str) -> Result<Option<usize>, HeaderError> {
         let mut found = (0..self.names.len()).filter(|&index| self.names[index] == name);
         match (found.next(), found.next()) {
-            (_, Some(_)) => Err(format!("the header has the column {name} twice")),
+            (_, Some(_)) => Err(HeaderError::DuplicateColumn { name }),
             (index, None) => Ok(index),
         }
     }
 
-    /// The index of a column that must be there.
-    pub fn require(&self, name: &str) -> Result<usize, String> {
-        let missing = || {
-            let names = self.names.join(", ");
-            format!(
-                "the header has no column {name} (it has: {names}); name the columns in the first line"
-            )
-        };
-        self.find(name)?.ok_or_else(missing)
+    /// The index of a required column.
+    pub fn require(&self, name: &'static str) -> Result<usize, HeaderError> {
+        self.find(name)?.ok_or_else(|| HeaderError::MissingColumn {
+            name,
+            present: self.names.join(", "),
+        })
     }
 }
 
-/// Splits one line into its fields, unquoted.
+/// Splits lines into unquoted fields, reusing its buffers.
 pub(super) struct Splitter {
     reader: Reader,
     output: Vec<u8>,
@@ -78,7 +86,6 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// How many fields there are.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
@@ -87,7 +94,6 @@ impl<'a> Fields<'a> {
         (0..self.len()).map(|index| self.get(index))
     }
 
-    /// A field by its index.
     pub fn get(&self, index: usize) -> &'a [u8] {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         &self.output[start..self.ends[index]]
@@ -95,9 +101,10 @@ impl<'a> Fields<'a> {
 }
 
 impl Splitter {
-    /// The fields, or `None` if a quote is not closed.
+    /// Returns `None` if a quote is not closed or the line contains a carriage return.
     pub fn split(&mut self, line: &[u8]) -> Option<Fields<'_>> {
-        // Unquoting only shortens, the line end below may add one, and every field but the first has a comma.
+        // Enough room: unquoting never lengthens a field, the line end below adds at most one byte,
+        // and a line has at most one more field than it has bytes.
         self.output.resize(self.output.len().max(line.len() + 1), 0);
         self.ends.resize(self.ends.len().max(line.len() + 1), 0);
         self.reader.reset();
@@ -107,7 +114,7 @@ impl Splitter {
         if result == ReadRecordResult::Record {
             return None;
         }
-        // The line end closes the record, unless it stands inside quotes.
+        // The line end completes the record unless a quote is still open.
         let (result, _, more, more_ends) =
             self.reader
                 .read_record(b"\n", &mut self.output[written..], &mut self.ends[ends..]);

@@ -1,5 +1,5 @@
-//! What the fuzz targets in `fuzz/` feed with arbitrary bytes: the parsers, each with what must hold for whatever it
-//! takes. The corpora are run through these by a test, too. No other code uses them.
+//! Entry points of the fuzz targets in `fuzz/`: each feeds arbitrary bytes to a parser and checks
+//! its invariants. A test also runs the corpora through them; no other code uses them.
 
 use std::ops::Range;
 
@@ -9,11 +9,11 @@ use super::parse::{Parser, UsageRecord, ndjson};
 use super::reject::Defect;
 use super::source::Format;
 
-/// The microseconds of years of four digits, whatever the offset. Which of them can be stored is found out later, when
-/// the record gets its stamp.
+/// Every instant that a four-digit year and an offset can express, in microseconds since 1970. The
+/// range that can be stored is smaller; the record encoder checks it.
 const TIMES_US: Range<i64> = -62_167_305_600_000_000..253_402_387_200_000_000;
 
-/// A record that is taken has what its line may say; one that is not is told with a reason.
+/// A record has values in range, and a defect has a message.
 fn check(parsed: Result<UsageRecord<'_>, Defect>) {
     match parsed {
         Ok(record) => assert!(
@@ -24,10 +24,10 @@ fn check(parsed: Result<UsageRecord<'_>, Defect>) {
     }
 }
 
-/// A line of NDJSON, which is read as `serde_json` reads it.
+/// Parses a line of NDJSON.
 ///
 /// # Panics
-/// It is not.
+/// Panics if the fast parser and `serde_json` disagree.
 pub fn ndjson_record(line: &[u8]) {
     let mut parser = Parser::Ndjson;
     let parsed = parser.parse(line);
@@ -35,7 +35,7 @@ pub fn ndjson_record(line: &[u8]) {
     check(parsed);
 }
 
-/// Lines of CSV under a header that has all columns, and one more.
+/// Parses lines of CSV below a header with all columns and an additional one.
 pub fn csv_record(lines: &[u8]) {
     let header = b"date,bytes-used,note,sim-card-id";
     let mut parser = Parser::new(Format::Csv, Some(header)).expect("the header has all columns");
@@ -44,7 +44,7 @@ pub fn csv_record(lines: &[u8]) {
     }
 }
 
-/// A header of CSV, and a line under it.
+/// Parses a CSV header, and then the same bytes as a line below it.
 pub fn csv_header(header: &[u8]) {
     match Parser::new(Format::Csv, Some(header)) {
         Ok(mut parser) => {
@@ -52,37 +52,37 @@ pub fn csv_header(header: &[u8]) {
                 let lower = String::from_utf8_lossy(header)
                     .to_ascii_lowercase()
                     .replace('_', "-");
-                // With the quotes that CSV allows within a name, it is not there letter by letter.
+                // A name that contains quotes does not appear literally.
                 assert!(lower.contains('"') || lower.contains(name), "{lower}");
             }
             check(parser.parse(header));
         }
-        Err(problem) => assert!(problem.starts_with("the header "), "{problem}"),
+        Err(error) => assert!(error.to_string().starts_with("the header "), "{error}"),
     }
 }
 
-/// An inventory, JSON or CSV.
+/// Parses an inventory in JSON or CSV.
 pub fn inventory(file: &[u8]) {
     let Ok(text) = std::str::from_utf8(file) else {
         return;
     };
     if let Ok(assignments) = parse_inventory(text) {
-        // It is either kept whole or refused: an entry takes more than a line end.
+        // An entry has at least one byte, so there cannot be more entries than bytes.
         assert!(assignments.len() <= text.len());
     }
 }
 
-/// A stream of lines, of which none is kept longer than the first byte says. Every byte is a line's or its end.
+/// Splits a stream into lines; the first byte is the maximum length of a line.
 ///
 /// # Panics
-/// A line is not what splitting at line ends makes of the stream, or a place or hash is wrong.
+/// Panics if a line, position or hash differs from a plain split at line ends.
 pub fn lines(stream: &[u8]) {
-    let Some((&longest, stream)) = stream.split_first() else {
+    let Some((&max_bytes, stream)) = stream.split_first() else {
         return;
     };
-    let longest = usize::from(longest).max(1);
+    let max_bytes = usize::from(max_bytes).max(1);
     let mut lines =
-        Lines::new(stream, longest, StreamPosition::default()).expect("a slice can be read");
+        Lines::new(stream, max_bytes, StreamPosition::default()).expect("a slice can be read");
     let start = if stream.starts_with(b"\xef\xbb\xbf") {
         3
     } else {
@@ -92,10 +92,12 @@ pub fn lines(stream: &[u8]) {
     let mut expected = stream[start..].split(|&byte| byte == b'\n');
     let mut number = 0;
     while let Some(line) = lines.next().expect("a slice can be read") {
-        let whole = expected.next().expect("no line is made up");
+        let whole = expected
+            .next()
+            .expect("there are no more lines than in the stream");
         let text = whole.strip_suffix(b"\r").unwrap_or(whole);
         number += 1;
-        assert_eq!(line.bytes, &text[..text.len().min(longest)]);
+        assert_eq!(line.bytes, &text[..text.len().min(max_bytes)]);
         assert_eq!(
             (line.position, line.number, line.length),
             (position as u64, number, text.len() as u64)
@@ -103,7 +105,7 @@ pub fn lines(stream: &[u8]) {
         position += whole.len() + 1;
         assert_eq!(line.unfinished, position > stream.len());
     }
-    // What is behind the last line end is a line only if there is anything.
+    // Nothing follows the last line end.
     assert!(expected.all(<[u8]>::is_empty));
     let checkpoint = lines.checkpoint();
     assert_eq!(usize::try_from(checkpoint.position), Ok(stream.len()));
@@ -122,19 +124,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_hold(bytes in vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_are_handled(bytes in vec(any::<u8>(), 0..200)) {
             for target in [ndjson_record, csv_record, csv_header, inventory, lines] {
                 target(&bytes);
             }
         }
 
         #[test]
-        fn nearly_right_headers_hold(names in vec("(sim[-_]card[-_]id|BYTES-USED|date|\"date\"|x?) ?", 0..6)) {
+        fn nearly_valid_headers_are_handled(names in vec("(sim[-_]card[-_]id|BYTES-USED|date|\"date\"|x?) ?", 0..6)) {
             csv_header(names.join(",").as_bytes());
         }
 
         #[test]
-        fn nearly_right_inventories_hold(
+        fn nearly_valid_inventories_are_handled(
             entries in vec("\\{\"sim-card-id\": ?\"[1-3]\",\"org_id\":\"[ab]?\"(,\"valid-from\":\"2020-0[12]-3[01]\")?\\}", 0..5),
             rows in vec("[1-3],[ab]?,(2020-0[12]-3[01](T00:00:00Z)?)?", 0..5),
         ) {
@@ -143,8 +145,8 @@ mod tests {
         }
 
         #[test]
-        fn streams_of_line_ends_hold(longest in any::<u8>(), text in "\u{feff}?[ab\r\n]{0,600}") {
-            lines(&[&[longest], text.as_bytes()].concat());
+        fn streams_with_many_line_ends_are_handled(max_bytes in any::<u8>(), text in "\u{feff}?[ab\r\n]{0,600}") {
+            lines(&[&[max_bytes], text.as_bytes()].concat());
         }
     }
 }

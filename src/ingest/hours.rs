@@ -1,4 +1,4 @@
-//! The hours that an ingest touched, which are those that the aggregates must be refreshed over.
+//! The hours over which the aggregates must be refreshed, because records in them were stored.
 
 use chrono::{DateTime, TimeDelta};
 
@@ -6,18 +6,18 @@ use crate::domain::Interval;
 
 const HOUR_US: i64 = 3_600_000_000;
 
-/// The most intervals that are refreshed one by one: each costs a statement an aggregate, and hours in
-/// between that nothing touched cost nothing.
-const MOST_INTERVALS: usize = 32;
+/// The maximum number of intervals to refresh. Each costs one statement per aggregate, whereas
+/// untouched hours inside an interval cost nothing.
+const MAX_INTERVALS: usize = 32;
 
-/// A set of hours within [`Interval::RECORDABLE`]: a bit each from 1970 on, a quarter of a megabyte at most.
+/// A set of hours within [`Interval::RECORDABLE`], as one bit per hour since 1970: at most 256 KiB.
 pub(super) struct TouchedHours {
     bits: Vec<u64>,
+    /// The hour that was inserted last; -1 if the set is empty.
     last: i64,
 }
 
 impl TouchedHours {
-    /// The empty set.
     pub fn new() -> Self {
         Self {
             bits: vec![],
@@ -25,10 +25,10 @@ impl TouchedHours {
         }
     }
 
-    /// Adds the hour of an instant within [`Interval::RECORDABLE`], in microseconds since 1970.
+    /// Adds the hour of an instant in microseconds since 1970, within [`Interval::RECORDABLE`].
     pub fn insert(&mut self, time_us: i64) {
         let hour = time_us / HOUR_US;
-        // Records come in about the order of time, so most fall into the hour of the one before.
+        // Records are roughly in time order, so most are in the same hour as the previous one.
         if hour != self.last {
             self.last = hour;
             let index = usize::try_from(hour / 64).unwrap_or_default();
@@ -39,8 +39,7 @@ impl TouchedHours {
         }
     }
 
-    /// The hours as intervals, by time, and an empty set from now on; neighbours are joined across the shortest gaps
-    /// if they are many.
+    /// Empties the set and returns its hours as intervals in time order, at most [`MAX_INTERVALS`].
     pub fn take(&mut self) -> Vec<Interval> {
         let mut runs: Vec<(i64, i64)> = vec![];
         if self.last >= 0 {
@@ -61,7 +60,7 @@ impl TouchedHours {
     }
 }
 
-/// At most so many intervals that cover the given ones, which may overlap and be in no order.
+/// Covers `given`, which may overlap and be in any order, with at most [`MAX_INTERVALS`] intervals.
 pub(super) fn joined(given: &[Interval]) -> Vec<Interval> {
     let hour = TimeDelta::hours(1);
     let mut hours: Vec<(i64, i64)> = given
@@ -85,21 +84,22 @@ pub(super) fn joined(given: &[Interval]) -> Vec<Interval> {
     intervals(&runs)
 }
 
-/// Runs of hours, which are apart and in order, as intervals.
+/// Converts runs of hours, which must be sorted and disjoint, to intervals.
 fn intervals(runs: &[(i64, i64)]) -> Vec<Interval> {
     let at = |hour: i64| DateTime::UNIX_EPOCH + TimeDelta::hours(hour);
-    join_shortest_gaps(runs, MOST_INTERVALS)
+    join_shortest_gaps(runs, MAX_INTERVALS)
         .into_iter()
         .filter_map(|(start, end)| Interval::new(at(start), at(end)).ok())
         .collect()
 }
 
-/// At most `most` runs that cover the given ones, which are apart and in order.
-fn join_shortest_gaps(runs: &[(i64, i64)], most: usize) -> Vec<(i64, i64)> {
+/// Joins runs, which must be sorted and disjoint, across the shortest gaps until at most `max` are
+/// left.
+fn join_shortest_gaps(runs: &[(i64, i64)], max: usize) -> Vec<(i64, i64)> {
     let mut gaps: Vec<i64> = runs.windows(2).map(|pair| pair[1].0 - pair[0].1).collect();
     gaps.sort_unstable_by(|a, b| b.cmp(a));
-    // A gap as long as the first one that must go goes, too: simpler than telling equals apart.
-    let longest_joined = gaps.get(most - 1).copied().unwrap_or(0);
+    // This also joins gaps of equal length, which may leave fewer runs than allowed.
+    let longest_joined = gaps.get(max - 1).copied().unwrap_or(0);
     let mut joined: Vec<(i64, i64)> = vec![];
     for &(start, end) in runs {
         match joined.last_mut() {
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hours_next_to_each_other_are_one_interval() {
+    fn adjacent_hours_are_one_interval() {
         let mut hours = TouchedHours::new();
         for hour in [5, 4, 5, 6, 100, 8] {
             hours.insert(hour * HOUR_US + 7);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_and_the_last_hour_of_all_time_fit() {
+    fn the_first_and_last_recordable_hours_fit() {
         let mut hours = TouchedHours::new();
         hours.insert(0);
         hours.insert(Interval::RECORDABLE.end().timestamp_micros() - 1);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn intervals_of_several_runs_are_joined_where_they_meet() {
+    fn overlapping_and_adjacent_intervals_are_joined() {
         let interval = |start: i64, end: i64| {
             let at = |hour: i64| DateTime::from_timestamp(hour * 3_600, 0).unwrap();
             Interval::new(at(start), at(end)).unwrap()

@@ -1,34 +1,36 @@
-//! Which source of the ledger an open source is, and whether what was stored of it is still what it begins with.
+//! Finds an open source in the ledger (`ingest_sources`) and checks that the part already stored
+//! has not changed.
 //!
-//! A file is known by the hash of its first 4,096 bytes, or of all its bytes if it was shorter when it was first
-//! seen; its name says nothing, because files are rotated, renamed, compressed and copied. So one file that begins
-//! with the whole of another is taken for that file, grown.
+//! A file is identified by the hash of its first 4,096 bytes, or of all its bytes if it was shorter
+//! when first ingested. Its name is irrelevant, because files are rotated, renamed, compressed and
+//! copied. A file that begins with the complete content of a shorter one is therefore treated as
+//! the same file with lines appended.
 
 use std::io::Read;
 
 use anyhow::{Context as _, bail};
 
-use super::lines::{StreamPosition, is_silence};
+use super::lines::{StreamPosition, is_timeout};
 use super::session::Session;
-use super::source::{Opened, Source};
+use super::source::{OpenSource, Source};
 use crate::db::{self, HEAD_BYTES, Identity, KnownSource, WriteError};
 
-/// How much is read at once while looking for changes.
+/// The size of a read while hashing the stored part.
 const BLOCK_BYTES: usize = 256 * 1024;
 
-/// Finds the source in the ledger, or adds it. Standard input has the name `source_id`, or else is known to this
-/// run alone.
+/// Finds the source in the ledger, or adds it. Standard input is identified by `source_id`; without
+/// one, it belongs to this run only and cannot be resumed.
 ///
 /// # Errors
-/// The database refuses or is away.
-pub(super) async fn recognise(
+/// Returns an error if the database is unreachable or rejects the statement.
+pub(super) async fn identify(
     session: &mut Session<'_>,
-    opened: &Opened,
+    opened: &OpenSource,
     source_id: Option<&str>,
     run: i64,
 ) -> Result<KnownSource, WriteError> {
     let identity = match (&opened.source, source_id) {
-        (Source::File(_), _) => return recognise_file(session, opened).await,
+        (Source::File(_), _) => return identify_file(session, opened).await,
         (Source::Stdin, Some(name)) => Identity::Stream(name.to_owned()),
         (Source::Stdin, None) => Identity::Run(run),
     };
@@ -37,33 +39,35 @@ pub(super) async fn recognise(
         .await
 }
 
-async fn recognise_file(
+async fn identify_file(
     session: &mut Session<'_>,
-    opened: &Opened,
+    opened: &OpenSource,
 ) -> Result<KnownSource, WriteError> {
-    let own = opened.head.len().min(HEAD_BYTES);
+    let head_bytes = opened.head.len().min(HEAD_BYTES);
     let mut lengths = session
         .repeat(async |connection| db::head_lengths(connection).await)
         .await?;
-    lengths.push(own);
-    let beginning = |length: usize| {
+    lengths.push(head_bytes);
+    let identity_of = |length: usize| {
         let head = opened.head.get(..length)?;
         Some(Identity::File {
             head_bytes: length,
             hash: blake3::hash(head).to_hex().to_string(),
         })
     };
-    let beginnings: Vec<Identity> = lengths.into_iter().filter_map(beginning).collect();
+    let candidates: Vec<Identity> = lengths.into_iter().filter_map(identity_of).collect();
     let found = session
-        .repeat(async |connection| db::find_file(connection, &beginnings).await)
+        .repeat(async |connection| db::find_file(connection, &candidates).await)
         .await?;
-    let Some(identity) = beginning(own) else {
+    let Some(identity) = identity_of(head_bytes) else {
         return Err(WriteError::Refused("the file is empty".to_owned()));
     };
     match found {
-        // A shorter file of which nothing is stored, such as a header alone, must not stand in the way of every
-        // other file that begins alike.
-        Some(found) if found.position == 0 && found.head_bytes != i32::try_from(own).ok() => {
+        // A shorter file of which nothing is stored, such as one with only a header, must not match
+        // every other file that begins with it, so this file takes over its row.
+        Some(found)
+            if found.position == 0 && found.head_bytes != i32::try_from(head_bytes).ok() =>
+        {
             session
                 .repeat(async |connection| db::rename_source(connection, found.id, &identity).await)
                 .await?;
@@ -80,25 +84,27 @@ async fn recognise_file(
     }
 }
 
-/// What lies before the place where reading goes on.
-pub(super) struct Passed {
+/// The part of a source that is already stored.
+pub(super) struct StoredPrefix {
+    /// Where it ends and reading resumes.
     pub place: StreamPosition,
-    /// The first bytes of the source.
+    /// Its first bytes, which contain the header of CSV.
     pub beginning: Vec<u8>,
-    /// Whether the place is not behind a line end.
+    /// Whether it ends within a line.
     pub in_line: bool,
 }
 
-/// Reads over what is stored already, and compares it with what it was then. The first `longest` bytes are kept.
+/// Reads the part that is already stored and compares its hash with the ledger. Keeps its first
+/// `max_beginning` bytes.
 ///
 /// # Errors
-/// The source cannot be read, or has changed.
-pub(super) fn pass_over(
-    opened: &mut Opened,
+/// Returns an error if the source cannot be read or that part has changed.
+pub(super) fn skip_stored(
+    opened: &mut OpenSource,
     known: &KnownSource,
-    longest: usize,
-) -> anyhow::Result<Passed> {
-    let mut passed = Passed {
+    max_beginning: usize,
+) -> anyhow::Result<StoredPrefix> {
+    let mut passed = StoredPrefix {
         place: StreamPosition::default(),
         beginning: vec![],
         in_line: false,
@@ -115,22 +121,22 @@ pub(super) fn pass_over(
                 changed(
                     opened,
                     known,
-                    &format!(", and it has {} now", passed.place.position)
+                    &format!("but it now has only {}", passed.place.position)
                 )
             ),
             Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted || is_silence(&error) => {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted || is_timeout(&error) => {
                 continue;
             }
             Err(error) => {
-                let place = format!("reading {} at byte {}", opened.name, passed.place.position);
-                return Err(error).context(place);
+                let context = format!("reading {} at byte {}", opened.name, passed.place.position);
+                return Err(error).context(context);
             }
         };
         let piece = &block[..read];
         passed.place.hasher.update(piece);
         passed.place.position += read as u64;
-        let missing = longest.saturating_sub(passed.beginning.len());
+        let missing = max_beginning.saturating_sub(passed.beginning.len());
         passed
             .beginning
             .extend_from_slice(&piece[..missing.min(read)]);
@@ -138,50 +144,48 @@ pub(super) fn pass_over(
     }
     passed.place.lines = u64::try_from(known.line).unwrap_or_default();
     if stored > 0 && passed.place.hasher.finalize().as_bytes().as_slice() != known.prefix_hash {
-        bail!(
-            "{}",
-            changed(opened, known, ", and they have changed since")
-        );
+        bail!("{}", changed(opened, known, "and have changed since"));
     }
     Ok(passed)
 }
 
-/// Refuses a source whose last line was stored as a record and goes on now: it was not yet whole then, and what is
-/// stored can't be told from equal records of others. A line end that comes later is welcome.
+/// Refuses a source whose last line had no line end when it was stored as a record, and is longer
+/// now: the stored record was incomplete, and it cannot be removed because equal records are
+/// indistinguishable. A line end that was added since is accepted.
 ///
 /// # Errors
-/// The line goes on.
+/// Returns an error if the line is longer now.
 pub(super) fn refuse_grown_line(
-    opened: &Opened,
+    opened: &OpenSource,
     known: &KnownSource,
     next: &[u8],
 ) -> anyhow::Result<()> {
-    let ends_now =
+    let is_complete =
         next.is_empty() || next.starts_with(b"\n") || next.starts_with(b"\r\n") || next == b"\r";
     let problem = format!(
-        " with line {} as their last, which had no line end then and goes on now",
+        "but line {}, which had no line end then, is longer now",
         known.line + 1
     );
-    anyhow::ensure!(ends_now, "{}", changed(opened, known, &problem));
+    anyhow::ensure!(is_complete, "{}", changed(opened, known, &problem));
     Ok(())
 }
 
-/// Why a source cannot be gone on with, and what one can do.
-fn changed(opened: &Opened, known: &KnownSource, problem: &str) -> String {
-    let Opened { name, source, .. } = opened;
+/// The message for a source whose stored part has changed, ending in what to do.
+fn changed(opened: &OpenSource, known: &KnownSource, problem: &str) -> String {
+    let OpenSource { name, source, .. } = opened;
     let advice = match source {
         Source::File(_) => format!(
-            "give the file back what it had, or, if all its records are others, ingest it as standard input: \
-             simusage ingest - < {name}"
+            "restore the file's original contents, or, if none of its records was stored before, ingest it from \
+             standard input: simusage ingest - < {name}"
         ),
         Source::Stdin => {
-            "repeat the stream from its beginning, or give other records another --source-id"
+            "replay the stream from its beginning, or use another --source-id for different records"
                 .to_owned()
         }
     };
     let when = known.updated_at.format("%Y-%m-%d %H:%M UTC");
     format!(
-        "{name}: its first {} bytes were ingested before (as {}, {when}){problem}; {advice}",
+        "{name}: its first {} bytes were ingested before (as {}, {when}), {problem}; {advice}",
         known.position, known.name
     )
 }

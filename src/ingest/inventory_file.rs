@@ -1,4 +1,5 @@
-//! The inventory as a file: JSON or CSV, read whole, because a part of an inventory would reject records.
+//! Reads an inventory from a JSON or CSV file. One invalid entry refuses the whole file, because
+//! records of a SIM card missing from the inventory would be rejected.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,14 +8,14 @@ use anyhow::{Context as _, anyhow, bail};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Deserialize;
 
-use super::csv_line::{Columns, Splitter};
+use super::csv_line::{Columns, HeaderError, Splitter};
 use crate::domain::{Assignment, OrganizationId, SimCardId};
 
 const SIM_CARD: &str = "sim-card-id";
 const ORGANIZATION: &str = "org-id";
 const VALID_FROM: &str = "valid-from";
 
-/// An entry as it is written.
+/// An entry before validation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -26,23 +27,24 @@ struct Entry {
     valid_from: Option<String>,
 }
 
-/// Reads an inventory file: a JSON array of `{"sim-card-id", "org-id", "valid-from"?}`, or CSV with these
-/// columns. Without `valid-from` the SIM card has belonged to the organization since ever.
+/// Reads an inventory file: a JSON array of `{"sim-card-id", "org-id", "valid-from"?}`, or CSV with
+/// these columns. An entry without `valid-from` applies from the beginning of time.
 ///
 /// # Errors
-/// The file cannot be read or an entry is wrong; the error names the entry's place and the value at fault.
+/// Returns an error if the file cannot be read or an entry is invalid; it names the entry and the
+/// value.
 pub fn read_inventory(path: &Path) -> anyhow::Result<Vec<Assignment>> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| {
         format!(
-            "reading the inventory {name}, which must be JSON, as [{{\"sim-card-id\": \"89440001\", \"org-id\": \"a01b7\"}}], \
-             or CSV with these columns"
+            "reading the inventory {name} (expected JSON such as \
+             [{{\"sim-card-id\": \"89440001\", \"org-id\": \"a01b7\"}}], or CSV with these columns)"
         )
     })?;
     parse_inventory(&text).with_context(|| format!("inventory {name}"))
 }
 
-/// Reads an inventory that is JSON or CSV, as its beginning tells.
+/// Parses JSON if the text starts with `[` or `{`, and CSV otherwise.
 pub(super) fn parse_inventory(text: &str) -> anyhow::Result<Vec<Assignment>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let is_json = text.trim_start().starts_with(['[', '{']);
@@ -57,7 +59,7 @@ fn read_json(text: &str) -> anyhow::Result<Vec<Assignment>> {
     let deserializer = &mut serde_json::Deserializer::from_str(text);
     let entries: Vec<Entry> = serde_path_to_error::deserialize(deserializer)
         .map_err(|error| anyhow!("{}: {}", error.path(), error.inner()))?;
-    check(
+    assignments(
         entries
             .into_iter()
             .enumerate()
@@ -71,20 +73,23 @@ fn read_csv(text: &str) -> anyhow::Result<Vec<Assignment>> {
         .enumerate()
         .map(|(index, line)| (index + 1, line));
     let (_, first) = lines.next().unwrap_or((1, ""));
-    let header = |problem: String| anyhow!("line 1: {problem}");
-    let columns = Columns::parse(first.as_bytes()).map_err(header)?;
-    let sim_card = columns.require(SIM_CARD).map_err(header)?;
-    let organization = columns.require(ORGANIZATION).map_err(header)?;
-    let valid_from = columns.find(VALID_FROM).map_err(header)?;
+    let in_header = |error: HeaderError| anyhow!("line 1: {error}");
+    let columns = Columns::parse(first.as_bytes()).map_err(in_header)?;
+    let sim_card = columns.require(SIM_CARD).map_err(in_header)?;
+    let organization = columns.require(ORGANIZATION).map_err(in_header)?;
+    let valid_from = columns.find(VALID_FROM).map_err(in_header)?;
     let mut splitter = Splitter::default();
     let mut entries = vec![];
     for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-        let fields = splitter
-            .split(line.as_bytes())
-            .ok_or_else(|| anyhow!("line {number}: a quote is not closed"))?;
+        let fields = splitter.split(line.as_bytes()).ok_or_else(|| {
+            anyhow!(
+                "line {number}: not a line of CSV; check for an unclosed quote or a carriage return"
+            )
+        })?;
         if fields.len() != columns.len() {
             bail!(
-                "line {number}: {} fields, the header has {} columns",
+                "line {number}: the line has {} fields and the header {} columns; quote fields that \
+                 contain commas",
                 fields.len(),
                 columns.len()
             );
@@ -97,28 +102,36 @@ fn read_csv(text: &str) -> anyhow::Result<Vec<Assignment>> {
         };
         entries.push((format!("line {number}"), entry));
     }
-    check(entries.into_iter())
+    assignments(entries.into_iter())
 }
 
-/// Turns entries, each with its place, into assignments.
-fn check(entries: impl Iterator<Item = (String, Entry)>) -> anyhow::Result<Vec<Assignment>> {
+/// Validates entries, each with its location for error messages. Repeated entries are dropped.
+fn assignments(entries: impl Iterator<Item = (String, Entry)>) -> anyhow::Result<Vec<Assignment>> {
     let mut assignments: Vec<Assignment> = vec![];
     let mut seen: HashMap<(SimCardId, Option<DateTime<Utc>>), OrganizationId> = HashMap::new();
-    for (place, entry) in entries {
+    for (location, entry) in entries {
+        let valid_from = |text: String| {
+            parse_instant(&text).ok_or_else(|| {
+                anyhow!(
+                    "{location}: {VALID_FROM}: '{text}' is not a date or a date-time with an offset \
+                     (ex: 2022-02-18, 2022-02-18T00:00:00Z)"
+                )
+            })
+        };
         let assignment = Assignment {
-            sim_card: SimCardId::parse(&entry.sim_card).map_err(|error| anyhow!("{place}: {SIM_CARD}: {error}"))?,
+            sim_card: SimCardId::parse(&entry.sim_card)
+                .map_err(|error| anyhow!("{location}: {SIM_CARD}: {error}"))?,
             organization: OrganizationId::parse(&entry.organization)
-                .map_err(|error| anyhow!("{place}: {ORGANIZATION}: {error}"))?,
-            valid_from: entry.valid_from.map(|text| instant(&text)).transpose().map_err(|text| {
-                anyhow!("{place}: {VALID_FROM}: '{text}' is neither a date nor a date-time (ex: 2022-02-18, 2022-02-18T00:00:00Z)")
-            })?,
+                .map_err(|error| anyhow!("{location}: {ORGANIZATION}: {error}"))?,
+            valid_from: entry.valid_from.map(valid_from).transpose()?,
         };
         let key = (assignment.sim_card.clone(), assignment.valid_from);
         match seen.insert(key, assignment.organization.clone()) {
             None => assignments.push(assignment),
             Some(before) if before == assignment.organization => {}
             Some(before) => bail!(
-                "{place}: SIM card {} is given to {} from the instant from which it was given to {before}",
+                "{location}: SIM card {} is assigned to {}, but an earlier entry assigns it to {before} \
+                 from the same instant; remove one of them",
                 assignment.sim_card,
                 assignment.organization
             ),
@@ -127,8 +140,8 @@ fn check(entries: impl Iterator<Item = (String, Entry)>) -> anyhow::Result<Vec<A
     Ok(assignments)
 }
 
-/// A date, which is its midnight in UTC, or a date-time with an offset.
-fn instant(text: &str) -> Result<DateTime<Utc>, String> {
+/// Parses a date (midnight UTC) or a date-time with an offset.
+fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
     let midnight = || {
         text.parse::<NaiveDate>()
             .ok()
@@ -139,7 +152,6 @@ fn instant(text: &str) -> Result<DateTime<Utc>, String> {
         .ok()
         .map(|time| time.to_utc())
         .or_else(midnight)
-        .ok_or_else(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -158,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn json_and_csv_say_the_same() {
+    fn json_and_csv_are_equivalent() {
         let json = r#"[{"sim-card-id": "89440001", "org-id": "a01b7"},
                        {"sim-card-id": "89440001", "org-id": "x00g8", "valid-from": "2022-02-18"}]"#;
         let csv = "valid_from,org-id,sim-card-id\r\n,a01b7,89440001\r\n2022-02-18T01:00:00+01:00,x00g8,\"89440001\"\r\n";
@@ -172,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_place_and_value() {
+    fn errors_name_the_entry_and_the_value() {
         let text = problem(
             r#"[{"sim-card-id": "1", "org-id": "a"}, {"sim-card-id": "2", "org-id": "a/b"}]"#,
         );
@@ -184,7 +196,7 @@ mod tests {
         let text = problem("sim-card-id,org-id\n1,a\n,a\n");
         assert!(text.contains("line 3: sim-card-id: ''"), "{text}");
         let text = problem("sim-card-id,org-id\n1,a,x\n");
-        assert!(text.contains("line 2: 3 fields"), "{text}");
+        assert!(text.contains("line 2: the line has 3 fields"), "{text}");
         let text = problem("sim-card-id,organization\n1,a\n");
         assert!(text.contains("no column org-id"), "{text}");
         let text = problem("sim-card-id,org-id,valid-from\n1,a,soon\n");
@@ -193,9 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn two_owners_at_once_are_refused_and_a_repetition_is_not() {
+    fn conflicting_owners_are_refused_and_repetitions_are_dropped() {
         let text = problem("sim-card-id,org-id\n1,a\n1,b\n");
-        assert!(text.contains("line 3: SIM card 1 is given to b"), "{text}");
+        assert!(
+            text.contains("line 3: SIM card 1 is assigned to b"),
+            "{text}"
+        );
         assert_eq!(read("sim-card-id,org-id\n1,a\n1,a\n").unwrap().len(), 1);
     }
 }

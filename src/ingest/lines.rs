@@ -1,42 +1,36 @@
-//! Lines of a byte stream with their place in it, in memory that is bounded whatever the stream holds.
+//! Splits a byte stream into lines with their positions. Memory is bounded whatever the stream
+//! contains.
 
 use std::io::{self, Read};
 
 use crate::db::Checkpoint;
 
-/// How much is read at once. Larger blocks measured no faster.
+/// The minimum size of the buffer. Larger ones were not faster.
 const BLOCK_BYTES: usize = 256 * 1024;
 
-/// A line without its line end.
+/// A line without its line end (`\n` or `\r\n`).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line<'a> {
-    /// The line, or its first bytes where it is longer than a record may be.
+    /// The line, cut at the maximum length.
     pub bytes: &'a [u8],
-    /// Offset of its first byte in the stream.
+    /// The offset of its first byte in the stream.
     pub position: u64,
-    /// Its number, from 1.
+    /// The line number, counted from 1.
     pub number: u64,
-    /// Its full length in bytes.
+    /// The full length in bytes, even if the line is cut.
     pub length: u64,
-    /// Whether the stream ended before the line did.
+    /// Whether the stream ended without a line end.
     pub unfinished: bool,
 }
 
-impl Line<'_> {
-    /// Whether `bytes` is only the beginning.
-    pub fn is_cut(&self) -> bool {
-        self.length > self.bytes.len() as u64
-    }
-}
-
-/// A place in a stream, with a hash of everything before it.
+/// A position in a stream, with a hash of everything before it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StreamPosition {
-    /// How many bytes are before it.
+    /// The offset in bytes.
     pub position: u64,
-    /// How many lines end before it.
+    /// The number of line ends before it.
     pub lines: u64,
-    /// Has been fed all bytes before it.
+    /// The state after hashing all bytes before it.
     pub hasher: blake3::Hasher,
 }
 
@@ -50,40 +44,42 @@ impl StreamPosition {
     }
 }
 
-/// Splits a stream into lines. A byte order mark at the start is passed over.
+/// Splits a stream into lines and skips a byte order mark at its start.
 pub(super) struct Lines<R> {
     input: R,
     buffer: Vec<u8>,
-    /// The part of `buffer` that holds bytes not yet handed out.
+    /// The bytes of `buffer` that are read but not returned as lines yet.
     filled: std::ops::Range<usize>,
-    /// The place of `buffer[hashed]`, from which on no byte is hashed yet: many lines at once cost less.
-    place: StreamPosition,
-    hashed: usize,
-    longest: usize,
+    /// Everything before this position is hashed. It lags behind the lines returned, because
+    /// hashing many lines at once is cheaper; only its line count is up to date.
+    hashed: StreamPosition,
+    /// The index of that position in `buffer`.
+    hashed_index: usize,
+    max_line_bytes: usize,
     ended: bool,
     /// The beginning of a line that is longer than the buffer.
     cut: Vec<u8>,
-    /// The place before the last line, if that is unfinished.
+    /// The checkpoint before the last line, if that line is unfinished.
     before_unfinished: Option<Checkpoint>,
-    /// The same, once that line is left.
+    /// The same, if the unfinished line is left for a later run.
     left: Option<Checkpoint>,
     reads: u64,
 }
 
 impl<R: Read> Lines<R> {
-    /// Lines of `input`, cut at `longest` bytes. The stream's first byte is at `place`.
+    /// Splits `input`, whose first byte is at `start`. Lines are cut at `max_line_bytes`.
     ///
     /// # Errors
-    /// The stream cannot be read.
-    pub fn new(input: R, longest: usize, place: StreamPosition) -> io::Result<Self> {
-        let at_start = place.position == 0;
+    /// Returns an error if the stream cannot be read.
+    pub fn new(input: R, max_line_bytes: usize, start: StreamPosition) -> io::Result<Self> {
+        let at_start = start.position == 0;
         let mut lines = Self {
             input,
-            buffer: vec![0; BLOCK_BYTES.max(2 * longest)],
+            buffer: vec![0; BLOCK_BYTES.max(2 * max_line_bytes)],
             filled: 0..0,
-            place,
-            hashed: 0,
-            longest,
+            hashed: start,
+            hashed_index: 0,
+            max_line_bytes,
             ended: false,
             cut: vec![],
             before_unfinished: None,
@@ -92,7 +88,7 @@ impl<R: Read> Lines<R> {
         };
         while lines.filled.len() < 3 && !lines.ended {
             match lines.fill() {
-                Err(error) if is_silence(&error) => {}
+                Err(error) if is_timeout(&error) => {}
                 other => other?,
             }
         }
@@ -102,47 +98,50 @@ impl<R: Read> Lines<R> {
         Ok(lines)
     }
 
-    /// The bytes at hand that are not handed out yet; at first, at least three of them unless the stream is shorter.
+    /// The bytes that are read but not returned yet. Before the first line these are at least
+    /// three, unless the stream is shorter.
     pub fn pending(&self) -> &[u8] {
         &self.buffer[self.filled.clone()]
     }
 
-    /// How many bytes of the stream have been handed out.
+    /// The position after the lines returned so far.
     pub fn position(&self) -> u64 {
-        self.place.position + (self.filled.start - self.hashed) as u64
+        self.hashed.position + (self.filled.start - self.hashed_index) as u64
     }
 
-    /// How many bytes of the stream have been read.
+    /// The position after the bytes read so far.
     pub fn read_to(&self) -> u64 {
         self.position() + self.filled.len() as u64
     }
 
-    /// How often the stream was read.
+    /// The number of reads from the stream.
     pub fn reads(&self) -> u64 {
         self.reads
     }
 
-    /// Leaves the line at `position` to whoever reads the stream again, if it is unfinished.
+    /// Keeps [`Self::checkpoint`] before the line at `position` if that line is unfinished, so that
+    /// a later run reads it again.
     pub fn leave_unfinished(&mut self, position: i64) {
         self.left = self.left.or(self
             .before_unfinished
             .filter(|before| before.position == position));
     }
 
-    /// The place behind all lines that were handed out, but for one that is left.
+    /// The position after the lines returned so far, without a line that is left for a later run.
     pub fn checkpoint(&mut self) -> Checkpoint {
         self.left.unwrap_or_else(|| self.checkpoint_here())
     }
 
     fn checkpoint_here(&mut self) -> Checkpoint {
-        self.hash_up();
-        self.place.checkpoint()
+        self.update_hash();
+        self.hashed.checkpoint()
     }
 
-    /// The next line; `None` at the end.
+    /// Returns the next line, or `None` at the end of the stream.
     ///
     /// # Errors
-    /// The stream cannot be read. After [`is_silence`], this can be called again.
+    /// Returns an error if the stream cannot be read. After a timeout ([`is_timeout`]) it can be
+    /// called again.
     pub fn next(&mut self) -> io::Result<Option<Line<'_>>> {
         let mut searched = 0;
         loop {
@@ -161,42 +160,42 @@ impl<R: Read> Lines<R> {
         }
     }
 
-    /// Hands out the next `length` bytes as a line and passes over the line end behind them.
+    /// Returns the next `length` bytes as a line and skips the line end after them.
     fn take(&mut self, length: usize) -> Line<'_> {
         let (start, position) = (self.filled.start, self.position());
         self.filled.start += length + 1;
-        self.place.lines += 1;
-        let bytes = without_return(&self.buffer[start..start + length]);
-        let kept = &bytes[..bytes.len().min(self.longest)];
+        self.hashed.lines += 1;
+        let bytes = trim_carriage_return(&self.buffer[start..start + length]);
+        let kept = &bytes[..bytes.len().min(self.max_line_bytes)];
         Line {
             bytes: kept,
             position,
-            number: self.place.lines,
+            number: self.hashed.lines,
             length: bytes.len() as u64,
             unfinished: false,
         }
     }
 
-    /// Hands out the last `length` bytes of the stream, behind which there is no line end. So no line more has
-    /// ended: where the stream goes on one day, it goes on in this line.
+    /// Returns the last `length` bytes of the stream, which have no line end. The line count stays
+    /// the same, because anything appended to the stream later continues this line.
     fn take_unfinished(&mut self, length: usize) -> Line<'_> {
         let (start, position) = (self.filled.start, self.position());
         self.before_unfinished = Some(self.checkpoint_here());
         self.filled.start += length;
-        let bytes = without_return(&self.buffer[start..start + length]);
-        let kept = &bytes[..bytes.len().min(self.longest)];
+        let bytes = trim_carriage_return(&self.buffer[start..start + length]);
+        let kept = &bytes[..bytes.len().min(self.max_line_bytes)];
         Line {
             bytes: kept,
             position,
-            number: self.place.lines + 1,
+            number: self.hashed.lines + 1,
             length: bytes.len() as u64,
             unfinished: true,
         }
     }
 
-    /// A line that is longer than the buffer: its beginning is kept, the rest only counted.
+    /// Returns a line that is longer than the buffer: keeps its beginning and counts the rest.
     fn take_cut(&mut self) -> io::Result<Line<'_>> {
-        self.cut = self.pending()[..self.longest].to_vec();
+        self.cut = self.pending()[..self.max_line_bytes].to_vec();
         let before = self.checkpoint_here();
         let position = self.position();
         let mut length = 0;
@@ -212,15 +211,15 @@ impl<R: Read> Lines<R> {
                 break true;
             }
             match self.fill() {
-                Err(error) if is_silence(&error) => {}
+                Err(error) if is_timeout(&error) => {}
                 other => other?,
             }
         };
-        let number = self.place.lines + 1;
+        let number = self.hashed.lines + 1;
         if unfinished {
             self.before_unfinished = Some(before);
         } else {
-            self.place.lines = number;
+            self.hashed.lines = number;
         }
         Ok(Line {
             bytes: &self.cut,
@@ -231,20 +230,20 @@ impl<R: Read> Lines<R> {
         })
     }
 
-    /// Hashes what has been handed out since the last time.
-    fn hash_up(&mut self) {
-        let fresh = &self.buffer[self.hashed..self.filled.start];
-        self.place.hasher.update(fresh);
-        self.place.position += fresh.len() as u64;
-        self.hashed = self.filled.start;
+    /// Hashes the bytes of the lines returned since the last call.
+    fn update_hash(&mut self) {
+        let fresh = &self.buffer[self.hashed_index..self.filled.start];
+        self.hashed.hasher.update(fresh);
+        self.hashed.position += fresh.len() as u64;
+        self.hashed_index = self.filled.start;
     }
 
-    /// Reads more, after moving what is left to the front.
+    /// Moves the pending bytes to the front of the buffer and reads more behind them.
     fn fill(&mut self) -> io::Result<()> {
-        self.hash_up();
+        self.update_hash();
         self.buffer.copy_within(self.filled.clone(), 0);
         self.filled = 0..self.filled.len();
-        self.hashed = 0;
+        self.hashed_index = 0;
         let read = loop {
             match self.input.read(&mut self.buffer[self.filled.end..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -258,12 +257,12 @@ impl<R: Read> Lines<R> {
     }
 }
 
-/// Whether the stream is only silent for a while.
-pub(super) fn is_silence(error: &io::Error) -> bool {
+/// Whether a read timed out because the stream is idle. Reading can continue.
+pub(super) fn is_timeout(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::TimedOut
 }
 
-fn without_return(line: &[u8]) -> &[u8] {
+fn trim_carriage_return(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
@@ -272,13 +271,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Reads in pieces, as a pipe does.
-    struct Pieces<'a> {
+    /// Returns few bytes per read, as a pipe does.
+    struct SmallReads<'a> {
         rest: &'a [u8],
         size: usize,
     }
 
-    impl Read for Pieces<'_> {
+    impl Read for SmallReads<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let size = self.size.min(buffer.len()).min(self.rest.len());
             let (piece, rest) = self.rest.split_at(size);
@@ -288,10 +287,10 @@ mod tests {
         }
     }
 
-    fn collect(input: &[u8], size: usize, longest: usize) -> Vec<(Vec<u8>, u64, u64, u64)> {
+    fn collect(input: &[u8], size: usize, max_line_bytes: usize) -> Vec<(Vec<u8>, u64, u64, u64)> {
         let mut lines = Lines::new(
-            Pieces { rest: input, size },
-            longest,
+            SmallReads { rest: input, size },
+            max_line_bytes,
             StreamPosition::default(),
         )
         .unwrap();
@@ -314,12 +313,12 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_line_can_be_left_and_gone_on_with() {
-        for (input, longest) in [
+    fn an_unfinished_line_can_be_left_and_continued() {
+        for (input, max_line_bytes) in [
             (&b"one\ntw"[..], 10),
             (&[&b"one\n"[..], &b"x".repeat(600_000)].concat(), 1_024),
         ] {
-            let mut lines = Lines::new(input, longest, StreamPosition::default()).unwrap();
+            let mut lines = Lines::new(input, max_line_bytes, StreamPosition::default()).unwrap();
             assert!(!lines.next().unwrap().unwrap().unfinished);
             assert!(lines.next().unwrap().unwrap().unfinished);
             assert!(lines.next().unwrap().is_none());
@@ -336,12 +335,12 @@ mod tests {
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"one\ntw");
-        let place = StreamPosition {
+        let start = StreamPosition {
             position: 6,
             lines: 1,
             hasher,
         };
-        let mut lines = Lines::new(&b"\nthree\n"[..], 10, place).unwrap();
+        let mut lines = Lines::new(&b"\nthree\n"[..], 10, start).unwrap();
         assert_eq!(lines.next().unwrap().unwrap().number, 2);
         assert_eq!(lines.next().unwrap().unwrap().number, 3);
         assert_eq!(
@@ -351,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn line_ends_of_both_kinds_and_none_at_the_end() {
+    fn both_line_ends_and_a_missing_one_are_accepted() {
         let lines = collect(b"a\r\n\nbc", 1, 10);
         assert_eq!(
             lines,
@@ -364,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_passed_over() {
+    fn a_byte_order_mark_is_skipped() {
         assert_eq!(
             collect(b"\xef\xbb\xbfx\n", 1, 10),
             [(b"x".to_vec(), 3, 1, 1)]
@@ -372,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_longer_than_memory_is_cut_and_the_next_one_whole() {
+    fn a_line_longer_than_the_buffer_is_cut_and_the_next_is_complete() {
         let mut input = vec![b'x'; 1_000_000];
         input.extend(b"\nnext\n");
         let lines = collect(&input, 100_000, 1_024);
@@ -382,7 +381,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_are_those_of_the_standard_library(
+        fn lines_agree_with_the_standard_library(
             text in "[ab\n]{0,200}",
             size in 1_usize..50,
         ) {

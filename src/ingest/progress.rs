@@ -1,4 +1,4 @@
-//! How far an ingest is: a bar on a terminal, a line now and then in a log.
+//! Progress of a run: a bar on a terminal, or periodic log lines.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -9,13 +9,10 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use tokio::task::JoinHandle;
 
-/// How often the log gets a line.
 const LOG_EVERY: Duration = Duration::from_secs(10);
-
-/// How often the bar moves.
 const DRAW_EVERY: Duration = Duration::from_millis(200);
 
-/// What has been done so far; counted in some threads, shown in others.
+/// Counters of a run, which several threads update and read.
 #[derive(Debug, Default)]
 pub struct Counters {
     bytes: AtomicU64,
@@ -23,34 +20,34 @@ pub struct Counters {
     stored: AtomicU64,
     rejected: AtomicU64,
     refreshes: AtomicU64,
-    /// Records that wait in Kafka, and whether that is known.
+    /// Unread messages in Kafka.
     lag: AtomicU64,
     lag_known: AtomicBool,
 }
 
 impl Counters {
-    /// Counts bytes that were read, as they are in the file.
+    /// Counts bytes that were read, before decompression.
     pub(super) fn add_bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Counts records that were read.
+    /// Counts records that were read, valid or not.
     pub(super) fn add_records(&self, records: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
     }
 
-    /// Counts records that were committed.
+    /// Counts records whose transaction was committed.
     pub(super) fn add_committed(&self, stored: u64, rejected: u64) {
         self.stored.fetch_add(stored, Ordering::Relaxed);
         self.rejected.fetch_add(rejected, Ordering::Relaxed);
     }
 
-    /// Counts a refresh of the aggregates.
+    /// Counts one refresh of the aggregates.
     pub(super) fn add_refresh(&self) {
         self.refreshes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Says how many records wait in Kafka.
+    /// Sets the number of unread messages in the assigned partitions.
     pub(super) fn set_lag(&self, records: u64) {
         self.lag.store(records, Ordering::Relaxed);
         self.lag_known.store(true, Ordering::Relaxed);
@@ -69,7 +66,7 @@ impl Counters {
         )
     }
 
-    /// All counters in the text format of Prometheus.
+    /// Formats all counters as Prometheus text.
     #[must_use]
     pub fn to_prometheus(&self) -> String {
         let mut text = String::new();
@@ -115,7 +112,7 @@ impl Counters {
             add(
                 "simusage_ingest_lag_records",
                 "gauge",
-                "Messages in the assigned partitions that wait.",
+                "Unread messages in the assigned partitions.",
                 lag,
             );
         }
@@ -123,14 +120,14 @@ impl Counters {
     }
 }
 
-/// The display of a running ingest. It ends when this is dropped.
+/// Displays the progress of a run until it is dropped.
 pub(super) struct Progress {
     task: JoinHandle<()>,
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// Shows `counters` on standard error, against a size in bytes where that is known.
+    /// Displays `counters` on standard error. `size` is the total in bytes, if known.
     pub fn start(counters: Arc<Counters>, size: Option<u64>) -> Self {
         let on_terminal = std::io::stderr().is_terminal();
         let bar = if on_terminal {
@@ -158,7 +155,7 @@ impl Progress {
                     let rejected = counters.rejected.load(Ordering::Relaxed);
                     let lag = counters
                         .lag()
-                        .map(|lag| format!(", {} to go", HumanCount(lag)))
+                        .map(|lag| format!(", {} unread", HumanCount(lag)))
                         .unwrap_or_default();
                     log::info!(
                         "{} records, {}, {}/s, {} rejected{lag}",
@@ -186,7 +183,7 @@ impl Drop for Progress {
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "shown only"
+    reason = "for display only"
 )]
 pub(super) fn rate(records: u64, elapsed: Duration) -> u64 {
     (records as f64 / elapsed.as_secs_f64().max(1e-6)) as u64

@@ -1,132 +1,97 @@
-//! From lines to batches: the thread that reads, parses, stamps and encodes.
+//! The reader thread: turns a source into batches.
 //!
-//! # The last line of a source that has no line end
-//! It may be a whole record or a half-written one, and only a later run can know. If it can be stored, it is, and the
-//! source's position moves behind it; should the line go on later, the source is refused, because the record was
-//! not what it seemed. If it cannot be stored, it is rejected, but the position stays before it: the next run reads
-//! the line again, whole or not, and what comes of it takes the place of the rejected record. So at every commit
-//! each line is either stored or rejected, and once.
+//! # An unfinished last line
+//!
+//! The last line of a source may have no line end. It may be a complete record or one that is still
+//! being written; only a later run can tell.
+//!
+//! - If it is valid, it is stored and the source's position moves past it. Should the line grow
+//!   later, the source is refused, because the stored record was incomplete.
+//! - If it is invalid, it is rejected and the position stays before it. The next run reads the line
+//!   again, and its result replaces the rejected record.
+//!
+//! So at every commit, each line that was read is stored once or rejected once.
 
 use std::io::Read;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::anyhow;
 use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
-use super::batch_builder::{BatchBuilder, Rejects};
-use super::identity::{pass_over, refuse_grown_line};
-use super::lines::{Line, Lines, is_silence};
-use super::parse::Parser;
+use super::batch_builder::{BatchBuilder, BatchLimits, Payload, RecordPosition, Rejects};
+use super::identity::{refuse_grown_line, skip_stored};
+use super::lines::{Lines, is_timeout};
+use super::options::Options;
+use super::pending_batch::Message;
 use super::progress::Counters;
 use super::record_encoder::RecordEncoder;
-use super::reject::{Defect, Reason};
-use super::run::Options;
-use super::source::{Format, Opened};
+use super::source::{Format, OpenSource};
 use crate::config::Config;
-use crate::db::{BatchEnd, KnownSource, RejectedRecord, TUPLE_BYTES};
+use crate::db::{KnownSource, TUPLE_BYTES};
 
-/// A batch ends when the usage records in it weigh this much: until it is committed they stay in memory, because a
-/// lost connection loses what was sent.
-const BATCH_BYTES: u64 = 32 * 1024 * 1024;
+pub(super) const READER_PANICKED: &str = "the reader thread panicked";
 
-/// What goes to the thread's other side. A batch is pieces, then an end.
-pub(super) enum Message {
-    /// Encoded usage records.
-    Tuples(Bytes),
-    /// The batch is complete.
-    End(BatchEnd),
-}
-
-/// What the reading thread is told.
-pub(super) struct ReaderSettings {
-    pub format: Option<Format>,
-    pub batch_rows: u64,
-    /// A source that comes slowly ends its batches at this age.
-    pub batch_age: Duration,
-    pub max_record_bytes: usize,
-    pub max_rejects: Option<u64>,
-    /// Whether nobody stores what is read.
-    pub dry_run: bool,
-}
-
-impl ReaderSettings {
-    /// What the configuration and the command line say.
-    pub fn new(config: &Config, options: &Options) -> Self {
-        Self {
-            format: options.format,
-            batch_rows: config.ingest.batch_rows,
-            batch_age: Duration::from_millis(config.ingest.batch_age_ms),
-            max_record_bytes: config.ingest.max_record_bytes,
-            max_rejects: options.max_rejects,
-            dry_run: options.dry_run,
-        }
-    }
-}
-
-/// Reads sources one after the other and sends their records on.
+/// Reads sources one after the other.
 pub(super) struct RecordReader {
-    settings: ReaderSettings,
-    encoder: RecordEncoder,
+    format: Option<Format>,
+    limits: BatchLimits,
+    max_record_bytes: usize,
+    encoder: Arc<RecordEncoder>,
     counters: Arc<Counters>,
     rejects: Rejects,
-    batch: BatchBuilder,
 }
 
-/// What is being read, and where its records go.
+/// The state of reading one source.
 struct Reading {
-    name: Arc<str>,
-    format: Format,
-    /// The header of CSV.
-    header: Option<Bytes>,
+    batch: BatchBuilder,
     sender: Sender<Message>,
-    /// The position behind the last batch.
+    /// The position after the last batch that was sent.
     sent_to: i64,
+    /// When the current batch began.
     began: Instant,
 }
 
 /// Why reading ended before the source did.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Stopped {
-    /// `--max-rejects` is exceeded. What was read is sent on.
+    /// What was read before has been sent.
     #[error("stopped at {place}: more than {limit} records were rejected")]
     TooManyRejects { place: String, limit: u64 },
-    /// The other side failed, and says why itself.
-    #[error("the database side ended")]
-    ReceiverClosed,
-    /// The source cannot be read. What was read before is sent on.
+    /// The receiver has failed, and reports why.
+    #[error("the channel is closed")]
+    ChannelClosed,
+    /// The source is unreadable. What was read before has been sent.
     #[error(transparent)]
     Source(#[from] anyhow::Error),
 }
 
 impl RecordReader {
-    /// A reader of records that `encoder` stamps.
-    pub fn new(settings: ReaderSettings, encoder: RecordEncoder, counters: Arc<Counters>) -> Self {
-        let rejects = if settings.dry_run {
-            Rejects::of_dry_run()
-        } else {
-            Rejects::default()
-        };
+    pub fn new(config: &Config, options: &Options, encoder: RecordEncoder) -> Self {
         Self {
-            settings,
-            encoder,
-            counters,
-            rejects,
-            batch: BatchBuilder::new(),
+            format: options.format,
+            limits: BatchLimits::of_file(&config.ingest),
+            max_record_bytes: config.ingest.max_record_bytes,
+            encoder: Arc::new(encoder),
+            counters: Arc::clone(&options.counters),
+            rejects: Rejects::new(options.max_rejects, options.dry_run),
         }
     }
 
-    /// Reads a source from where `known` says to its end. Its last batch is sent, too: no batch holds records of two
-    /// sources.
+    /// Reads a source from the position of `known` to its end, and sends its batches. Batches never
+    /// contain records of two sources.
+    ///
+    /// # Errors
+    /// See [`Stopped`].
     pub fn read(
         &mut self,
-        mut opened: Opened,
+        mut opened: OpenSource,
         known: &KnownSource,
         sender: Sender<Message>,
     ) -> Result<(), Stopped> {
-        let longest = self.settings.max_record_bytes;
-        let passed = pass_over(&mut opened, known, longest)?;
+        let longest = self.max_record_bytes;
+        let passed = skip_stored(&mut opened, known, longest)?;
         let input = std::mem::replace(&mut opened.input, Box::new(std::io::empty()));
         let unit = if opened.compressed {
             " (decompressed)"
@@ -149,7 +114,6 @@ impl RecordReader {
         };
         let beginning = beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(beginning);
         let format = self
-            .settings
             .format
             .unwrap_or_else(|| opened.source.detect_format(beginning));
         let header = match format {
@@ -158,15 +122,7 @@ impl RecordReader {
                 .next()
                 .map(Bytes::copy_from_slice),
             Format::Csv => {
-                let header = loop {
-                    match lines
-                        .next()
-                        .map(|line| line.map(|line| Bytes::copy_from_slice(line.bytes)))
-                    {
-                        Err(error) if is_silence(&error) => {}
-                        other => break other,
-                    }
-                };
+                let header = read_header(&mut lines);
                 match header.map_err(|error| failed(error, lines.read_to()))? {
                     Some(header) => Some(header),
                     None => return Ok(()),
@@ -175,22 +131,20 @@ impl RecordReader {
             Format::Ndjson => None,
         };
         let name = Arc::clone(&opened.name);
-        let mut parser = Parser::new(format, header.as_deref())
-            .map_err(|problem| anyhow!("{name}:1: {problem}"))?;
+        let batch = BatchBuilder::new(name, format, header, Arc::clone(&self.encoder))
+            .map_err(|problem| anyhow!("{}:1: {problem}", opened.name))?;
         let mut reading = Reading {
-            name,
-            format,
-            header,
+            batch,
             sender,
             sent_to: known.position,
             began: Instant::now(),
         };
-        let result = self.read_lines(&mut reading, &mut lines, &mut parser);
+        let result = self.read_lines(&mut reading, &mut lines);
         let result = result.map_err(|error| match error {
             Interrupted::Unreadable(error) => failed(error, lines.read_to()).into(),
             Interrupted::Stopped(stopped) => stopped,
         });
-        if !matches!(result, Err(Stopped::ReceiverClosed)) {
+        if !matches!(result, Err(Stopped::ChannelClosed)) {
             self.end_batch(&mut reading, &mut lines)?;
         }
         result
@@ -200,17 +154,16 @@ impl RecordReader {
         &mut self,
         reading: &mut Reading,
         lines: &mut Lines<impl Read>,
-        parser: &mut Parser,
     ) -> Result<(), Interrupted> {
         let mut reads = lines.reads();
         loop {
             let line = match lines.next() {
                 Ok(Some(line)) => line,
                 Ok(None) => return Ok(()),
-                Err(error) if is_silence(&error) => {
+                Err(error) if is_timeout(&error) => {
                     self.end_batch(reading, lines)?;
                     if reading.sender.is_closed() {
-                        return Err(Stopped::ReceiverClosed.into());
+                        return Err(Stopped::ChannelClosed.into());
                     }
                     continue;
                 }
@@ -219,62 +172,34 @@ impl RecordReader {
             if line.bytes.is_empty() {
                 continue;
             }
+            let payload = Payload {
+                bytes: line.bytes,
+                length: line.length,
+            };
+            let position = RecordPosition {
+                offset: line.position,
+                line: line.number,
+            };
             let number = line.number;
-            self.add(reading, &line, parser);
-            if let Some(piece) = self.batch.take_piece() {
+            if let Some(rejected) = reading.batch.push(payload, position) {
+                let place = format_args!("{}:{number}", rejected.source);
+                self.rejects.count(rejected, place);
+            }
+            if let Some(piece) = reading.batch.take_piece() {
                 self.send_tuples(reading, piece)?;
             }
-            if let Some(limit) = self.rejects.over(self.settings.max_rejects) {
-                let place = format!("{}:{number}", reading.name);
+            if let Some(limit) = self.rejects.exceeded_limit() {
+                let place = format!("{}:{number}", reading.batch.source());
                 return Err(Stopped::TooManyRejects { place, limit }.into());
             }
-            // Looking at the clock costs, and a source that comes slowly is read often.
-            let is_old =
-                lines.reads() != reads && reading.began.elapsed() >= self.settings.batch_age;
+            // Reading the clock is expensive. A slow source has many reads, so checking after each
+            // of them is enough.
+            let is_old = lines.reads() != reads && self.limits.is_old(reading.began);
             reads = lines.reads();
-            if self.batch.records() >= self.settings.batch_rows
-                || self.batch.tuple_bytes() >= BATCH_BYTES
-                || self.batch.is_full_of_rejects()
-                || is_old
-            {
+            if self.limits.is_full(reading.batch.size()) || is_old {
                 self.end_batch(reading, lines)?;
             }
         }
-    }
-
-    /// Takes one line into the batch, as a usage record or as a rejected one.
-    fn add(&mut self, reading: &Reading, line: &Line<'_>, parser: &mut Parser) {
-        let result = if line.is_cut() {
-            let longest = self.settings.max_record_bytes;
-            let detail = format!(
-                "{} bytes, of which the first {longest} are kept",
-                line.length
-            );
-            Err(Defect::of_line(Reason::TooLong, detail))
-        } else {
-            parser
-                .parse(line.bytes)
-                .and_then(|record| self.batch.add(&record, &self.encoder))
-        };
-        if let Err(defect) = result {
-            self.reject(reading, line, defect);
-        }
-    }
-
-    fn reject(&mut self, reading: &Reading, line: &Line<'_>, defect: Defect) {
-        self.rejects
-            .count(&defect, format_args!("{}:{}", reading.name, line.number));
-        self.batch.reject(RejectedRecord {
-            source: Arc::clone(&reading.name),
-            position: i64::try_from(line.position).unwrap_or(i64::MAX),
-            line: i64::try_from(line.number).unwrap_or(i64::MAX),
-            format: reading.format.name(),
-            header: reading.header.clone(),
-            reason: defect.reason.code(),
-            field: defect.field,
-            detail: defect.detail,
-            raw: line.bytes.to_vec(),
-        });
     }
 
     fn send_tuples(&mut self, reading: &Reading, tuples: Bytes) -> Result<(), Stopped> {
@@ -283,27 +208,27 @@ impl RecordReader {
         reading
             .sender
             .blocking_send(Message::Tuples(tuples))
-            .map_err(|_| Stopped::ReceiverClosed)
+            .map_err(|_| Stopped::ChannelClosed)
     }
 
-    /// Sends the end of the batch, unless there is nothing to say: neither a record, nor that a source of which
-    /// records are stored has been read further.
+    /// Ends the batch and sends it. An empty batch is sent only if it moves the position of a
+    /// source that has stored records.
     fn end_batch(
         &mut self,
         reading: &mut Reading,
         lines: &mut Lines<impl Read>,
     ) -> Result<(), Stopped> {
-        if let Some(rest) = self.batch.take_rest() {
+        if let Some(rest) = reading.batch.take_rest() {
             self.send_tuples(reading, rest)?;
         }
         reading.began = Instant::now();
-        let is_empty = self.batch.records() == 0;
+        let is_empty = reading.batch.is_empty();
         if is_empty
             && (reading.sent_to == 0 || u64::try_from(reading.sent_to) == Ok(lines.position()))
         {
             return Ok(());
         }
-        if let Some(position) = self.batch.last_rejected() {
+        if let Some(position) = reading.batch.last_rejected() {
             lines.leave_unfinished(position);
         }
         let checkpoint = lines.checkpoint();
@@ -311,16 +236,26 @@ impl RecordReader {
             return Ok(());
         }
         reading.sent_to = checkpoint.position;
-        let end = self.batch.take_end(checkpoint);
+        let end = reading.batch.take_end(checkpoint);
         self.counters.add_records(end.rejected.len() as u64);
         reading
             .sender
             .blocking_send(Message::End(end))
-            .map_err(|_| Stopped::ReceiverClosed)
+            .map_err(|_| Stopped::ChannelClosed)
     }
 }
 
-/// Why lines are read no further.
+/// The first line; `None` if the source is empty.
+fn read_header(lines: &mut Lines<impl Read>) -> std::io::Result<Option<Bytes>> {
+    loop {
+        match lines.next() {
+            Err(error) if is_timeout(&error) => {}
+            line => return Ok(line?.map(|line| Bytes::copy_from_slice(line.bytes))),
+        }
+    }
+}
+
+/// Why no more lines are read.
 enum Interrupted {
     Stopped(Stopped),
     Unreadable(std::io::Error),

@@ -1,4 +1,5 @@
-//! From a record as it was read to the tuple that is stored: which SIM card, and which organization at its date.
+//! Encodes a parsed record as a COPY tuple, with the keys of its SIM card and of the organization
+//! that owned the SIM card at the record's date.
 
 use std::sync::Arc;
 
@@ -9,34 +10,34 @@ use super::reject::{Defect, Reason};
 use crate::db::{InventoryIndex, NoStamp, Stamp, encode_usage_record};
 use crate::domain::Interval;
 
-/// Stamps records by the inventory.
+/// Looks records up in the inventory and encodes them.
 pub(super) struct RecordEncoder {
-    /// Without one, whatever SIM card a record names will do.
-    directory: Option<Arc<InventoryIndex>>,
-    /// Records older than this, in microseconds since 1970, are rejected.
+    /// `None`: SIM cards are not checked.
+    inventory: Option<Arc<InventoryIndex>>,
+    /// Records older than this instant, in microseconds since 1970, are rejected.
     oldest_us: Option<i64>,
 }
 
 impl RecordEncoder {
-    /// A encoder by `directory`, for records of the last `retention_days`, or of all time if that is 0.
-    pub fn new(directory: Arc<InventoryIndex>, retention_days: u32) -> Self {
+    /// Accepts records of the last `retention_days`; 0 means no limit.
+    pub fn new(inventory: Arc<InventoryIndex>, retention_days: u32) -> Self {
         Self {
-            directory: Some(directory),
-            ..Self::without_inventory(retention_days)
+            inventory: Some(inventory),
+            ..Self::unchecked(retention_days)
         }
     }
 
-    /// A encoder that looks at dates alone, and whose stamps are worth nothing.
-    pub fn without_inventory(retention_days: u32) -> Self {
+    /// Checks dates only. The encoded keys are 0, so the tuples must not be stored.
+    pub fn unchecked(retention_days: u32) -> Self {
         let age = chrono::TimeDelta::days(retention_days.into());
         let oldest_us = (retention_days > 0).then(|| (chrono::Utc::now() - age).timestamp_micros());
         Self {
-            directory: None,
+            inventory: None,
             oldest_us,
         }
     }
 
-    /// Appends a record to `tuples` as it is stored.
+    /// Appends the record's tuple to `tuples`.
     pub fn encode(&self, record: &UsageRecord<'_>, tuples: &mut BytesMut) -> Result<(), Defect> {
         let time_us = record.time_us;
         let date_defect = |reason, problem: &str| {
@@ -48,15 +49,19 @@ impl RecordEncoder {
         if !(recordable.start().timestamp_micros()..recordable.end().timestamp_micros())
             .contains(&time_us)
         {
-            return date_defect(Reason::DateOutOfRange, "is not from 1970 to 2199");
+            return date_defect(
+                Reason::DateOutOfRange,
+                "is outside the years 1970 to 2199; check the clock that wrote it",
+            );
         }
         if self.oldest_us.is_some_and(|oldest_us| time_us < oldest_us) {
             return date_defect(
                 Reason::OlderThanRetention,
-                "is older than storage.retention_records_days",
+                "is older than storage.retention_records_days allows; raise that setting and run \
+                 simusage migrate",
             );
         }
-        let Some(directory) = &self.directory else {
+        let Some(inventory) = &self.inventory else {
             encode_usage_record(
                 tuples,
                 time_us,
@@ -68,12 +73,16 @@ impl RecordEncoder {
             );
             return Ok(());
         };
-        let stamp = directory.stamp(&record.sim_card, time_us).map_err(|why| {
+        let stamp = inventory.stamp(&record.sim_card, time_us).map_err(|why| {
             let (reason, problem) = match why {
-                NoStamp::Unknown => (Reason::UnknownSimCard, "is not in the inventory"),
+                NoStamp::Unknown => (
+                    Reason::UnknownSimCard,
+                    "is not in the inventory; load it with --inventory FILE",
+                ),
                 NoStamp::Unassigned => (
                     Reason::UnassignedSimCard,
-                    "belonged to no organization at the record's date",
+                    "belonged to no organization at the record's date; load an assignment with an \
+                     earlier valid-from",
                 ),
             };
             Defect::of_field(reason, name::SIM_CARD, &record.sim_card, problem)

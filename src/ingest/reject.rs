@@ -1,29 +1,29 @@
-//! Why a record is not stored.
+//! Reasons for which a record is rejected.
 
 use std::fmt;
 
-/// The reason of a rejection, as a code that scripts can count on.
+/// Why a record was rejected. The codes are stable; scripts may rely on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// The line is not a JSON object, or not a CSV record of the header's columns.
+    /// The line is not a JSON object, or not a CSV record with the header's columns.
     Malformed,
     /// The line is longer than `ingest.max_record_bytes`.
     TooLong,
-    /// A field is not there, or null.
+    /// A field is absent, empty or null.
     MissingField,
-    /// `sim-card-id` is not text.
+    /// `sim-card-id` is not a string.
     InvalidSimCard,
     /// `bytes-used` is not a whole number.
     InvalidBytes,
-    /// `bytes-used` is below zero.
+    /// `bytes-used` is negative.
     NegativeBytes,
-    /// `bytes-used` does not fit into 64 bits.
+    /// `bytes-used` exceeds 2^63 - 1.
     BytesOverflow,
-    /// `date` is no date-time of RFC 3339, or one that the calendar does not have.
+    /// `date` is not an RFC 3339 date-time, or does not exist in the calendar.
     InvalidDate,
-    /// `date` lies outside the years that are stored.
+    /// `date` is outside the years 1970 to 2199.
     DateOutOfRange,
-    /// `date` is older than usage records are kept.
+    /// `date` is older than `storage.retention_records_days`.
     OlderThanRetention,
     /// The SIM card is not in the inventory.
     UnknownSimCard,
@@ -32,7 +32,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The code that is stored and printed.
+    /// The code that is stored with the record and printed in the summary.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -58,7 +58,8 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What is wrong with a record: the reason, the field at fault and the value in words.
+/// Why one record is rejected: the reason, the field if only one is wrong, and a message for
+/// people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Defect {
     pub reason: Reason,
@@ -67,7 +68,7 @@ pub(super) struct Defect {
 }
 
 impl Defect {
-    /// A defect of the line as a whole.
+    /// A defect that concerns the whole line.
     pub fn of_line(reason: Reason, detail: impl Into<String>) -> Self {
         Self {
             reason,
@@ -76,7 +77,8 @@ impl Defect {
         }
     }
 
-    /// A defect of one field. The value is quoted and cut, so that it can be logged and stored as text.
+    /// A defect of one field. The message reads `{field} '{value}' {problem}`, with the value
+    /// escaped and cut so that it can be logged.
     pub fn of_field(reason: Reason, field: &'static str, value: &str, problem: &str) -> Self {
         Self {
             reason,
@@ -85,25 +87,24 @@ impl Defect {
         }
     }
 
-    /// A field that is not there.
     pub fn missing(field: &'static str) -> Self {
         Self {
             reason: Reason::MissingField,
             field: Some(field),
-            detail: format!("{field} is missing"),
+            detail: format!("{field} is missing; a record needs sim-card-id, bytes-used and date"),
         }
     }
 }
 
-/// The value in quotes, free of control characters, and not longer than a log line bears.
+/// The value in quotes, with control characters escaped, cut after 80 characters.
 fn quoted(value: &str) -> String {
-    const LONGEST: usize = 80;
+    const MAX_CHARS: usize = 80;
     let shown: String = value
         .chars()
-        .take(LONGEST)
+        .take(MAX_CHARS)
         .flat_map(char::escape_debug)
         .collect();
-    let rest = if value.chars().nth(LONGEST).is_some() {
+    let rest = if value.chars().nth(MAX_CHARS).is_some() {
         "…"
     } else {
         ""

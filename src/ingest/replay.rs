@@ -1,46 +1,52 @@
-//! Rejected records, tried again.
+//! Retries rejected records.
 
 use bytes::{Bytes, BytesMut};
 
 use super::hours::TouchedHours;
 use super::parse::Parser;
 use super::record_encoder::RecordEncoder;
-use super::reject::Defect;
-use super::session::Session;
+use super::reject::{Defect, Reason};
 use super::source::Format;
-use super::store::{Refresher, Tally};
+use super::store::Store;
 use crate::db::{self, Connection, Replay, StillRejected, TakenRecord, WriteError};
 
-/// The records of one transaction, tried again.
+/// The records of one transaction.
 #[derive(Default)]
-struct Tried {
-    /// The number of the last one.
+struct Retried {
+    /// Id of the last record; 0 if there was none.
     last: i64,
     stored: Vec<i64>,
     rejected: Vec<StillRejected>,
 }
 
-/// Tries every rejected record once more, from the oldest on. Those that can be stored now are stored, and are
-/// rejected no longer; what is wrong with the others is noted anew. `tally` says at any time what is committed.
+/// Retries every rejected record, oldest first. Those that are valid now move to `usage_records`;
+/// the others get their current reason. The tally always covers exactly what is committed.
 ///
 /// # Errors
-/// The database refuses or is away for too long.
+/// Returns an error if the database is unavailable for too long or rejects a statement.
 pub(super) async fn replay_rejected(
-    session: &mut Session<'_>,
+    store: &mut Store<'_>,
     encoder: &RecordEncoder,
-    tally: &mut Tally,
-    refresher: &mut Refresher,
 ) -> Result<(), WriteError> {
     let mut hours = TouchedHours::new();
     let mut last = 0;
     loop {
-        let mut tried = Tried::default();
-        match attempt(session.connection(), encoder, &mut hours, last, &mut tried).await {
+        let mut retried = Retried::default();
+        let session = &mut store.session;
+        match attempt(
+            session.connection(),
+            encoder,
+            &mut hours,
+            last,
+            &mut retried,
+        )
+        .await
+        {
             Ok(()) => session.succeeded(),
             Err(error) => {
                 session.recover(error).await?;
-                // Whoever deleted the records has stored them, and they were locked by this replay.
-                let stored = &tried.stored;
+                // The records were locked by this transaction, so if they are gone, it committed.
+                let stored = &retried.stored;
                 let left = session
                     .repeat(async |connection| db::count_rejected(connection, stored).await)
                     .await?;
@@ -49,15 +55,15 @@ pub(super) async fn replay_rejected(
                 }
             }
         }
-        if tried.last == 0 {
+        if retried.last == 0 {
             return Ok(());
         }
-        last = tried.last;
-        tally.add(
-            tried.stored.len() as u64,
-            tried.rejected.iter().map(|record| record.reason),
+        last = retried.last;
+        store.tally.add(
+            retried.stored.len() as u64,
+            retried.rejected.iter().map(|record| record.reason),
         );
-        refresher.committed();
+        store.refresher.schedule();
     }
 }
 
@@ -66,7 +72,7 @@ async fn attempt(
     encoder: &RecordEncoder,
     hours: &mut TouchedHours,
     after: i64,
-    tried: &mut Tried,
+    retried: &mut Retried,
 ) -> Result<(), WriteError> {
     let (replay, records) = Replay::take(connection, after).await?;
     let mut tuples = BytesMut::new();
@@ -74,7 +80,7 @@ async fn attempt(
         match encode(encoder, &record, &mut tuples) {
             Ok(time_us) => {
                 hours.insert(time_us);
-                tried.stored.push(record.id);
+                retried.stored.push(record.id);
             }
             Err(defect) => {
                 log::debug!(
@@ -85,7 +91,7 @@ async fn attempt(
                     defect.detail
                 );
                 let (reason, field) = (defect.reason.code(), defect.field);
-                tried.rejected.push(StillRejected {
+                retried.rejected.push(StillRejected {
                     id: record.id,
                     reason,
                     field,
@@ -93,27 +99,33 @@ async fn attempt(
                 });
             }
         }
-        tried.last = record.id;
+        retried.last = record.id;
     }
     let hours = hours.take();
-    if tried.last == 0 {
+    if retried.last == 0 {
         return Ok(());
     }
     replay
-        .commit(Bytes::from(tuples), &tried.stored, &hours, &tried.rejected)
+        .commit(
+            Bytes::from(tuples),
+            &retried.stored,
+            &hours,
+            &retried.rejected,
+        )
         .await
 }
 
-/// Appends the record as it is stored. Returns its time.
+/// Parses a record and appends it to `tuples`. Returns its time in microseconds since 1970.
 fn encode(
     encoder: &RecordEncoder,
     record: &TakenRecord,
     tuples: &mut BytesMut,
 ) -> Result<i64, Defect> {
-    let malformed = |detail: String| Defect::of_line(super::Reason::Malformed, detail);
+    let malformed = |detail: String| Defect::of_line(Reason::Malformed, detail);
     let format = Format::by_name(&record.format)
         .ok_or_else(|| malformed(format!("the format {} is unknown", record.format)))?;
-    let mut parser = Parser::new(format, record.header.as_deref()).map_err(malformed)?;
+    let mut parser = Parser::new(format, record.header.as_deref())
+        .map_err(|error| malformed(error.to_string()))?;
     let parsed = parser.parse(&record.raw)?;
     let time_us = parsed.time_us;
     encoder.encode(&parsed, tuples)?;

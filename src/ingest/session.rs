@@ -1,25 +1,34 @@
-//! A connection that survives the database going away for a while.
+//! A database connection that is reestablished after an outage.
 
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::db::{self, Connection, WriteError};
 
-/// The first pause before a new attempt; each further one is twice as long, up to the longest.
+/// The pause before the first retry. It doubles with each retry, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// A connection, and the patience to have it anew.
+/// A connection, and the state of an outage if there is one.
 pub(super) struct Session<'a> {
     config: &'a Config,
     connection: Connection,
-    /// Since when nothing has succeeded, and how often it was tried.
-    outage: Option<(Instant, u32)>,
+    outage: Option<Outage>,
+}
+
+/// A period in which nothing has succeeded.
+struct Outage {
+    since: Instant,
+    attempts: u32,
 }
 
 impl<'a> Session<'a> {
-    /// Connects. A server that does not answer at all is an error at once, because the URL may be wrong; one that
-    /// is starting, or has no connection to spare, is waited for.
+    /// Connects. Waits for a server that is starting or has no free connection, but not for one
+    /// that does not answer at all, because the URL may be wrong.
+    ///
+    /// # Errors
+    /// Returns an error if the server does not answer, refuses the connection, or is unavailable
+    /// for longer than `ingest.retry_for_ms`.
     pub async fn open(config: &'a Config) -> Result<Self, WriteError> {
         let mut outage = None;
         let connection = loop {
@@ -35,37 +44,42 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Up to so many further connections, that wait for a lock no longer than that.
-    pub async fn open_beside(
+    /// Opens up to `count` additional connections, with a lock timeout.
+    ///
+    /// # Errors
+    /// Returns an error if the database is unavailable for too long or rejects a setting.
+    pub async fn open_additional(
         &mut self,
-        most: usize,
+        count: usize,
         lock_timeout: Duration,
     ) -> Result<Vec<Connection>, WriteError> {
         let config = self.config;
         self.repeat(async |connection| {
-            let beside = db::connect_beside(&config.database, connection, most).await;
-            for another in &beside {
+            let additional = db::connect_beside(&config.database, connection, count).await;
+            for another in &additional {
                 another
                     .set_direct_compress(config.ingest.direct_compress)
                     .await?;
                 another.set_lock_timeout(lock_timeout).await?;
             }
-            Ok(beside)
+            Ok(additional)
         })
         .await
     }
 
-    /// The settings it connects by.
     pub fn config(&self) -> &'a Config {
         self.config
     }
 
-    /// The connection as it is.
+    /// The current connection, which may be broken.
     pub fn connection(&mut self) -> &mut Connection {
         &mut self.connection
     }
 
-    /// Does something that may be done twice, again and again until it succeeds or patience is over.
+    /// Runs an idempotent action until it succeeds, reconnecting after errors that may pass.
+    ///
+    /// # Errors
+    /// Returns the action's error if it is permanent or the outage lasts too long.
     pub async fn repeat<T>(
         &mut self,
         mut action: impl AsyncFnMut(&mut Connection) -> Result<T, WriteError>,
@@ -81,7 +95,10 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Connects anew after an error that may pass. Any other error comes back, and so does one that lasts.
+    /// Reconnects after an error that may pass.
+    ///
+    /// # Errors
+    /// Returns `error` if it is permanent, or the last error if the outage lasts too long.
     pub async fn recover(&mut self, error: WriteError) -> Result<(), WriteError> {
         let mut error = error;
         loop {
@@ -96,18 +113,17 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Ends an outage, if there was one.
+    /// Ends an outage, if there is one.
     pub fn succeeded(&mut self) {
-        if let Some((since, _)) = self.outage.take() {
+        if let Some(outage) = self.outage.take() {
             log::info!(
                 "the database is back after {:.1} s",
-                since.elapsed().as_secs_f64()
+                outage.since.elapsed().as_secs_f64()
             );
         }
     }
 }
 
-/// A connection with the settings that ingest has for a session.
 async fn connect(config: &Config) -> Result<Connection, WriteError> {
     let connection = db::connect(&config.database).await?;
     connection
@@ -116,20 +132,27 @@ async fn connect(config: &Config) -> Result<Connection, WriteError> {
     Ok(connection)
 }
 
-/// Waits before a new attempt: longer each time, and never as long as another process that failed with this one.
+/// Waits before a retry. The pause grows with each attempt, and is random so that processes that
+/// failed together do not retry together.
+///
+/// # Errors
+/// Returns `error` if it is permanent or the outage has lasted longer than `ingest.retry_for_ms`.
 async fn pause(
     config: &Config,
-    outage: &mut Option<(Instant, u32)>,
+    outage: &mut Option<Outage>,
     error: WriteError,
 ) -> Result<(), WriteError> {
-    let patience = Duration::from_millis(config.ingest.retry_for_ms);
-    let (since, attempts) = outage.get_or_insert_with(|| (Instant::now(), 0));
-    if !error.is_passing() || since.elapsed() >= patience {
+    let timeout = Duration::from_millis(config.ingest.retry_for_ms);
+    let outage = outage.get_or_insert_with(|| Outage {
+        since: Instant::now(),
+        attempts: 0,
+    });
+    if !error.is_passing() || outage.since.elapsed() >= timeout {
         return Err(error);
     }
-    let longest = LONGEST_PAUSE.min(FIRST_PAUSE * 2_u32.saturating_pow(*attempts));
+    let longest = LONGEST_PAUSE.min(FIRST_PAUSE * 2_u32.saturating_pow(outage.attempts));
     let pause = longest.mul_f64(0.5 + fastrand::f64() / 2.0);
-    *attempts += 1;
+    outage.attempts += 1;
     log::warn!("{error}; trying again in {:.1} s", pause.as_secs_f64());
     tokio::time::sleep(pause).await;
     Ok(())

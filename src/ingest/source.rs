@@ -1,4 +1,4 @@
-//! Where usage records come from: files and standard input, plain or compressed, and which format they are in.
+//! Opens files and standard input, decompresses them, and detects the format of their records.
 
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};
@@ -12,24 +12,24 @@ use anyhow::Context as _;
 use super::progress::Counters;
 use crate::db::HEAD_BYTES;
 
-/// How much of a compressed file is read at once.
-const COMPRESSED_BYTES: usize = 128 * 1024;
+/// The size of a read from a compressed file or from standard input.
+const READ_BYTES: usize = 128 * 1024;
 
-/// The binary logarithm of the largest window that a zstd file may ask for: 64 MiB. All levels but
-/// `--ultra -22` and `--long=27` and beyond stay below it, and memory stays bounded.
+/// The base-2 logarithm of the largest zstd window accepted, 64 MiB, which bounds memory. Only
+/// `--ultra -22` and `--long=27` or more exceed it.
 const ZSTD_WINDOW_LOG: u32 = 26;
 
-/// How records are written.
+/// The format of usage records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A JSON object a line.
+    /// One JSON object per line.
     Ndjson,
-    /// CSV under a header.
+    /// CSV with a header.
     Csv,
 }
 
 impl Format {
-    /// The name that is stored with a rejected record.
+    /// The name that is stored with rejected records.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Ndjson => "ndjson",
@@ -37,7 +37,7 @@ impl Format {
         }
     }
 
-    /// The format of that name.
+    /// The inverse of [`Self::name`].
     pub(super) fn by_name(name: &str) -> Option<Self> {
         [Self::Ndjson, Self::Csv]
             .into_iter()
@@ -45,29 +45,30 @@ impl Format {
     }
 }
 
-/// A place that usage records are read from.
+/// A file or stream of usage records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// Standard input.
     Stdin,
-    /// A file.
+    /// A file, plain or compressed with gzip or zstd.
     File(PathBuf),
 }
 
-/// A source that is open, its content decompressed.
-pub(super) struct Opened {
+/// An open source.
+pub(super) struct OpenSource {
     pub source: Source,
-    /// The name that messages and rejected records carry.
+    /// See [`Source::name`].
     pub name: Arc<str>,
-    /// The content from its first byte on.
+    /// The decompressed content, from its first byte.
     pub input: Box<dyn Read + Send>,
-    /// The first bytes of a file's content: [`HEAD_BYTES`], or all there are.
+    /// The first [`HEAD_BYTES`] of a file's content, or all of it if it is shorter. Empty for
+    /// standard input.
     pub head: Vec<u8>,
     pub compressed: bool,
 }
 
 impl Source {
-    /// The name that messages and rejected records carry.
+    /// The name used in messages and stored with rejected records.
     #[must_use]
     pub fn name(&self) -> Arc<str> {
         match self {
@@ -76,10 +77,10 @@ impl Source {
         }
     }
 
-    /// The size in bytes, where that is known beforehand.
+    /// The size in bytes before decompression; `None` for anything but a regular file.
     ///
     /// # Errors
-    /// The file cannot be opened.
+    /// Returns an error if the file cannot be opened.
     pub(super) fn size(&self) -> anyhow::Result<Option<u64>> {
         let Self::File(path) = self else {
             return Ok(None);
@@ -90,29 +91,29 @@ impl Source {
         Ok(metadata.is_file().then_some(metadata.len()))
     }
 
-    /// Opens the source. A silence of standard input for longer than `patience` is an error of the kind `TimedOut`,
-    /// after which one can go on reading.
+    /// Opens the source. If standard input is idle for `timeout`, its `read` returns
+    /// [`io::ErrorKind::TimedOut`] and can be called again.
     ///
     /// # Errors
-    /// The file cannot be opened or read.
+    /// Returns an error if the file cannot be opened or read.
     pub(super) fn open(
         &self,
         counters: Arc<Counters>,
-        patience: Duration,
-    ) -> anyhow::Result<Opened> {
+        timeout: Duration,
+    ) -> anyhow::Result<OpenSource> {
         let name = self.name();
         let raw: Box<dyn Read + Send> = match self {
-            Self::Stdin => Box::new(Awaited::new(io::stdin(), patience)),
+            Self::Stdin => Box::new(TimeoutReader::new(io::stdin(), timeout)),
             Self::File(path) => Box::new(open_file(path)?),
         };
-        let (mut input, compressed) = decompressed(Counted {
+        let (mut input, compressed) = decompress(CountingReader {
             inner: raw,
             counters,
         })
         .with_context(|| format!("reading {name}"))?;
         let mut head = vec![];
         if let Self::File(_) = self {
-            // What can be read before an error belongs to the content, and the error comes back behind it.
+            // The bytes before an error are valid content; the error is returned again after them.
             let failed = input
                 .by_ref()
                 .take(HEAD_BYTES as u64)
@@ -123,10 +124,10 @@ impl Source {
             {
                 return Err(error).with_context(|| format!("reading {name}"));
             }
-            let rest = Failing(failed).chain(input);
+            let rest = ErrorReader(failed).chain(input);
             input = Box::new(Cursor::new(head.clone()).chain(rest));
         }
-        Ok(Opened {
+        Ok(OpenSource {
             source: self.clone(),
             name,
             input,
@@ -135,7 +136,7 @@ impl Source {
         })
     }
 
-    /// The format that the file's name, or else the first bytes of its content, tell.
+    /// Detects the format from the file's extension, or else from the first bytes of its content.
     pub(super) fn detect_format(&self, content: &[u8]) -> Format {
         let by_name = match self {
             Self::File(path) => by_extension(path),
@@ -157,7 +158,7 @@ fn open_file(path: &Path) -> anyhow::Result<File> {
         .with_context(|| format!("opening {}", path.display()))?;
     anyhow::ensure!(
         !metadata.is_dir(),
-        "opening {}: it is a folder",
+        "opening {}: it is a directory; give the files in it",
         path.display()
     );
     Ok(file)
@@ -172,8 +173,8 @@ fn by_extension(path: &Path) -> Option<Format> {
     }
 }
 
-/// The content of `raw`, and whether it was compressed. Its first bytes tell, whatever its name is.
-fn decompressed(mut raw: impl Read + Send + 'static) -> io::Result<(Box<dyn Read + Send>, bool)> {
+/// Decompresses `raw` if its first bytes are those of gzip or zstd. Also returns whether they were.
+fn decompress(mut raw: impl Read + Send + 'static) -> io::Result<(Box<dyn Read + Send>, bool)> {
     let mut magic = [0; 4];
     let mut length = 0;
     while length < magic.len() {
@@ -189,13 +190,13 @@ fn decompressed(mut raw: impl Read + Send + 'static) -> io::Result<(Box<dyn Read
         }
     }
     let whole = Cursor::new(magic[..length].to_vec()).chain(raw);
-    let buffered = |whole| BufReader::with_capacity(COMPRESSED_BYTES, whole);
+    let buffered = |whole| BufReader::with_capacity(READ_BYTES, whole);
     Ok(match magic[..length] {
         [0x1f, 0x8b, ..] => (
             Box::new(flate2::bufread::MultiGzDecoder::new(buffered(whole))),
             true,
         ),
-        // A frame of data, or one to be skipped, which may stand in front.
+        // A zstd frame, or a skippable frame, which may come first.
         [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered(whole))?;
             decoder.window_log_max(ZSTD_WINDOW_LOG)?;
@@ -205,13 +206,13 @@ fn decompressed(mut raw: impl Read + Send + 'static) -> io::Result<(Box<dyn Read
     })
 }
 
-/// Counts what passes through.
-struct Counted<R> {
+/// Counts the bytes read.
+struct CountingReader<R> {
     inner: R,
     counters: Arc<Counters>,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for CountingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         self.counters.add_bytes(read as u64);
@@ -219,57 +220,57 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Fails once, if there is an error; then it is at its end.
-struct Failing(Option<io::Error>);
+/// Returns the error, if any, from the first read, and then the end of the stream.
+struct ErrorReader(Option<io::Error>);
 
-impl Read for Failing {
+impl Read for ErrorReader {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
         self.0.take().map_or(Ok(0), Err)
     }
 }
 
-/// Reads in a thread of its own, so that one can stop waiting for a stream that is silent.
-struct Awaited {
-    pieces: Receiver<io::Result<Vec<u8>>>,
-    piece: Cursor<Vec<u8>>,
-    patience: Duration,
+/// Reads on another thread, so that waiting for an idle stream can time out.
+struct TimeoutReader {
+    blocks: Receiver<io::Result<Vec<u8>>>,
+    block: Cursor<Vec<u8>>,
+    timeout: Duration,
 }
 
-impl Awaited {
-    fn new(mut input: impl Read + Send + 'static, patience: Duration) -> Self {
-        let (sender, pieces) = sync_channel(2);
+impl TimeoutReader {
+    fn new(mut input: impl Read + Send + 'static, timeout: Duration) -> Self {
+        let (sender, blocks) = sync_channel(2);
         std::thread::spawn(move || {
-            let mut buffer = vec![0; COMPRESSED_BYTES];
+            let mut buffer = vec![0; READ_BYTES];
             loop {
-                let piece = match input.read(&mut buffer) {
+                let block = match input.read(&mut buffer) {
                     Ok(0) => break,
                     Ok(read) => Ok(buffer[..read].to_vec()),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(error) => Err(error),
                 };
-                let failed = piece.is_err();
-                if sender.send(piece).is_err() || failed {
+                let failed = block.is_err();
+                if sender.send(block).is_err() || failed {
                     break;
                 }
             }
         });
         Self {
-            pieces,
-            piece: Cursor::default(),
-            patience,
+            blocks,
+            block: Cursor::default(),
+            timeout,
         }
     }
 }
 
-impl Read for Awaited {
+impl Read for TimeoutReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let read = self.piece.read(buffer)?;
+            let read = self.block.read(buffer)?;
             if read > 0 || buffer.is_empty() {
                 return Ok(read);
             }
-            self.piece = match self.pieces.recv_timeout(self.patience) {
-                Ok(piece) => Cursor::new(piece?),
+            self.block = match self.blocks.recv_timeout(self.timeout) {
+                Ok(block) => Cursor::new(block?),
                 Err(RecvTimeoutError::Timeout) => return Err(io::ErrorKind::TimedOut.into()),
                 Err(RecvTimeoutError::Disconnected) => return Ok(0),
             };
@@ -283,7 +284,7 @@ mod tests {
     use std::io::Write as _;
 
     #[test]
-    fn the_name_tells_the_format_or_else_the_content_does() {
+    fn the_format_is_detected_from_the_name_or_else_the_content() {
         let format =
             |name: &str, content: &str| Source::File(name.into()).detect_format(content.as_bytes());
         assert_eq!(format("a.CSV", "{"), Format::Csv);
@@ -303,7 +304,7 @@ mod tests {
     }
 
     fn read(raw: Vec<u8>) -> (Vec<u8>, Option<io::ErrorKind>, bool) {
-        let (mut input, compressed) = decompressed(Cursor::new(raw)).unwrap();
+        let (mut input, compressed) = decompress(Cursor::new(raw)).unwrap();
         let mut content = vec![];
         let error = input
             .read_to_end(&mut content)
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn compression_is_told_by_the_content() {
+    fn compression_is_detected_from_the_content() {
         let text = b"one\ntwo\n".repeat(10_000);
         let frames = [
             zstd::encode_all(&text[..80], 0).unwrap(),
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn compressed_content_that_ends_too_early_is_an_error_behind_what_there_is() {
+    fn truncated_compressed_content_is_returned_before_the_error() {
         let text: Vec<u8> = (0..200_000_u32)
             .flat_map(|number| format!("{number}\n").into_bytes())
             .collect();
@@ -353,12 +354,12 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_stream_can_be_waited_for_again() {
+    fn an_idle_stream_times_out_and_can_be_read_again() {
         let (reader, mut writer) = io::pipe().unwrap();
-        let mut awaited = Awaited::new(reader, Duration::from_millis(20));
+        let mut input = TimeoutReader::new(reader, Duration::from_millis(20));
         let mut buffer = [0; 10];
         assert_eq!(
-            awaited.read(&mut buffer).unwrap_err().kind(),
+            input.read(&mut buffer).unwrap_err().kind(),
             io::ErrorKind::TimedOut
         );
         writer.write_all(b"late").unwrap();
@@ -366,13 +367,13 @@ mod tests {
         let mut content = vec![];
         while content.len() < 4 {
             content.extend(
-                awaited
+                input
                     .read(&mut buffer)
                     .map_or(&[][..], |read| &buffer[..read]),
             );
         }
         assert_eq!(
-            (content.as_slice(), awaited.read(&mut buffer).unwrap()),
+            (content.as_slice(), input.read(&mut buffer).unwrap()),
             (&b"late"[..], 0)
         );
     }

@@ -1,21 +1,23 @@
-//! docker-compose.yml fits the program: what the services run, what they are told, and whom they wait for.
+//! docker-compose.yml is consistent with the command line, the settings and the other files of the
+//! stack.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Parser as _;
 use serde_json::Value;
-use simusage::cli::{Cli, Command, Generate};
+use simusage::cli::Cli;
+use simusage::commands::{Command, GenerateCommand};
 use simusage::config::{Config, Overrides};
 
 use crate::support::stack::{environment, items, path, services, text, texts, yaml};
 
-/// The service that answers at an address as `kafka:9093`, and the port.
-fn place(address: &str) -> (&str, u16) {
+/// Host and port of an address such as `kafka:9093`.
+fn host_and_port(address: &str) -> (&str, u16) {
     let (host, port) = address.rsplit_once(':').unwrap();
     (host, port.parse().unwrap())
 }
 
-/// The command lines of simusage that a service runs.
+/// The simusage command lines that a service runs.
 fn command_lines(service: &Value) -> Vec<Vec<String>> {
     let words = |line: &str| {
         line.split_whitespace()
@@ -40,8 +42,8 @@ fn command_lines(service: &Value) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// What the services that run simusage are told, by the service's name.
-fn command_lines_of_all() -> BTreeMap<String, Vec<Command>> {
+/// The parsed command lines of each service that runs simusage.
+fn commands_by_service() -> BTreeMap<String, Vec<Command>> {
     let runs_simusage = |service: &Value| service["image"] == "simusage";
     let parse = |line: Vec<String>| {
         let cli = Cli::try_parse_from(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
@@ -63,28 +65,31 @@ fn command_lines_of_all() -> BTreeMap<String, Vec<Command>> {
 }
 
 #[test]
-fn every_command_line_is_one_of_the_program_and_all_subcommands_are_there() {
-    let commands = command_lines_of_all();
+fn every_command_line_parses_and_the_services_share_a_topic() {
+    let commands = commands_by_service();
     let names: Vec<&str> = commands.keys().map(String::as_str).collect();
-    assert_eq!(names, ["history", "ingest", "migrate", "network", "serve"]);
+    assert_eq!(
+        names,
+        ["generator", "ingest", "migrate", "sample-data", "serve"]
+    );
     assert!(matches!(commands["migrate"][..], [Command::Migrate(_)]));
     assert!(matches!(
-        commands["history"][..],
+        commands["sample-data"][..],
         [Command::Generate(_), Command::Ingest(_)]
     ));
-    let [Command::Generate(Generate::Usage(network))] = &commands["network"][..] else {
+    let [Command::Generate(GenerateCommand::Usage(generator))] = &commands["generator"][..] else {
         panic!("{commands:?}")
     };
     let [Command::Ingest(ingest)] = &commands["ingest"][..] else {
         panic!("{commands:?}")
     };
-    assert!(network.follow);
+    assert!(generator.follow);
     assert_eq!(
-        (&network.kafka, &network.topic),
+        (&generator.kafka, &generator.topic),
         (&ingest.kafka, &ingest.topic)
     );
 
-    // The topic is made before, at brokers that say of themselves that they are there.
+    // The topic is created first, and the brokers advertise the address that the services use.
     let (services, topic) = (services(), ingest.topic.clone().unwrap());
     assert!(
         texts(&services["topic"]["command"])
@@ -99,17 +104,17 @@ fn every_command_line_is_one_of_the_program_and_all_subcommands_are_there() {
             .any(|listener| listener.ends_with(&format!("//{brokers}"))),
         "{listeners}"
     );
-    assert!(services.contains_key(place(&brokers).0));
+    assert!(services.contains_key(host_and_port(&brokers).0));
 
     let dockerfile = text("Dockerfile");
     assert!(
-        dockerfile.contains(&format!(" {}\n", network.inventory.display())),
+        dockerfile.contains(&format!(" {}\n", generator.inventory.display())),
         "the image has the inventory"
     );
 }
 
 #[test]
-fn every_variable_is_a_setting_and_names_services_that_are_there() {
+fn every_variable_is_a_setting_and_every_address_is_a_service() {
     let services = services();
     for (name, service) in services
         .iter()
@@ -126,22 +131,22 @@ fn every_variable_is_a_setting_and_names_services_that_are_there() {
         let database = environment(&services["timescaledb"]);
         assert_eq!(database["POSTGRES_DB"], "simusage");
     }
-    let [Command::Serve(serve)] = &command_lines_of_all()["serve"][..] else {
-        panic!("serve is no serve")
+    let [Command::Serve(serve)] = &commands_by_service()["serve"][..] else {
+        panic!("the service serve does not run `serve`")
     };
     let listen = serve.listen.clone().unwrap();
     assert!(
         serve.allow_anonymous && listen.starts_with("0.0.0.0:"),
         "{listen}"
     );
-    let (_, port) = place(&listen);
+    let (_, port) = host_and_port(&listen);
     assert_eq!(
         texts(&services["serve"]["ports"]),
         [format!("127.0.0.1:{port}:{port}")]
     );
-    // Prometheus asks where ingest and serve answer.
-    let [Command::Ingest(ingest)] = &command_lines_of_all()["ingest"][..] else {
-        panic!("ingest is no ingest")
+    // Prometheus scrapes the addresses of ingest and serve.
+    let [Command::Ingest(ingest)] = &commands_by_service()["ingest"][..] else {
+        panic!("the service ingest does not run `ingest`")
     };
     let prometheus = yaml("grafana/prometheus.yml");
     let jobs = items(&prometheus["scrape_configs"]);
@@ -168,17 +173,17 @@ fn every_variable_is_a_setting_and_names_services_that_are_there() {
 }
 
 #[test]
-fn ports_are_for_this_machine_alone_and_versions_are_pinned() {
+fn ports_are_published_on_loopback_only_and_versions_are_pinned() {
     let mut taken = BTreeSet::new();
     for (name, service) in services() {
         for port in texts(&service["ports"]) {
-            let [address, outside, _] = port.split(':').collect::<Vec<_>>()[..] else {
+            let [address, published, _] = port.split(':').collect::<Vec<_>>()[..] else {
                 panic!("{name}: {port}")
             };
             assert_eq!(address, "127.0.0.1", "{name}");
             assert!(
-                taken.insert(outside.to_owned()),
-                "{name}: {outside} is taken"
+                taken.insert(published.to_owned()),
+                "{name}: port {published} is published twice"
             );
         }
         let image = service["image"]
@@ -189,37 +194,37 @@ fn ports_are_for_this_machine_alone_and_versions_are_pinned() {
             .is_some_and(|(_, tag)| tag.split('.').count() == 3);
         assert!(
             is_pinned || service["build"] == ".",
-            "{name}: {image} is any version"
+            "{name}: {image} is not pinned"
         );
     }
 }
 
 #[test]
-fn whoever_waits_waits_for_something_that_comes() {
+fn every_dependency_becomes_healthy_or_completes() {
     let services = services();
     for (name, service) in &services {
         let Some(targets) = service["depends_on"].as_object() else {
             continue;
         };
         for (target, how) in targets {
-            let waited_for = services
+            let dependency = services
                 .get(target)
-                .unwrap_or_else(|| panic!("{name} waits for {target}"));
+                .unwrap_or_else(|| panic!("{name} depends on {target}, which is not a service"));
             match how["condition"].as_str().unwrap() {
-                // The image's own check is of serve.
+                // The health check of the image is for `serve`.
                 "service_healthy" => assert!(
-                    waited_for["healthcheck"]["test"].is_array(),
+                    dependency["healthcheck"]["test"].is_array(),
                     "{name}: {target}"
                 ),
                 "service_completed_successfully" => {
-                    assert_eq!(waited_for["restart"], "on-failure", "{name}: {target}");
+                    assert_eq!(dependency["restart"], "on-failure", "{name}: {target}");
                 }
                 other => panic!("{name}: {other}"),
             }
-            let profile = texts(&waited_for["profiles"]);
+            let profile = texts(&dependency["profiles"]);
             assert!(
                 profile.is_empty() || profile == texts(&service["profiles"]),
-                "{name} waits for {target} in vain"
+                "{name} depends on {target}, which is in another profile"
             );
         }
     }
@@ -228,11 +233,11 @@ fn whoever_waits_waits_for_something_that_comes() {
         .filter(|(_, service)| texts(&service["profiles"]) == ["monitoring"])
         .map(|(name, _)| name)
         .collect();
-    assert_eq!(monitoring, ["grafana", "prometheus", "reader"]);
+    assert_eq!(monitoring, ["grafana", "grafana-role", "prometheus"]);
 }
 
 #[test]
-fn every_volume_is_there_and_used() {
+fn every_volume_is_declared_and_used_once() {
     let compose = yaml("docker-compose.yml");
     let named: BTreeSet<&str> = compose["volumes"]
         .as_object()
@@ -251,7 +256,7 @@ fn every_volume_is_there_and_used() {
                 ),
                 None => assert!(
                     used.insert(source.to_owned()),
-                    "{name}: {source} is another's"
+                    "{name}: {source} is used twice"
                 ),
             }
         }

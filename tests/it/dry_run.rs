@@ -43,7 +43,8 @@ async fn a_dry_run_reports_the_same_counts_as_an_ingest_and_writes_nothing() {
     );
     assert_eq!(summary["sources"][1]["status"], "read");
     assert!(
-        dry.stderr.contains("more records would be rejected"),
+        dry.stderr
+            .contains("further rejected records are not logged"),
         "{dry:?}"
     );
     assert_eq!(table_counts(&database).await, before);
@@ -53,7 +54,7 @@ async fn a_dry_run_reports_the_same_counts_as_an_ingest_and_writes_nothing() {
     assert_eq!(wet.json()["dry-run"], serde_json::Value::Null);
     // Stored records are read again in a dry run.
     let again = simusage(database.url(), &["ingest", "--dry-run", &one]);
-    let account = "read 101, would be stored 90, rejected 11 (malformed 1, unknown-sim-card 10)";
+    let account = "read 101, would store 90, rejected 11 (malformed 1, unknown-sim-card 10)";
     assert!(
         again.stdout.contains(account) && again.stdout.contains("a dry run stores nothing"),
         "{again:?}"
@@ -105,15 +106,12 @@ fn a_dry_run_without_a_database_reports_that_sim_cards_were_not_looked_up() {
     assert_eq!(run.status, 3, "{run:?}");
     assert!(
         run.stdout
-            .contains("read 21, would be stored 20, rejected 1 (malformed 1)"),
+            .contains("read 21, would store 20, rejected 1 (malformed 1)"),
         "{run:?}"
     );
+    assert!(run.stdout.contains("SIM cards not checked"), "{run:?}");
     assert!(
-        run.stdout.contains("SIM cards were not looked up"),
-        "{run:?}"
-    );
-    assert!(
-        run.stderr.contains("SIM cards are not looked up") && run.stderr.contains("cannot connect"),
+        run.stderr.contains("SIM cards are not checked") && run.stderr.contains("cannot connect"),
         "{run:?}"
     );
     let run = simusage_with_input(UNREACHABLE, &["ingest", "--dry-run", "-"], &ndjson(0..20));
@@ -136,9 +134,8 @@ fn a_dry_run_stops_where_the_ingest_would_and_refuses_incompatible_options() {
         &[&dry[..], &["--max-rejects", "1", &file]].concat(),
     );
     assert_eq!(run.status, 1, "{run:?}");
-    let text = format!(
-        "stopped after 18 records that would be stored and 2 rejected: stopped at {file}:20: more than 1"
-    );
+    let text =
+        format!("stopped after 18 valid records and 2 rejected: stopped at {file}:20: more than 1");
     assert!(run.stderr.contains(&text), "{run:?}");
     assert_eq!(
         simusage(

@@ -450,7 +450,7 @@ fn a_directory_with_other_files_is_refused() {
     let failure = EmbeddedServer::try_start_in(directory.path())
         .err()
         .expect("the directory contains other files");
-    assert!(failure.contains("holds other files"), "{failure}");
+    assert!(failure.contains("contains other files"), "{failure}");
     assert!(file.exists());
 }
 

@@ -130,7 +130,7 @@ async fn a_file_whose_ingested_part_changed_is_refused_with_a_reason() {
         before.len()
     );
     assert!(
-        run.stderr.contains(&reason) && run.stderr.contains("and they have changed since"),
+        run.stderr.contains(&reason) && run.stderr.contains("and have changed since"),
         "{run:?}"
     );
     files.write("usage.ndjson", &before[..before.len() / 2]);
@@ -138,7 +138,7 @@ async fn a_file_whose_ingested_part_changed_is_refused_with_a_reason() {
     assert_eq!(run.status, 1, "{run:?}");
     assert!(
         run.stderr
-            .contains(&format!("and it has {} now", before.len() / 2)),
+            .contains(&format!("but it now has only {}", before.len() / 2)),
         "{run:?}"
     );
     database.assert_has_exactly(200).await;
@@ -288,7 +288,7 @@ async fn an_unterminated_last_line_is_read_again_unless_it_was_stored() {
     assert_eq!(run.status, 1, "{run:?}");
     assert!(
         run.stderr
-            .contains("with line 6 as their last, which had no line end then"),
+            .contains("but line 6, which had no line end then"),
         "{run:?}"
     );
 }
@@ -305,7 +305,7 @@ async fn a_named_stream_resumes_after_the_last_stored_record() {
     let run = simusage_with_input(database.url(), &arguments, &ndjson(100..110));
     assert_eq!(run.status, 1, "{run:?}");
     assert!(
-        run.stderr.contains("repeat the stream from its beginning"),
+        run.stderr.contains("replay the stream from its beginning"),
         "{run:?}"
     );
     // Without a name, equal records count as different ones.

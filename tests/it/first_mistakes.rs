@@ -234,17 +234,13 @@ async fn an_empty_file_is_reported() {
     assert_eq!(run.status, 0, "{run:?}");
     for file in [&empty, &header] {
         assert!(
-            run.stdout
-                .contains(&format!("{file}: empty, no record in it\n")),
+            run.stdout.contains(&format!("{file}: no records\n")),
             "{run:?}"
         );
     }
     assert!(!run.stdout.contains(&full), "{run:?}");
     let run = simusage_with_input(database.url(), &["ingest", "-"], "");
-    assert!(
-        run.stdout.contains("stdin: empty, no record in it\n"),
-        "{run:?}"
-    );
+    assert!(run.stdout.contains("stdin: no records\n"), "{run:?}");
     let run = simusage(database.url(), &["ingest", "--inventory", &empty]);
     assert_fails_with(
         &run,
@@ -268,8 +264,8 @@ async fn a_missing_inventory_is_explained() {
     );
     let run = simusage_with_input(database.url(), &["ingest", "-"], &ndjson(0..1));
     assert_eq!(run.status, 3, "{run:?}");
-    let advice = "the inventory is empty, so every record will be rejected: load one with `simusage ingest --inventory \
-                  FILE`; --replay-rejects with it stores what was rejected before";
+    let advice = "the inventory is empty, so every record will be rejected; load one with `simusage ingest --inventory \
+                  FILE`, and add --replay-rejects to store records that were rejected earlier";
     assert!(run.stderr.contains(advice), "{run:?}");
     // Following the advice works.
     let run = simusage(
@@ -299,7 +295,7 @@ async fn a_missing_topic_or_broker_is_explained() {
     let create = format!("`kafka-topics.sh --bootstrap-server {brokers} --create --topic usages`");
     assert_fails_with(
         &simusage(database.url(), &arguments),
-        &["there is no topic usages (there are: usage)", &create],
+        &["there is no topic usages (existing topics: usage)", &create],
     );
     // The first attempt did not create the topic.
     assert_fails_with(
@@ -317,7 +313,7 @@ async fn a_missing_topic_or_broker_is_explained() {
     ];
     assert_fails_with(
         &simusage(database.url(), &arguments),
-        &["asking the brokers: are they running"],
+        &["cannot query the brokers; check that they are running"],
     );
 }
 

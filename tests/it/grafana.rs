@@ -1,4 +1,5 @@
-//! What Grafana asks: each statement runs as the user that it reads with, and each metric is one that the program has.
+//! The queries of the Grafana dashboards and alert rules: each SQL statement runs as Grafana's
+//! user, and each metric exists.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -22,46 +23,46 @@ const DASHBOARDS: [&str; 2] = [
 const ALERTS: &str = "grafana/provisioning/alerting/simusage.yml";
 const DATA_SOURCES: &str = "grafana/provisioning/datasources/simusage.yml";
 
-/// Something that Grafana asks a data source.
-struct Question {
-    /// The dashboard or alert, and the panel.
-    place: String,
+/// A query that Grafana sends to a data source.
+struct GrafanaQuery {
+    /// The dashboard and panel, or the alert rule.
+    location: String,
     source: String,
-    /// SQL, or what Prometheus understands.
+    /// SQL, or an expression for Prometheus.
     text: String,
-    /// The dashboard's variables.
+    /// Variables of the dashboard.
     variables: Vec<Value>,
 }
 
-fn question(place: String, source: &Value, model: &Value, variables: &[Value]) -> Question {
+fn query_of(location: String, source: &Value, model: &Value, variables: &[Value]) -> GrafanaQuery {
     let text = model["rawSql"]
         .as_str()
         .or(model["expr"].as_str())
-        .unwrap_or_else(|| panic!("{place} asks nothing"));
+        .unwrap_or_else(|| panic!("{location} has no query"));
     let source = source
         .as_str()
-        .unwrap_or_else(|| panic!("{place} asks nobody"))
+        .unwrap_or_else(|| panic!("{location} has no data source"))
         .to_owned();
-    Question {
-        place,
+    GrafanaQuery {
+        location,
         source,
         text: text.to_owned(),
         variables: variables.to_vec(),
     }
 }
 
-/// Everything that is asked, of the data source with that identifier.
-fn questions(source: &str) -> Vec<Question> {
+/// All queries to the data source with this identifier.
+fn queries_to(source: &str) -> Vec<GrafanaQuery> {
     let mut all = vec![];
     for file in DASHBOARDS {
         let dashboard = yaml(file);
         let variables = items(&dashboard["templating"]["list"]);
         for panel in items(&dashboard["panels"]) {
             for target in items(&panel["targets"]) {
-                let place = format!("{file}: {}", panel["title"]);
-                assert_eq!(panel["datasource"], target["datasource"], "{place}");
-                all.push(question(
-                    place,
+                let location = format!("{file}: {}", panel["title"]);
+                assert_eq!(panel["datasource"], target["datasource"], "{location}");
+                all.push(query_of(
+                    location,
                     &target["datasource"]["uid"],
                     target,
                     variables,
@@ -77,7 +78,7 @@ fn questions(source: &str) -> Vec<Question> {
             .iter()
             .filter(|data| data["datasourceUid"] != "__expr__")
         {
-            all.push(question(
+            all.push(query_of(
                 format!("{ALERTS}: {}", rule["title"]),
                 &data["datasourceUid"],
                 &data["model"],
@@ -85,12 +86,12 @@ fn questions(source: &str) -> Vec<Question> {
             ));
         }
     }
-    all.retain(|question| question.source == source);
+    all.retain(|query| query.source == source);
     assert!(all.len() > 5);
     all
 }
 
-/// The arguments of the next use of a macro, with what stands before and after it.
+/// The text before the first use of a macro, its arguments, and the text after it.
 fn split_macro<'a>(sql: &'a str, name: &str) -> Option<(&'a str, Vec<&'a str>, &'a str)> {
     let (before, rest) = sql.split_once(&format!("{name}("))?;
     let (arguments, after) = rest
@@ -107,7 +108,7 @@ fn replace_macro(sql: &str, name: &str, expand: impl Fn(&[&str]) -> String) -> S
     sql
 }
 
-/// SQL with Grafana's macros expanded as its data source for PostgreSQL with TimescaleDB does.
+/// SQL with the macros expanded as in Grafana's PostgreSQL data source with TimescaleDB enabled.
 fn expanded(sql: &str) -> String {
     let (from, to) = ("'2020-01-01T00:00:00Z'", "'2199-01-01T00:00:00Z'");
     let group = |arguments: &[&str]| {
@@ -117,7 +118,7 @@ fn expanded(sql: &str) -> String {
             "m" => 60,
             "h" => 3_600,
             "d" => 86_400,
-            _ => panic!("{interval} is no interval"),
+            _ => panic!("{interval} is not an interval"),
         };
         format!(
             "time_bucket('{}s', {})",
@@ -137,14 +138,14 @@ fn expanded(sql: &str) -> String {
     sql.replace("$__interval", "1h")
 }
 
-/// The statement for each value that the dashboard's variables can have.
-async fn statements(connection: &Connection, question: &Question) -> Vec<String> {
-    let mut statements = vec![question.text.clone()];
-    for variable in &question.variables {
+/// The statement for each combination of the dashboard's variables.
+async fn statements(connection: &Connection, query: &GrafanaQuery) -> Vec<String> {
+    let mut statements = vec![query.text.clone()];
+    for variable in &query.variables {
         let name = variable["name"].as_str().unwrap();
         let (list, value) = (format!("${{{name}:sqlstring}}"), format!("${name}"));
         if variable["type"] == "query" {
-            // As when "All" is picked.
+            // As if "All" is selected.
             let rows = connection
                 .query(variable["query"].as_str().unwrap(), &[])
                 .await
@@ -172,9 +173,9 @@ async fn statements(connection: &Connection, question: &Question) -> Vec<String>
     statements.iter().map(|sql| expanded(sql)).collect()
 }
 
-/// Makes a user with the rights that grafana-role.sql gives, in this database.
-async fn make_reader(connection: &Connection) -> String {
-    let name = format!("grafana_of_test_{}", std::process::id());
+/// Creates a user with the privileges that grafana-role.sql grants.
+async fn create_grafana_user(connection: &Connection) -> String {
+    let name = format!("grafana_test_{}", std::process::id());
     connection
         .batch_execute(&format!("create role {name} login"))
         .await
@@ -196,7 +197,7 @@ async fn make_reader(connection: &Connection) -> String {
 }
 
 #[tokio::test]
-async fn every_statement_runs_as_the_user_that_grafana_reads_with_and_finds_something() {
+async fn every_statement_runs_as_the_grafana_user_and_returns_rows() {
     let database = TestDatabase::migrated().await;
     let files = Files::new();
     let file = files.write("usage.ndjson", ndjson(0..100));
@@ -211,22 +212,26 @@ async fn every_statement_runs_as_the_user_that_grafana_reads_with_and_finds_some
     );
     assert_eq!(run.status, 3, "{run:?}");
     let connection = database.connect().await;
-    let reader = make_reader(&connection).await;
+    let user = create_grafana_user(&connection).await;
     connection
-        .batch_execute(&format!("set role {reader}"))
+        .batch_execute(&format!("set role {user}"))
         .await
         .unwrap();
-    let mut asked = BTreeSet::new();
-    for question in questions("simusage") {
-        for sql in statements(&connection, &question).await {
-            assert!(!sql.contains('$'), "{}: {sql}", question.place);
+    let mut executed = BTreeSet::new();
+    for query in queries_to("simusage") {
+        for sql in statements(&connection, &query).await {
+            assert!(!sql.contains('$'), "{}: {sql}", query.location);
             let rows = connection.query(&sql, &[]).await;
-            let rows = rows.unwrap_or_else(|error| panic!("{}: {error:?}\n{sql}", question.place));
-            assert!(!rows.is_empty(), "{} finds nothing\n{sql}", question.place);
-            asked.insert(sql);
+            let rows = rows.unwrap_or_else(|error| panic!("{}: {error:?}\n{sql}", query.location));
+            assert!(
+                !rows.is_empty(),
+                "{} returns no rows\n{sql}",
+                query.location
+            );
+            executed.insert(sql);
         }
     }
-    assert!(asked.len() > 10, "{asked:#?}");
+    assert!(executed.len() > 10, "{executed:#?}");
     for secret in [
         "select * from tokens",
         "select raw from rejected_records",
@@ -237,19 +242,19 @@ async fn every_statement_runs_as_the_user_that_grafana_reads_with_and_finds_some
     }
     connection
         .batch_execute(&format!(
-            "reset role; drop owned by {reader}; drop role {reader}"
+            "reset role; drop owned by {user}; drop role {user}"
         ))
         .await
         .unwrap();
 }
 
 #[tokio::test]
-async fn records_that_are_stored_and_not_shown_are_noticed() {
+async fn the_alert_for_stale_aggregates_fires_until_an_ingest_runs() {
     let database = TestDatabase::migrated().await;
-    let rules = questions("simusage");
+    let rules = queries_to("simusage");
     let sql = &rules
         .iter()
-        .find(|question| question.place.contains("Stored records are not shown"))
+        .find(|query| query.location.contains("Aggregates are out of date"))
         .unwrap()
         .text;
     let seconds = async || {
@@ -263,16 +268,16 @@ async fn records_that_are_stored_and_not_shown_are_noticed() {
     };
     assert!(seconds().await.abs() < f64::EPSILON, "nothing is stale");
     let connection = database.connect().await;
-    let left_behind = "insert into ingest_sources (kind, identity, name, updated_at)
+    let killed_ingest = "insert into ingest_sources (kind, identity, name, updated_at)
                        values ('run', '1', 'stdin', now() - interval '1 hour');
                        insert into stale_hours (start_at, end_at) values ('2020-02-01', '2020-02-02')";
-    connection.batch_execute(left_behind).await.unwrap();
+    connection.batch_execute(killed_ingest).await.unwrap();
     assert!((3_600.0..3_660.0).contains(&seconds().await));
-    // The advice is good.
+    // An ingest of the inventory resolves the alert, as its description says.
     load_inventory(database.url());
     assert!(
         seconds().await.abs() < f64::EPSILON,
-        "an ingest looked after it"
+        "the ingest refreshed the aggregates"
     );
 }
 
@@ -287,18 +292,18 @@ fn names(metrics: &str) -> BTreeSet<String> {
 }
 
 fn get(address: &str) -> String {
-    let mut answer = String::new();
+    let mut response = String::new();
     let mut connection = TcpStream::connect(address).unwrap();
     connection
         .write_all(b"GET /metrics HTTP/1.0\r\n\r\n")
         .unwrap();
-    connection.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    connection.read_to_string(&mut response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     assert!(head.contains(" 200 "), "{head}");
     body.to_owned()
 }
 
-/// The metrics of an ingest from Kafka, once it knows its lag.
+/// The metrics of an ingest from Kafka, once it reports its lag.
 async fn metrics_of_ingest(database: &TestDatabase) -> BTreeSet<String> {
     let kafka = Kafka::start(1);
     kafka.send(&ndjson(0..3));
@@ -309,12 +314,12 @@ async fn metrics_of_ingest(database: &TestDatabase) -> BTreeSet<String> {
     let mut log = BufReader::new(child.stderr.take().unwrap())
         .lines()
         .map_while(Result::ok);
-    let place = log
+    let url = log
         .find_map(|line| Some(line.split_once("metrics on http://")?.1.to_owned()))
         .unwrap();
     std::thread::spawn(move || log.for_each(drop));
     let found = loop {
-        let found = names(&get(place.trim_end_matches("/metrics")));
+        let found = names(&get(url.trim_end_matches("/metrics")));
         if found.contains("simusage_ingest_lag_records") {
             break found;
         }
@@ -326,7 +331,7 @@ async fn metrics_of_ingest(database: &TestDatabase) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn every_metric_is_one_that_the_program_has() {
+async fn every_metric_exists() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let server = Server::start(database.url());
@@ -334,18 +339,18 @@ async fn every_metric_is_one_that_the_program_has() {
     let mut known = names(&get(server.address()));
     known.extend(metrics_of_ingest(&database).await);
     let mut used = BTreeSet::new();
-    for question in questions("simusage-prometheus") {
+    for query in queries_to("simusage-prometheus") {
         let is_part_of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let words = question.text.split(|c| !is_part_of_a_name(c));
+        let words = query.text.split(|c| !is_part_of_a_name(c));
         let metrics: Vec<&str> = words
             .filter(|word| word.starts_with("simusage_") || word.starts_with("process_"))
             .collect();
-        assert!(!metrics.is_empty(), "{}: {}", question.place, question.text);
+        assert!(!metrics.is_empty(), "{}: {}", query.location, query.text);
         for metric in metrics {
             assert!(
                 known.contains(metric),
-                "{}: there is no {metric} in {known:#?}",
-                question.place
+                "{}: {metric} is not in {known:#?}",
+                query.location
             );
             used.insert(metric.to_owned());
         }
@@ -354,17 +359,17 @@ async fn every_metric_is_one_that_the_program_has() {
 }
 
 #[test]
-fn everything_is_asked_of_a_data_source_that_is_provided() {
+fn every_query_uses_a_provisioned_data_source() {
     let sources = yaml(DATA_SOURCES);
-    let provided: BTreeSet<&str> = items(&sources["datasources"])
+    let provisioned: BTreeSet<&str> = items(&sources["datasources"])
         .iter()
         .map(|source| source["uid"].as_str().unwrap())
         .collect();
     assert_eq!(
-        provided,
+        provisioned,
         BTreeSet::from(["simusage", "simusage-prometheus"])
     );
-    // Whoever asks anybody else would be missing here.
+    // A query to any other data source would be missing from the sum.
     let panels = |file: &&str| {
         items(&yaml(file)["panels"])
             .iter()
@@ -372,9 +377,12 @@ fn everything_is_asked_of_a_data_source_that_is_provided() {
             .sum::<usize>()
     };
     let of_alerts = items(&yaml(ALERTS)["groups"][0]["rules"]).len();
-    let asked: usize = provided.iter().map(|source| questions(source).len()).sum();
+    let found: usize = provisioned
+        .iter()
+        .map(|source| queries_to(source).len())
+        .sum();
     assert_eq!(
-        asked,
+        found,
         DASHBOARDS.iter().map(panels).sum::<usize>() + of_alerts
     );
 

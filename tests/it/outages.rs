@@ -163,7 +163,7 @@ async fn a_full_disk_is_reported_and_the_next_run_stores_the_rest() {
     let position = ndjson(0..40).len();
     assert!(
         run.stderr
-            .contains("stopped after 36 records stored and 4 rejected"),
+            .contains("stopped after storing 36 records and rejecting 4"),
         "{run:?}"
     );
     assert!(

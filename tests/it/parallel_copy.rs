@@ -44,7 +44,7 @@ fn finish(child: Child, read: u64) -> Run {
     );
     assert!(
         run.stderr
-            .contains("batches are copied side by side on 3 connections"),
+            .contains("copying batches in parallel on 3 connections"),
         "{run:?}"
     );
     run

@@ -144,9 +144,11 @@ async fn an_unusable_certificate_is_refused_at_startup() {
     let expected = format!("{key_name} is not the key of the certificate in {certificate_name}");
     assert!(run().contains(&expected));
     std::fs::write(&key, pair.pem()).unwrap();
-    assert!(run().contains(&format!("{key_name} holds no private key in PEM")));
+    assert!(run().contains(&format!("{key_name} contains no private key in PEM format")));
     std::fs::write(&certificate, "nonsense").unwrap();
-    assert!(run().contains(&format!("{certificate_name} holds no certificate in PEM")));
+    assert!(run().contains(&format!(
+        "{certificate_name} contains no certificate in PEM format"
+    )));
     std::fs::remove_file(&certificate).unwrap();
     assert!(run().contains(&format!("cannot read {certificate_name}: No such file")));
 }

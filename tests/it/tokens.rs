@@ -133,7 +133,7 @@ async fn an_invalid_request_for_a_token_is_refused_and_nothing_is_stored() {
         (
             &["create", "new", "--expires", "2020-01-01"],
             2,
-            "this is past",
+            "this date is in the past",
         ),
         (
             &["create", "new", "--expires", "soon"],

@@ -1,5 +1,5 @@
-// The same two paths on simusage's aggregates, in Node.js: Fastify and pg, statements prepared once per connection,
-// a process per core. It knows neither time zones nor freshness.
+// The same two paths on simusage's aggregates, in Node.js with Fastify and pg: statements prepared once per connection,
+// up to two processes. It supports neither time zones nor freshness.
 import cluster from "node:cluster";
 import { availableParallelism } from "node:os";
 import Fastify from "fastify";
@@ -7,7 +7,7 @@ import pg from "pg";
 
 const [listen, size] = [Number(process.env.PORT), Number(process.env.POOL_SIZE ?? 8)];
 
-// Sums stay below 2^53 here, so a number will do.
+// Sums stay below 2^53 here, so a number is exact.
 pg.types.setTypeParser(pg.types.builtins.INT8, Number);
 pg.types.setTypeParser(pg.types.builtins.TIMESTAMPTZ, (text) => `${text.slice(0, 10)}T${text.slice(11, 19)}Z`);
 
@@ -29,11 +29,11 @@ function start() {
   app.get("/api/v1/:kind/:subject/usage", async (request, reply) => {
     const { kind, subject } = request.params;
     const { start, end, every, page = "1", size = "50" } = request.query;
-    const behind = new Date(Date.parse(`${end}T00:00:00Z`) + 86_400_000).toISOString();
+    const after = new Date(Date.parse(`${end}T00:00:00Z`) + 86_400_000).toISOString();
     const { rows } = await pool.query({
       name: `${kind} ${every}`,
       text: statement(`${views[kind]}_${units[every]}`, ...names[kind]),
-      values: [subject, `${start}T00:00:00Z`, behind, Number(size), (Number(page) - 1) * Number(size)],
+      values: [subject, `${start}T00:00:00Z`, after, Number(size), (Number(page) - 1) * Number(size)],
       rowMode: "array",
     });
     if (rows.length === 0) return reply.code(404).send();

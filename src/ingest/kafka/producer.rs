@@ -1,4 +1,4 @@
-//! Lines to a Kafka topic, a message each: the other end of what this module is for, to try it with.
+//! Sends lines to a Kafka topic, one message per line, so that ingest can be tried out.
 
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
@@ -13,21 +13,21 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 
 use crate::config::Kafka;
 
-/// How long messages may be on their way.
+/// How long a message may take to be delivered.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long to wait for room in the queue at once.
+/// How long to wait for room in the queue before sending again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Sends each line that is written to it as a message. After a flush, the brokers have them all.
+/// Sends each line written to it as a message. After a flush, the brokers have all of them.
 pub struct Producer {
     client: BaseProducer<Deliveries>,
     topic: String,
-    /// The beginning of a line that is not whole yet.
+    /// The start of an incomplete line.
     line: Vec<u8>,
 }
 
-/// Keeps the first failure.
+/// Keeps the first delivery error.
 #[derive(Default)]
 struct Deliveries(Mutex<Option<KafkaError>>);
 
@@ -47,10 +47,10 @@ impl ProducerContext for Deliveries {
 }
 
 impl Producer {
-    /// A producer to a topic of these brokers. It connects when it has something to send.
+    /// A producer for a topic. It connects to the brokers when the first message is sent.
     ///
     /// # Errors
-    /// A setting that librdkafka does not take.
+    /// Returns an error if librdkafka rejects a setting.
     pub fn new(kafka: &Kafka, brokers: &str, topic: &str) -> anyhow::Result<Self> {
         let mut config = ClientConfig::new();
         config
@@ -60,7 +60,7 @@ impl Producer {
             "message.timeout.ms",
             DELIVERY_TIMEOUT.as_millis().to_string(),
         );
-        // The session is a consumer's.
+        // Only consumers have a session.
         for (name, value) in kafka
             .properties()
             .into_iter()
@@ -70,7 +70,7 @@ impl Producer {
         }
         let producer = config
             .create_with_context(Deliveries::default())
-            .context("setting up Kafka")?;
+            .context("configuring the Kafka client")?;
         Ok(Self {
             client: producer,
             topic: topic.to_owned(),

@@ -1,14 +1,14 @@
-//! Records as CSV (RFC 4180) under a header. One record is one line: no field has reason to hold a line end,
-//! and a quote that is never closed so costs its own line only.
+//! Records in CSV (RFC 4180) with a header. A record is exactly one line: no field needs a line
+//! end, and so an unclosed quote spoils only its own line.
 
 use std::borrow::Cow;
 
-use super::super::csv_line::{Columns, Splitter};
+use super::super::csv_line::{Columns, HeaderError, Splitter};
 use super::super::reject::{Defect, Reason};
 use super::field::{parse_bytes, parse_date};
-use super::{UsageRecord, name};
+use super::record::{UsageRecord, name};
 
-/// Which column holds which field.
+/// The indexes of the columns that are read, and the number of columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::ingest) struct CsvHeader {
     columns: usize,
@@ -18,11 +18,8 @@ pub(in crate::ingest) struct CsvHeader {
 }
 
 impl CsvHeader {
-    /// Finds the columns in a header line, in any order, among any others, with `_` or `-`.
-    ///
-    /// # Errors
-    /// A column that is missing or there twice, by name.
-    pub fn parse(line: &[u8]) -> Result<Self, String> {
+    /// Accepts the columns in any order, among others, in any case, and with `_` for `-`.
+    pub fn parse(line: &[u8]) -> Result<Self, HeaderError> {
         let columns = Columns::parse(line)?;
         Ok(Self {
             columns: columns.len(),
@@ -33,14 +30,13 @@ impl CsvHeader {
     }
 }
 
-/// Reads lines under a header.
+/// Parses the lines below a header.
 pub(in crate::ingest) struct CsvParser {
     header: CsvHeader,
     splitter: Splitter,
 }
 
 impl CsvParser {
-    /// A parser of lines under `header`.
     pub fn new(header: CsvHeader) -> Self {
         Self {
             header,
@@ -48,7 +44,6 @@ impl CsvParser {
         }
     }
 
-    /// Reads one line.
     pub fn parse(&mut self, line: &[u8]) -> Result<UsageRecord<'_>, Defect> {
         let CsvHeader {
             columns,
@@ -57,13 +52,14 @@ impl CsvParser {
             date,
         } = self.header;
         let malformed = |detail: String| Defect::of_line(Reason::Malformed, detail);
-        let fields = self
-            .splitter
-            .split(line)
-            .ok_or_else(|| malformed("not a line of CSV: a quote is not closed".to_owned()))?;
+        let fields = self.splitter.split(line).ok_or_else(|| {
+            malformed(
+                "not a line of CSV; check for an unclosed quote or a carriage return".to_owned(),
+            )
+        })?;
         if fields.len() != columns {
             return Err(malformed(format!(
-                "{} fields, the header has {columns} columns",
+                "the line has {} fields and the header {columns} columns; quote fields that contain commas",
                 fields.len()
             )));
         }
@@ -72,7 +68,9 @@ impl CsvParser {
             match std::str::from_utf8(text) {
                 Ok("") => Err(Defect::missing(name)),
                 Ok(text) => Ok(text),
-                Err(_) => Err(malformed(format!("{name} is not UTF-8"))),
+                Err(_) => Err(malformed(format!(
+                    "{name} is not valid UTF-8; convert the file to UTF-8"
+                ))),
             }
         };
         let sim_card = field(sim_card, name::SIM_CARD)?;
@@ -126,21 +124,24 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_lacks_or_repeats_a_column_names_it() {
-        let problem = |header: &str| CsvHeader::parse(header.as_bytes()).unwrap_err();
+    fn header_errors_name_the_missing_or_duplicate_column() {
+        let problem = |header: &str| CsvHeader::parse(header.as_bytes()).unwrap_err().to_string();
         assert!(
             problem("sim-card-id,date")
                 .starts_with("the header has no column bytes-used (it has: sim-card-id, date); ")
         );
         assert_eq!(
             problem("date,sim-card-id,bytes-used,date"),
-            "the header has the column date twice"
+            "the header has the column date twice; remove or rename one"
         );
-        assert_eq!(problem("\"date"), "the header is not a line of CSV");
+        assert_eq!(
+            problem("\"date"),
+            "the header is not a line of CSV; check for an unclosed quote or a carriage return"
+        );
     }
 
     #[test]
-    fn every_defect_has_its_reason() {
+    fn each_defect_has_its_reason() {
         let reason = |line: &str| {
             let defect = parse("sim-card-id,bytes-used,date", line).unwrap_err();
             (defect.reason, defect.field)
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_quote_costs_its_own_line_only() {
+    fn an_unclosed_quote_spoils_only_its_own_line() {
         let mut parser = CsvParser::new(CsvHeader::parse(b"sim-card-id,bytes-used,date").unwrap());
         assert!(parser.parse(b"\"1,2,3").is_err());
         assert_eq!(parser.parse(b"1,2,2022-02-18T00:00:00Z").unwrap().bytes, 2);
@@ -176,7 +177,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_makes_it_panic(line in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn no_line_panics(line in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut parser = CsvParser::new(CsvHeader::parse(b"sim-card-id,bytes-used,date").unwrap());
             let _ = parser.parse(&line);
             let _ = CsvHeader::parse(&line);

@@ -1,11 +1,11 @@
-//! The values of a record's fields.
+//! Parses the values of a record's fields.
 
 use chrono::NaiveDate;
 
 use super::super::reject::{Defect, Reason};
-use super::name;
+use super::record::name;
 
-/// Reads a number of bytes: decimal digits, and nothing else.
+/// Parses a number of bytes, which may contain decimal digits only.
 pub(super) fn parse_bytes(text: &str) -> Result<i64, Defect> {
     if let Some(bytes) = few_digits(text.as_bytes()) {
         return Ok(bytes);
@@ -13,18 +13,18 @@ pub(super) fn parse_bytes(text: &str) -> Result<i64, Defect> {
     let defect = |reason, problem| Err(Defect::of_field(reason, name::BYTES, text, problem));
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     if unsigned.is_empty() || !unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
-        return defect(Reason::InvalidBytes, "is not a whole number");
+        return defect(Reason::InvalidBytes, "is not a whole number (ex: 1024)");
     }
     if unsigned.len() < text.len() {
-        return defect(Reason::NegativeBytes, "is negative");
+        return defect(Reason::NegativeBytes, "is negative; it must be 0 or more");
     }
     match text.parse() {
         Ok(bytes) => Ok(bytes),
-        Err(_) => defect(Reason::BytesOverflow, "does not fit into 64 bits"),
+        Err(_) => defect(Reason::BytesOverflow, "is larger than 9223372036854775807"),
     }
 }
 
-/// Reads a number of at most eighteen digits, which cannot overflow. No real record has more.
+/// Parses a number of 1 to 18 digits, which cannot overflow. Real records have no more.
 pub(super) fn few_digits(digits: &[u8]) -> Option<i64> {
     let number = |number, digit: &u8| {
         digit
@@ -36,10 +36,10 @@ pub(super) fn few_digits(digits: &[u8]) -> Option<i64> {
         .then(|| digits.iter().try_fold(0, number))?
 }
 
-/// Reads a date-time of RFC 3339 into microseconds since 1970; finer fractions are cut off.
+/// Parses an RFC 3339 date-time into microseconds since 1970; finer fractions are truncated.
 ///
-/// An offset is demanded: a local time would be a guess about the hour that the bytes belong to. A leap
-/// second is refused, because neither the calendar here nor the database's has one.
+/// The offset is required, because a local time does not determine the hour. Leap seconds are
+/// rejected, because neither chrono nor PostgreSQL represents them.
 pub(super) fn parse_date(text: &str) -> Result<i64, Defect> {
     date_time(text.as_bytes()).ok_or_else(|| {
         let problem = "is not a date-time with an offset (ex: 2022-02-18T00:00:00Z)";
@@ -47,7 +47,7 @@ pub(super) fn parse_date(text: &str) -> Result<i64, Defect> {
     })
 }
 
-/// The microseconds since 1970 of a date-time, as [`parse_date`] has them.
+/// Like [`parse_date`], but returns `None` for an invalid date-time.
 pub(super) fn date_time(text: &[u8]) -> Option<i64> {
     let (date, rest) = text.split_at_checked(10)?;
     let (time, rest) = rest.split_at_checked(9)?;
@@ -71,7 +71,7 @@ pub(super) fn date_time(text: &[u8]) -> Option<i64> {
     Some(seconds * 1_000_000 + i64::from(fraction_us))
 }
 
-/// A number of a few decimal digits.
+/// Parses a few decimal digits; more than nine may overflow.
 fn number(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |number, digit| {
         digit
@@ -80,7 +80,8 @@ fn number(digits: &[u8]) -> Option<u32> {
     })
 }
 
-/// The microseconds of `.123456789`, where there is a fraction, and what follows it.
+/// Parses an optional fraction such as `.123456789`. Returns its microseconds and the text after
+/// it.
 fn fraction(text: &[u8]) -> Option<(u32, &[u8])> {
     let Some(text) = text.strip_prefix(b".") else {
         return Some((0, text));
@@ -96,7 +97,7 @@ fn fraction(text: &[u8]) -> Option<(u32, &[u8])> {
     Some((number(&microseconds)?, rest))
 }
 
-/// The seconds by which `Z` or `+01:00` is ahead of UTC.
+/// Parses `Z` or an offset such as `+01:00` into seconds east of UTC.
 fn offset(text: &[u8]) -> Option<i64> {
     match text {
         b"Z" | b"z" => Some(0),
@@ -116,7 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn bytes_are_exact_up_to_the_last_one() {
+    fn bytes_are_exact_up_to_the_maximum() {
         assert_eq!(parse_bytes("0").unwrap(), 0);
         assert_eq!(parse_bytes("0010").unwrap(), 10);
         assert_eq!(parse_bytes("9223372036854775807").unwrap(), i64::MAX);
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_cannot_be_are_told_apart() {
+    fn invalid_bytes_have_distinct_reasons() {
         for (text, reason) in [
             ("9223372036854775808", Reason::BytesOverflow),
             ("99999999999999999999999", Reason::BytesOverflow),
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_dates_are_refused() {
+    fn invalid_dates_are_rejected() {
         for text in [
             "",
             "2022-02-18",
@@ -196,7 +197,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_them_panic(text in ".{0,40}") {
+        fn no_text_panics(text in ".{0,40}") {
             let _ = parse_bytes(&text);
             let _ = parse_date(&text);
         }

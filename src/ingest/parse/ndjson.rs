@@ -1,8 +1,8 @@
-//! Records as JSON objects, one a line.
+//! Records as JSON objects, one per line.
 //!
-//! Nearly every line has the three fields and no others, in one of the plain forms that programs write. Such a line is
-//! read in one pass; any other, and any that is wrong, by `serde_json`, whose word is the rule: what is read in one
-//! pass is what it would have said.
+//! Nearly every line has exactly the three fields, written without escapes. A fast parser reads
+//! such lines in one pass. All other lines, valid or not, go to `serde_json`. Both parsers return
+//! the same record for every line that the fast one accepts.
 
 use std::borrow::Cow;
 
@@ -11,9 +11,9 @@ use serde_json::value::RawValue;
 
 use super::super::reject::{Defect, Reason};
 use super::field::{date_time, few_digits, parse_bytes, parse_date};
-use super::{UsageRecord, name};
+use super::record::{UsageRecord, name};
 
-/// The object with its values unread, so that each is judged, and quoted, as it was written.
+/// The object with raw values, so that errors can quote them as written.
 #[derive(Deserialize)]
 struct Object<'a> {
     #[serde(borrow, rename = "sim-card-id", alias = "sim_card_id")]
@@ -24,35 +24,34 @@ struct Object<'a> {
     date: Option<&'a RawValue>,
 }
 
-/// Reads one line.
 pub(in crate::ingest) fn parse(line: &[u8]) -> Result<UsageRecord<'_>, Defect> {
-    parse_plain(line).map_or_else(|| parse_any(line), Ok)
+    parse_fast(line).map_or_else(|| parse_any(line), Ok)
 }
 
-/// Reads a line whose fields are the three, in any order, as strings without an escape or as a number of digits; `None`
-/// if it is another, or wrong.
-fn parse_plain(line: &[u8]) -> Option<UsageRecord<'_>> {
+/// Parses a line that has exactly the three fields, in any order, as strings without escapes (or
+/// digits, for `bytes-used`). Returns `None` for any other line and for an invalid one.
+fn parse_fast(line: &[u8]) -> Option<UsageRecord<'_>> {
     let (mut sim_card, mut bytes, mut time_us) = (None, None, None);
     let mut rest = line.strip_prefix(b"{")?;
     loop {
-        let (field, behind) = plain_name(without_spaces(rest))?;
-        let value = without_spaces(without_spaces(behind).strip_prefix(b":")?);
-        let (text, behind) = match value {
+        let (field, after) = plain_name(trim_spaces(rest))?;
+        let value = trim_spaces(trim_spaces(after).strip_prefix(b":")?);
+        let (text, after) = match value {
             [b'"', rest @ ..] => {
-                let (text, behind) = rest.split_at(memchr::memchr(b'"', rest)?);
-                (text, &behind[1..])
+                let (text, after) = rest.split_at(memchr::memchr(b'"', rest)?);
+                (text, &after[1..])
             }
             _ if matches!(field, Field::Bytes) => plain_number(value)?,
             _ => return None,
         };
-        let is_again = match field {
+        let is_duplicate = match field {
             Field::SimCard => sim_card.replace(plain_text(text)?).is_some(),
-            // An escape is neither a digit nor a part of a date.
+            // An escape is not a digit or part of a date, so these two reject it themselves.
             Field::Bytes => bytes.replace(few_digits(text)?).is_some(),
             Field::Date => time_us.replace(date_time(text)?).is_some(),
         };
-        rest = match without_spaces(behind) {
-            _ if is_again => return None,
+        rest = match trim_spaces(after) {
+            _ if is_duplicate => return None,
             [b',', rest @ ..] => rest,
             b"}" => break,
             _ => return None,
@@ -71,9 +70,9 @@ enum Field {
     Date,
 }
 
-/// The field whose name `text` begins with, and what follows it.
+/// Parses a quoted field name. Returns the field and the text after it.
 fn plain_name(text: &[u8]) -> Option<(Field, &[u8])> {
-    // Compared with each by a length that the compiler knows, which is faster than to look for the name's end first.
+    // Comparing with constants of known length is faster than finding the closing quote first.
     let sim_card = || {
         text.strip_prefix(br#""sim-card-id""#)
             .or_else(|| text.strip_prefix(br#""sim_card_id""#))
@@ -83,40 +82,42 @@ fn plain_name(text: &[u8]) -> Option<(Field, &[u8])> {
             .or_else(|| text.strip_prefix(br#""bytes_used""#))
     };
     let date = || text.strip_prefix(br#""date""#);
-    (sim_card().map(|behind| (Field::SimCard, behind)))
-        .or_else(|| bytes().map(|behind| (Field::Bytes, behind)))
-        .or_else(|| date().map(|behind| (Field::Date, behind)))
+    (sim_card().map(|after| (Field::SimCard, after)))
+        .or_else(|| bytes().map(|after| (Field::Bytes, after)))
+        .or_else(|| date().map(|after| (Field::Date, after)))
 }
 
-fn without_spaces(mut text: &[u8]) -> &[u8] {
+fn trim_spaces(mut text: &[u8]) -> &[u8] {
     while let [b' ', rest @ ..] = text {
         text = rest;
     }
     text
 }
 
-/// The inside of a string as its text, if it holds nothing that JSON has escaped.
-fn plain_text(inside: &[u8]) -> Option<&str> {
+/// The content of a JSON string; `None` if it has escapes, control characters or invalid UTF-8.
+fn plain_text(content: &[u8]) -> Option<&str> {
     let is_plain = |&byte: &u8| byte >= b' ' && byte != b'\\';
-    inside
+    content
         .iter()
         .all(is_plain)
-        .then(|| std::str::from_utf8(inside).ok())?
+        .then(|| std::str::from_utf8(content).ok())?
 }
 
-/// The digits that `text` begins with, and what follows them.
+/// Splits `text` after its leading digits.
 fn plain_number(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (digits, behind) = text.split_at(text.iter().position(|byte| !byte.is_ascii_digit())?);
-    // JSON has no number like 007.
-    (digits.first() != Some(&b'0') || digits.len() == 1).then_some((digits, behind))
+    let (digits, after) = text.split_at(text.iter().position(|byte| !byte.is_ascii_digit())?);
+    // JSON does not allow leading zeros.
+    (digits.first() != Some(&b'0') || digits.len() == 1).then_some((digits, after))
 }
 
-/// Reads any line.
+/// Parses any line with `serde_json`.
 pub(in crate::ingest) fn parse_any(line: &[u8]) -> Result<UsageRecord<'_>, Defect> {
     let object: Object<'_> = serde_json::from_slice(line).map_err(|error| {
         Defect::of_line(
             Reason::Malformed,
-            format!("not a JSON object of a usage record: {error}"),
+            format!(
+                "not a usage record in JSON: {error}; expected {{\"sim-card-id\": \"…\", \"bytes-used\": \"…\", \"date\": \"…\"}}"
+            ),
         )
     })?;
     let sim_card = present(object.sim_card, name::SIM_CARD)?;
@@ -127,10 +128,10 @@ pub(in crate::ingest) fn parse_any(line: &[u8]) -> Result<UsageRecord<'_>, Defec
             Reason::InvalidSimCard,
             name::SIM_CARD,
             sim_card,
-            "is not a string",
+            "is not a string; put it in double quotes",
         )
     })?;
-    // The number comes as a string or as a number; either way its digits are what counts.
+    // Accepted as a string and as a number; the digits are the same.
     let bytes = parse_bytes(&text(bytes).unwrap_or(Cow::Borrowed(bytes)))?;
     let time_us = parse_date(&text(date).unwrap_or(Cow::Borrowed(date)))?;
     Ok(UsageRecord {
@@ -146,7 +147,7 @@ fn present<'a>(value: Option<&'a RawValue>, field: &'static str) -> Result<&'a s
         .ok_or_else(|| Defect::missing(field))
 }
 
-/// The text of a JSON string; `None` if the value is of another type.
+/// The text of a JSON string; `None` if the value has another type.
 fn text(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
     if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_come_as_string_or_number() {
+    fn bytes_may_be_a_string_or_a_number() {
         let expected = UsageRecord {
             sim_card: "89440001".into(),
             bytes: 1024,
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn every_defect_has_its_reason() {
+    fn each_defect_has_its_reason() {
         for line in [
             "",
             "{",
@@ -244,10 +245,10 @@ mod tests {
         );
     }
 
-    /// The one pass says nothing, or what `serde_json` says.
-    fn check_plain(line: &[u8]) -> bool {
-        let plain = parse_plain(line);
-        if let Some(record) = &plain {
+    /// Asserts that the fast parser agrees with `serde_json`. Returns whether it accepted the line.
+    fn check_fast(line: &[u8]) -> bool {
+        let fast = parse_fast(line);
+        if let Some(record) = &fast {
             assert_eq!(
                 parse_any(line).as_ref(),
                 Ok(record),
@@ -255,13 +256,13 @@ mod tests {
                 String::from_utf8_lossy(line)
             );
         }
-        plain.is_some()
+        fast.is_some()
     }
 
     #[test]
-    fn one_pass_reads_what_programs_write() {
+    fn the_fast_parser_reads_common_lines() {
         let date = "2022-02-18T00:00:00Z";
-        for (line, is_plain) in [
+        for (line, is_fast) in [
             (
                 format!(r#"{{"sim-card-id": "89440001", "bytes-used": "1024", "date": "{date}"}}"#),
                 true,
@@ -330,13 +331,13 @@ mod tests {
             ),
             (r#"{"sim-card-id":"1","bytes-used":1}"#.to_owned(), false),
         ] {
-            assert_eq!(check_plain(line.as_bytes()), is_plain, "{line}");
+            assert_eq!(check_fast(line.as_bytes()), is_fast, "{line}");
         }
     }
 
     proptest! {
         #[test]
-        fn one_pass_agrees_with_serde_json(
+        fn the_fast_parser_agrees_with_serde_json(
             fields in (
                 r#""sim[-_]card[-_]id" ?: ?("[ -~]{0,8}"|"é"|"\\\\n"|7)"#,
                 r#""bytes[-_]used" ?: ?("?[0-9]{1,20}"?|"?[1-9][0-9]{0,8}"?|-1|1[.]5|null)"#,
@@ -349,19 +350,19 @@ mod tests {
         ) {
             let written = fields.iter().filter(|field| !field.is_empty()).map(String::as_str);
             let line = format!("{{{}}}", written.collect::<Vec<_>>().join(&comma));
-            check_plain(line.as_bytes());
+            check_fast(line.as_bytes());
             for end in 0..line.len() {
-                check_plain(&line.as_bytes()[..end]);
+                check_fast(&line.as_bytes()[..end]);
             }
         }
 
         #[test]
-        fn no_line_makes_it_panic(line in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn no_line_panics(line in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = parse(&line);
         }
 
         #[test]
-        fn no_nearly_right_line_makes_it_panic(value in r#"[\[\]{}":,\\0-9a-z-]{0,20}"#) {
+        fn no_nearly_valid_line_panics(value in r#"[\[\]{}":,\\0-9a-z-]{0,20}"#) {
             let _ = parse(format!(r#"{{"sim-card-id":"1","bytes-used":{value},"date":{value}}}"#).as_bytes());
         }
     }

@@ -1,8 +1,9 @@
 /**
- * The folder a database is kept in: who may use it, and whether the cluster in it is complete.
+ * The data directory of a database: locks it for one process and checks that its cluster is
+ * complete.
  *
- * Layout: `pgdata/` is the cluster, `state` says whether its first start went through, and
- * `server-<process>.claim` says which process uses it.
+ * Layout: `pgdata/` is the cluster, `state` records whether its first start completed, and
+ * `server-<pid>.claim` is the claim of the process that uses it.
  */
 
 import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -13,10 +14,10 @@ const COMPLETE = 'complete\n';
 const INCOMPLETE = 'incomplete\n';
 const CLAIM = /^server-(\d+)\.claim$/;
 
-/** A reason to refuse the folder that its user can do something about. */
-export class FolderError extends Error {}
+/** The directory cannot be used; the message is for the user. */
+export class DirectoryError extends Error {}
 
-export class DataFolder {
+export class DataDirectory {
   #path;
   #ownClaim;
 
@@ -26,29 +27,31 @@ export class DataFolder {
     this.#ownClaim = `server-${process.pid}.claim`;
   }
 
-  /** The cluster's own folder. */
+  /** The path of the cluster. */
   get cluster() {
     return join(this.#path, 'pgdata');
   }
 
   /**
-   * Takes the folder for this process: two engines on one cluster destroy it. Each process claims
-   * first and looks for others then, so of two that start at once at most one goes on.
+   * Claims the directory for this process, because two engines would destroy the cluster. Each
+   * process writes its claim before it looks for others, so of two that start at once at most one
+   * succeeds.
    */
   claim() {
     try {
       mkdirSync(this.#path, { recursive: true });
       writeFileSync(join(this.#path, this.#ownClaim), startOf(process.pid));
     } catch (error) {
-      throw new FolderError(`cannot use data folder ${this.#path}: ${error.message}`);
+      throw new DirectoryError(`cannot use data directory ${this.#path}: ${error.message}`);
     }
     for (const name of readdirSync(this.#path)) {
       const match = CLAIM.exec(name);
       if (!match || name === this.#ownClaim) continue;
       if (isAlive(Number(match[1]), readFileSync(join(this.#path, name), 'utf8'))) {
         this.release();
-        throw new FolderError(
-          `data folder ${this.#path} is in use by another server (process ${match[1]})`,
+        throw new DirectoryError(
+          `data directory ${this.#path} is in use by another server (process ${match[1]}); ` +
+            'stop it or use another --data',
         );
       }
       rmSync(join(this.#path, name), { force: true });
@@ -59,11 +62,11 @@ export class DataFolder {
     rmSync(join(this.#path, this.#ownClaim), { force: true });
   }
 
-  /** Makes sure that the cluster is either complete or not there at all. */
+  /** Removes a cluster whose first start did not complete. */
   prepare() {
     const state = this.#readState();
     if (state === COMPLETE) return;
-    // A folder without a state is not ours yet, and nothing in it is ours to remove.
+    // Without a state file this may be some other directory, in which nothing must be removed.
     if (state === null) this.#refuseForeignFiles();
     this.#writeState(INCOMPLETE);
     rmSync(this.cluster, { recursive: true, force: true });
@@ -89,11 +92,13 @@ export class DataFolder {
     const foreign = readdirSync(this.#path).find((name) => !CLAIM.test(name));
     if (foreign === undefined) return;
     this.release();
-    throw new FolderError(`data folder ${this.#path} holds other files, such as ${foreign}`);
+    throw new DirectoryError(
+      `data directory ${this.#path} contains other files, such as ${foreign}; use an empty directory`,
+    );
   }
 }
 
-/** A process number is used again after its process has ended, so its start is compared as well. */
+/** Process IDs are reused, so the start time is compared as well. */
 function isAlive(pid, start) {
   try {
     process.kill(pid, 0);
@@ -103,12 +108,12 @@ function isAlive(pid, start) {
   return startOf(pid) === start;
 }
 
-/** When a process started, in the system's own unit; empty where the system has no /proc. */
+/** The start time of a process in clock ticks; empty on systems without /proc. */
 function startOf(pid) {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
     const [state, ...fields] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    // A killed process whose parent has not asked for its end keeps its entry as a zombie.
+    // A terminated process remains a zombie until its parent waits for it.
     return state === 'Z' ? 'ended' : fields[18];
   } catch {
     return '';

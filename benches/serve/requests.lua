@@ -1,18 +1,18 @@
--- Has wrk ask for random lines of a file: a path, and behind a tab the tag of the answer that the client has, if any.
+-- Makes wrk send random requests from a file. Each line is a path, a tab and, for a conditional request, an ETag.
 
-local asked = {}
+local requests = {}
 
 function init(arguments)
    math.randomseed(tonumber(arguments[2]))
    for line in io.lines(arguments[1]) do
       local path, tag = line:match("^([^\t]*)\t?(.*)$")
       local headers = tag ~= "" and { ["If-None-Match"] = tag } or nil
-      asked[#asked + 1] = wrk.format("GET", path, headers)
+      requests[#requests + 1] = wrk.format("GET", path, headers)
    end
 end
 
 function request()
-   return asked[math.random(#asked)]
+   return requests[math.random(#requests)]
 end
 
 function done(summary, latency)

@@ -1,0 +1,136 @@
+//! `simusage ingest`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::format::FormatArg;
+use crate::config::Config;
+use crate::http::metrics::serve_metrics;
+use crate::ingest::{self, Counters, Options, Source, Topic};
+
+/// Exit status of an ingest that completed and rejected records.
+const SOME_REJECTED: u8 = 3;
+
+/// Options of `ingest`.
+#[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a command-line option"
+)]
+#[command(after_help = "\
+Examples:
+  simusage ingest --inventory inventory.json
+  simusage ingest usage-*.ndjson
+  simusage ingest usage-2020-02.csv.gz
+  tail -n +1 -F usage.log | simusage ingest --source-id usage -
+  simusage ingest --kafka broker:9092 --topic usage --group simusage
+  simusage ingest --inventory inventory.json --replay-rejects
+  simusage ingest --dry-run --inventory inventory.json usage-*.ndjson
+
+Files are identified by their content. Ingesting a file again, under any name, stores only what was appended to it.
+
+--dry-run reads each FILE from the start, even if it was ingested before. It looks up SIM cards in the --inventory
+file or, without one, in the database. If the database is unavailable, SIM cards are not checked.")]
+pub struct IngestArgs {
+    /// Load the inventory from FILE first; JSON or CSV with sim-card-id, org-id and valid-from
+    #[arg(long, value_name = "FILE")]
+    pub inventory: Option<PathBuf>,
+    /// Format of the records: ndjson, csv, or auto to detect it from the file's name or content
+    #[arg(long, value_enum, default_value_t = FormatArg::Auto, hide_possible_values = true)]
+    pub format: FormatArg,
+    /// Name this stream. Replayed from the start, it resumes after the last stored record
+    #[arg(long, value_name = "NAME")]
+    pub source_id: Option<String>,
+    /// Read from Kafka until stopped; bootstrap brokers, as host:9092,other:9092
+    #[arg(long, value_name = "BROKERS", requires_all = ["topic", "group"], conflicts_with_all = ["files", "source_id"])]
+    pub kafka: Option<String>,
+    /// Topic to read; each message is one JSON object
+    #[arg(long, value_name = "NAME", requires = "kafka")]
+    pub topic: Option<String>,
+    /// Consumer group to join; its members share the topic's partitions
+    #[arg(long, value_name = "NAME", requires = "kafka")]
+    pub group: Option<String>,
+    /// Stop at the end of the topic instead of waiting for more messages
+    #[arg(long, requires = "kafka")]
+    pub until_end: bool,
+    /// Address and port on which to serve Prometheus metrics at /metrics [default: none]
+    #[arg(long, value_name = "ADDR")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Stop when more than N records have been rejected [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub max_rejects: Option<u64>,
+    /// Retry rejected records using the current inventory
+    #[arg(long, conflicts_with_all = ["files", "kafka", "source_id", "max_rejects"])]
+    pub replay_rejects: bool,
+    /// Validate the input without writing to the database
+    #[arg(long, conflicts_with_all = ["kafka", "replay_rejects", "source_id", "metrics_listen"])]
+    pub dry_run: bool,
+    /// Print the summary as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Files of usage records, plain or compressed with gzip or zstd; - reads standard input
+    #[arg(value_name = "FILE", required_unless_present_any = ["inventory", "kafka", "replay_rejects"])]
+    pub files: Vec<PathBuf>,
+}
+
+impl IngestArgs {
+    /// Checks combinations that clap cannot express.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        if self.kafka.is_some() && self.format == FormatArg::Csv {
+            return Err("--kafka reads JSON messages, so --format csv cannot be used with it");
+        }
+        if self.source_id.is_some() && self.files != [PathBuf::from("-")] {
+            return Err("--source-id names standard input, so - must be the only FILE");
+        }
+        Ok(())
+    }
+
+    fn into_options(self, counters: Arc<Counters>) -> Options {
+        let topic = self.kafka.zip(self.topic).zip(self.group);
+        let kafka = topic.map(|((brokers, name), group)| Topic {
+            brokers,
+            name,
+            group,
+            until_end: self.until_end,
+        });
+        let source = |path: PathBuf| match path.to_str() {
+            Some("-") => Source::Stdin,
+            _ => Source::File(path),
+        };
+        Options {
+            inventory: self.inventory,
+            sources: self.files.into_iter().map(source).collect(),
+            kafka,
+            format: self.format.into_format(),
+            source_id: self.source_id,
+            max_rejects: self.max_rejects,
+            replay_rejects: self.replay_rejects,
+            dry_run: self.dry_run,
+            counters,
+        }
+    }
+}
+
+pub(super) async fn run(args: IngestArgs, config: &Config) -> anyhow::Result<ExitCode> {
+    let json = args.json;
+    let counters = Arc::<Counters>::default();
+    if let Some(address) = args.metrics_listen {
+        let counters = counters.clone();
+        serve_metrics(&address.to_string(), move || counters.to_prometheus())?;
+    }
+    let summary = ingest::ingest(config, args.into_options(counters)).await?;
+    if json {
+        println!("{}", serde_json::to_string(&summary)?);
+    } else {
+        println!("{summary}");
+    }
+    Ok(if summary.rejected > 0 {
+        ExitCode::from(SOME_REJECTED)
+    } else {
+        ExitCode::SUCCESS
+    })
+}

@@ -1,0 +1,130 @@
+//! `[serve]`
+
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+
+use super::error::{InvalidValue, check_positive, check_range};
+
+/// How the server answers requests.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Serve {
+    /// Address and port to listen on.
+    pub listen: String,
+    /// PEM file with the server's certificate chain. Empty: plain HTTP.
+    pub tls_certificate: String,
+    /// PEM file with the certificate's private key.
+    pub tls_key: String,
+    /// Worker threads. 0: one per core.
+    pub workers: usize,
+    /// Database connections, divided among the workers.
+    pub pool_size: usize,
+    /// How long a request waits for a database connection.
+    pub pool_timeout_ms: u64,
+    /// How long a statement may run.
+    pub statement_timeout_ms: u64,
+    /// How long a CSV or NDJSON response may take from its first row to its last.
+    pub stream_timeout_ms: u64,
+    /// Maximum buckets of a time series.
+    pub max_buckets: usize,
+    /// Maximum pieces in which a time series is read.
+    pub max_pieces: usize,
+    /// Address of `/metrics`. Empty: the API's own; [`Serve::NO_METRICS`]: none.
+    pub metrics_listen: String,
+    /// How long the server continues to accept requests after a signal, with `/readyz` at 503.
+    pub drain_ms: u64,
+    /// Size of the series cache in megabytes, shared by all workers.
+    pub series_cache_mb: u64,
+    /// How long requests in flight may take during shutdown.
+    pub shutdown_timeout_ms: u64,
+    /// Role that database sessions switch to. Empty: none.
+    pub role: String,
+    /// Requests per second that a token, or an address without one, may send. 0: no limit.
+    pub requests_per_second: u32,
+    /// Maximum length of path and query string.
+    pub max_url_bytes: usize,
+    /// Maximum size of all headers together.
+    pub max_header_bytes: usize,
+    /// Maximum size of a request body.
+    pub max_body_bytes: u64,
+    /// Maximum number of open client connections.
+    pub max_connections: usize,
+    /// How long a client connection may be idle.
+    pub keep_alive_ms: u64,
+    /// How long a client may take to send the head of a request.
+    pub request_head_timeout_ms: u64,
+}
+
+impl Serve {
+    /// The value of `metrics_listen` that disables `/metrics`.
+    pub const NO_METRICS: &str = "off";
+
+    /// The files of the certificate and its key, if HTTPS is configured.
+    #[must_use]
+    pub fn tls_files(&self) -> Option<(&str, &str)> {
+        (!self.tls_certificate.is_empty()).then_some((&self.tls_certificate, &self.tls_key))
+    }
+
+    pub(super) fn validate(&self) -> Result<(), InvalidValue> {
+        check_positive([
+            ("pool_size", self.pool_size as u64),
+            ("pool_timeout_ms", self.pool_timeout_ms),
+            ("max_connections", self.max_connections as u64),
+            ("keep_alive_ms", self.keep_alive_ms),
+            ("request_head_timeout_ms", self.request_head_timeout_ms),
+        ])?;
+        // PostgreSQL's statement_timeout is an int.
+        let longest = u64::from(i32::MAX.unsigned_abs());
+        let timeout = self.statement_timeout_ms;
+        check_range("statement_timeout_ms", timeout, 1..=longest)?;
+        // The HTTP server reads at most 128 KiB of a request's head.
+        let head = 256..=65_536;
+        check_range("max_url_bytes", self.max_url_bytes as u64, head.clone())?;
+        check_range("max_header_bytes", self.max_header_bytes as u64, head)?;
+        self.validate_role()?;
+        self.validate_addresses()?;
+        self.validate_tls_files()
+    }
+
+    fn validate_role(&self) -> Result<(), InvalidValue> {
+        // The role is sent in the `options` of a connection, where spaces and backslashes are
+        // special.
+        let is_special =
+            |letter: char| letter.is_whitespace() || letter.is_control() || letter == '\\';
+        if !self.role.contains(is_special) {
+            return Ok(());
+        }
+        let problem = format!(
+            "'{}' cannot be the name of a role (ex: simusage_reader)",
+            self.role
+        );
+        Err(InvalidValue::new("role", problem))
+    }
+
+    fn validate_addresses(&self) -> Result<(), InvalidValue> {
+        let is_address = |text: &str| text.parse::<SocketAddr>().is_ok();
+        let listen = &self.listen;
+        if !is_address(listen) {
+            let problem = format!("'{listen}' is not an address and port (ex: 127.0.0.1:8000)");
+            return Err(InvalidValue::new("listen", problem));
+        }
+        let metrics = &self.metrics_listen;
+        if metrics.is_empty() || metrics == Self::NO_METRICS || is_address(metrics) {
+            return Ok(());
+        }
+        let problem =
+            format!("'{metrics}' is not an address and port (ex: 127.0.0.1:9100), empty or 'off'");
+        Err(InvalidValue::new("metrics_listen", problem))
+    }
+
+    fn validate_tls_files(&self) -> Result<(), InvalidValue> {
+        let missing = match (self.tls_certificate.is_empty(), self.tls_key.is_empty()) {
+            (false, true) => ("tls_certificate", "serve.tls_key"),
+            (true, false) => ("tls_key", "serve.tls_certificate"),
+            _ => return Ok(()),
+        };
+        let problem = format!("{} must be set, too", missing.1);
+        Err(InvalidValue::new(missing.0, problem))
+    }
+}

@@ -1,0 +1,81 @@
+//! What the consumer thread and the writer exchange.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustc_hash::FxHashMap;
+
+use super::super::pending_batch::PartialBatch;
+use super::super::progress::Counters;
+use super::super::record_encoder::RecordEncoder;
+
+/// A request of the consumer to the writer, which handles them in order.
+pub(super) enum Request {
+    /// Claim these partitions of a cluster. The reply is the offset to read from for each of them;
+    /// `None` if nothing of the partition is stored yet.
+    Claim {
+        cluster: String,
+        partitions: Vec<i32>,
+        reply: SyncSender<Vec<Option<i64>>>,
+    },
+    /// Store batches, no two of them of one partition.
+    Store(Vec<PartitionBatch>),
+    /// Reload the inventory if it has changed.
+    ReloadInventory,
+    /// Reply once all earlier requests are done.
+    Barrier(SyncSender<()>),
+}
+
+/// A batch of one partition.
+pub(super) struct PartitionBatch {
+    pub partition: i32,
+    /// The offset at which the batch begins.
+    pub from: i64,
+    pub batch: PartialBatch,
+}
+
+/// State that the consumer shares with the writer and the signal handler.
+pub(super) struct SharedState {
+    pub counters: Arc<Counters>,
+    /// Set to stop the consumer.
+    pub stop: Arc<AtomicBool>,
+    encoder: Mutex<Arc<RecordEncoder>>,
+    /// Next offsets, by partition, that are stored but not yet committed to Kafka.
+    stored: Mutex<FxHashMap<i32, i64>>,
+}
+
+impl SharedState {
+    pub fn new(counters: Arc<Counters>, encoder: Arc<RecordEncoder>) -> Self {
+        Self {
+            counters,
+            stop: Arc::default(),
+            encoder: Mutex::new(encoder),
+            stored: Mutex::default(),
+        }
+    }
+
+    /// The encoder for the newest inventory.
+    pub fn encoder(&self) -> Arc<RecordEncoder> {
+        Arc::clone(&lock(&self.encoder))
+    }
+
+    pub fn set_encoder(&self, encoder: Arc<RecordEncoder>) {
+        *lock(&self.encoder) = encoder;
+    }
+
+    /// Adds the next offset of a partition, to be committed to Kafka.
+    pub fn add_stored(&self, partition: i32, next: i64) {
+        lock(&self.stored).insert(partition, next);
+    }
+
+    /// Takes the next offsets to commit to Kafka, by partition.
+    pub fn take_stored(&self) -> FxHashMap<i32, i64> {
+        std::mem::take(&mut *lock(&self.stored))
+    }
+}
+
+/// Locks a mutex, also after a panic of another thread.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

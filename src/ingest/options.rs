@@ -1,0 +1,43 @@
+//! The options of an ingest.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::progress::Counters;
+use super::source::{Format, Source};
+
+/// What to ingest, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Inventory file to load first.
+    pub inventory: Option<PathBuf>,
+    /// Files and streams of usage records, in reading order.
+    pub sources: Vec<Source>,
+    /// Kafka topic to read instead of `sources`.
+    pub kafka: Option<Topic>,
+    /// Format of all sources. If `None`, it is detected for each of them.
+    pub format: Option<Format>,
+    /// Name of standard input in the ledger. Without one, no later run can resume the stream.
+    pub source_id: Option<String>,
+    /// Stop once more records than this were rejected.
+    pub max_rejects: Option<u64>,
+    /// Retry the records in `rejected_records` instead of reading sources.
+    pub replay_rejects: bool,
+    /// Validate the input without writing to the database.
+    pub dry_run: bool,
+    /// Counters to update during the run.
+    pub counters: Arc<Counters>,
+}
+
+/// A Kafka topic, and the consumer group that reads it.
+#[derive(Debug, Clone)]
+pub struct Topic {
+    /// Comma-separated addresses of one or more brokers.
+    pub brokers: String,
+    /// Name of the topic.
+    pub name: String,
+    /// Name of the consumer group.
+    pub group: String,
+    /// Stop at the end of the partitions instead of waiting for new messages.
+    pub until_end: bool,
+}
