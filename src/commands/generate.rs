@@ -45,8 +45,8 @@ pub struct GenerateUsageArgs {
     /// Seed of the random numbers; the same seed generates the same records
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Output format, ndjson or csv
-    #[arg(long, value_enum, default_value_t = FormatArg::Ndjson, hide_possible_values = true)]
+    /// Output format; auto is ndjson
+    #[arg(long, value_enum, default_value_t = FormatArg(Some(ingest::Format::Ndjson)))]
     pub format: FormatArg,
     /// Generate records with the current time until stopped
     #[arg(long, conflicts_with_all = ["start", "days", "records"])]
@@ -99,7 +99,7 @@ pub(super) async fn run(command: GenerateCommand, config: &Config) -> anyhow::Re
 }
 
 async fn generate_usage(args: &GenerateUsageArgs, output: impl io::Write) -> anyhow::Result<()> {
-    let format = args.format.into_format().unwrap_or(ingest::Format::Ndjson);
+    let format = args.format.0.unwrap_or(ingest::Format::Ndjson);
     let (inventory, seed) = (args.inventory.clone(), args.seed);
     if args.follow {
         let follow = generate::Follow {

@@ -10,7 +10,7 @@ use clap::Args;
 use super::format::FormatArg;
 use crate::config::Config;
 use crate::http::metrics::serve_metrics;
-use crate::ingest::{self, Counters, Options, Source, Topic};
+use crate::ingest::{self, Counters, Format, Options, Source, Topic};
 
 /// Exit status of an ingest that completed and rejected records.
 const SOME_REJECTED: u8 = 3;
@@ -39,8 +39,8 @@ pub struct IngestArgs {
     /// Load the inventory from FILE first; JSON or CSV with sim-card-id, org-id and valid-from
     #[arg(long, value_name = "FILE")]
     pub inventory: Option<PathBuf>,
-    /// Format of the records: ndjson, csv, or auto to detect it from the file's name or content
-    #[arg(long, value_enum, default_value_t = FormatArg::Auto, hide_possible_values = true)]
+    /// Format of the records; auto detects it from the file's name or content
+    #[arg(long, value_enum, default_value_t = FormatArg(None))]
     pub format: FormatArg,
     /// Name this stream. Replayed from the start, it resumes after the last stored record
     #[arg(long, value_name = "NAME")]
@@ -80,7 +80,7 @@ pub struct IngestArgs {
 impl IngestArgs {
     /// Checks combinations that clap cannot express.
     pub(super) fn check(&self) -> Result<(), &'static str> {
-        if self.kafka.is_some() && self.format == FormatArg::Csv {
+        if self.kafka.is_some() && self.format.0.is_some_and(Format::has_header) {
             return Err("--kafka reads JSON messages, so --format csv cannot be used with it");
         }
         if self.source_id.is_some() && self.files != [PathBuf::from("-")] {
@@ -105,7 +105,7 @@ impl IngestArgs {
             inventory: self.inventory,
             sources: self.files.into_iter().map(source).collect(),
             kafka,
-            format: self.format.into_format(),
+            format: self.format.0,
             source_id: self.source_id,
             max_rejects: self.max_rejects,
             replay_rejects: self.replay_rejects,

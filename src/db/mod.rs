@@ -18,6 +18,8 @@ mod sources;
 mod tls;
 pub mod tokens;
 
+pub use deadpool_postgres::Client;
+
 pub use chunks::open_chunks;
 pub use connect::{Connection, connect, connect_beside};
 pub use copy::{BatchEnd, BatchWriter, RejectedRecord, TUPLE_BYTES, encode_usage_record};

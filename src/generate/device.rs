@@ -57,13 +57,11 @@ pub(super) fn write_record(
 ) -> io::Result<()> {
     let bytes = device.usual_bytes * random.u64(200..1_800) / 1_000 * (load + 10) / 20;
     let sim_card = &device.sim_card;
-    match format {
-        Format::Ndjson => {
-            writeln!(
-                output,
-                r#"{{"sim-card-id": "{sim_card}", "bytes-used": "{bytes}", "date": "{date}"}}"#
-            )
-        }
-        Format::Csv => writeln!(output, "{sim_card},{bytes},{date}"),
+    if format == Format::Csv {
+        return writeln!(output, "{sim_card},{bytes},{date}");
     }
+    writeln!(
+        output,
+        r#"{{"sim-card-id": "{sim_card}", "bytes-used": "{bytes}", "date": "{date}"}}"#
+    )
 }

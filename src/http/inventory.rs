@@ -1,6 +1,6 @@
-//! The list of which SIM card belongs to which organization.
+//! The list of assignments of SIM cards to organizations.
 
-use std::fmt::Write as _;
+use std::fmt::Display;
 
 use actix_web::http::header::EntityTag;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -11,185 +11,155 @@ use utoipa::ToSchema;
 use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
-use super::openapi::{InventoryParameters, OrganizationParameter, OtherAnswers};
-use super::params::{OrganizationFilter, Paging, Parameters, rfc3339};
+use super::listing::{Item, Listing, respond};
+use super::params::{
+    CURSOR, Endpoint, FORMAT, ORGANIZATION, PAGE, PREFIX, Paging, Parameter, Parameters, SIZE,
+    rfc3339,
+};
 use super::problem::{ApiError, Problem};
-use super::response::{Links, begin, digest, lasting_tag, stream, telemetry, unchanged};
-use super::telemetry::Source;
-use crate::db::queries::{self, InventoryQuery};
-use crate::db::{Pool, Streaming};
+use super::response::{CommonResponses, digest, weak_tag};
+use crate::db::queries::{self, InventoryQuery, Rows};
+use crate::db::{Client, Pool, StorageError};
 use crate::domain::{Assignment, OrganizationId, Scope, SimCardId};
 
-/// The columns of CSV, which are those that `simusage ingest --inventory` reads.
-const CSV_HEAD: &str = "sim-card-id,org-id,valid-from\n";
-
-/// What is asked for.
-#[derive(Debug)]
-struct InventoryRequest {
+pub(super) struct InventoryRequest {
     scope: Scope,
-    organization_filter: OrganizationFilter,
+    organization: Option<OrganizationId>,
     prefix: Option<String>,
     paging: Paging,
-    format: Format,
-    /// Behind which assignment the page begins, if an earlier answer has said so.
-    place: Option<InventoryCursor>,
-    /// Which list is asked for, whatever the page and the format.
-    list: String,
+    cursor: Option<InventoryCursor>,
+    /// Identifies the list.
+    list_digest: String,
 }
 
-/// A place in the list: behind an assignment.
+/// The last row of the page before, with the total that the first page queried.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct InventoryCursor {
     sim_card: String,
     valid_from: Option<DateTime<Utc>>,
-    /// How many assignments the whole list has, as the first page has told it.
+    /// Assignments in the whole list.
     total: i64,
 }
 
-impl InventoryRequest {
-    fn parse(request: &HttpRequest, caller: Caller) -> Result<Self, ApiError> {
-        let mut parameters = Parameters::parse(request.query_string());
-        let (organization_filter, prefix) = (parameters.organization_filter(), parameters.prefix());
-        let (paging, place, format) = (
-            parameters.paging(),
-            parameters.cursor(),
-            parameters.format(Format::accepted(request)),
-        );
-        let question = paging.zip(format).and_then(|(paging, format)| {
-            let scope = caller.scope;
-            let list = digest(
-                request,
-                &scope,
-                &format!("{organization_filter:?} {prefix:?}"),
-            );
-            let place = parameters.place(place, &list, "list", |_| true).ok()?;
-            Some(Self {
-                scope,
-                organization_filter,
-                prefix,
-                paging,
-                format,
-                place,
-                list,
-            })
-        });
-        parameters.finish(question)
-    }
+/// What a query returns about the whole list.
+pub(super) struct Summary {
+    /// `None` for a query that continues at a cursor.
+    total: Option<i64>,
+    version: i64,
+}
 
-    fn ask<'a>(&'a self, organization: Option<&'a OrganizationId>) -> InventoryQuery<'a> {
-        let after = self
-            .place
-            .as_ref()
-            .map(|place| (place.sim_card.as_str(), place.valid_from));
-        let window = self.paging.window(self.format, after.is_some());
-        let prefix = self.prefix.as_deref();
-        InventoryQuery {
-            scope: &self.scope,
+impl Endpoint for InventoryRequest {
+    const PARAMETERS: &'static [Parameter] = &[ORGANIZATION, PREFIX, PAGE, SIZE, CURSOR, FORMAT];
+}
+
+impl InventoryRequest {
+    fn parse(
+        parameters: &mut Parameters<Self>,
+        request: &HttpRequest,
+        caller: Caller,
+    ) -> Option<Self> {
+        let (organization, prefix) = (parameters.organization(), parameters.prefix());
+        let paging = parameters.paging(Format::accepted(request))?;
+        let scope = caller.scope;
+        let list_digest = digest(request, &scope, &format!("{organization:?} {prefix:?}"));
+        let cursor = parameters
+            .cursor(&paging, &list_digest, "list", |_| true)
+            .ok()?;
+        Some(Self {
+            scope,
             organization,
             prefix,
-            after,
-            window,
-        }
+            paging,
+            cursor,
+            list_digest,
+        })
     }
 
-    fn tag(&self, version: i64) -> EntityTag {
+    fn total(&self, summary: &Summary) -> i64 {
+        let cursor = self.cursor.as_ref();
+        cursor
+            .map(|cursor| cursor.total)
+            .or(summary.total)
+            .unwrap_or_default()
+    }
+}
+
+impl Listing for InventoryRequest {
+    type Row = Assignment;
+    type Summary = Summary;
+    type Item = AssignmentItem;
+
+    fn paging(&self) -> &Paging {
+        &self.paging
+    }
+
+    async fn query(
+        &self,
+        client: &Client,
+    ) -> Result<Option<(Summary, Rows<Assignment>)>, StorageError> {
+        let cursor = self.cursor.as_ref();
+        let query = InventoryQuery {
+            scope: &self.scope,
+            organization: self.organization.as_ref(),
+            prefix: self.prefix.as_deref(),
+            after: cursor.map(|cursor| (cursor.sim_card.as_str(), cursor.valid_from)),
+            window: self.paging.window(),
+        };
+        let inventory = queries::inventory(client, query).await?;
+        Ok(inventory.map(|inventory| {
+            let summary = Summary {
+                total: inventory.total,
+                version: inventory.version,
+            };
+            (summary, inventory.rows)
+        }))
+    }
+
+    fn not_found(&self) -> ApiError {
+        let organization = self.organization.as_ref();
+        ApiError::NoOrganization(organization.map(ToString::to_string).unwrap_or_default())
+    }
+
+    fn tag(&self, summary: &Summary) -> Option<EntityTag> {
         let Self {
-            list,
+            list_digest,
             paging,
-            format,
-            place,
             ..
         } = self;
-        lasting_tag(&format!("{list} {paging:?} {format:?} {place:?} {version}"))
+        Some(weak_tag(&format!(
+            "{list_digest} {paging:?} {}",
+            summary.version
+        )))
     }
 
-    /// One page, as JSON.
-    async fn page(&self, request: &HttpRequest, pool: &Pool) -> Result<HttpResponse, ApiError> {
-        let filter = self.organization_filter.organization()?;
-        let answered = pool.ask(async |client| {
-            let Some(answer) = queries::inventory(client, self.ask(filter.as_ref())).await? else {
-                return Ok(None);
-            };
-            Ok(Some((
-                answer.total,
-                answer.version,
-                answer.rows.collect().await?,
-            )))
-        });
-        let (total, version, mut rows) = answered
-            .await?
-            .ok_or_else(|| self.organization_filter.nobody_knows())?;
-        let tag = self.tag(version);
-        if let Some(unchanged) = unchanged(request, Some(&tag)) {
-            return Ok(unchanged);
-        }
-        let total = self
-            .place
-            .as_ref()
-            .map(|place| place.total)
-            .or(total)
-            .unwrap_or_default();
-        let (shown, has_next) = self.paging.shown(rows.len());
-        rows.truncate(shown);
-        telemetry(request).found(Source::Database, shown);
-        let place = rows.last().filter(|_| has_next).map(|row| {
-            let place = InventoryCursor {
-                sim_card: row.sim_card.to_string(),
-                valid_from: row.valid_from,
-                total,
-            };
-            cursor::write(&self.list, &place)
-        });
-        let links = Links::new(request, self.paging.page, place.as_deref());
-        let body = Assignments {
-            items: rows.into_iter().map(Item::from).collect(),
-            total,
+    fn next(&self, summary: &Summary, rows: &mut Vec<Assignment>) -> Option<String> {
+        self.paging.truncate(rows)?;
+        let row = rows.last()?;
+        let cursor = InventoryCursor {
+            sim_card: row.sim_card.to_string(),
+            valid_from: row.valid_from,
+            total: self.total(summary),
+        };
+        Some(cursor::write(&self.list_digest, &cursor))
+    }
+
+    fn items(&mut self, row: Option<Assignment>) -> impl Iterator<Item = AssignmentItem> {
+        row.map(AssignmentItem::from).into_iter()
+    }
+
+    fn body(
+        &self,
+        summary: &Summary,
+        items: Vec<AssignmentItem>,
+        next: Option<String>,
+    ) -> impl Serialize {
+        Assignments {
+            items,
+            total: self.total(summary),
             page: self.paging.page.number(),
             size: self.paging.page.size(),
-            next: links.next().map(str::to_owned),
-        };
-        Ok(begin(self.format, Some(&tag), Some(&links)).json(body))
-    }
-
-    /// All rows, or those of a page, as CSV or NDJSON.
-    async fn rows(self, request: &HttpRequest, pool: &Pool) -> Result<HttpResponse, ApiError> {
-        let filter = self.organization_filter.organization()?;
-        let question =
-            async |client: &_| queries::inventory(client, self.ask(filter.as_ref())).await;
-        let (answer, mut lease) = pool.open(question).await?;
-        let Some(answer) = answer else {
-            lease.give_back().await;
-            return Err(self.organization_filter.nobody_knows());
-        };
-        let tag = self.tag(answer.version);
-        if let Some(unchanged) = unchanged(request, Some(&tag)) {
-            return Ok(unchanged);
+            next,
         }
-        let format = self.format;
-        let head = if format == Format::Csv { CSV_HEAD } else { "" };
-        let write = move |row: Option<Assignment>, text: &mut String| {
-            let Some(row) = row else { return };
-            let item = Item::from(row);
-            if format == Format::Csv {
-                // Neither an identifier nor an instant has anything in it that would have to be quoted.
-                let since = item.valid_from.unwrap_or_default();
-                writeln!(text, "{},{},{since}", item.simcard, item.organization)
-                    .expect("a string takes everything");
-            } else {
-                text.push_str(&serde_json::to_string(&item).expect("texts are JSON"));
-                text.push('\n');
-            }
-        };
-        Ok(stream(
-            request,
-            begin(format, Some(&tag), None),
-            head,
-            Streaming {
-                rows: answer.rows,
-                lease,
-            },
-            write,
-        ))
     }
 }
 
@@ -197,37 +167,38 @@ impl InventoryRequest {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Assignments {
     /// The assignments, by SIM card, then by time.
-    items: Vec<Item>,
-    /// Assignments of the whole list.
+    items: Vec<AssignmentItem>,
+    /// Number of assignments in the whole list.
     #[schema(minimum = 0)]
     total: i64,
-    /// The page.
+    /// Page number.
     #[schema(minimum = 1)]
     page: i64,
-    /// Rows of a page, at most.
+    /// Maximum number of items per page.
     #[schema(minimum = 1)]
     size: i64,
-    /// Path and query of the next page.
+    /// Path and query of the next page; null on the last page.
     next: Option<String>,
 }
 
-/// One assignment of a SIM card to an organization.
+/// An assignment of a SIM card to an organization.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schema(as = Assignment)]
-struct Item {
-    /// The SIM card's ICCID.
+pub(super) struct AssignmentItem {
+    /// ICCID of the SIM card.
     #[schema(value_type = String)]
     simcard: SimCardId,
-    /// The organization's identifier.
+    /// Identifier of the organization.
     #[schema(value_type = String)]
     organization: OrganizationId,
-    /// Since when; none for since ever.
+    /// Start of the assignment, which ends with the next one of the same SIM card; null if it has
+    /// no start.
     #[schema(format = DateTime)]
     valid_from: Option<String>,
 }
 
-impl From<Assignment> for Item {
+impl From<Assignment> for AssignmentItem {
     fn from(
         Assignment {
             sim_card,
@@ -243,21 +214,33 @@ impl From<Assignment> for Item {
     }
 }
 
-/// Which SIM card belongs to which organization
+impl Item for AssignmentItem {
+    const CSV_HEADER: &'static str = "sim-card-id,org-id,valid-from";
+
+    fn csv(&self) -> [&dyn Display; 3] {
+        let valid_from: &dyn Display = match &self.valid_from {
+            Some(valid_from) => valid_from,
+            None => &"",
+        };
+        [&self.simcard, &self.organization, valid_from]
+    }
+}
+
+/// Assignments of SIM cards to organizations
 #[utoipa::path(
     get,
     path = "/api/v1/inventory",
-    operation_id = "inventory",
+    operation_id = "listAssignments",
     tag = "inventory",
-    params(OrganizationParameter, InventoryParameters),
+    params(Parameters<InventoryRequest>),
     responses(
-        (status = 200, description = "One page, or all rows as CSV or NDJSON.", content(
+        (status = 200, description = "One page as JSON, or all rows as CSV or NDJSON.", content(
             (Assignments = "application/json"),
             (String = "text/csv"),
             (String = "application/x-ndjson"),
         )),
-        (status = 404, description = "Nobody knows the organization.", body = Problem, content_type = "application/problem+json"),
-        OtherAnswers,
+        (status = 404, description = "The organization does not exist.", body = Problem, content_type = "application/problem+json"),
+        CommonResponses,
     ),
     security((), ("token" = [])),
 )]
@@ -266,9 +249,7 @@ pub(super) async fn list(
     caller: Caller,
     pool: web::Data<Pool>,
 ) -> Result<HttpResponse, ApiError> {
-    let question = InventoryRequest::parse(&request, caller)?;
-    match question.format {
-        Format::Json => question.page(&request, &pool).await,
-        Format::Csv | Format::Ndjson => question.rows(&request, &pool).await,
-    }
+    let mut parameters = Parameters::parse(request.query_string());
+    let inventory = InventoryRequest::parse(&mut parameters, &request, caller);
+    respond(&request, &pool, parameters.finish(inventory)?).await
 }

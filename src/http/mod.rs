@@ -11,6 +11,7 @@ mod format;
 mod health;
 mod inventory;
 mod limits;
+mod listing;
 pub mod metrics;
 mod observe;
 pub mod openapi;

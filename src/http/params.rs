@@ -1,183 +1,342 @@
-//! Query parameters: how each is written, and which of them a request got wrong.
+//! Query parameters: their definitions, their OpenAPI descriptions, and the parser.
 //!
-//! A reader collects every problem, so that one answer names them all. It also learns which names a path knows by
-//! what is asked of it, so a name that nobody asked for cannot pass unnoticed.
+//! Each parameter is a constant, and one method of [`Parameters`] parses it. Parsing collects all
+//! errors, so that one response reports every parameter that is wrong.
+
+use std::marker::PhantomData;
 
 use actix_web::web::Query;
 use chrono::{DateTime, Datelike, Days, NaiveDate, SecondsFormat, Utc};
 use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{self, ParameterBuilder, ParameterIn};
+use utoipa::openapi::{KnownFormat, ObjectBuilder, Required, SchemaFormat, Type};
 
 use super::cursor;
 use super::format::Format;
 use super::problem::{ApiError, ParameterProblem};
 use crate::domain::{Granularity, Interval, Order, OrganizationId, Page, Window, Zone};
 
-/// The parameter's name.
-pub const START: &str = "start";
-/// The parameter's name.
-pub const END: &str = "end";
-/// The parameter's name.
-pub const EVERY: &str = "every";
-/// The parameter's name.
-pub const PAGE: &str = "page";
-/// The parameter's name.
-pub const CURSOR: &str = "cursor";
-const TZ: &str = "tz";
-const FILL: &str = "fill";
-const SIZE: &str = "size";
-const SORT: &str = "sort";
-const FORMAT: &str = "format";
-const ORGANIZATION: &str = "organization";
-const PREFIX: &str = "q";
+pub const START: Parameter = Parameter::new(
+    "start",
+    "Start of the interval: a date, which stands for its midnight in `tz`, or an RFC 3339 \
+     date-time.",
+    instant("2020-02-01"),
+);
+pub const END: Parameter = Parameter::new(
+    "end",
+    "End of the interval: a date, which is included as a whole day in `tz`, or an RFC 3339 \
+     date-time, which is excluded.",
+    instant("2020-02-28"),
+);
+pub const EVERY: Parameter = Parameter::new(
+    "every",
+    "Width of the buckets: a number of hours, days, weeks or months (`6hour`, `1day`), where the \
+     number 1 can be omitted (`day`), or an ISO 8601 duration of one unit (`PT6H`).",
+    Values::Text {
+        hint: "ex: 1day / 1hour",
+        pattern: Some(
+            "^([1-9][0-9]{0,3}|)(hour|day|week|month)$|^PT[1-9][0-9]{0,3}H$|^P[1-9][0-9]{0,3}[DWM]$",
+        ),
+        example: Some("1day"),
+    },
+);
+pub const TZ: Parameter = Parameter::new(
+    "tz",
+    "IANA time zone of dates, buckets and the response; `UTC` by default.",
+    Values::Text {
+        hint: "ex: UTC / Europe/Berlin",
+        pattern: None,
+        example: Some("Europe/Berlin"),
+    },
+);
+pub const FILL: Parameter = Parameter::new(
+    "fill",
+    "`zero` returns buckets without usage too; `none`, the default, omits them.",
+    Values::Words(&["none", "zero"]),
+);
+pub const SORT: Parameter = Parameter::new(
+    "sort",
+    "Order of the items: by bytes descending (`-bytes`, the default), by bytes ascending, or by \
+     identifier.",
+    Values::Words(&["-bytes", "bytes", "id"]),
+);
+pub const ORGANIZATION: Parameter = Parameter::new(
+    "organization",
+    "Limits the list to the SIM cards of this organization.",
+    identifier("x00g8"),
+);
+pub const PREFIX: Parameter = Parameter::new(
+    "q",
+    "Limits the list to assignments whose SIM card or organization identifier starts with this \
+     text.",
+    identifier("8944"),
+);
+pub const PAGE: Parameter = Parameter::new(
+    "page",
+    "Page number; 1 by default.",
+    Values::Number {
+        default: 1,
+        max: Page::MAX_NUMBER,
+    },
+);
+pub const SIZE: Parameter = Parameter::new(
+    "size",
+    "Items per page. The default is 50 in JSON; CSV and NDJSON return all items by default.",
+    Values::Number {
+        default: Page::DEFAULT_SIZE,
+        max: Page::MAX_SIZE,
+    },
+);
+pub const CURSOR: Parameter = Parameter::new(
+    "cursor",
+    "Start of the page, copied from the `next` link of the page before. It overrides `page`, and \
+     is valid only if all other parameters stay the same.",
+    Values::Text {
+        hint: "copied from next",
+        pattern: Some("^[A-Za-z0-9_-]+$"),
+        example: None,
+    },
+);
+pub const FORMAT: Parameter = Parameter::new(
+    "format",
+    "Format of the response; by default it is negotiated by the `Accept` header.",
+    Values::Words(&["json", "csv", "ndjson"]),
+);
 
-/// What a parameter can be, as the end of a sentence.
-fn hint(name: &str) -> String {
-    match name {
-        START | END => "(ex: 2020-01-31 / 2020-01-31T12:00:00Z)".to_owned(),
-        EVERY => "(ex: 1day / 1hour)".to_owned(),
-        TZ => "(ex: UTC / Europe/Berlin)".to_owned(),
-        FILL => "(none / zero)".to_owned(),
-        PAGE => format!("(1 to {})", Page::MAX_NUMBER),
-        SIZE => format!("(1 to {})", Page::MAX_SIZE),
-        CURSOR => "(as next has it)".to_owned(),
-        SORT => "(-bytes / bytes / id)".to_owned(),
-        FORMAT => "(json / csv / ndjson)".to_owned(),
-        _ => "(ex: x00g8)".to_owned(),
+/// The definition of a query parameter.
+#[derive(Debug, Clone, Copy)]
+pub struct Parameter {
+    pub name: &'static str,
+    description: &'static str,
+    values: Values,
+    is_required: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Values {
+    /// One of these words; the first is the default.
+    Words(&'static [&'static str]),
+    /// A whole number from 1 to `max`.
+    Number { default: i64, max: i64 },
+    Text {
+        /// Ends the error about a wrong value.
+        hint: &'static str,
+        pattern: Option<&'static str>,
+        example: Option<&'static str>,
+    },
+}
+
+const fn instant(example: &'static str) -> Values {
+    Values::Text {
+        hint: "ex: 2020-01-31 / 2020-01-31T12:00:00Z",
+        pattern: Some(
+            "^[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]+)?([Zz]|[+ -][0-9]{2}:[0-9]{2}))?$",
+        ),
+        example: Some(example),
     }
 }
 
-/// Which page, and whether anybody asked for its size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+const fn identifier(example: &'static str) -> Values {
+    Values::Text {
+        hint: "ex: x00g8",
+        pattern: None,
+        example: Some(example),
+    }
+}
+
+impl Parameter {
+    const fn new(name: &'static str, description: &'static str, values: Values) -> Self {
+        Self {
+            name,
+            description,
+            values,
+            is_required: false,
+        }
+    }
+
+    /// The parameter where requests must have it.
+    pub const fn required(self) -> Self {
+        Self {
+            is_required: true,
+            ..self
+        }
+    }
+
+    /// The parameter where an endpoint gives it another meaning.
+    pub const fn described(self, description: &'static str) -> Self {
+        Self {
+            description,
+            ..self
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self.values {
+            Values::Words(words) => format!("({})", words.join(" / ")),
+            Values::Number { max, .. } => format!("(1 to {max})"),
+            Values::Text { hint, .. } => format!("({hint})"),
+        }
+    }
+
+    fn to_openapi(self) -> path::Parameter {
+        let schema = ObjectBuilder::new();
+        let (schema, example) = match self.values {
+            Values::Words(words) => (
+                schema
+                    .schema_type(Type::String)
+                    .enum_values(Some(words.iter().copied())),
+                None,
+            ),
+            Values::Number { max, .. } => (
+                schema
+                    .schema_type(Type::Integer)
+                    .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+                    .minimum(Some(1_i64))
+                    .maximum(Some(max)),
+                None,
+            ),
+            Values::Text {
+                pattern, example, ..
+            } => (schema.schema_type(Type::String).pattern(pattern), example),
+        };
+        ParameterBuilder::new()
+            .name(self.name)
+            .parameter_in(ParameterIn::Query)
+            .description(Some(self.description))
+            .required(if self.is_required {
+                Required::True
+            } else {
+                Required::False
+            })
+            .schema(Some(schema))
+            .example(example.map(Into::into))
+            .build()
+    }
+}
+
+/// A request whose query string is parsed.
+pub trait Endpoint {
+    /// The parameters it accepts, in the order in which an error lists them.
+    const PARAMETERS: &'static [Parameter];
+}
+
+/// The requested rows and their format.
+#[derive(Debug)]
 pub struct Paging {
-    /// The page.
     pub page: Page,
-    /// Whether the size was given.
-    pub has_size: bool,
+    has_size: bool,
+    pub format: Format,
+    cursor: Option<String>,
 }
 
 impl Paging {
-    /// Whether all rows are asked for rather than a page.
+    /// Whether all rows are requested, rather than a page.
     #[must_use]
-    pub fn is_unbounded(self, format: Format) -> bool {
-        format != Format::Json && !self.has_size
+    pub fn is_unbounded(&self) -> bool {
+        self.format != Format::Json && !self.has_size
     }
 
-    /// The rows that are asked for, from the list's beginning or from behind a place in it. In JSON it is one more than
-    /// the page has, which shows whether there is a next one.
+    /// The rows to query, counted from the cursor if there is one. A JSON page queries one more
+    /// than it shows, which tells whether there is a next page.
     #[must_use]
-    pub fn window(self, format: Format, is_behind_place: bool) -> Window {
-        if self.is_unbounded(format) {
+    pub fn window(&self) -> Window {
+        if self.is_unbounded() {
             return Window::ALL;
         }
-        let offset = if is_behind_place {
+        let offset = if self.cursor.is_some() {
             0
         } else {
             self.page.offset()
         };
         Window {
             offset,
-            limit: Some(self.page.size() + i64::from(format == Format::Json)),
+            limit: Some(self.page.size() + i64::from(self.format == Format::Json)),
         }
     }
 
-    /// How many of the rows that were read are on the page, and whether it has a next one.
-    #[must_use]
-    pub fn shown(self, read: usize) -> (usize, bool) {
+    /// Truncates the rows to the page, and returns the first row of the next one.
+    pub fn truncate<Row>(&self, rows: &mut Vec<Row>) -> Option<Row> {
         let size = usize::try_from(self.page.size()).unwrap_or(usize::MAX);
-        (read.min(size), read > size)
+        let next = (rows.len() > size).then(|| rows.swap_remove(size));
+        rows.truncate(size);
+        next
     }
 }
 
-/// The organization that a list is narrowed to, as it was asked for.
-#[derive(Debug, Default)]
-pub struct OrganizationFilter(Option<String>);
-
-impl OrganizationFilter {
-    /// The organization, if there is one.
-    ///
-    /// # Errors
-    /// What cannot be an identifier belongs to nobody.
-    pub fn organization(&self) -> Result<Option<OrganizationId>, ApiError> {
-        self.0
-            .as_deref()
-            .map(OrganizationId::parse)
-            .transpose()
-            .map_err(|_| self.nobody_knows())
-    }
-
-    /// Nobody knows the organization.
-    #[must_use]
-    pub fn nobody_knows(&self) -> ApiError {
-        ApiError::NoOrganization(self.0.clone().unwrap_or_default())
-    }
-}
-
-/// A parameter was refused, and the reader knows why.
+/// The cursor is refused, which is already recorded as an error.
 #[derive(Debug)]
 pub struct Refused;
 
-/// Reads the parameters of one request.
+/// Parses the query string of an endpoint.
 #[derive(Debug)]
-pub struct Parameters {
+pub struct Parameters<E> {
     given: Vec<(String, String)>,
-    known: Vec<&'static str>,
     problems: Vec<ParameterProblem>,
     is_unacceptable: bool,
+    not_found: Option<ApiError>,
+    endpoint: PhantomData<E>,
 }
 
-impl Parameters {
-    /// Decodes a query string.
+impl<E: Endpoint> IntoParams for Parameters<E> {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<path::Parameter> {
+        let (required, optional): (Vec<&Parameter>, Vec<_>) = E::PARAMETERS
+            .iter()
+            .partition(|parameter| parameter.is_required);
+        let parameters = required.into_iter().chain(optional);
+        parameters.map(|parameter| parameter.to_openapi()).collect()
+    }
+}
+
+impl<E: Endpoint> Parameters<E> {
+    /// Decodes a query string, and checks that it has the required parameters.
     #[must_use]
     pub fn parse(query: &str) -> Self {
-        Self {
+        let mut parameters = Self {
             given: decode(query),
-            known: Vec::new(),
             problems: Vec::new(),
             is_unacceptable: false,
-        }
-    }
-
-    /// Says that the parameters cannot be left out.
-    pub fn require(&mut self, names: &[&'static str]) {
-        for name in names {
-            if !self.has(name) {
-                self.problem(
-                    name,
-                    format!("Query parameter '{name}' is required. {}", hint(name)),
-                );
+            not_found: None,
+            endpoint: PhantomData,
+        };
+        for parameter in E::PARAMETERS {
+            if parameter.is_required && !parameters.has(*parameter) {
+                parameters.problem(*parameter, "is required");
             }
         }
+        parameters
     }
 
-    /// The time zone, UTC where nothing is said.
     pub fn zone(&mut self) -> Option<Zone> {
-        // No zone has a blank in its name, so one stands for a plus that was not encoded.
-        self.choice(TZ, Zone::UTC, |text| text.replace(' ', "+").parse().ok())
+        // No zone has a space in its name, so a space is a plus that was not encoded.
+        self.optional(TZ, Zone::UTC, |text| text.replace(' ', "+").parse().ok())
     }
 
-    /// The first instant asked for. A date is its midnight.
+    /// The start of the interval, which is inclusive.
     pub fn start(&mut self, zone: Zone) -> Option<DateTime<Utc>> {
-        let text = self.value(START)?;
-        let instant = match parse_date(&text) {
-            Some(date) => Some(zone.day_start(date)),
-            None => parse_instant(&text),
-        };
-        self.or_refuse(START, &text, instant.filter(is_writable))
+        self.given(START, |text| {
+            let instant = match parse_date(text) {
+                Some(date) => Some(zone.day_start(date)),
+                None => parse_instant(text),
+            };
+            instant.filter(has_four_digit_year)
+        })
     }
 
-    /// The first instant behind what is asked for. A date is included, so it is the next day's midnight.
+    /// The end of the interval, which is exclusive: a date stands for the next day's midnight.
     pub fn end(&mut self, zone: Zone) -> Option<DateTime<Utc>> {
-        let text = self.value(END)?;
-        let instant = match parse_date(&text) {
-            Some(date) => date
-                .checked_add_days(Days::new(1))
-                .map(|next| zone.day_start(next)),
-            None => parse_instant(&text),
-        };
-        self.or_refuse(END, &text, instant.filter(is_writable))
+        self.given(END, |text| {
+            let instant = match parse_date(text) {
+                Some(date) => date
+                    .checked_add_days(Days::new(1))
+                    .map(|next| zone.day_start(next)),
+                None => parse_instant(text),
+            };
+            instant.filter(has_four_digit_year)
+        })
     }
 
-    /// The interval between the two; what is not given is the edge of all time.
+    /// The interval from `start` to `end`, which default to the limits of recordable time.
     pub fn interval(
         &mut self,
         start: Option<DateTime<Utc>>,
@@ -190,187 +349,192 @@ impl Parameters {
         );
         let interval = Interval::new(from, until).ok();
         if interval.is_none() {
-            // The one that was given is the one that can be changed.
-            let (name, order, other) = if start.is_some() {
-                (START, "before", until)
+            // Reports a parameter that the client gave.
+            let (parameter, order, edge, instant) = if start.is_some() {
+                (START, "before", "end", until)
             } else {
-                (END, "after", from)
+                (END, "after", "start", from)
             };
-            let edge = if name == START {
-                "the interval's end"
-            } else {
-                "the interval's start"
-            };
-            let other = rfc3339(other);
+            let instant = rfc3339(instant);
             self.problem(
-                name,
-                format!(
-                    "Query parameter '{name}' must be {order} {edge}, {other}. {}",
-                    hint(name)
-                ),
+                parameter,
+                &format!("must be {order} the interval's {edge}, {instant}"),
             );
         }
         interval
     }
 
-    /// The width of the buckets.
     pub fn every(&mut self) -> Option<Granularity> {
-        let text = self.value(EVERY)?;
-        let granularity = text.parse().ok();
-        self.or_refuse(EVERY, &text, granularity)
+        self.given(EVERY, |text| text.parse().ok())
     }
 
-    /// Refuses a value that can be read, for a reason that lies elsewhere.
-    pub fn refuse(&mut self, name: &'static str, value: &str, reason: &str) {
-        self.problem(
-            name,
-            format!("Query parameter '{name}' cannot be {value}: {reason}."),
-        );
-    }
-
-    /// Whether buckets without usage are answered, too.
+    /// Whether to return buckets without usage.
     pub fn fill(&mut self) -> Option<bool> {
-        self.choice(FILL, false, |text| match text {
-            "none" => Some(false),
-            "zero" => Some(true),
-            _ => None,
-        })
+        self.word(FILL).map(|word| word == "zero")
     }
 
-    /// The order of a list, most bytes first where nothing is said.
     pub fn order(&mut self) -> Option<Order> {
-        self.choice(SORT, Order::MostBytes, |text| match text {
-            "-bytes" => Some(Order::MostBytes),
-            "bytes" => Some(Order::FewestBytes),
-            "id" => Some(Order::Id),
-            _ => None,
+        Some(match self.word(SORT)? {
+            "bytes" => Order::FewestBytes,
+            "id" => Order::Id,
+            _ => Order::MostBytes,
         })
     }
 
-    /// The format, `accepted` by the request's header where nothing else is said.
-    pub fn format(&mut self, accepted: Option<Format>) -> Option<Format> {
-        self.is_unacceptable = accepted.is_none() && !self.has(FORMAT);
-        self.choice(FORMAT, accepted.unwrap_or(Format::Json), Format::named)
+    /// The organization of a list. One that cannot exist is not found, like any that does not.
+    pub fn organization(&mut self) -> Option<OrganizationId> {
+        let id = self.value(ORGANIZATION)?;
+        self.found(OrganizationId::parse(&id).map_err(|_| ApiError::NoOrganization(id)))
     }
 
-    /// The page, the first one of the usual size where nothing else is said.
-    pub fn paging(&mut self) -> Option<Paging> {
-        let number = self.whole_number(PAGE, 1, Page::MAX_NUMBER);
-        let has_size = self.has(SIZE);
-        let size = self.whole_number(SIZE, Page::DEFAULT_SIZE, Page::MAX_SIZE);
-        Some(Paging {
-            page: Page::new(number?, size?)?,
-            has_size,
-        })
-    }
-
-    /// Where a page begins, as an earlier answer has put it.
-    pub fn cursor(&mut self) -> Option<String> {
-        self.value(CURSOR)
-    }
-
-    /// The place that a cursor stands for, which must fit into what the digest is of, a `series` or `list`.
-    ///
-    /// # Errors
-    /// It is none, or one of something else.
-    pub fn place<Place: DeserializeOwned>(
-        &mut self,
-        cursor: Option<String>,
-        digest: &str,
-        what: &str,
-        fits: impl FnOnce(&Place) -> bool,
-    ) -> Result<Option<Place>, Refused> {
-        let Some(text) = cursor else { return Ok(None) };
-        let place = cursor::read(digest, &text).filter(fits);
-        if place.is_none() {
-            self.refuse(CURSOR, &text, &format!("it is not of this {what}"));
-        }
-        place.map(Some).ok_or(Refused)
-    }
-
-    /// How an identifier begins.
+    /// The start of an identifier.
     pub fn prefix(&mut self) -> Option<String> {
         self.value(PREFIX)
     }
 
-    /// The organization to filter by.
-    pub fn organization_filter(&mut self) -> OrganizationFilter {
-        OrganizationFilter(self.value(ORGANIZATION))
+    /// The page, its cursor and its format, which defaults to the `negotiated` one.
+    pub fn paging(&mut self, negotiated: Option<Format>) -> Option<Paging> {
+        let number = self.number(PAGE);
+        let size = self.number(SIZE);
+        let cursor = self.value(CURSOR);
+        self.is_unacceptable = negotiated.is_none() && !self.has(FORMAT);
+        let default = negotiated.unwrap_or(Format::Json);
+        let format = self.optional(FORMAT, default, Format::named);
+        Some(Paging {
+            page: Page::new(number?, size?)?,
+            has_size: self.has(SIZE),
+            format: format?,
+            cursor,
+        })
     }
 
-    /// Ends the reading: all that was read, or all that was wrong.
+    /// Decodes the cursor, which must belong to the `list` of this digest. The error calls the list
+    /// a `kind`.
     ///
     /// # Errors
-    /// Every problem found, and every parameter nobody asked for; or that no format is acceptable.
-    pub fn finish<T>(mut self, read: Option<T>) -> Result<T, ApiError> {
-        let known = self.known.join(", ");
-        let unknown: Vec<_> = self
-            .given
-            .iter()
-            .map(|(name, _)| name)
-            .filter(|name| !self.known.contains(&name.as_str()))
-            .collect();
-        for name in unknown {
-            let detail = format!("Query parameter '{name}' is unknown. (known: {known})");
+    /// Returns an error if it is not a cursor, or one of another list.
+    pub fn cursor<Cursor: DeserializeOwned>(
+        &mut self,
+        paging: &Paging,
+        list: &str,
+        kind: &str,
+        is_valid: impl FnOnce(&Cursor) -> bool,
+    ) -> Result<Option<Cursor>, Refused> {
+        let Some(text) = &paging.cursor else {
+            return Ok(None);
+        };
+        let cursor = cursor::read(list, text).filter(is_valid);
+        if cursor.is_none() {
+            self.refuse(CURSOR, text, &format!("it is not a cursor of this {kind}"));
+        }
+        cursor.map(Some).ok_or(Refused)
+    }
+
+    /// Refuses a value that is well-formed.
+    pub fn refuse(&mut self, parameter: Parameter, value: &str, reason: &str) {
+        let name = parameter.name;
+        self.problems.push(ParameterProblem {
+            parameter: name.to_owned(),
+            detail: format!("Query parameter '{name}' cannot be {value}: {reason}."),
+        });
+    }
+
+    /// Keeps the error for [`Self::finish`], because wrong parameters are reported first.
+    pub fn found<T>(&mut self, found: Result<T, ApiError>) -> Option<T> {
+        found.map_err(|error| self.not_found = Some(error)).ok()
+    }
+
+    /// Returns what was parsed, which is `None` only after an error.
+    ///
+    /// # Errors
+    /// Returns all wrong and unknown parameters; or else that no format is acceptable; or else that
+    /// something does not exist.
+    pub fn finish<T>(mut self, parsed: Option<T>) -> Result<T, ApiError> {
+        let is_known = |name: &str| E::PARAMETERS.iter().any(|known| known.name == name);
+        for (name, _) in self.given.iter().filter(|(name, _)| !is_known(name)) {
+            let known: Vec<_> = E::PARAMETERS.iter().map(|known| known.name).collect();
+            let known = known.join(", ");
             self.problems.push(ParameterProblem {
                 parameter: name.clone(),
-                detail,
+                detail: format!("Query parameter '{name}' is unknown. (known: {known})"),
             });
         }
-        match read {
-            Some(_) if self.problems.is_empty() && self.is_unacceptable => {
-                Err(ApiError::NotAcceptable)
-            }
-            Some(read) if self.problems.is_empty() => Ok(read),
-            _ => Err(ApiError::Parameters(self.problems)),
+        if !self.problems.is_empty() {
+            return Err(ApiError::Parameters(self.problems));
+        }
+        if self.is_unacceptable {
+            return Err(ApiError::NotAcceptable);
+        }
+        match (parsed, self.not_found) {
+            (_, Some(not_found)) => Err(not_found),
+            (Some(parsed), None) => Ok(parsed),
+            (None, None) => Err(ApiError::Parameters(self.problems)),
         }
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.given.iter().any(|(given, _)| given == name)
+    fn has(&self, parameter: Parameter) -> bool {
+        self.given.iter().any(|(given, _)| given == parameter.name)
     }
 
-    /// The parameter as one of the values it can have.
-    fn choice<T>(
-        &mut self,
-        name: &'static str,
-        default: T,
-        read: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
-        if !self.has(name) {
-            self.known.push(name);
-            return Some(default);
-        }
-        let text = self.value(name)?;
-        let value = read(&text);
-        self.or_refuse(name, &text, value)
-    }
-
-    /// The text of a parameter that is given once and is not empty.
-    fn value(&mut self, name: &'static str) -> Option<String> {
-        self.known.push(name);
+    /// The text of a parameter that is given exactly once and is not empty.
+    fn value(&mut self, parameter: Parameter) -> Option<String> {
         let mut values = self
             .given
             .iter()
-            .filter(|(given, _)| given == name)
+            .filter(|(given, _)| given == parameter.name)
             .map(|(_, value)| value.clone());
         let first = values.next()?;
-        let complaint = match values.next() {
+        let problem = match values.next() {
             Some(_) => "is given more than once",
             None if first.is_empty() => "is empty",
             None => return Some(first),
         };
-        self.problem(
-            name,
-            format!("Query parameter '{name}' {complaint}. {}", hint(name)),
-        );
+        self.problem(parameter, problem);
         None
     }
 
-    /// The parameter as a number from 1 to `max`.
-    fn whole_number(&mut self, name: &'static str, default: i64, max: i64) -> Option<i64> {
-        self.choice(name, default, |text| {
-            // The parser of numbers would take a sign.
+    /// The value of a parameter that is given.
+    fn given<T>(
+        &mut self,
+        parameter: Parameter,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.value(parameter)?;
+        let value = parse(&text);
+        if value.is_none() {
+            self.problem(parameter, &format!("cannot be {text}"));
+        }
+        value
+    }
+
+    /// The value of a parameter, or the default; `None` if the value is wrong.
+    fn optional<T>(
+        &mut self,
+        parameter: Parameter,
+        default: T,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        if self.has(parameter) {
+            self.given(parameter, parse)
+        } else {
+            Some(default)
+        }
+    }
+
+    fn word(&mut self, parameter: Parameter) -> Option<&'static str> {
+        let Values::Words(words) = parameter.values else {
+            return None;
+        };
+        let find = |text: &str| words.iter().copied().find(|word| *word == text);
+        self.optional(parameter, words[0], find)
+    }
+
+    fn number(&mut self, parameter: Parameter) -> Option<i64> {
+        let Values::Number { default, max } = parameter.values else {
+            return None;
+        };
+        self.optional(parameter, default, |text| {
+            // `parse` alone would accept a sign.
             let digits = text.bytes().all(|byte| byte.is_ascii_digit());
             text.parse()
                 .ok()
@@ -378,33 +542,24 @@ impl Parameters {
         })
     }
 
-    fn or_refuse<T>(&mut self, name: &'static str, text: &str, value: Option<T>) -> Option<T> {
-        if value.is_none() {
-            self.problem(
-                name,
-                format!("Query parameter '{name}' cannot be {text}. {}", hint(name)),
-            );
-        }
-        value
-    }
-
-    fn problem(&mut self, name: &str, detail: String) {
+    fn problem(&mut self, parameter: Parameter, problem: &str) {
+        let (name, hint) = (parameter.name, parameter.hint());
         self.problems.push(ParameterProblem {
             parameter: name.to_owned(),
-            detail,
+            detail: format!("Query parameter '{name}' {problem}. {hint}"),
         });
     }
 }
 
 /// The names and values of a query string.
 fn decode(query: &str) -> Vec<(String, String)> {
-    // Whatever is no valid escape stands for itself, so there is no query string that cannot be decoded.
+    // Invalid escapes are taken literally, so every query string can be decoded.
     Query::<Vec<(String, String)>>::from_query(query)
         .map(Query::into_inner)
         .unwrap_or_default()
 }
 
-/// A date as RFC 3339 writes it. chrono alone would take signs, blanks and missing zeros.
+/// Parses a date like RFC 3339. chrono alone would accept signs, spaces and missing zeros.
 fn parse_date(text: &str) -> Option<NaiveDate> {
     let strict = text.len() == 10
         && text.bytes().enumerate().all(|(index, byte)| match index {
@@ -418,10 +573,10 @@ fn parse_date(text: &str) -> Option<NaiveDate> {
     }
 }
 
-/// A date-time with offset as RFC 3339 writes it, without what is finer than a microsecond: the database keeps none.
+/// Parses an RFC 3339 date-time, truncated to microseconds, the precision of the database.
 fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
     let parsed = DateTime::parse_from_rfc3339(text).or_else(|error| {
-        // In a query string a "+" is a space, and a client that did not encode it means the offset's sign.
+        // In a query string "+" means a space, so a space is an offset's sign that was not encoded.
         match text
             .len()
             .checked_sub("+02:00".len())
@@ -436,30 +591,30 @@ fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_micros(parsed.ok()?.timestamp_micros())
 }
 
-/// Whether RFC 3339 can write the instant, whose years have four digits.
-fn is_writable(instant: &DateTime<Utc>) -> bool {
+/// Whether RFC 3339 can express the instant.
+fn has_four_digit_year(instant: &DateTime<Utc>) -> bool {
     (1..=9999).contains(&instant.year())
 }
 
-/// An instant as answers carry it: to the second, or finer where it is.
+/// Formats an instant with as many fractional digits as it needs.
 #[must_use]
 pub fn rfc3339(instant: DateTime<Utc>) -> String {
     instant.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-/// A query string with another page, and where that begins if it is known. All else stays as the client wrote it.
+/// Replaces the page and the cursor in a query string, and leaves the rest as the client wrote it.
 #[must_use]
 pub fn with_page(query: &str, number: i64, cursor: Option<&str>) -> String {
     let is_other = |pair: &&str| {
         decode(pair)
             .iter()
-            .any(|(name, _)| name != PAGE && name != CURSOR)
+            .any(|(name, _)| name != PAGE.name && name != CURSOR.name)
     };
     let others = query.split('&').filter(is_other).map(str::to_owned);
-    let place = cursor.map(|cursor| format!("{CURSOR}={cursor}"));
+    let cursor = cursor.map(|cursor| format!("{}={cursor}", CURSOR.name));
     others
-        .chain([format!("{PAGE}={number}")])
-        .chain(place)
+        .chain([format!("{}={number}", PAGE.name)])
+        .chain(cursor)
         .collect::<Vec<_>>()
         .join("&")
 }
@@ -473,25 +628,41 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// A time series without its optional parameters, but for the page.
+    struct Series;
+
+    impl Endpoint for Series {
+        const PARAMETERS: &'static [Parameter] = &[
+            START.required(),
+            END.required(),
+            EVERY.required(),
+            PAGE,
+            SIZE,
+        ];
+    }
+
+    fn parse(query: &str) -> Parameters<Series> {
+        Parameters::parse(query)
+    }
+
     fn start(text: &str) -> Option<DateTime<Utc>> {
-        Parameters::parse(&format!("start={text}")).start(Zone::UTC)
+        parse(&format!("start={text}")).start(Zone::UTC)
     }
 
     fn end(text: &str) -> Option<DateTime<Utc>> {
-        Parameters::parse(&format!("end={text}")).end(Zone::UTC)
+        parse(&format!("end={text}")).end(Zone::UTC)
     }
 
-    /// The details of what is wrong with a query string, read like that of a time series.
+    /// The errors about a query string.
     fn problems(query: &str) -> Vec<String> {
-        let mut parameters = Parameters::parse(query);
-        parameters.require(&[START, END, EVERY]);
+        let mut parameters = parse(query);
         let (start, end) = (parameters.start(Zone::UTC), parameters.end(Zone::UTC));
         let interval = if start.is_some() && end.is_some() {
             parameters.interval(start, end)
         } else {
             None
         };
-        let (every, page) = (parameters.every(), parameters.paging());
+        let (every, page) = (parameters.every(), parameters.paging(Some(Format::Json)));
         let read = interval.zip(every).zip(page);
         match parameters.finish(read) {
             Ok(_) => Vec::new(),
@@ -513,7 +684,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_is_read_whether_its_sign_is_encoded_or_not() {
+    fn the_sign_of_an_offset_need_not_be_encoded() {
         for text in [
             "2020-01-01T00:00:00%2B02:00",
             "2020-01-01T00:00:00+02:00",
@@ -524,7 +695,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_finer_than_a_microsecond_is_cut_off() {
+    fn instants_are_truncated_to_microseconds() {
         assert_eq!(
             start("2020-01-01T00:00:00.1234567Z"),
             Some(at("2020-01-01T00:00:00.123456Z"))
@@ -536,7 +707,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_date_is_refused() {
+    fn invalid_dates_are_refused() {
         for text in [
             "hello",
             "2020-1-1",
@@ -555,11 +726,15 @@ mod tests {
         ] {
             assert_eq!(start(text), None, "{text} was accepted");
         }
-        assert_eq!(end("9999-12-31"), None, "the day behind has five digits");
+        assert_eq!(
+            end("9999-12-31"),
+            None,
+            "the next day has a five-digit year"
+        );
     }
 
     #[test]
-    fn problems_are_told_in_the_words_that_clients_know() {
+    fn errors_have_the_text_that_clients_match() {
         assert_eq!(
             problems("start=2020-01-01&end=2020-01-31&every=hello"),
             ["Query parameter 'every' cannot be hello. (ex: 1day / 1hour)"]
@@ -571,7 +746,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_at_once() {
+    fn all_errors_are_reported_at_once() {
         assert_eq!(
             problems("start=&end=x&every=1day&every=1day&page=0&size=1001&sise=5"),
             [
@@ -595,17 +770,22 @@ mod tests {
             ]
         );
         assert!(problems("start=2020-01-31&end=2020-01-31&every=1day").is_empty());
-        let mut parameters = Parameters::parse("");
+        let mut parameters = parse("");
+        parameters.problems.clear();
         assert_eq!(
             parameters.interval(None, Some(at("1969-01-01T00:00:00Z"))),
             None
         );
-        assert_eq!(parameters.problems[0].parameter, END);
+        assert_eq!(parameters.problems[0].parameter, END.name);
         assert_eq!(parameters.interval(None, None), Some(Interval::RECORDABLE));
     }
 
     #[test]
     fn page_numbers_have_no_sign_and_do_not_overflow() {
+        let page = |query: &str| {
+            let paging = parse(query).paging(Some(Format::Json));
+            paging.map(|paging| paging.page)
+        };
         for text in [
             "-1",
             "%2B1",
@@ -616,26 +796,17 @@ mod tests {
             "99999999999999999999999",
             "%201",
         ] {
-            assert_eq!(
-                Parameters::parse(&format!("page={text}")).paging(),
-                None,
-                "{text}"
-            );
+            assert_eq!(page(&format!("page={text}")), None, "{text}");
         }
         assert_eq!(
-            Parameters::parse("page=1000000000&size=1000")
-                .paging()
-                .map(|paging| paging.page),
+            page("page=1000000000&size=1000"),
             Page::new(1_000_000_000, 1000)
         );
-        assert_eq!(
-            Parameters::parse("").paging().map(|paging| paging.page),
-            Page::new(1, 50)
-        );
+        assert_eq!(page(""), Page::new(1, 50));
     }
 
     #[test]
-    fn the_next_page_differs_in_its_number_alone() {
+    fn the_next_page_differs_only_in_page_and_cursor() {
         assert_eq!(with_page("", 2, None), "page=2");
         assert_eq!(
             with_page("start=2020-01-01T00:00:00+02:00&page=1&size=5", 2, None),
@@ -661,7 +832,7 @@ mod tests {
         }
 
         #[test]
-        fn what_an_answer_says_is_read_back(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
+        fn formatted_instants_parse(micros in -62_135_596_800_000_000_i64..253_402_300_800_000_000) {
             let instant = DateTime::from_timestamp_micros(micros).unwrap();
             prop_assert_eq!(start(&rfc3339(instant)), Some(instant));
             prop_assert_eq!(end(&rfc3339(instant)), Some(instant));

@@ -1,40 +1,30 @@
-//! What all answers about usage have in common: whether the client has them already, their headers, and rows that
-//! are written as they come.
+//! What the responses of all resources share: entity tags, headers and links.
 
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, ETAG, EntityTag, Header as _, IF_NONE_MATCH, IfNoneMatch,
     LINK, VARY,
 };
-use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::stream::try_unfold;
+use utoipa::IntoResponses;
 
 use super::cursor;
 use super::format::Format;
 use super::params::with_page;
-use super::problem::ApiError;
-use super::series_cache::SeriesCache;
+use super::problem::{ApiError, Problem};
 use super::telemetry::{Source, Telemetry};
 use crate::config::{Config, Storage};
-use crate::db::{StorageError, Streaming};
 use crate::domain::{Freshness, Interval, Page, Scope, Zone};
 
-/// Rows travel in chunks of about this size.
-const CHUNK_BYTES: usize = 32 * 1024;
-
-/// What the settings say about answers.
+/// The settings that limit responses.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// The most buckets of a time series.
     pub max_buckets: usize,
-    /// The most pieces that a series may be read in.
     pub max_pieces: usize,
     storage: Storage,
 }
 
 impl Rules {
-    /// The rules of the settings.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         Self {
@@ -44,11 +34,11 @@ impl Rules {
         }
     }
 
-    /// Checks that retention has taken none of the records that would be summed, the `first` of which is only asked for
-    /// where there is a retention.
+    /// Checks that retention has not deleted any of the records to be summed. `first`, the oldest
+    /// of their hours, is computed only if records are deleted at all.
     ///
     /// # Errors
-    /// It may have.
+    /// Returns an error if they may have been deleted.
     pub fn check_records(
         &self,
         zone: Zone,
@@ -66,8 +56,8 @@ impl Rules {
         }
     }
 
-    /// Whether time alone may take something out of the interval.
-    fn is_fading(&self, interval: Interval) -> bool {
+    /// Whether the interval starts before the oldest data that retention keeps.
+    fn is_expiring(&self, interval: Interval) -> bool {
         let Storage {
             retention_records_days,
             retention_hourly_days,
@@ -86,13 +76,12 @@ impl Rules {
     }
 }
 
-/// The first instant that a retention of so many days keeps; `None` where it keeps all.
+/// The oldest instant that a retention of `days` keeps; `None` for 0, which keeps everything.
 fn oldest(days: u32) -> Option<DateTime<Utc>> {
-    // A chunk is dropped when all of it is older than that.
     (days > 0).then(|| Utc::now() - TimeDelta::days(days.into()))
 }
 
-/// A question as far as its answer depends on it: the path, whatever its parameters mean, and what may be seen.
+/// Identifies a list by its path, the caller's scope, and the parameters that select its rows.
 #[must_use]
 pub fn digest(request: &HttpRequest, scope: &Scope, parameters: &str) -> String {
     cursor::digest(&format!(
@@ -102,7 +91,8 @@ pub fn digest(request: &HttpRequest, scope: &Scope, parameters: &str) -> String 
     ))
 }
 
-/// The tag of an answer, if it has one: as long as its interval does not change, it does not.
+/// The tag of a response over an interval; `None` if its aggregates are stale, or if retention may
+/// delete some of its data.
 #[must_use]
 pub fn tag(
     rules: &Rules,
@@ -110,49 +100,49 @@ pub fn tag(
     freshness: &Freshness,
     digest: &str,
 ) -> Option<EntityTag> {
-    let is_lasting = freshness.is_settled && !rules.is_fading(interval);
+    let is_stable = freshness.is_settled && !rules.is_expiring(interval);
     let Freshness {
         version,
         inventory_version,
         ..
     } = freshness;
-    is_lasting.then(|| lasting_tag(&format!("{digest} {version} {inventory_version}")))
+    is_stable.then(|| weak_tag(&format!("{digest} {version} {inventory_version}")))
 }
 
-/// The tag of an answer that `content` says all about. It is a weak one, because compression makes other bytes of
-/// the same answer.
+/// The tag of a response that `content` determines. It is weak because compressed responses have
+/// the same tag.
 #[must_use]
-pub fn lasting_tag(content: &str) -> EntityTag {
+pub fn weak_tag(content: &str) -> EntityTag {
     EntityTag::new_weak(cursor::digest(&format!(
         "{content} {}",
         env!("CARGO_PKG_VERSION")
     )))
 }
 
-/// Whether the client names tags of answers that it has.
+/// Whether the request is conditional.
 #[must_use]
 pub fn has_tags(request: &HttpRequest) -> bool {
     request.headers().contains_key(IF_NONE_MATCH)
 }
 
-/// The counters of the server that was asked.
+/// The metrics of the server.
 ///
 /// # Panics
-/// The app has no counters.
+/// Panics if the app was built without them.
 #[must_use]
 pub fn telemetry(request: &HttpRequest) -> &web::Data<Telemetry> {
-    request.app_data().expect("the app has its counters")
+    request.app_data().expect("the app has telemetry")
 }
 
-/// The answer that nothing has changed, if the client has the answer of that tag.
+/// A response of 304 if the client already has the response with this tag.
 #[must_use]
 pub fn unchanged(request: &HttpRequest, tag: Option<&EntityTag>) -> Option<HttpResponse> {
     let tag = tag?;
-    let known = match IfNoneMatch::parse(request).ok()? {
+    let is_known = match IfNoneMatch::parse(request).ok()? {
         IfNoneMatch::Any => true,
         IfNoneMatch::Items(items) => items.iter().any(|item| item.weak_eq(tag)),
     };
-    known.then(|| {
+    is_known.then(|| {
         telemetry(request).found(Source::Client, 0);
         let mut response = HttpResponse::NotModified();
         with_common_headers(&mut response, Some(tag));
@@ -160,37 +150,16 @@ pub fn unchanged(request: &HttpRequest, tag: Option<&EntityTag>) -> Option<HttpR
     })
 }
 
-/// Looks, without touching the usage, whether the client has the answer over the interval already.
-///
-/// # Errors
-/// The database is away.
-pub(super) async fn unchanged_over(
-    request: &HttpRequest,
-    series_cache: &SeriesCache,
-    rules: &Rules,
-    interval: Interval,
-    digest: &str,
-) -> Result<Option<HttpResponse>, ApiError> {
-    if !has_tags(request) {
-        return Ok(None);
-    }
-    let freshness = series_cache.freshness(interval).await?;
-    Ok(unchanged(
-        request,
-        tag(rules, interval, &freshness, digest).as_ref(),
-    ))
-}
-
 fn with_common_headers(response: &mut HttpResponseBuilder, tag: Option<&EntityTag>) {
     response.insert_header((VARY, "accept, authorization"));
-    // A client may keep an answer, and asks each time whether it still holds.
+    // Clients may store responses, and revalidate them before each use.
     response.insert_header((CACHE_CONTROL, "private, no-cache"));
     if let Some(tag) = tag {
         response.insert_header((ETAG, tag.clone()));
     }
 }
 
-/// Where a page is among the others.
+/// The paths and queries of the pages around a page.
 #[derive(Debug)]
 pub struct Links {
     first: String,
@@ -199,7 +168,7 @@ pub struct Links {
 }
 
 impl Links {
-    /// The links of a page; `next` says where the next one begins, if there is one.
+    /// `next` is the cursor of the next page, if there is one.
     #[must_use]
     pub fn new(request: &HttpRequest, page: Page, next: Option<&str>) -> Self {
         let to = |number: i64, cursor: Option<&str>| {
@@ -216,13 +185,12 @@ impl Links {
         }
     }
 
-    /// The path and query of the next page.
     #[must_use]
     pub fn next(&self) -> Option<&str> {
         self.next.as_deref()
     }
 
-    /// As RFC 8288 has it.
+    /// The value of the `Link` header (RFC 8288).
     fn header(&self) -> String {
         let links = [
             ("first", Some(&self.first)),
@@ -236,7 +204,7 @@ impl Links {
     }
 }
 
-/// An answer of that format, up to its body.
+/// A response without its body.
 #[must_use]
 pub fn begin(
     format: Format,
@@ -255,37 +223,23 @@ pub fn begin(
     response
 }
 
-/// Completes an answer by rows that are written as they come from the database, in memory that does not grow with
-/// them. `write` is called with each, and with `None` at the end. An error half-way cuts the answer off, so that no
-/// client takes it for whole.
-pub fn stream<T: 'static>(
-    request: &HttpRequest,
-    mut response: HttpResponseBuilder,
-    head: &str,
-    streaming: Streaming<T>,
-    write: impl FnMut(Option<T>, &mut String) + 'static,
-) -> HttpResponse {
-    let telemetry = telemetry(request).clone();
-    telemetry.found(Source::Database, 0);
-    let state = Some((streaming, write, head.to_owned()));
-    let chunks = try_unfold((state, telemetry), async |(state, telemetry)| {
-        let Some((mut streaming, mut write, mut chunk)) = state else {
-            return Ok(None);
-        };
-        while chunk.len() < CHUNK_BYTES {
-            let row = streaming
-                .next()
-                .await
-                .inspect_err(|error| log::error!("an answer is cut off: {error}"))?;
-            let is_last = row.is_none();
-            telemetry.add_rows(usize::from(!is_last));
-            write(row, &mut chunk);
-            if is_last {
-                return Ok::<_, StorageError>(Some((Bytes::from(chunk), (None, telemetry))));
-            }
-        }
-        let rest = (streaming, write, String::with_capacity(CHUNK_BYTES + 1024));
-        Ok(Some((Bytes::from(chunk), (Some(rest), telemetry))))
-    });
-    response.streaming(chunks)
+/// The OpenAPI description of the responses that all lists share.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "only described")]
+pub enum CommonResponses {
+    /// The client's copy is current.
+    #[response(status = 304)]
+    NotModified,
+    /// The `Accept` header allows none of the formats.
+    #[response(status = 406, content_type = "application/problem+json")]
+    NotAcceptable(Problem<'static>),
+    /// Query parameters are wrong; `errors` lists each of them.
+    #[response(status = 422, content_type = "application/problem+json")]
+    Parameters(Problem<'static>),
+    /// The server failed, or a total exceeds 64 bits.
+    #[response(status = 500, content_type = "application/problem+json")]
+    Failed(Problem<'static>),
+    /// The database is unavailable or busy; retry later.
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(Problem<'static>),
 }

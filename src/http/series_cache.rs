@@ -1,10 +1,8 @@
-//! Series that are kept in memory, so that one that is asked for again is not read again.
+//! A cache of series pages, so that a repeated request reads no usage.
 //!
-//! Nothing here decides how long a series holds. It is kept under the tag of its answer, and each request asks the
-//! database for the freshness of its interval before it looks: the tag says whether the series is still the one that the
-//! database would answer, as it does where the client has kept it. What was not settled had no tag, and is not kept.
-
-use std::sync::Arc;
+//! The cache never decides whether a page is current. A page is stored with the tag of its
+//! response; each request queries the freshness of its interval, and uses the page only if that
+//! yields the same tag. Responses without a tag are not cached.
 
 use actix_web::http::header::EntityTag;
 use quick_cache::Weighter;
@@ -14,58 +12,55 @@ use crate::db::queries::Totals;
 use crate::db::{FreshnessLoader, Pool, StorageError};
 use crate::domain::{Freshness, Interval, UsageBucket};
 
-/// About what an entry takes beside its rows: two short texts, the totals, its place in the map.
+/// Approximate size of an entry without its rows.
 const ENTRY_BYTES: usize = 256;
 
-/// What was read for a page of a series.
-#[derive(Debug)]
-pub(super) struct Page {
+/// The query result that a page of a series is made of.
+#[derive(Debug, Clone)]
+pub struct CachedPage {
     pub totals: Totals,
     pub rows: Vec<UsageBucket>,
 }
 
-/// Pages of series, by the digests of their questions, and who knows whether they still hold. They belong to one worker.
-pub(super) struct SeriesCache {
-    /// The least useful make room.
-    pages: Cache<String, (EntityTag, Arc<Page>), Bytes>,
-    desk: FreshnessLoader,
+/// Pages of series, by the digests of their requests. Each worker has its own.
+pub struct SeriesCache {
+    pages: Cache<String, (EntityTag, CachedPage), Bytes>,
+    freshness: FreshnessLoader,
 }
 
 impl SeriesCache {
-    /// Keeps up to about so many bytes.
+    /// A cache of about `bytes` at most.
     pub fn new(pool: Pool, bytes: u64) -> Self {
         let entries = usize::try_from(bytes).unwrap_or(usize::MAX) / (4 * ENTRY_BYTES);
         Self {
             pages: Cache::with_weighter(entries, bytes, Bytes),
-            desk: FreshnessLoader::new(pool),
+            freshness: FreshnessLoader::new(pool),
         }
     }
 
-    /// How fresh an answer over the interval would be.
+    /// Queries how fresh the interval is now.
     ///
     /// # Errors
-    /// The database is away.
+    /// Returns an error if the database is unavailable.
     pub async fn freshness(&self, interval: Interval) -> Result<Freshness, StorageError> {
-        self.desk.freshness(interval).await
+        self.freshness.freshness(interval).await
     }
 
-    /// What was read for that question when its answer had the tag that is returned.
-    pub fn get(&self, digest: &str) -> Option<(EntityTag, Arc<Page>)> {
+    /// The page of the request with this digest, and the tag of its response.
+    pub fn get(&self, digest: &str) -> Option<(EntityTag, CachedPage)> {
         self.pages.get(digest)
     }
 
-    /// Keeps what was read, in place of what was read for that question before.
-    pub fn keep(&self, digest: String, tag: EntityTag, page: Arc<Page>) {
+    pub fn insert(&self, digest: String, tag: EntityTag, page: CachedPage) {
         self.pages.insert(digest, (tag, page));
     }
 }
 
-/// The memory that an entry takes.
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<String, (EntityTag, Arc<Page>)> for Bytes {
-    fn weight(&self, _: &String, (_, page): &(EntityTag, Arc<Page>)) -> u64 {
+impl Weighter<String, (EntityTag, CachedPage)> for Bytes {
+    fn weight(&self, _: &String, (_, page): &(EntityTag, CachedPage)) -> u64 {
         (ENTRY_BYTES + page.rows.capacity() * size_of::<UsageBucket>()) as u64
     }
 }
@@ -76,7 +71,7 @@ mod tests {
     use crate::config::{Config, Overrides};
 
     #[test]
-    fn no_more_is_kept_than_was_allowed() {
+    fn the_cache_keeps_to_its_limit() {
         let pool = || Pool::new(&Config::load(None, [], &Overrides::default()).unwrap(), 1);
         let series_cache = SeriesCache::new(pool(), 100_000);
         let rows = vec![
@@ -87,28 +82,28 @@ mod tests {
             };
             50
         ];
-        let page = Arc::new(Page {
+        let page = CachedPage {
             totals: Totals {
                 rows: 50,
                 bytes: 50,
             },
             rows,
-        });
+        };
         for number in 0..1_000 {
-            series_cache.keep(
+            series_cache.insert(
                 number.to_string(),
                 EntityTag::new_weak(number.to_string()),
-                Arc::clone(&page),
+                page.clone(),
             );
         }
-        let kept = (0..1_000)
+        let cached = (0..1_000)
             .filter(|number| series_cache.get(&number.to_string()).is_some())
             .count();
-        assert!((10..=100_000 / (50 * 24)).contains(&kept), "{kept}");
-        SeriesCache::new(pool(), 0).keep(
+        assert!((10..=100_000 / (50 * 24)).contains(&cached), "{cached}");
+        SeriesCache::new(pool(), 0).insert(
             "a".to_owned(),
             EntityTag::new_weak("a".to_owned()),
-            Arc::clone(&page),
+            page.clone(),
         );
     }
 }

@@ -1,212 +1,175 @@
-//! The lists of organizations and of SIM cards with what each used.
+//! The lists of organizations and of SIM cards, with the total usage of each.
 
-use std::fmt::Write as _;
+use std::fmt::Display;
+use std::marker::PhantomData;
 
 use actix_web::http::header::EntityTag;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::{Array, ArrayBuilder, Ref};
 
-use super::auth::Caller;
 use super::cursor;
 use super::format::Format;
-use super::openapi::{ListParameters, OrganizationParameter, OtherAnswers};
-use super::params::{OrganizationFilter, Paging, Parameters};
-use super::problem::{ApiError, Problem};
-use super::response::{
-    Links, Rules, begin, digest, stream, tag, telemetry, unchanged, unchanged_over,
+use super::listing::{Context, Item, Listing, respond};
+use super::params::{
+    CURSOR, END, EVERY, Endpoint, FORMAT, ORGANIZATION, PAGE, Paging, Parameter, Parameters, SIZE,
+    SORT, START, TZ,
 };
-use super::series_cache::SeriesCache;
-use super::telemetry::Source;
-use crate::db::queries::{self, Totals, TotalsQuery};
-use crate::db::{Pool, Streaming};
-use crate::domain::{Freshness, Interval, Order, Scope, UsageTotal, Zone};
+use super::problem::{ApiError, Problem};
+use super::response::{CommonResponses, Rules, digest, has_tags, tag, unchanged};
+use crate::db::queries::{self, Answer, Rows, Totals, TotalsQuery};
+use crate::db::{Client, StorageError};
+use crate::domain::{Freshness, Interval, Order, OrganizationId, Scope, UsageTotal, Zone};
 
-/// What a list is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Organizations,
-    SimCards,
-}
+/// A total has no buckets, but clients may send the parameters of a series.
+const UNUSED_EVERY: Parameter = EVERY.described(
+    "Checked, but otherwise ignored, so that requests can have the parameters of a time series.",
+);
 
-impl Kind {
-    /// The name of a row's identifier.
-    fn id(self) -> &'static str {
-        match self {
-            Self::Organizations => "organization",
-            Self::SimCards => "simcard",
-        }
-    }
-}
-
-/// What is asked for.
-#[derive(Debug)]
-struct TotalsRequest {
-    kind: Kind,
+pub(super) struct TotalsRequest<T> {
     scope: Scope,
-    organization_filter: OrganizationFilter,
+    organization: Option<OrganizationId>,
     start: Option<DateTime<Utc>>,
     end: Option<DateTime<Utc>>,
     interval: Interval,
     zone: Zone,
     order: Order,
     paging: Paging,
-    format: Format,
-    /// Behind which row the page begins, if an earlier answer has said so.
-    place: Option<TotalsCursor>,
-    /// Which list is asked for, whatever the page and the format.
-    list: String,
-    /// What an answer to this is known by.
+    cursor: Option<TotalsCursor>,
+    /// Identifies the list.
+    list_digest: String,
+    /// Identifies the response.
     digest: String,
+    rules: web::Data<Rules>,
+    item: PhantomData<T>,
 }
 
-/// A place in a list: behind a row.
+/// The last row of the page before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct TotalsCursor {
     bytes: i64,
     id: String,
 }
 
-impl TotalsRequest {
-    fn parse(request: &HttpRequest, caller: Caller, kind: Kind) -> Result<Self, ApiError> {
-        let mut parameters = Parameters::parse(request.query_string());
+/// An item, which determines the endpoint's parameters and query.
+pub(super) trait Total: Item + From<UsageTotal> {
+    const PARAMETERS: &'static [Parameter];
+
+    async fn query(
+        client: &Client,
+        organization: Option<&OrganizationId>,
+        query: TotalsQuery<'_>,
+    ) -> Result<Option<Answer<UsageTotal>>, StorageError>;
+}
+
+impl<T: Total> Endpoint for TotalsRequest<T> {
+    const PARAMETERS: &'static [Parameter] = T::PARAMETERS;
+}
+
+impl<T: Total> TotalsRequest<T> {
+    fn parse(parameters: &mut Parameters<Self>, context: &Context) -> Option<Self> {
+        let (request, caller, rules, ..) = context;
         let zone = parameters.zone();
         let (start, end) = (
             parameters.start(zone.unwrap_or(Zone::UTC)),
             parameters.end(zone.unwrap_or(Zone::UTC)),
         );
         let interval = parameters.interval(start, end);
-        // Clients send the granularity that they ask a series with. A total has none, so it is only checked.
         parameters.every();
-        let (order, paging) = (parameters.order(), parameters.paging());
-        let (place, format) = (
-            parameters.cursor(),
-            parameters.format(Format::accepted(request)),
+        let order = parameters.order();
+        let paging = parameters.paging(Format::accepted(request));
+        let organization = parameters.organization();
+        let (interval, zone, order, paging) = (interval?, zone?, order?, paging?);
+        let scope = caller.scope.clone();
+        let list_digest = digest(
+            request,
+            &scope,
+            &format!("{interval} {zone} {order:?} {organization:?}"),
         );
-        let organization_filter = if kind == Kind::SimCards {
-            parameters.organization_filter()
-        } else {
-            OrganizationFilter::default()
-        };
-        let read = interval.zip(zone).zip(order).zip(paging).zip(format);
-        let question = read.and_then(|((((interval, zone), order), paging), format)| {
-            let scope = caller.scope;
-            let list = digest(
-                request,
-                &scope,
-                &format!("{interval} {zone} {order:?} {organization_filter:?}"),
-            );
-            let place = parameters.place(place, &list, "list", |_| true).ok()?;
-            let digest = cursor::digest(&format!("{list} {paging:?} {format:?} {place:?}"));
-            let question = Self {
-                kind,
-                scope,
-                organization_filter,
-                start,
-                end,
-                interval,
-                zone,
-                order,
-                paging,
-                format,
-                place,
-                list,
-                digest,
-            };
-            Some(question)
-        });
-        parameters.finish(question)
-    }
-
-    fn ask(&self) -> TotalsQuery<'_> {
-        let after = self
-            .place
-            .as_ref()
-            .map(|place| (self.order.place(place.bytes), place.id.as_str()));
-        let window = self.paging.window(self.format, after.is_some());
-        let Self {
+        let cursor = parameters
+            .cursor(&paging, &list_digest, "list", |_| true)
+            .ok()?;
+        let digest = cursor::digest(&format!("{list_digest} {paging:?}"));
+        Some(Self {
             scope,
+            organization,
+            start,
+            end,
             interval,
+            zone,
             order,
-            ..
-        } = self;
-        TotalsQuery {
-            scope,
-            interval: *interval,
-            order: *order,
-            after,
-            window,
-        }
-    }
-
-    fn tag(&self, rules: &Rules, freshness: &Freshness) -> Option<EntityTag> {
-        tag(rules, self.interval, freshness, &self.digest)
-    }
-
-    /// One page, as JSON.
-    async fn page(
-        &self,
-        request: &HttpRequest,
-        rules: &Rules,
-        pool: &Pool,
-    ) -> Result<HttpResponse, ApiError> {
-        let filter = self.organization_filter.organization()?;
-        let answered = pool.ask(async |client| {
-            let answer = match self.kind {
-                Kind::Organizations => {
-                    Some(queries::organization_totals(client, self.ask()).await?)
-                }
-                Kind::SimCards => {
-                    queries::sim_card_totals(client, filter.as_ref(), self.ask()).await?
-                }
-            };
-            let Some(answer) = answer else {
-                return Ok(None);
-            };
-            Ok(Some((
-                answer.totals,
-                answer.freshness,
-                answer.rows.collect().await?,
-            )))
-        });
-        let (totals, freshness, mut rows) = answered
-            .await?
-            .ok_or_else(|| self.organization_filter.nobody_knows())?;
-        let tag = self.tag(rules, &freshness);
-        if let Some(unchanged) = unchanged(request, tag.as_ref()) {
-            return Ok(unchanged);
-        }
-        let (shown, has_next) = self.paging.shown(rows.len());
-        rows.truncate(shown);
-        telemetry(request).found(Source::Database, shown);
-        let place = rows.last().filter(|_| has_next).map(|row| TotalsCursor {
-            bytes: row.bytes,
-            id: row.id.clone(),
-        });
-        let next = place.map(|place| cursor::write(&self.list, &place));
-        let links = Links::new(request, self.paging.page, next.as_deref());
-        let mut response = begin(self.format, tag.as_ref(), Some(&links));
-        Ok(match self.kind {
-            Kind::Organizations => {
-                response.json(self.list::<OrganizationTotal>(rows, totals, freshness, &links))
-            }
-            Kind::SimCards => {
-                response.json(self.list::<SimCardTotal>(rows, totals, freshness, &links))
-            }
+            paging,
+            cursor,
+            list_digest,
+            digest,
+            rules: rules.clone(),
+            item: PhantomData,
         })
     }
 
-    fn list<Item: From<UsageTotal>>(
+    fn freshness_tag(&self, freshness: &Freshness) -> Option<EntityTag> {
+        tag(&self.rules, self.interval, freshness, &self.digest)
+    }
+}
+
+impl<T: Total> Listing for TotalsRequest<T> {
+    type Row = UsageTotal;
+    type Summary = (Totals, Freshness);
+    type Item = T;
+
+    fn paging(&self) -> &Paging {
+        &self.paging
+    }
+
+    async fn query(
         &self,
-        rows: Vec<UsageTotal>,
-        totals: Totals,
-        freshness: Freshness,
-        links: &Links,
-    ) -> List<Item> {
-        let write = |instant: DateTime<Utc>| self.zone.write(instant);
-        List {
-            items: rows.into_iter().map(Item::from).collect(),
+        client: &Client,
+    ) -> Result<Option<(Self::Summary, Rows<UsageTotal>)>, StorageError> {
+        let cursor = self.cursor.as_ref();
+        let query = TotalsQuery {
+            scope: &self.scope,
+            interval: self.interval,
+            order: self.order,
+            after: cursor.map(|cursor| (self.order.place(cursor.bytes), cursor.id.as_str())),
+            window: self.paging.window(),
+        };
+        let answer = T::query(client, self.organization.as_ref(), query).await?;
+        Ok(answer.map(|answer| ((answer.totals, answer.freshness), answer.rows)))
+    }
+
+    fn not_found(&self) -> ApiError {
+        let organization = self.organization.as_ref();
+        ApiError::NoOrganization(organization.map(ToString::to_string).unwrap_or_default())
+    }
+
+    fn tag(&self, (_, freshness): &Self::Summary) -> Option<EntityTag> {
+        self.freshness_tag(freshness)
+    }
+
+    fn next(&self, _: &Self::Summary, rows: &mut Vec<UsageTotal>) -> Option<String> {
+        self.paging.truncate(rows)?;
+        let UsageTotal { id, bytes, .. } = rows.last()?.clone();
+        Some(cursor::write(
+            &self.list_digest,
+            &TotalsCursor { bytes, id },
+        ))
+    }
+
+    fn items(&mut self, row: Option<UsageTotal>) -> impl Iterator<Item = T> {
+        row.map(T::from).into_iter()
+    }
+
+    fn body(
+        &self,
+        &(totals, freshness): &Self::Summary,
+        items: Vec<T>,
+        next: Option<String>,
+    ) -> impl Serialize {
+        let write = |instant| self.zone.write(instant);
+        TotalsPage {
+            items,
             total: totals.rows,
             page: self.paging.page.number(),
             size: self.paging.page.size(),
@@ -216,121 +179,89 @@ impl TotalsRequest {
             bytes_used_total: totals.bytes,
             complete_through: freshness.complete_through.map(write),
             last_ingested_at: freshness.last_ingested_at.map(write),
-            next: links.next().map(str::to_owned),
+            next,
         }
-    }
-
-    /// All rows, or those of a page, as CSV or NDJSON.
-    async fn rows(
-        self,
-        request: &HttpRequest,
-        rules: &Rules,
-        pool: &Pool,
-    ) -> Result<HttpResponse, ApiError> {
-        let filter = self.organization_filter.organization()?;
-        let question = async |client: &_| match self.kind {
-            Kind::Organizations => queries::organization_totals(client, self.ask())
-                .await
-                .map(Some),
-            Kind::SimCards => queries::sim_card_totals(client, filter.as_ref(), self.ask()).await,
-        };
-        let (answer, mut lease) = pool.open(question).await?;
-        let Some(answer) = answer else {
-            lease.give_back().await;
-            return Err(self.organization_filter.nobody_knows());
-        };
-        let response = begin(
-            self.format,
-            self.tag(rules, &answer.freshness).as_ref(),
-            None,
-        );
-        let (format, id) = (self.format, self.kind.id());
-        let head = if format == Format::Csv {
-            format!("{id},bytes-used-total,records\n")
-        } else {
-            String::new()
-        };
-        let write = move |row: Option<UsageTotal>, text: &mut String| {
-            let Some(UsageTotal {
-                id: value,
-                bytes,
-                records,
-            }) = row
-            else {
-                return;
-            };
-            // An identifier has nothing in it that would have to be quoted in CSV.
-            let written = if format == Format::Csv {
-                writeln!(text, "{value},{bytes},{records}")
-            } else {
-                let value = serde_json::Value::String(value);
-                writeln!(
-                    text,
-                    r#"{{"{id}":{value},"bytes-used-total":{bytes},"records":{records}}}"#
-                )
-            };
-            written.expect("a string takes everything");
-        };
-        Ok(stream(
-            request,
-            response,
-            &head,
-            Streaming {
-                rows: answer.rows,
-                lease,
-            },
-            write,
-        ))
     }
 }
 
-/// One page of a list. `total` and `bytes-used-total` are those of the whole list.
+/// One page of a list. `total` and `bytes-used-total` refer to the whole list.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct List<Item> {
-    /// The rows, in the order of `sort`.
-    items: Vec<Item>,
-    /// Rows of the whole list.
+pub(super) struct TotalsPage<T> {
+    /// The items, in the order of `sort`.
+    #[schema(schema_with = named_items::<T>)]
+    items: Vec<T>,
+    /// Number of items in the whole list.
     #[schema(minimum = 0)]
     total: i64,
-    /// The page.
+    /// Page number.
     #[schema(minimum = 1)]
     page: i64,
-    /// Rows of a page, at most.
+    /// Maximum number of items per page.
     #[schema(minimum = 1)]
     size: i64,
-    /// First instant of the interval; none for all time.
+    /// Start of the interval, inclusive; null for all time.
     #[schema(format = DateTime)]
     start: Option<String>,
-    /// First instant behind it; none for all time.
+    /// End of the interval, exclusive; null for all time.
     #[schema(format = DateTime)]
     end: Option<String>,
-    /// Time zone of bare dates.
+    /// Time zone of dates.
     #[schema(value_type = String, example = "UTC")]
     tz: Zone,
-    /// Bytes of the whole list.
+    /// Bytes used by the whole list.
     #[schema(minimum = 0)]
     bytes_used_total: i64,
-    /// What was ingested is in this answer up to here.
+    /// The response includes all ingested usage up to this instant.
     #[schema(format = DateTime)]
     complete_through: Option<String>,
-    /// When ingest has last moved on.
+    /// Time of the last ingest.
     #[schema(format = DateTime)]
     last_ingested_at: Option<String>,
-    /// Path and query of the next page.
+    /// Path and query of the next page; null on the last page.
     next: Option<String>,
 }
 
-/// What an organization used.
+/// Refers to the named schema of the items, which a generic parameter would inline.
+fn named_items<T: ToSchema>() -> Array {
+    ArrayBuilder::new()
+        .items(Ref::from_schema_name(T::name()))
+        .description(Some("The items, in the order of `sort`."))
+        .build()
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "gives the schema a name")]
+pub(super) struct OrganizationTotals(#[schema(inline)] TotalsPage<OrganizationTotal>);
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "gives the schema a name")]
+pub(super) struct SimCardTotals(#[schema(inline)] TotalsPage<SimCardTotal>);
+
+/// The usage of an organization.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct OrganizationTotal {
-    /// Its identifier.
+    /// Identifier of the organization.
     organization: String,
-    /// Bytes it used.
+    /// Bytes used.
     #[schema(minimum = 0)]
     bytes_used_total: i64,
-    /// Usage records.
+    /// Number of usage records.
+    #[schema(minimum = 0)]
+    records: i64,
+}
+
+/// The usage of a SIM card.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct SimCardTotal {
+    /// ICCID of the SIM card.
+    simcard: String,
+    /// Bytes used.
+    #[schema(minimum = 0)]
+    bytes_used_total: i64,
+    /// Number of usage records.
     #[schema(minimum = 0)]
     records: i64,
 }
@@ -345,20 +276,6 @@ impl From<UsageTotal> for OrganizationTotal {
     }
 }
 
-/// What a SIM card used.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(super) struct SimCardTotal {
-    /// Its ICCID.
-    simcard: String,
-    /// Bytes it used.
-    #[schema(minimum = 0)]
-    bytes_used_total: i64,
-    /// Usage records.
-    #[schema(minimum = 0)]
-    records: i64,
-}
-
 impl From<UsageTotal> for SimCardTotal {
     fn from(UsageTotal { id, bytes, records }: UsageTotal) -> Self {
         Self {
@@ -369,100 +286,126 @@ impl From<UsageTotal> for SimCardTotal {
     }
 }
 
-async fn answer(
-    request: &HttpRequest,
-    caller: Caller,
-    kind: Kind,
-    rules: &Rules,
-    pool: &Pool,
-    series_cache: &SeriesCache,
-) -> Result<HttpResponse, ApiError> {
-    let question = TotalsRequest::parse(request, caller, kind)?;
-    rules.check_records(question.zone, || question.interval.parts().first_record())?;
-    if let Some(unchanged) = unchanged_over(
-        request,
-        series_cache,
-        rules,
-        question.interval,
-        &question.digest,
-    )
-    .await?
-    {
-        return Ok(unchanged);
-    }
-    match question.format {
-        Format::Json => question.page(request, rules, pool).await,
-        Format::Csv | Format::Ndjson => question.rows(request, rules, pool).await,
+impl Item for OrganizationTotal {
+    const CSV_HEADER: &'static str = "organization,bytes-used-total,records";
+
+    fn csv(&self) -> [&dyn Display; 3] {
+        [&self.organization, &self.bytes_used_total, &self.records]
     }
 }
 
-/// Organizations with what each used
+impl Item for SimCardTotal {
+    const CSV_HEADER: &'static str = "simcard,bytes-used-total,records";
+
+    fn csv(&self) -> [&dyn Display; 3] {
+        [&self.simcard, &self.bytes_used_total, &self.records]
+    }
+}
+
+impl Total for OrganizationTotal {
+    const PARAMETERS: &'static [Parameter] = &[
+        TZ,
+        START,
+        END,
+        UNUSED_EVERY,
+        SORT,
+        PAGE,
+        SIZE,
+        CURSOR,
+        FORMAT,
+    ];
+
+    async fn query(
+        client: &Client,
+        _: Option<&OrganizationId>,
+        query: TotalsQuery<'_>,
+    ) -> Result<Option<Answer<UsageTotal>>, StorageError> {
+        queries::organization_totals(client, query).await.map(Some)
+    }
+}
+
+impl Total for SimCardTotal {
+    const PARAMETERS: &'static [Parameter] = &[
+        TZ,
+        START,
+        END,
+        UNUSED_EVERY,
+        SORT,
+        PAGE,
+        SIZE,
+        CURSOR,
+        FORMAT,
+        ORGANIZATION,
+    ];
+
+    async fn query(
+        client: &Client,
+        organization: Option<&OrganizationId>,
+        query: TotalsQuery<'_>,
+    ) -> Result<Option<Answer<UsageTotal>>, StorageError> {
+        queries::sim_card_totals(client, organization, query).await
+    }
+}
+
+async fn answer<T: Total>(context: Context) -> Result<HttpResponse, ApiError> {
+    let (request, _, rules, pool, series_cache) = &context;
+    let mut parameters = Parameters::parse(request.query_string());
+    let totals = TotalsRequest::<T>::parse(&mut parameters, &context);
+    let totals = parameters.finish(totals)?;
+    rules.check_records(totals.zone, || totals.interval.parts().first_record())?;
+    if has_tags(request) {
+        let freshness = series_cache.freshness(totals.interval).await?;
+        if let Some(unchanged) = unchanged(request, totals.freshness_tag(&freshness).as_ref()) {
+            return Ok(unchanged);
+        }
+    }
+    respond(request, pool, totals).await
+}
+
+/// Total usage of each organization
+///
+/// Without `start` and `end`, totals cover all recorded usage.
 #[utoipa::path(
     get,
     path = "/api/v1/usage/organizations",
-    operation_id = "usage-of-organizations",
+    operation_id = "listOrganizationTotals",
     tag = "usage",
-    params(ListParameters),
+    params(Parameters<TotalsRequest<OrganizationTotal>>),
     responses(
-        (status = 200, description = "One page, or all rows as CSV or NDJSON.", content(
-            (List<OrganizationTotal> = "application/json"),
+        (status = 200, description = "One page as JSON, or all rows as CSV or NDJSON.", content(
+            (OrganizationTotals = "application/json"),
             (String = "text/csv"),
             (String = "application/x-ndjson"),
         )),
-        OtherAnswers,
+        CommonResponses,
     ),
     security((), ("token" = [])),
 )]
-pub(super) async fn of_organizations(
-    request: HttpRequest,
-    caller: Caller,
-    rules: web::Data<Rules>,
-    pool: web::Data<Pool>,
-    series_cache: web::Data<SeriesCache>,
-) -> Result<HttpResponse, ApiError> {
-    answer(
-        &request,
-        caller,
-        Kind::Organizations,
-        &rules,
-        &pool,
-        &series_cache,
-    )
-    .await
+pub(super) async fn of_organizations(context: Context) -> Result<HttpResponse, ApiError> {
+    answer::<OrganizationTotal>(context).await
 }
 
-/// SIM cards with what each used
+/// Total usage of each SIM card
+///
+/// Without `start` and `end`, totals cover all recorded usage. With `organization`, they cover the
+/// usage of each SIM card while it belonged to that organization.
 #[utoipa::path(
     get,
     path = "/api/v1/usage/simcards",
-    operation_id = "usage-of-simcards",
+    operation_id = "listSimCardTotals",
     tag = "usage",
-    params(ListParameters, OrganizationParameter),
+    params(Parameters<TotalsRequest<SimCardTotal>>),
     responses(
-        (status = 200, description = "One page, or all rows as CSV or NDJSON.", content(
-            (List<SimCardTotal> = "application/json"),
+        (status = 200, description = "One page as JSON, or all rows as CSV or NDJSON.", content(
+            (SimCardTotals = "application/json"),
             (String = "text/csv"),
             (String = "application/x-ndjson"),
         )),
-        (status = 404, description = "Nobody knows the organization.", body = Problem, content_type = "application/problem+json"),
-        OtherAnswers,
+        (status = 404, description = "The organization does not exist.", body = Problem, content_type = "application/problem+json"),
+        CommonResponses,
     ),
     security((), ("token" = [])),
 )]
-pub(super) async fn of_sim_cards(
-    request: HttpRequest,
-    caller: Caller,
-    rules: web::Data<Rules>,
-    pool: web::Data<Pool>,
-    series_cache: web::Data<SeriesCache>,
-) -> Result<HttpResponse, ApiError> {
-    answer(
-        &request,
-        caller,
-        Kind::SimCards,
-        &rules,
-        &pool,
-        &series_cache,
-    )
-    .await
+pub(super) async fn of_sim_cards(context: Context) -> Result<HttpResponse, ApiError> {
+    answer::<SimCardTotal>(context).await
 }

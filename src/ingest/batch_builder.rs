@@ -9,10 +9,10 @@ use chrono::DateTime;
 
 use super::csv_line::HeaderError;
 use super::hours::TouchedHours;
+use super::parse::Format;
 use super::parse::{Parser, UsageRecord};
 use super::record_encoder::RecordEncoder;
 use super::reject::{Defect, Reason};
-use super::source::Format;
 use crate::config;
 use crate::db::{BatchEnd, Checkpoint, RejectedRecord, TUPLE_BYTES};
 

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use super::inventory_file::parse_inventory;
 use super::lines::{Lines, StreamPosition};
+use super::parse::Format;
 use super::parse::{Parser, UsageRecord, ndjson};
 use super::reject::Defect;
-use super::source::Format;
 
 /// Every instant that a four-digit year and an offset can express, in microseconds since 1970. The
 /// range that can be stored is smaller; the record encoder checks it.

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::parse::Format;
 use super::progress::Counters;
-use super::source::{Format, Source};
+use super::source::Source;
 
 /// What to ingest, and how.
 #[derive(Debug, Clone, Default)]

@@ -24,10 +24,11 @@ use super::batch_builder::{BatchBuilder, BatchLimits, Payload, RecordPosition, R
 use super::identity::{refuse_grown_line, skip_stored};
 use super::lines::{Lines, is_timeout};
 use super::options::Options;
+use super::parse::Format;
 use super::pending_batch::Message;
 use super::progress::Counters;
 use super::record_encoder::RecordEncoder;
-use super::source::{Format, OpenSource};
+use super::source::OpenSource;
 use crate::config::Config;
 use crate::db::{KnownSource, TUPLE_BYTES};
 
@@ -116,19 +117,19 @@ impl RecordReader {
         let format = self
             .format
             .unwrap_or_else(|| opened.source.detect_format(beginning));
-        let header = match format {
-            Format::Csv if start > 0 => beginning
+        let header = if !format.has_header() {
+            None
+        } else if start > 0 {
+            beginning
                 .split(|&byte| byte == b'\n')
                 .next()
-                .map(Bytes::copy_from_slice),
-            Format::Csv => {
-                let header = read_header(&mut lines);
-                match header.map_err(|error| failed(error, lines.read_to()))? {
-                    Some(header) => Some(header),
-                    None => return Ok(()),
-                }
+                .map(Bytes::copy_from_slice)
+        } else {
+            let header = read_header(&mut lines);
+            match header.map_err(|error| failed(error, lines.read_to()))? {
+                Some(header) => Some(header),
+                None => return Ok(()),
             }
-            Format::Ndjson => None,
         };
         let name = Arc::clone(&opened.name);
         let batch = BatchBuilder::new(name, format, header, Arc::clone(&self.encoder))

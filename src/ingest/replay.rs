@@ -3,10 +3,10 @@
 use bytes::{Bytes, BytesMut};
 
 use super::hours::TouchedHours;
+use super::parse::Format;
 use super::parse::Parser;
 use super::record_encoder::RecordEncoder;
 use super::reject::{Defect, Reason};
-use super::source::Format;
 use super::store::Store;
 use crate::db::{self, Connection, Replay, StillRejected, TakenRecord, WriteError};
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::parse::Format;
 use super::progress::Counters;
 use crate::db::HEAD_BYTES;
 
@@ -18,32 +19,6 @@ const READ_BYTES: usize = 128 * 1024;
 /// The base-2 logarithm of the largest zstd window accepted, 64 MiB, which bounds memory. Only
 /// `--ultra -22` and `--long=27` or more exceed it.
 const ZSTD_WINDOW_LOG: u32 = 26;
-
-/// The format of usage records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object per line.
-    Ndjson,
-    /// CSV with a header.
-    Csv,
-}
-
-impl Format {
-    /// The name that is stored with rejected records.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Ndjson => "ndjson",
-            Self::Csv => "csv",
-        }
-    }
-
-    /// The inverse of [`Self::name`].
-    pub(super) fn by_name(name: &str) -> Option<Self> {
-        [Self::Ndjson, Self::Csv]
-            .into_iter()
-            .find(|format| format.name() == name)
-    }
-}
 
 /// A file or stream of usage records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,16 +113,11 @@ impl Source {
 
     /// Detects the format from the file's extension, or else from the first bytes of its content.
     pub(super) fn detect_format(&self, content: &[u8]) -> Format {
-        let by_name = match self {
-            Self::File(path) => by_extension(path),
+        let by_extension = match self {
+            Self::File(path) => Format::by_extension(path),
             Self::Stdin => None,
         };
-        by_name.unwrap_or_else(
-            || match content.iter().find(|byte| !byte.is_ascii_whitespace()) {
-                Some(b'{' | b'[') | None => Format::Ndjson,
-                Some(_) => Format::Csv,
-            },
-        )
+        by_extension.unwrap_or_else(|| Format::by_content(content))
     }
 }
 
@@ -162,15 +132,6 @@ fn open_file(path: &Path) -> anyhow::Result<File> {
         path.display()
     );
     Ok(file)
-}
-
-fn by_extension(path: &Path) -> Option<Format> {
-    match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-        "ndjson" | "jsonl" | "json" => Some(Format::Ndjson),
-        "csv" => Some(Format::Csv),
-        "gz" | "zst" => by_extension(Path::new(path.file_stem()?)),
-        _ => None,
-    }
 }
 
 /// Decompresses `raw` if its first bytes are those of gzip or zstd. Also returns whether they were.

@@ -1,4 +1,4 @@
-//! What the API says about itself is what it does.
+//! The OpenAPI description matches the API.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,8 +9,8 @@ use simusage::http::openapi::description;
 use crate::support::api::Api;
 use crate::support::config;
 
-/// Where nobody answers: nothing here needs a database.
-const AWAY: &str = "postgresql://postgres@127.0.0.1:1/postgres";
+/// An address where nothing listens, because no test here needs a database.
+const UNREACHABLE: &str = "postgresql://postgres@127.0.0.1:1/postgres";
 
 fn parsed() -> Value {
     serde_json::from_str(&description()).unwrap()
@@ -25,13 +25,13 @@ fn the_description_in_the_repository_is_up_to_date() {
     let stored = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         stored == description(),
-        "docs/openapi.json is behind: run this test with SIMUSAGE_TEST_WRITE=1"
+        "docs/openapi.json is out of date: run this test with SIMUSAGE_TEST_WRITE=1"
     );
 }
 
 #[actix_web::test]
-async fn the_description_is_served_with_a_page_that_needs_nothing_from_elsewhere() {
-    let api = Api::new(&config(AWAY)).await;
+async fn the_description_and_swagger_ui_are_served_without_external_files() {
+    let api = Api::new(&config(UNREACHABLE)).await;
     assert_eq!(api.ok("/openapi.json").await, parsed());
     assert_eq!(parsed()["openapi"], "3.1.0");
     let page = api.get("/docs/").await;
@@ -55,8 +55,8 @@ async fn the_description_is_served_with_a_page_that_needs_nothing_from_elsewhere
 }
 
 #[actix_web::test]
-async fn every_parameter_that_a_path_knows_is_described_and_no_other() {
-    let api = Api::new(&config(AWAY)).await;
+async fn the_described_parameters_are_those_that_requests_may_have() {
+    let api = Api::new(&config(UNREACHABLE)).await;
     let mut compared = 0;
     for (path, item) in parsed()["paths"].as_object().unwrap() {
         if !path.starts_with("/api/") {
@@ -69,10 +69,10 @@ async fn every_parameter_that_a_path_knows_is_described_and_no_other() {
             .filter(|parameter| parameter["in"] == "query")
             .map(|parameter| parameter["name"].as_str().unwrap())
             .collect();
-        let asked = path
+        let uri = path
             .replace("{organization}", "x")
             .replace("{simcard}", "1");
-        let (status, detail) = api.problem(&format!("{asked}?nonsense=1")).await;
+        let (status, detail) = api.problem(&format!("{uri}?nonsense=1")).await;
         assert_eq!(status, 422, "{path}");
         let (_, known) = detail.split_once("(known: ").unwrap();
         let known: BTreeSet<&str> = known.trim_end_matches(')').split(", ").collect();

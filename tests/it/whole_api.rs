@@ -352,7 +352,7 @@ async fn a_cursor_is_valid_only_for_its_own_query() {
     let other = next.replace("end=2020-01-03", "end=2020-01-04");
     let (status, detail) = api.problem(&other).await;
     assert!(
-        status == 422 && detail.ends_with("it is not of this series."),
+        status == 422 && detail.ends_with("it is not a cursor of this series."),
         "{status} {detail}"
     );
     assert_eq!(api.get(&format!("{path}&cursor=hello")).await.status, 422);
@@ -515,8 +515,8 @@ async fn too_many_buckets_are_refused_and_the_limit_named() {
     config.serve.max_buckets = 24;
     let api = Api::new(&config).await;
     let path = "/api/v1/organization/o/usage?start=2020-01-01&end=2020-01-02&every=1hour";
-    let detail = "Query parameter 'every' cannot be 1hour: the interval has more than 24 buckets of it, and \
-                  serve.max_buckets allows no more.";
+    let detail = "Query parameter 'every' cannot be 1hour: the interval has more than 24 buckets, \
+                  the limit set by serve.max_buckets.";
     assert_eq!(api.problem(path).await, (422, detail.to_owned()));
     assert_eq!(api.get(&path.replace("1hour", "2hour")).await.status, 404);
 }
@@ -529,8 +529,8 @@ async fn too_many_pieces_are_refused_and_the_limit_named() {
     let api = Api::new(&config).await;
     let path =
         "/api/v1/organization/o/usage?start=2020-01-01&end=2020-01-05&every=1day&tz=Asia/Kolkata";
-    let detail = "Query parameter 'every' cannot be 1day: its buckets cut the interval into 11 pieces that are read one \
-                  by one, and serve.max_pieces allows no more than 9; ask for a shorter interval.";
+    let detail = "Query parameter 'every' cannot be 1day: its buckets split the interval into 11 pieces that are read \
+                  separately, and serve.max_pieces allows 9; choose a shorter interval.";
     assert_eq!(api.problem(path).await, (422, detail.to_owned()));
     assert_eq!(api.get(&path.replace("01-05", "01-04")).await.status, 404);
     // Whole hours are one piece for any number of buckets, and times that no record can have are

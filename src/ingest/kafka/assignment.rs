@@ -17,9 +17,9 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
 use super::super::batch_builder::BatchBuilder;
+use super::super::parse::Format;
 use super::super::pending_batch::PartialBatch;
 use super::super::record_encoder::RecordEncoder;
-use super::super::source::Format;
 use super::channel::{PartitionBatch, Request, SharedState, lock};
 use crate::db::Checkpoint;
 
