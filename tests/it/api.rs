@@ -1,4 +1,4 @@
-//! The API, through the real router, on a real database.
+//! The API through the real router, on a real database.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +8,17 @@ use serde_json::{Value, json};
 use simusage::db::Pool;
 
 use crate::support::api::Api;
-use crate::support::{TestDatabase, config};
+use crate::support::{TestDatabase, UNREACHABLE, at, config};
 
 const ONE: &str = "89440000000000000001";
 const TWO: &str = "89440000000000000002";
 const THREE: &str = "8944000000000000003";
 
-/// A port that nothing listens on.
-const AWAY: &str = "postgresql://postgres@127.0.0.1:1/postgres";
-
-fn at(text: &str) -> DateTime<Utc> {
-    text.parse().unwrap()
-}
-
 fn text(instant: DateTime<Utc>) -> String {
     instant.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-/// Two organizations, three SIM cards; the third moves within an hour.
+/// Records of two organizations and three SIM cards, the third of which moves within an hour.
 fn example() -> Vec<(&'static str, &'static str, DateTime<Utc>, i64)> {
     vec![
         (ONE, "x00g8", at("2020-01-01T00:00:00Z"), 100),
@@ -41,7 +34,7 @@ fn example() -> Vec<(&'static str, &'static str, DateTime<Utc>, i64)> {
 }
 
 #[actix_web::test]
-async fn a_series_is_answered_in_the_shape_of_the_contract() {
+async fn a_series_has_the_documented_fields() {
     let database = TestDatabase::migrated().await;
     database.load(&example()).await;
     let api = Api::new(&database.config()).await;
@@ -124,7 +117,7 @@ async fn lists_are_sorted_filtered_and_paged() {
         (&expected, &json!("2020-01-03T00:00:00Z"))
     );
 
-    // A SIM card that used nothing has records, but one without records is not in the list.
+    // A SIM card whose records add up to 0 bytes is listed; one without records is not.
     let body = api
         .ok("/api/v1/usage/simcards?start=2020-01-02&end=2020-01-02")
         .await;
@@ -171,7 +164,7 @@ async fn equal_totals_are_sorted_by_identifier() {
 }
 
 #[actix_web::test]
-async fn the_inventory_has_every_assignment() {
+async fn the_inventory_lists_every_assignment() {
     let database = TestDatabase::migrated().await;
     database.load(&example()).await;
     let api = Api::new(&database.config()).await;
@@ -196,7 +189,7 @@ async fn the_inventory_has_every_assignment() {
 }
 
 #[actix_web::test]
-async fn pages_follow_each_other_until_the_last() {
+async fn next_links_lead_through_all_pages() {
     let database = TestDatabase::migrated().await;
     let first = at("2020-01-01T00:30:00Z");
     let records: Vec<_> = (0..10)
@@ -240,7 +233,7 @@ async fn pages_follow_each_other_until_the_last() {
 }
 
 #[actix_web::test]
-async fn a_sim_card_that_moved_within_an_hour_is_split_between_its_organizations() {
+async fn usage_of_a_sim_card_that_moved_within_an_hour_is_split_between_its_organizations() {
     let database = TestDatabase::migrated().await;
     database.load(&example()).await;
     let api = Api::new(&database.config()).await;
@@ -275,7 +268,7 @@ async fn a_sim_card_that_moved_within_an_hour_is_split_between_its_organizations
 }
 
 #[actix_web::test]
-async fn a_sum_beyond_64_bits_fails_alone() {
+async fn a_sum_that_overflows_64_bits_fails_without_affecting_others() {
     let database = TestDatabase::migrated().await;
     let (first, second) = (at("2020-01-01T00:10:00Z"), at("2020-01-01T00:40:00Z"));
     let neighbour = (TWO, "x00g9", first, 1);
@@ -355,7 +348,7 @@ async fn consecutive_ranges_never_count_a_byte_twice() {
     }
 }
 
-/// The usual linear congruential generator: the same numbers in every run.
+/// A linear congruential generator, which produces the same numbers in every run.
 struct Random(u64);
 
 impl Random {
@@ -371,23 +364,24 @@ impl Random {
         from[usize::try_from(self.below(i64::try_from(from.len()).unwrap())).unwrap()]
     }
 
-    /// An instant of the five days around New Year, often on the edge of an hour or of a day, or just beside it.
+    /// An instant within five days around New Year, often at or one microsecond from the start of an
+    /// hour or a day.
     fn instant(&mut self) -> DateTime<Utc> {
         let instant = at("2019-12-30T00:00:00Z")
             + TimeDelta::microseconds(self.below(5 * 86_400 * 1_000) * 1_000);
-        let beside = TimeDelta::microseconds(self.below(3) - 1);
+        let jitter = TimeDelta::microseconds(self.below(3) - 1);
         match self.below(4) {
             0 => instant,
             1 => instant.duration_trunc(TimeDelta::hours(1)).unwrap(),
-            2 => instant.duration_trunc(TimeDelta::hours(1)).unwrap() + beside,
-            _ => instant.duration_trunc(TimeDelta::days(1)).unwrap() + beside,
+            2 => instant.duration_trunc(TimeDelta::hours(1)).unwrap() + jitter,
+            _ => instant.duration_trunc(TimeDelta::days(1)).unwrap() + jitter,
         }
     }
 }
 
 type Record = (&'static str, &'static str, DateTime<Utc>, i64);
 
-/// What the API must answer, summed from the records alone.
+/// The expected (bytes, records) by key, computed from the records.
 fn sums<K: Ord>(records: &[Record], key: impl Fn(&Record) -> Option<K>) -> BTreeMap<K, (i64, i64)> {
     let mut sums = BTreeMap::new();
     for record in records {
@@ -406,7 +400,7 @@ async fn any_interval_is_summed_exactly() {
     let mut random = Random(20_200_101);
     let mut records = Vec::new();
     for _ in 0..600 {
-        // Every SIM card moves every half hour.
+        // Every SIM card changes its organization every half hour.
         let time = random.instant();
         let organization = if time.timestamp() / 1_800 % 2 == 0 {
             "x00g8"
@@ -422,7 +416,7 @@ async fn any_interval_is_summed_exactly() {
     }
     let database = TestDatabase::migrated().await;
     database.load(&records).await;
-    // The edges of an interval are read from the rowstore and from the columnstore alike.
+    // Some of the records are in the columnstore and some in the rowstore.
     let old = "select compress_chunk(c) from show_chunks('usage_records', older_than => timestamptz '2020-01-01') as c";
     database.connect().await.batch_execute(old).await.unwrap();
     let api = Api::new(&database.config()).await;
@@ -486,6 +480,7 @@ async fn any_interval_is_summed_exactly() {
     }
 }
 
+/// Compares a response with the expected items: key, (bytes, records).
 fn assert_same(body: &Value, name: &str, expected: Vec<(String, (i64, i64))>, path: &str) {
     let total: i64 = expected.iter().map(|(_, (bytes, _))| bytes).sum();
     assert_eq!(
@@ -501,7 +496,7 @@ fn assert_same(body: &Value, name: &str, expected: Vec<(String, (i64, i64))>, pa
 }
 
 #[actix_web::test]
-async fn an_identifier_that_nobody_knows_is_not_found() {
+async fn an_unknown_identifier_is_not_found() {
     let database = TestDatabase::migrated().await;
     database.load(&example()).await;
     let api = Api::new(&database.config()).await;
@@ -524,7 +519,7 @@ async fn an_identifier_that_nobody_knows_is_not_found() {
             "/api/v1/usage/simcards?organization=x30g5".to_owned(),
             "No organization x30g5 found!",
         ),
-        // What cannot be an identifier belongs to nobody either.
+        // An invalid identifier is unknown as well.
         (
             format!("/api/v1/organization/a%20%00b/usage?{range}"),
             "No organization a \0b found!",
@@ -544,7 +539,7 @@ async fn an_identifier_that_nobody_knows_is_not_found() {
     ] {
         assert_eq!(api.problem(&path).await, (404, detail.to_owned()), "{path}");
     }
-    // Known, but without usage.
+    // The organization exists but has no usage.
     let body = api
         .ok("/api/v1/organization/x00g8/usage?start=2019-01-01&end=2019-01-31&every=1day")
         .await;
@@ -557,8 +552,8 @@ async fn an_identifier_that_nobody_knows_is_not_found() {
 }
 
 #[actix_web::test]
-async fn wrong_parameters_are_refused_before_the_database_is_asked() {
-    let api = Api::new(&config(AWAY)).await;
+async fn invalid_parameters_are_refused_without_a_database_query() {
+    let api = Api::new(&config(UNREACHABLE)).await;
     let answer = api
         .get("/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=hello&tx=UTC")
         .await;
@@ -603,8 +598,8 @@ async fn wrong_parameters_are_refused_before_the_database_is_asked() {
 }
 
 #[actix_web::test]
-async fn paths_and_methods_that_do_not_exist_are_problems() {
-    let api = Api::new(&config(AWAY)).await;
+async fn unknown_paths_and_methods_return_problem_details() {
+    let api = Api::new(&config(UNREACHABLE)).await;
     for path in [
         "/nothing",
         "/api/v1",
@@ -625,8 +620,8 @@ async fn paths_and_methods_that_do_not_exist_are_problems() {
 }
 
 #[actix_web::test]
-async fn a_database_that_is_away_is_worth_a_retry() {
-    let api = Api::new(&config(AWAY)).await;
+async fn an_unavailable_database_returns_503_with_retry_after() {
+    let api = Api::new(&config(UNREACHABLE)).await;
     for path in [
         "/api/v1/simcard/1/usage?start=2020-01-01&end=2020-01-31&every=1day",
         "/api/v1/usage/organizations",
@@ -663,13 +658,13 @@ async fn a_database_without_the_schema_is_not_ready() {
 }
 
 #[actix_web::test]
-async fn a_request_waits_for_a_connection_only_so_long() {
+async fn a_request_times_out_while_it_waits_for_a_connection() {
     let database = TestDatabase::migrated().await;
     let mut config = database.config();
-    // Connecting must be possible in this time, too, on a machine that is busy.
+    // Long enough to connect on a busy machine.
     config.serve.pool_timeout_ms = 1_000;
     let pool = Pool::new(&config, 1);
-    let api = Api::on(&config, pool.clone()).await;
+    let api = Api::with_pool(&config, pool.clone()).await;
     let (answer, after) = pool
         .ask(async |_| {
             let answer = api.get("/api/v1/inventory").await;

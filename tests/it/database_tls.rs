@@ -1,4 +1,4 @@
-//! TLS to the database: what each `sslmode` takes and refuses, and what the errors say to do.
+//! TLS to the database: what each `sslmode` accepts and refuses, and the advice in its errors.
 
 use std::path::Path;
 
@@ -8,28 +8,28 @@ use crate::support::certificates::{Authority, Pair, PairFiles};
 use crate::support::tls_proxy::TlsProxy;
 use crate::support::{TestDatabase, config};
 
-/// Connects and asks something.
+/// Connects and runs a query.
 async fn ask(url: &str) -> Result<i32, WriteError> {
     let connection = connect(&config(url).database).await?;
-    let answer = connection.query_one("select 42", &[]).await.unwrap().get(0);
+    let value = connection.query_one("select 42", &[]).await.unwrap().get(0);
     connection.close().await;
-    Ok(answer)
+    Ok(value)
 }
 
-/// Why a connection is refused.
+/// The error of a connection that must fail permanently.
 async fn refusal(url: &str) -> String {
     let error = ask(url).await.expect_err(url);
     assert!(!error.is_passing(), "trying again does not help: {error}");
     error.to_string()
 }
 
-/// A file as it is written into a URL.
+/// A path, encoded for a URL.
 fn encoded(file: &Path) -> String {
     file.to_str().unwrap().replace(' ', "%20")
 }
 
 #[tokio::test]
-async fn each_sslmode_asks_as_much_of_the_server_as_it_says() {
+async fn each_sslmode_verifies_what_it_promises() {
     let database = TestDatabase::empty().await;
     let (authority, other) = (Authority::new("authority"), Authority::new("somebody else"));
     let folder = tempfile::tempdir().unwrap();
@@ -85,11 +85,11 @@ async fn each_sslmode_asks_as_much_of_the_server_as_it_says() {
             "{unknown}"
         );
     }
-    let unknown_to_the_system =
+    let unknown_to_system =
         refusal(&server.url("localhost", "sslmode=verify-full&sslrootcert=system")).await;
     assert!(
-        unknown_to_the_system.contains("sslrootcert"),
-        "{unknown_to_the_system}"
+        unknown_to_system.contains("sslrootcert"),
+        "{unknown_to_system}"
     );
     let missing = refusal(&server.url(
         "localhost",
@@ -103,7 +103,7 @@ async fn each_sslmode_asks_as_much_of_the_server_as_it_says() {
 }
 
 #[tokio::test]
-async fn a_server_without_tls_is_enough_for_prefer_only() {
+async fn a_server_without_tls_is_accepted_by_prefer_but_not_by_require() {
     let database = TestDatabase::empty().await;
     let server = TlsProxy::start(database.url(), None).await;
     assert_eq!(
@@ -120,16 +120,16 @@ async fn a_server_without_tls_is_enough_for_prefer_only() {
 }
 
 #[tokio::test]
-async fn a_servers_own_certificate_may_be_its_authority_while_it_is_good() {
+async fn a_self_signed_certificate_is_accepted_as_root_until_it_expires() {
     let database = TestDatabase::empty().await;
-    for (until, good) in [(4096, true), (2020, false)] {
-        let pair = Pair::self_signed("localhost", until);
+    for (expires, valid) in [(4096, true), (2020, false)] {
+        let pair = Pair::self_signed("localhost", expires);
         let files = PairFiles::new(&pair);
         let server = TlsProxy::start(database.url(), Some(&pair)).await;
         let root = encoded(&files.certificate());
         for mode in ["verify-ca", "verify-full"] {
             let url = server.url("localhost", &format!("sslmode={mode}&sslrootcert={root}"));
-            if good {
+            if valid {
                 assert_eq!(ask(&url).await, Ok(42));
             } else {
                 assert!(
@@ -146,14 +146,14 @@ async fn a_servers_own_certificate_may_be_its_authority_while_it_is_good() {
         .await;
         assert_eq!(
             wrong_name.contains("not valid for name"),
-            good,
+            valid,
             "{wrong_name}"
         );
     }
 }
 
 #[tokio::test]
-async fn a_clients_certificate_is_shown_where_it_is_given() {
+async fn the_configured_client_certificate_is_presented() {
     let database = TestDatabase::empty().await;
     let authority = Authority::new("authority");
     let server =
@@ -181,7 +181,7 @@ async fn a_clients_certificate_is_shown_where_it_is_given() {
 }
 
 #[tokio::test]
-async fn the_pool_that_answers_requests_uses_the_same_tls() {
+async fn the_connection_pool_uses_the_same_tls_settings() {
     let database = TestDatabase::migrated().await;
     let authority = Authority::new("authority");
     let folder = tempfile::tempdir().unwrap();

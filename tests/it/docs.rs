@@ -1,4 +1,4 @@
-//! The examples of docs/ do what stands below them, and what the guides link to is there.
+//! The examples in docs/ produce the output shown below them, and the guides' links resolve.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -21,14 +21,14 @@ const GUIDES: [&str; 6] = [
     "benchmarks",
 ];
 
-/// A fenced block of Markdown.
+/// A fenced block in Markdown.
 #[derive(Debug, PartialEq, Eq)]
 struct Block {
     language: String,
     text: String,
-    /// The line of its first fence, from 1.
+    /// The line number of its opening fence, from 1.
     line: usize,
-    /// Whether it stands right below the block before.
+    /// Whether it directly follows the previous block.
     follows: bool,
 }
 
@@ -59,7 +59,7 @@ fn blocks(markdown: &str) -> Vec<Block> {
     blocks
 }
 
-/// Runs an example; `None` where the block is none.
+/// Runs an example and returns its output, or `None` if the block is not an example.
 fn run(block: &Block, files: &Files, address: &str, token: &str) -> Option<String> {
     let text = block.text.replace(BASE, address);
     let mut command = match block.language.as_str() {
@@ -71,7 +71,7 @@ fn run(block: &Block, files: &Files, address: &str, token: &str) -> Option<Strin
             assert_eq!(
                 script.len(),
                 text.lines().count(),
-                "line {}: what is no command?",
+                "line {}: a line does not start with `$ `",
                 block.line
             );
             let mut bash = Command::new("bash");
@@ -110,7 +110,7 @@ fn run(block: &Block, files: &Files, address: &str, token: &str) -> Option<Strin
 }
 
 #[tokio::test]
-async fn every_example_of_the_api_answers_what_stands_below_it() {
+async fn every_api_example_produces_the_output_shown_below_it() {
     let database = TestDatabase::migrated().await;
     let (files, inventory) = (Files::new(), inventory());
     let generated = simusage(
@@ -136,7 +136,7 @@ async fn every_example_of_the_api_answers_what_stands_below_it() {
             let created = simusage(database.url(), &["token", "create", "docs"]);
             assert_eq!(created.status, 0, "{created:?}");
             token = Some(created.stdout.trim().to_owned());
-            wait_until_a_token_is_needed(&open);
+            wait_until_a_token_is_required(&open);
         }
         let (address, token) = (open.address().to_owned(), token.clone().unwrap_or_default());
         let Some(shown) = run(block, &files, &address, &token) else {
@@ -150,8 +150,8 @@ async fn every_example_of_the_api_answers_what_stands_below_it() {
         let place = format!("docs/api.md:{}", block.line);
         if expected.language == "json" {
             assert_eq!(
-                lasting(&shown),
-                lasting(&expected.text),
+                without_varying_fields(&shown),
+                without_varying_fields(&expected.text),
                 "{place} answers\n{shown}"
             );
         } else {
@@ -164,8 +164,9 @@ async fn every_example_of_the_api_answers_what_stands_below_it() {
     );
 }
 
-/// What of an answer is the same each time: not when ingest was there last, and not the cursors.
-fn lasting(text: &str) -> Value {
+/// A response without the fields that differ between runs: the time of the last ingest, and the
+/// cursor.
+fn without_varying_fields(text: &str) -> Value {
     let mut answer: Value =
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
     if let Some(instant) = answer.get_mut("last-ingested-at") {
@@ -183,17 +184,20 @@ fn lasting(text: &str) -> Value {
     answer
 }
 
-fn wait_until_a_token_is_needed(server: &Server) {
-    let mut patience = 100;
+fn wait_until_a_token_is_required(server: &Server) {
+    let mut attempts_left = 100;
     while !server.get("/api/v1/inventory").starts_with("HTTP/1.1 401 ") {
-        patience -= 1;
-        assert!(patience > 0, "a token that was created is not asked for");
+        attempts_left -= 1;
+        assert!(
+            attempts_left > 0,
+            "requests without a token are still accepted"
+        );
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
 }
 
 #[tokio::test]
-async fn what_is_exported_as_the_migration_guide_says_is_ingested_whole() {
+async fn an_export_made_as_the_migration_guide_describes_is_ingested_completely() {
     let database = TestDatabase::migrated().await;
     let connection = database.connect().await;
     let old = "create table usage (sim_card_id text, bytes_used bigint, date timestamptz);
@@ -206,11 +210,11 @@ async fn what_is_exported_as_the_migration_guide_says_is_ingested_whole() {
             .iter()
             .find(|block| block.language == "sql" && block.text.starts_with(beginning));
         found
-            .unwrap_or_else(|| panic!("no SQL begins with {beginning}"))
+            .unwrap_or_else(|| panic!("no SQL block starts with {beginning}"))
             .text
             .clone()
     };
-    // COPY's rows are read by another protocol than this; the statement within is the same.
+    // COPY has its own protocol, so only the statement within it is run.
     let export = sql("copy (");
     let (_, statement) = export.split_once("copy (").unwrap();
     let (statement, _) = statement
@@ -253,13 +257,13 @@ async fn what_is_exported_as_the_migration_guide_says_is_ingested_whole() {
 }
 
 #[test]
-fn every_link_of_the_guides_leads_to_a_file() {
+fn every_link_in_the_guides_resolves() {
     let readme = text("README.md");
     for guide in GUIDES {
         let name = format!("docs/{guide}.md");
         assert!(
             readme.contains(&format!("({name})")),
-            "the README links to {name}"
+            "the README does not link to {name}"
         );
         for target in text(&name)
             .split("](")
@@ -271,7 +275,10 @@ fn every_link_of_the_guides_leads_to_a_file() {
             }
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
             let file = path("docs").join(Path::new(file));
-            assert!(file.exists(), "{name} links to {target}");
+            assert!(
+                file.exists(),
+                "{name} links to {target}, which does not exist"
+            );
             if !anchor.is_empty() {
                 let heading = |line: &str| {
                     line.trim_start_matches('#')
@@ -283,7 +290,7 @@ fn every_link_of_the_guides_leads_to_a_file() {
                 let found = found
                     .lines()
                     .any(|line| line.starts_with('#') && heading(line) == anchor);
-                assert!(found, "{name} links to {target}");
+                assert!(found, "{name} links to {target}, which does not exist");
             }
         }
     }

@@ -1,15 +1,13 @@
-//! `simusage ingest --dry-run`: the account of an ingest, and nothing else of it.
+//! `simusage ingest --dry-run` reports what an ingest would do, and writes nothing.
 
 use std::collections::BTreeMap;
 
-use crate::support::TestDatabase;
 use crate::support::program::{command, inventory, load_inventory, simusage, simusage_with_input};
 use crate::support::usage::{Files, ndjson};
+use crate::support::{TestDatabase, UNREACHABLE};
 
-const NOBODY: &str = "postgresql://nobody@127.0.0.1:1/nothing";
-
-/// How many rows each table has, and how often the sequences were used.
-async fn everything(database: &TestDatabase) -> BTreeMap<String, i64> {
+/// The number of rows of each table, and the last value of each sequence, by query.
+async fn table_counts(database: &TestDatabase) -> BTreeMap<String, i64> {
     let connection = database.connect().await;
     let tables = "select 'select count(*) from ' || tablename from pg_tables where schemaname = 'public' \
                   union all select 'select coalesce(last_value, 0) from pg_sequences where schemaname = ''public'' \
@@ -26,13 +24,13 @@ async fn everything(database: &TestDatabase) -> BTreeMap<String, i64> {
 }
 
 #[tokio::test]
-async fn a_dry_run_accounts_as_the_ingest_does_and_writes_nothing() {
+async fn a_dry_run_reports_the_same_counts_as_an_ingest_and_writes_nothing() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let files = Files::new();
     let one = files.write("one.ndjson", ndjson(0..100) + "nonsense\n");
     let two = files.write("two.csv", crate::support::usage::csv(100..150));
-    let before = everything(&database).await;
+    let before = table_counts(&database).await;
     let dry = simusage(
         database.url(),
         &["ingest", "--dry-run", "--json", &one, &two],
@@ -49,12 +47,12 @@ async fn a_dry_run_accounts_as_the_ingest_does_and_writes_nothing() {
             .contains("further rejected records are not logged"),
         "{dry:?}"
     );
-    assert_eq!(everything(&database).await, before);
+    assert_eq!(table_counts(&database).await, before);
     let wet = simusage(database.url(), &["ingest", "--json", &one, &two]);
     assert_eq!((wet.status, wet.counts()), (dry.status, dry.counts()));
     assert_eq!(wet.json()["reasons"], summary["reasons"]);
     assert_eq!(wet.json()["dry-run"], serde_json::Value::Null);
-    // What is stored is no reason to read less.
+    // Stored records are read again in a dry run.
     let again = simusage(database.url(), &["ingest", "--dry-run", &one]);
     let account = "read 101, would store 90, rejected 11 (malformed 1, unknown-sim-card 10)";
     assert!(
@@ -64,7 +62,7 @@ async fn a_dry_run_accounts_as_the_ingest_does_and_writes_nothing() {
 }
 
 #[test]
-fn with_an_inventory_file_no_database_is_needed() {
+fn a_dry_run_with_an_inventory_file_needs_no_database() {
     let inventory = inventory();
     let arguments = [
         "ingest",
@@ -74,7 +72,7 @@ fn with_an_inventory_file_no_database_is_needed() {
         inventory.to_str().unwrap(),
         "-",
     ];
-    let run = simusage_with_input(NOBODY, &arguments, &ndjson(0..20));
+    let run = simusage_with_input(UNREACHABLE, &arguments, &ndjson(0..20));
     assert_eq!((run.status, run.counts()), (3, (20, 18, 2)), "{run:?}");
     assert_eq!(run.json()["sim-cards"], "inventory-file");
     assert_eq!(run.json()["assignments"], 15);
@@ -87,7 +85,7 @@ fn with_an_inventory_file_no_database_is_needed() {
     let text = r#"{"sim-card-id": "89440001", "bytes-used": 1, "date": "2020-02-01T23:59:59Z"}
 {"sim-card-id": "89440001", "bytes-used": 1, "date": "2020-02-02T00:00:00Z"}"#;
     let run = simusage_with_input(
-        NOBODY,
+        UNREACHABLE,
         &["ingest", "--dry-run", "--json", "--inventory", &later, "-"],
         text,
     );
@@ -99,9 +97,9 @@ fn with_an_inventory_file_no_database_is_needed() {
 }
 
 #[test]
-fn without_a_database_sim_cards_are_not_looked_up_and_it_says_so() {
+fn a_dry_run_without_a_database_reports_that_sim_cards_were_not_looked_up() {
     let run = simusage_with_input(
-        NOBODY,
+        UNREACHABLE,
         &["ingest", "--dry-run", "-"],
         &(ndjson(0..20) + "nonsense"),
     );
@@ -116,12 +114,12 @@ fn without_a_database_sim_cards_are_not_looked_up_and_it_says_so() {
         run.stderr.contains("SIM cards are not checked") && run.stderr.contains("cannot connect"),
         "{run:?}"
     );
-    let run = simusage_with_input(NOBODY, &["ingest", "--dry-run", "-"], &ndjson(0..20));
+    let run = simusage_with_input(UNREACHABLE, &["ingest", "--dry-run", "-"], &ndjson(0..20));
     assert_eq!(run.status, 0, "{run:?}");
 }
 
 #[test]
-fn a_dry_run_stops_where_the_ingest_would_and_reads_no_topic() {
+fn a_dry_run_stops_where_the_ingest_would_and_refuses_incompatible_options() {
     let files = Files::new();
     let file = files.write("usage.ndjson", ndjson(0..30));
     let inventory = inventory();
@@ -131,13 +129,20 @@ fn a_dry_run_stops_where_the_ingest_would_and_reads_no_topic() {
         "--inventory",
         inventory.to_str().unwrap(),
     ];
-    let run = simusage(NOBODY, &[&dry[..], &["--max-rejects", "1", &file]].concat());
+    let run = simusage(
+        UNREACHABLE,
+        &[&dry[..], &["--max-rejects", "1", &file]].concat(),
+    );
     assert_eq!(run.status, 1, "{run:?}");
     let text =
         format!("stopped after 18 valid records and 2 rejected: stopped at {file}:20: more than 1");
     assert!(run.stderr.contains(&text), "{run:?}");
     assert_eq!(
-        simusage(NOBODY, &[&dry[..], &["/nowhere/usage.ndjson"]].concat()).status,
+        simusage(
+            UNREACHABLE,
+            &[&dry[..], &["/nowhere/usage.ndjson"]].concat()
+        )
+        .status,
         1
     );
     let topic = [
@@ -154,12 +159,12 @@ fn a_dry_run_stops_where_the_ingest_would_and_reads_no_topic() {
         &["--source-id", "x", "-"],
     ] {
         assert_eq!(
-            simusage(NOBODY, &[&dry[..], more].concat()).status,
+            simusage(UNREACHABLE, &[&dry[..], more].concat()).status,
             2,
             "{more:?}"
         );
     }
-    let run = command(NOBODY, &dry).output().unwrap();
+    let run = command(UNREACHABLE, &dry).output().unwrap();
     assert_eq!(
         String::from_utf8(run.stdout).unwrap().lines().next(),
         Some("inventory: 15 assignments, not stored")

@@ -1,5 +1,5 @@
-//! Every record is stored or rejected once: whatever a file is called or packed into, however it grows, and wherever
-//! the program dies.
+//! Every record is stored or rejected once, even if a file is renamed, compressed or appended to,
+//! or the program crashes.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::program::{Run, command, load_inventory, simusage, simusage_with_input};
-use crate::support::usage::{Files, csv, ndjson, rejected_of};
-use crate::support::{TestDatabase, require_native_server};
+use crate::support::usage::{Files, csv, ndjson, rejected_among_first};
+use crate::support::{TestDatabase, UNREACHABLE, require_native_server};
 
+/// A database with an inventory, and a folder for files.
 async fn ready() -> (TestDatabase, Files) {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
@@ -40,7 +41,7 @@ fn gzip(content: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_finished_file_is_recognised_under_any_name() {
+async fn a_stored_file_is_recognised_after_renaming() {
     let (database, files) = ready().await;
     let file = files.write("usage.ndjson", ndjson(0..100));
     let run = ingest(&database, &[&file]);
@@ -67,10 +68,10 @@ async fn a_finished_file_is_recognised_under_any_name() {
 }
 
 #[tokio::test]
-async fn a_file_that_grew_goes_on_where_it_was_left() {
+async fn a_file_that_grew_is_resumed_after_the_last_stored_record() {
     for format in [ndjson, csv] {
         let (database, files) = ready().await;
-        // Shorter at first than the beginning that files are known by.
+        // At first shorter than the head that identifies a file.
         for count in [3, 15, 100, 101, 250] {
             let file = files.write(&format!("usage-{count}"), format(0..count));
             let run = ingest(&database, &[&file]);
@@ -109,7 +110,7 @@ async fn a_file_that_grew_goes_on_where_it_was_left() {
 }
 
 #[tokio::test]
-async fn a_file_whose_ingested_part_changed_is_refused_with_the_reason() {
+async fn a_file_whose_ingested_part_changed_is_refused_with_a_reason() {
     let (database, files) = ready().await;
     let before = ndjson(0..200);
     let file = files.write("usage.ndjson", &before);
@@ -144,7 +145,7 @@ async fn a_file_whose_ingested_part_changed_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_rotated_name_is_a_new_file_and_the_old_one_goes_on_under_its_new_name() {
+async fn a_rotated_file_is_resumed_under_its_new_name_and_its_successor_is_a_new_file() {
     let (database, files) = ready().await;
     let log = files.write("usage.log", ndjson(0..60));
     assert_eq!(ingest(&database, &[&log]).status, 3);
@@ -156,7 +157,7 @@ async fn a_rotated_name_is_a_new_file_and_the_old_one_goes_on_under_its_new_name
 }
 
 #[tokio::test]
-async fn a_header_alone_stands_in_the_way_of_no_other_file() {
+async fn a_file_with_only_a_header_does_not_block_other_files() {
     let (database, files) = ready().await;
     let one = files.write("one.csv", csv(0..0));
     let run = ingest(&database, &[&one]);
@@ -169,7 +170,7 @@ async fn a_header_alone_stands_in_the_way_of_no_other_file() {
 }
 
 #[tokio::test]
-async fn plain_and_compressed_content_is_one_source() {
+async fn plain_and_compressed_copies_are_the_same_source() {
     let (database, files) = ready().await;
     let (some, more, all) = (csv(0..100), csv(0..150), csv(0..200));
     let members = [
@@ -208,7 +209,7 @@ async fn plain_and_compressed_content_is_one_source() {
 }
 
 #[tokio::test]
-async fn a_truncated_file_is_stored_up_to_where_it_breaks_and_goes_on_when_it_is_whole() {
+async fn a_truncated_gzip_file_is_stored_up_to_the_break_and_resumed_once_complete() {
     let (database, files) = ready().await;
     let content = ndjson(0..3_000);
     let whole = gzip(content.as_bytes());
@@ -238,11 +239,11 @@ async fn a_truncated_file_is_stored_up_to_where_it_breaks_and_goes_on_when_it_is
 }
 
 #[tokio::test]
-async fn a_last_line_without_a_line_end_is_read_again_unless_it_was_stored() {
+async fn an_unterminated_last_line_is_read_again_unless_it_was_stored() {
     let (database, files) = ready().await;
     let text = ndjson(0..31);
     let whole = text.trim_end();
-    // Cut within a record: rejected for now, and read again.
+    // Cut within a record: rejected at first, and read again in the next run.
     let file = files.write("usage.ndjson", &whole[..whole.len() - 20]);
     for _ in 0..2 {
         let run = ingest(&database, &[&file]);
@@ -265,7 +266,7 @@ async fn a_last_line_without_a_line_end_is_read_again_unless_it_was_stored() {
     assert_eq!((run.status, run.counts()), (0, (1, 1, 0)), "{run:?}");
     database.assert_has_exactly(31).await;
     assert_eq!(status(&ingest(&database, &[&file])), "already-ingested");
-    // The line end comes, and more.
+    // The line is terminated, and more follow.
     files.write("usage.ndjson", ndjson(0..40));
     assert_eq!(ingest(&database, &[&file]).status, 3);
     database.assert_has_exactly(40).await;
@@ -276,7 +277,7 @@ async fn a_last_line_without_a_line_end_is_read_again_unless_it_was_stored() {
         40
     );
 
-    // A number that seemed whole goes on.
+    // A number that seemed complete continues.
     let numbers = csv(100..110);
     let file = files.write("usage.csv", &numbers[..numbers.len() - 2]);
     assert_eq!(ingest(&database, &["--max-rejects", "9", &file]).status, 3);
@@ -293,7 +294,7 @@ async fn a_last_line_without_a_line_end_is_read_again_unless_it_was_stored() {
 }
 
 #[tokio::test]
-async fn a_named_stream_goes_on_where_it_was_left() {
+async fn a_named_stream_resumes_after_the_last_stored_record() {
     let (database, _) = ready().await;
     let arguments = ["ingest", "--json", "--source-id", "meter", "-"];
     for count in [40, 40, 100] {
@@ -307,7 +308,7 @@ async fn a_named_stream_goes_on_where_it_was_left() {
         run.stderr.contains("replay the stream from its beginning"),
         "{run:?}"
     );
-    // Without a name, equal records are other records.
+    // Without a name, equal records count as different ones.
     assert_eq!(
         simusage_with_input(database.url(), &["ingest", "-"], &ndjson(0..3)).status,
         0
@@ -316,7 +317,7 @@ async fn a_named_stream_goes_on_where_it_was_left() {
         database.number("select count(*) from usage_records").await,
         93
     );
-    // Of the run without one, no more is kept than that there was such a run.
+    // Only the row that marks the end of a run is kept for the unnamed stream.
     assert_eq!(
         database
             .number("select count(*) from ingest_sources where identity <> 'ended'")
@@ -326,24 +327,23 @@ async fn a_named_stream_goes_on_where_it_was_left() {
 }
 
 #[test]
-fn a_name_for_anything_but_standard_input_is_wrong_usage() {
-    let url = "postgresql://postgres@127.0.0.1:1/postgres";
+fn a_source_id_is_accepted_only_for_standard_input() {
     for files in [&["usage.ndjson"][..], &["-", "usage.ndjson"], &[]] {
         let arguments = [
             &["ingest", "--source-id", "x", "--inventory", "i.json"],
             files,
         ]
         .concat();
-        assert_eq!(simusage(url, &arguments).status, 2, "{files:?}");
+        assert_eq!(simusage(UNREACHABLE, &arguments).status, 2, "{files:?}");
     }
     assert_eq!(
-        simusage(url, &["ingest", "--replay-rejects", "usage.ndjson"]).status,
+        simusage(UNREACHABLE, &["ingest", "--replay-rejects", "usage.ndjson"]).status,
         2
     );
 }
 
 #[tokio::test]
-async fn after_too_many_rejects_the_next_run_goes_on_behind_them() {
+async fn the_run_after_too_many_rejects_resumes_after_them() {
     let (database, files) = ready().await;
     let file = files.write("usage.ndjson", ndjson(0..100));
     for count in [40, 80] {
@@ -361,7 +361,7 @@ async fn after_too_many_rejects_the_next_run_goes_on_behind_them() {
 
 #[cfg(debug_assertions)]
 #[tokio::test]
-async fn wherever_the_program_dies_the_next_run_makes_it_exact() {
+async fn the_run_after_a_crash_at_any_point_stores_the_missing_records() {
     for point in [
         "before-begin",
         "after-copy",
@@ -388,13 +388,13 @@ async fn wherever_the_program_dies_the_next_run_makes_it_exact() {
 }
 
 #[tokio::test]
-async fn killed_at_any_moment_and_run_again_it_is_exact() {
+async fn kills_at_random_moments_lose_and_duplicate_nothing() {
     let rounds = std::env::var("SIMUSAGE_TEST_KILLS")
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(12);
     let (database, files) = ready().await;
-    // So many that the last kill still hits something.
+    // Enough records for the last kill to interrupt an ingest.
     let count = rounds * 400;
     let file = files.write("usage.ndjson", ndjson(0..count));
     let mut killed = 0;
@@ -406,7 +406,7 @@ async fn killed_at_any_moment_and_run_again_it_is_exact() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(some_millis(round)));
+        std::thread::sleep(Duration::from_millis(random_millis(round)));
         child.kill().unwrap();
         killed += u32::from(child.wait().unwrap().code().is_none());
         let lines = database
@@ -427,8 +427,8 @@ async fn killed_at_any_moment_and_run_again_it_is_exact() {
     database.assert_has_exactly(count).await;
 }
 
-/// A time that differs from round to round.
-fn some_millis(round: u64) -> u64 {
+/// A pause that differs between rounds.
+fn random_millis(round: u64) -> u64 {
     let nanos = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap()
@@ -438,7 +438,7 @@ fn some_millis(round: u64) -> u64 {
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn two_at_once_on_one_file_store_it_once() {
+async fn two_processes_with_the_same_file_store_it_once() {
     require_native_server();
     let (database, files) = ready().await;
     let file = files.write("usage.ndjson", ndjson(0..3_000));
@@ -462,11 +462,11 @@ async fn two_at_once_on_one_file_store_it_once() {
     }
     assert!(runs.iter().any(|run| run.status != 1), "{runs:?}");
     database.assert_has_exactly(3_000).await;
-    assert_eq!(rejected_of(3_000), 300);
+    assert_eq!(rejected_among_first(3_000), 300);
 }
 
 #[tokio::test]
-async fn a_slow_stream_is_seen_before_it_ends() {
+async fn records_of_a_slow_stream_are_visible_before_it_ends() {
     let (database, _) = ready().await;
     let mut child = command(database.url(), &["ingest", "--format", "ndjson", "-"])
         .env("SIMUSAGE_INGEST_BATCH_AGE_MS", "50")

@@ -1,4 +1,5 @@
-//! Random records in, by the built program; every bucket out, by the real router; held against a sum of our own.
+//! Ingests random records with the built program, reads every bucket through the real router, and
+//! compares them with sums computed here.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,11 +13,12 @@ use serde_json::Value;
 use crate::support::TestDatabase;
 use crate::support::api::Api;
 use crate::support::program::{command, simusage, simusage_with_input};
+use crate::support::usage::Files;
 
 /// 2020-02-01T00:00:00Z.
 const START: i64 = 1_580_515_200;
 
-/// A record, and who owns its SIM card then.
+/// A record, and the organization that owns its SIM card at that time.
 #[derive(Debug, Clone)]
 struct Record {
     sim_card: String,
@@ -39,7 +41,7 @@ fn text(time: i64) -> String {
 
 fn ndjson(records: &[Record]) -> String {
     records.iter().enumerate().fold(String::new(), |mut text, (index, record)| {
-        // Bytes come as a string or as a number.
+        // Bytes can be a string or a number.
         let quote = if index % 3 == 0 { "" } else { "\"" };
         let Record { sim_card, bytes, .. } = record;
         let date = record.date();
@@ -64,12 +66,12 @@ fn csv(records: &[Record]) -> String {
     })
 }
 
-/// Date → (bytes, records), over the whole series.
+/// (bytes, records) by date.
 type Series = BTreeMap<String, (i64, i64)>;
 
-fn expected(records: &[Record], is_mine: impl Fn(&Record) -> bool, width: i64) -> Series {
+fn expected(records: &[Record], is_included: impl Fn(&Record) -> bool, width: i64) -> Series {
     let mut series = Series::new();
-    for record in records.iter().filter(|record| is_mine(record)) {
+    for record in records.iter().filter(|record| is_included(record)) {
         let bucket = series
             .entry(text(record.time - record.time % width))
             .or_default();
@@ -80,7 +82,7 @@ fn expected(records: &[Record], is_mine: impl Fn(&Record) -> bool, width: i64) -
 }
 
 /// Reads every page of a series.
-async fn answered(api: &Api, resource: &str, every: &str) -> Series {
+async fn fetch_series(api: &Api, resource: &str, every: &str) -> Series {
     let mut series = Series::new();
     let mut page = 1;
     loop {
@@ -92,8 +94,8 @@ async fn answered(api: &Api, resource: &str, every: &str) -> Series {
         for item in items {
             let number = |name: &str| item[name].as_i64().unwrap();
             let date = item["date"].as_str().unwrap().to_owned();
-            let before = series.insert(date, (number("bytes-used-total"), number("records")));
-            assert_eq!(before, None, "{path} repeats {item}");
+            let duplicate = series.insert(date, (number("bytes-used-total"), number("records")));
+            assert_eq!(duplicate, None, "{path} repeats {item}");
         }
         if body["next"] == Value::Null {
             assert_eq!(body["total"], series.len(), "{path}");
@@ -108,14 +110,14 @@ async fn answered(api: &Api, resource: &str, every: &str) -> Series {
     }
 }
 
-/// Compares every bucket of every organization and SIM card. Returns how many buckets that were.
+/// Compares every bucket of every organization and SIM card, and returns their number.
 async fn compare(api: &Api, records: &[Record]) -> usize {
     let mut buckets = 0;
     for (every, width) in [("1hour", 3_600), ("1day", 86_400)] {
         let organizations: BTreeSet<_> =
             records.iter().map(|record| &record.organization).collect();
         for id in organizations {
-            let series = answered(api, &format!("organization/{id}"), every).await;
+            let series = fetch_series(api, &format!("organization/{id}"), every).await;
             assert_eq!(
                 series,
                 expected(records, |record| record.organization == *id, width),
@@ -125,7 +127,7 @@ async fn compare(api: &Api, records: &[Record]) -> usize {
         }
         let sim_cards: BTreeSet<_> = records.iter().map(|record| &record.sim_card).collect();
         for id in sim_cards {
-            let series = answered(api, &format!("simcard/{id}"), every).await;
+            let series = fetch_series(api, &format!("simcard/{id}"), every).await;
             assert_eq!(
                 series,
                 expected(records, |record| record.sim_card == *id, width),
@@ -137,7 +139,7 @@ async fn compare(api: &Api, records: &[Record]) -> usize {
     buckets
 }
 
-/// SIM cards 0 to 9 of organizations 0 to 2; the odd ones move on, ten days in.
+/// The organization (0 to 2) of a SIM card (0 to 9). The odd ones move after ten days.
 fn owner(sim_card: usize, time: i64) -> usize {
     let moved = sim_card % 2 == 1 && time >= START + 10 * 86_400;
     (sim_card + usize::from(moved)) % 3
@@ -179,12 +181,7 @@ fn record(prefix: &str, (sim_card, bytes, offset): (usize, i64, i64)) -> Record 
 #[actix_web::test]
 async fn forty_thousand_random_records_are_summed_exactly() {
     let database = TestDatabase::migrated().await;
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, content: String| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
+    let files = Files::new();
     let mut random = fastrand::Rng::with_seed(40_000);
     let records: Vec<Record> = (0..40_000)
         .map(|_| {
@@ -198,7 +195,7 @@ async fn forty_thousand_random_records_are_summed_exactly() {
             )
         })
         .collect();
-    let inventory = write("inventory.csv", inventory("89440"));
+    let inventory = files.write("inventory.csv", inventory("89440"));
     let (first, rest) = records.split_at(15_000);
     let (second, third) = rest.split_at(15_000);
     let runs = [
@@ -209,12 +206,12 @@ async fn forty_thousand_random_records_are_summed_exactly() {
                 "--json",
                 "--inventory",
                 &inventory,
-                &write("one.ndjson", ndjson(first)),
+                &files.write("one.ndjson", ndjson(first)),
             ],
         ),
         simusage(
             database.url(),
-            &["ingest", "--json", &write("two.csv", csv(second))],
+            &["ingest", "--json", &files.write("two.csv", csv(second))],
         ),
         simusage_with_input(database.url(), &["ingest", "--json", "-"], &ndjson(third)),
     ];
@@ -238,7 +235,7 @@ fn any_records_in_any_batches_are_summed_exactly() {
         -40 * 86_400_i64..60 * 86_400,
     );
     let records = proptest::collection::vec(record, 1..120);
-    // Two ingests one after the other, so that the second brings records late.
+    // Two ingests in sequence, so that some records of the second are late.
     let strategy = (records.clone(), records, 1_u64..50, any::<bool>());
     let runtime = actix_web::rt::System::new();
     let database = runtime.block_on(TestDatabase::migrated());
@@ -250,7 +247,7 @@ fn any_records_in_any_batches_are_summed_exactly() {
         ..PropertyConfig::default()
     });
     let result = runner.run(&strategy, |(first, second, batch_rows, as_csv)| {
-        // Each case has SIM cards of its own, so that none sees another's records.
+        // Each case has separate SIM cards, so that cases do not affect each other.
         case.set(case.get() + 1);
         let prefix = format!("case{}-", case.get());
         let records: Vec<Vec<Record>> = [first, second]
@@ -262,12 +259,11 @@ fn any_records_in_any_batches_are_summed_exactly() {
                     .collect()
             })
             .collect();
-        let folder = tempfile::tempdir().unwrap();
-        let inventory_file = folder.path().join("inventory.csv");
-        std::fs::write(&inventory_file, inventory(&prefix)).unwrap();
+        let files = Files::new();
+        let inventory_file = files.write("inventory.csv", inventory(&prefix));
         for part in &records {
-            let file = folder.path().join(format!("usage-{}", part.len()));
-            std::fs::write(&file, if as_csv { csv(part) } else { ndjson(part) }).unwrap();
+            let content = if as_csv { csv(part) } else { ndjson(part) };
+            let file = files.write(&format!("usage-{}", part.len()), content);
             let output = command(database.url(), &["ingest", "--inventory"])
                 .args([&inventory_file, &file])
                 .env("SIMUSAGE_INGEST_BATCH_ROWS", batch_rows.to_string())
@@ -276,7 +272,7 @@ fn any_records_in_any_batches_are_summed_exactly() {
             prop_assert!(output.status.success(), "{output:?}");
         }
         let all = records.concat();
-        // A panic is a failure of the case, too, and shrinks like one.
+        // The runner treats a panic as a failure of the case, and shrinks it.
         let compared = runtime.block_on(compare(&api, &all));
         if compared == 0 {
             Err(TestCaseError::fail("nothing was compared"))
@@ -288,26 +284,20 @@ fn any_records_in_any_batches_are_summed_exactly() {
 }
 
 #[actix_web::test]
-async fn a_record_on_the_edge_of_an_hour_belongs_to_the_hour_it_begins() {
+async fn a_record_at_a_full_hour_belongs_to_the_hour_that_starts_then() {
     let database = TestDatabase::migrated().await;
-    let folder = tempfile::tempdir().unwrap();
-    let inventory_file = folder.path().join("inventory.csv");
-    std::fs::write(&inventory_file, inventory("s")).unwrap();
+    let files = Files::new();
+    let inventory_file = files.write("inventory.csv", inventory("s"));
     let records: Vec<_> = [-1, 0, 3_599, 3_600, 86_399, 86_400]
         .map(|offset| record("s", (1, 7, offset)))
         .into();
-    let inventory = [
-        "ingest",
-        "--inventory",
-        inventory_file.to_str().unwrap(),
-        "-",
-    ];
+    let inventory = ["ingest", "--inventory", &inventory_file, "-"];
     assert_eq!(
         simusage_with_input(database.url(), &inventory, &ndjson(&records)).status,
         0
     );
     let api = Api::new(&database.config()).await;
-    let dates: Vec<String> = answered(&api, "simcard/s1", "1hour")
+    let dates: Vec<String> = fetch_series(&api, "simcard/s1", "1hour")
         .await
         .into_keys()
         .collect();

@@ -1,4 +1,4 @@
-//! The mistakes that everybody makes first: each is told what to do next.
+//! The errors for common mistakes say what to do next.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -12,22 +12,22 @@ use crate::support::program::{
 use crate::support::server::{Server, read};
 use crate::support::usage::{Files, ndjson};
 
-/// Asserts that a run failed, and said all of this.
-fn assert_says(run: &Run, texts: &[&str]) {
+/// Asserts that a run failed, with each of these texts on standard error.
+fn assert_fails_with(run: &Run, texts: &[&str]) {
     assert_eq!(run.status, 1, "{run:?}");
     for text in texts {
         assert!(run.stderr.contains(text), "no '{text}' in {run:?}");
     }
 }
 
-/// A server that refuses whoever connects, as PostgreSQL does with this code and text. Ends with the test.
+/// Starts a server that refuses every connection with this PostgreSQL error. Returns its port.
 fn refusing_server(code: &'static str, message: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let mut packet = [0; 1_024];
-            // The first packet asks for TLS, unless the client does without.
+            // The first packet is a request for TLS, unless the client has disabled it.
             let read = stream.read(&mut packet).unwrap_or_default();
             if packet[..read].ends_with(&80_877_103_u32.to_be_bytes()) {
                 stream.write_all(b"N").unwrap();
@@ -44,7 +44,7 @@ fn refusing_server(code: &'static str, message: &'static str) -> u16 {
 }
 
 #[test]
-fn a_database_server_that_is_not_there() {
+fn an_unreachable_database_server_is_explained() {
     let url = "postgresql://me:confidential@127.0.0.1:1/things";
     for arguments in [
         &["migrate"][..],
@@ -52,7 +52,7 @@ fn a_database_server_that_is_not_there() {
         &["serve", "--listen", "127.0.0.1:0"],
     ] {
         let run = simusage(url, arguments);
-        assert_says(
+        assert_fails_with(
             &run,
             &[
                 "cannot connect to me@127.0.0.1:1/things",
@@ -65,13 +65,13 @@ fn a_database_server_that_is_not_there() {
 }
 
 #[tokio::test]
-async fn a_database_that_does_not_exist() {
+async fn a_missing_database_is_explained() {
     let port = refusing_server("3D000", "database \"things\" does not exist");
     let run = simusage(
         &format!("postgresql://me@127.0.0.1:{port}/things"),
         &["migrate"],
     );
-    assert_says(
+    assert_fails_with(
         &run,
         &[
             "database \"things\" does not exist [3D000]",
@@ -81,7 +81,7 @@ async fn a_database_that_does_not_exist() {
 }
 
 #[test]
-fn a_wrong_password_and_a_role_that_may_not_come_in() {
+fn a_wrong_password_or_an_unknown_role_is_explained() {
     let port = refusing_server("28P01", "password authentication failed for user \"me\"");
     let url = format!("postgresql://me:confidential@127.0.0.1:{port}/things");
     for arguments in [
@@ -90,7 +90,7 @@ fn a_wrong_password_and_a_role_that_may_not_come_in() {
         &["serve", "--listen", "127.0.0.1:0"],
     ] {
         let run = simusage(&url, arguments);
-        assert_says(
+        assert_fails_with(
             &run,
             &[
                 "password authentication failed for user \"me\" [28P01]",
@@ -104,30 +104,31 @@ fn a_wrong_password_and_a_role_that_may_not_come_in() {
         &format!("postgresql://me@127.0.0.1:{port}/things"),
         &["migrate"],
     );
-    assert_says(
+    assert_fails_with(
         &run,
         &["the server must have a role me, and a line in pg_hba.conf"],
     );
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_migrated() {
+async fn an_unmigrated_database_is_explained() {
     let database = TestDatabase::empty().await;
     for arguments in [&["ingest", "-"][..], &["serve", "--listen", "127.0.0.1:0"]] {
-        assert_says(
+        assert_fails_with(
             &simusage(database.url(), arguments),
             &["run `simusage migrate`"],
         );
     }
 }
 
-/// The URL of a proxy behind which the server at `url` offers no `TimescaleDB`: it is asked for another extension.
-fn without_timescaledb(url: &str) -> String {
+/// Starts a proxy that hides the `TimescaleDB` extension of the server at `url`, by changing the
+/// query for it. Returns its URL.
+fn hide_timescaledb(url: &str) -> String {
     let (front, rest) = url.split_once('@').unwrap();
     let (server, path) = rest.split_once('/').unwrap();
     let (server, path) = (server.to_owned(), path.split('?').next().unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    // Only what is not encrypted can be changed on its way.
+    // The proxy can change only unencrypted queries.
     let url = format!(
         "{front}@{}/{path}?sslmode=disable",
         listener.local_addr().unwrap()
@@ -135,28 +136,28 @@ fn without_timescaledb(url: &str) -> String {
     std::thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let upstream = TcpStream::connect(&server).unwrap();
-            let (mut answers, mut back) =
+            let (mut responses, mut client_writer) =
                 (upstream.try_clone().unwrap(), client.try_clone().unwrap());
             std::thread::spawn(move || {
-                let _ = std::io::copy(&mut answers, &mut back);
-                let _ = back.shutdown(Shutdown::Both);
+                let _ = std::io::copy(&mut responses, &mut client_writer);
+                let _ = client_writer.shutdown(Shutdown::Both);
             });
-            std::thread::spawn(move || pass_on(client, upstream));
+            std::thread::spawn(move || forward_requests(client, upstream));
         }
     });
     url
 }
 
-fn pass_on(mut client: TcpStream, mut server: TcpStream) {
-    const ASKED: &[u8] = b"where name = 'timescaledb'";
-    const INSTEAD: &[u8] = b"where name = 'timescale_x'";
+fn forward_requests(mut client: TcpStream, mut server: TcpStream) {
+    const ORIGINAL: &[u8] = b"where name = 'timescaledb'";
+    const REPLACEMENT: &[u8] = b"where name = 'timescale_x'";
     let mut buffer = [0; 16_384];
     while let Ok(read @ 1..) = client.read(&mut buffer) {
         if let Some(at) = buffer[..read]
-            .windows(ASKED.len())
-            .position(|window| window == ASKED)
+            .windows(ORIGINAL.len())
+            .position(|window| window == ORIGINAL)
         {
-            buffer[at..at + INSTEAD.len()].copy_from_slice(INSTEAD);
+            buffer[at..at + REPLACEMENT.len()].copy_from_slice(REPLACEMENT);
         }
         if server.write_all(&buffer[..read]).is_err() {
             break;
@@ -166,11 +167,11 @@ fn pass_on(mut client: TcpStream, mut server: TcpStream) {
 }
 
 #[tokio::test]
-async fn a_server_without_timescaledb() {
+async fn a_server_without_timescaledb_is_explained() {
     let database = TestDatabase::empty().await;
-    let url = without_timescaledb(database.url());
+    let url = hide_timescaledb(database.url());
     for arguments in [&["migrate"][..], &["migrate", "--check"]] {
-        assert_says(
+        assert_fails_with(
             &simusage(&url, arguments),
             &[
                 "the server has no TimescaleDB: install it",
@@ -181,12 +182,12 @@ async fn a_server_without_timescaledb() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken() {
+async fn a_port_in_use_is_explained() {
     let database = TestDatabase::migrated().await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let run = simusage(database.url(), &["serve", "--listen", &address]);
-    assert_says(
+    assert_fails_with(
         &run,
         &[
             &format!("cannot listen on {address}"),
@@ -197,7 +198,7 @@ async fn a_port_that_is_taken() {
         database.url(),
         &["ingest", "--metrics-listen", &address, "-"],
     );
-    assert_says(
+    assert_fails_with(
         &run,
         &[
             &format!("cannot listen on {address}"),
@@ -207,12 +208,12 @@ async fn a_port_that_is_taken() {
 }
 
 #[tokio::test]
-async fn a_csv_header_that_lacks_a_column() {
+async fn a_missing_csv_column_is_explained() {
     let database = TestDatabase::migrated().await;
     let files = Files::new();
     let file = files.write("usage.csv", "89440001,1024,2020-02-01T10:00:00Z\n");
     let run = simusage(database.url(), &["ingest", &file]);
-    assert_says(
+    assert_fails_with(
         &run,
         &[
             &format!("{file}:1: the header has no column sim-card-id"),
@@ -222,7 +223,7 @@ async fn a_csv_header_that_lacks_a_column() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_empty() {
+async fn an_empty_file_is_reported() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let files = Files::new();
@@ -241,20 +242,20 @@ async fn a_file_that_is_empty() {
     let run = simusage_with_input(database.url(), &["ingest", "-"], "");
     assert!(run.stdout.contains("stdin: no records\n"), "{run:?}");
     let run = simusage(database.url(), &["ingest", "--inventory", &empty]);
-    assert_says(
+    assert_fails_with(
         &run,
         &[&format!("inventory {empty}: line 1: the header is empty")],
     );
 }
 
 #[tokio::test]
-async fn an_inventory_that_is_missing() {
+async fn a_missing_inventory_is_explained() {
     let database = TestDatabase::migrated().await;
     let run = simusage(
         database.url(),
         &["ingest", "--inventory", "/nowhere/inventory.json"],
     );
-    assert_says(
+    assert_fails_with(
         &run,
         &[
             "reading the inventory /nowhere/inventory.json",
@@ -266,7 +267,7 @@ async fn an_inventory_that_is_missing() {
     let advice = "the inventory is empty, so every record will be rejected; load one with `simusage ingest --inventory \
                   FILE`, and add --replay-rejects to store records that were rejected earlier";
     assert!(run.stderr.contains(advice), "{run:?}");
-    // The advice is good.
+    // Following the advice works.
     let run = simusage(
         database.url(),
         &[
@@ -284,7 +285,7 @@ async fn an_inventory_that_is_missing() {
 }
 
 #[tokio::test]
-async fn a_topic_or_a_broker_that_is_not_there() {
+async fn a_missing_topic_or_broker_is_explained() {
     let database = TestDatabase::migrated().await;
     let kafka = Kafka::start(1);
     let brokers = kafka.brokers();
@@ -292,12 +293,12 @@ async fn a_topic_or_a_broker_that_is_not_there() {
         "ingest", "--kafka", &brokers, "--topic", "usages", "--group", "billing",
     ];
     let create = format!("`kafka-topics.sh --bootstrap-server {brokers} --create --topic usages`");
-    assert_says(
+    assert_fails_with(
         &simusage(database.url(), &arguments),
         &["there is no topic usages (existing topics: usage)", &create],
     );
-    // Asking has not made it.
-    assert_says(
+    // The first attempt did not create the topic.
+    assert_fails_with(
         &simusage(database.url(), &arguments),
         &["there is no topic usages"],
     );
@@ -310,17 +311,17 @@ async fn a_topic_or_a_broker_that_is_not_there() {
         "--group",
         "billing",
     ];
-    assert_says(
+    assert_fails_with(
         &simusage(database.url(), &arguments),
         &["cannot query the brokers; check that they are running"],
     );
 }
 
 #[tokio::test]
-async fn a_token_that_is_missing() {
+async fn a_missing_token_is_explained() {
     let database = TestDatabase::migrated().await;
     let run = simusage(database.url(), &["serve", "--listen", "0.0.0.0:0"]);
-    assert_says(
+    assert_fails_with(
         &run,
         &[
             "no tokens exist",
@@ -340,7 +341,7 @@ async fn a_token_that_is_missing() {
 }
 
 #[tokio::test]
-async fn colours_are_for_terminals_alone() {
+async fn colours_are_used_only_on_terminals() {
     let database = TestDatabase::migrated().await;
     let arguments = ["ingest", "--metrics-listen", "127.0.0.1:0", "-"];
     let piped = simusage(database.url(), &arguments);
@@ -350,7 +351,7 @@ async fn colours_are_for_terminals_alone() {
     );
     let colour = "\x1b[32mINFO";
     for (no_color, colours) in [(None, true), (Some("1"), false)] {
-        // script(1) runs a command on a terminal of its own, and copies what it shows.
+        // script(1) runs a command in a pseudo-terminal, and prints its output.
         let mut script = Command::new("script");
         let line = format!("{} {}", env!("CARGO_BIN_EXE_simusage"), arguments.join(" "));
         script

@@ -1,17 +1,15 @@
-//! `simusage generate usage`: made-up usage arrives where it is sent, and stops when it is told to.
+//! `simusage generate usage` writes sample usage to standard output or a topic.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::TestDatabase;
 use crate::support::kafka::{Kafka, signal};
 use crate::support::program::{Run, command, inventory, load_inventory, simusage};
-
-const NOBODY: &str = "postgresql://nobody@127.0.0.1:1/nothing";
+use crate::support::{TestDatabase, UNREACHABLE};
 
 #[test]
-fn usage_of_the_present_is_written_until_a_signal_comes() {
+fn follow_writes_current_usage_until_a_signal_arrives() {
     let inventory = inventory();
     let arguments = [
         "generate",
@@ -24,8 +22,8 @@ fn usage_of_the_present_is_written_until_a_signal_comes() {
         "--format",
         "csv",
     ];
-    let began = chrono::Utc::now();
-    let mut child = command(NOBODY, &arguments)
+    let start = chrono::Utc::now();
+    let mut child = command(UNREACHABLE, &arguments)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -39,21 +37,21 @@ fn usage_of_the_present_is_written_until_a_signal_comes() {
         .map(|line| line.rsplit_once(',').unwrap().1.parse().unwrap())
         .collect();
     let second = chrono::TimeDelta::seconds(1);
-    assert!(dates.is_sorted() && dates[0] > began - second, "{dates:?}");
+    assert!(dates.is_sorted() && dates[0] > start - second, "{dates:?}");
     assert!(
         dates[119] - dates[0] >= second,
-        "120 records at 50 a second take longer than a second"
+        "120 records at 50 per second took less than a second"
     );
     signal(&child, "TERM");
     assert!(child.wait().unwrap().success());
     assert!(
         lines.all(|line| line.starts_with("8944")),
-        "what was written ends with a whole line"
+        "the output ends within a line"
     );
 }
 
 #[tokio::test]
-async fn a_topic_gets_a_message_for_each_record() {
+async fn a_topic_receives_one_message_per_record() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let kafka = Kafka::start(3);
@@ -68,7 +66,7 @@ async fn a_topic_gets_a_message_for_each_record() {
         "--topic",
         "usage",
     ];
-    let run = simusage(NOBODY, &[&usage[..], &["--records", "1000"]].concat());
+    let run = simusage(UNREACHABLE, &[&usage[..], &["--records", "1000"]].concat());
     assert_eq!(run.status, 0, "{run:?}");
     assert_eq!(
         kafka.ingest_to_end(database.url()).counts(),
@@ -76,7 +74,7 @@ async fn a_topic_gets_a_message_for_each_record() {
     );
 
     let following = command(
-        NOBODY,
+        UNREACHABLE,
         &[&usage[..], &["--follow", "--rate", "200"]].concat(),
     )
     .spawn()
@@ -94,7 +92,7 @@ async fn a_topic_gets_a_message_for_each_record() {
 }
 
 #[test]
-fn brokers_that_are_not_there_are_an_error() {
+fn unreachable_brokers_and_incompatible_options_are_errors() {
     let inventory = inventory();
     let usage = [
         "generate",
@@ -105,7 +103,7 @@ fn brokers_that_are_not_there_are_an_error() {
         "1",
     ];
     let run = simusage(
-        NOBODY,
+        UNREACHABLE,
         &[&usage[..], &["--kafka", "127.0.0.1:1", "--topic", "usage"]].concat(),
     );
     assert_eq!(run.status, 1, "{run:?}");
@@ -116,7 +114,7 @@ fn brokers_that_are_not_there_are_an_error() {
         &["--rate", "3"],
     ] {
         assert_eq!(
-            simusage(NOBODY, &[&usage[..5], wrong].concat()).status,
+            simusage(UNREACHABLE, &[&usage[..5], wrong].concat()).status,
             2,
             "{wrong:?}"
         );

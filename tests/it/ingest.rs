@@ -1,4 +1,4 @@
-//! `simusage ingest`: what is stored, what is rejected, and what it says of both.
+//! `simusage ingest`: stored records, rejected records, and the summary of both.
 
 use std::fmt::Write as _;
 
@@ -6,8 +6,8 @@ use simusage::db::{self, Connection};
 use simusage::domain::Interval;
 
 use crate::support::program::{command, inventory, load_inventory, simusage, simusage_with_input};
-use crate::support::usage::Files;
-use crate::support::{TestDatabase, require_native_server};
+use crate::support::usage::{AGGREGATES, Files};
+use crate::support::{TestDatabase, UNREACHABLE, require_native_server};
 
 fn ndjson(records: &[(&str, i64, &str)]) -> String {
     records
@@ -22,7 +22,7 @@ fn ndjson(records: &[(&str, i64, &str)]) -> String {
         })
 }
 
-/// (organization, bucket, bytes, records) of a view, as text, in order.
+/// The rows of a view as `organization bucket bytes records`, in order.
 async fn buckets(connection: &Connection, view: &str) -> Vec<String> {
     let query = format!(
         "select concat_ws(' ', name, to_char(bucket, 'YYYY-MM-DD HH24:MI'), bytes, records) from {view} as u \
@@ -38,7 +38,7 @@ async fn buckets(connection: &Connection, view: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_was_ingested_is_in_every_aggregate_when_the_command_returns() {
+async fn ingested_records_are_in_every_aggregate_when_the_command_returns() {
     let database = TestDatabase::migrated().await;
     let files = Files::new();
     let file = files.write(
@@ -90,7 +90,7 @@ async fn what_was_ingested_is_in_every_aggregate_when_the_command_returns() {
 }
 
 #[tokio::test]
-async fn late_records_are_seen_at_once() {
+async fn late_records_are_visible_immediately() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let connection = database.connect().await;
@@ -114,7 +114,7 @@ async fn late_records_are_seen_at_once() {
 }
 
 #[tokio::test]
-async fn records_that_cannot_be_stored_are_kept_with_line_and_reason() {
+async fn rejected_records_are_kept_with_line_and_reason() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let files = Files::new();
@@ -191,7 +191,7 @@ async fn records_that_cannot_be_stored_are_kept_with_line_and_reason() {
 }
 
 #[tokio::test]
-async fn a_record_is_stamped_with_the_organization_at_its_own_date() {
+async fn a_record_belongs_to_the_owner_of_its_sim_card_at_its_date() {
     let database = TestDatabase::migrated().await;
     let files = Files::new();
     let inventory = files.write(
@@ -214,7 +214,7 @@ async fn a_record_is_stamped_with_the_organization_at_its_own_date() {
     let expected = ["new 2020-02-01 10:00 20 1", "old 2020-02-01 10:00 1 1"];
     assert_eq!(buckets(&connection, "usage_hourly").await, expected);
 
-    // Giving the card away changes what comes later, and nothing that is stored.
+    // Reassigning the SIM card affects later records, not stored ones.
     let moved = files.write(
         "moved.csv",
         "sim-card-id,org-id,valid-from\n1,newest,2020-02-01T10:30:00Z\n",
@@ -235,7 +235,7 @@ async fn a_record_is_stamped_with_the_organization_at_its_own_date() {
 }
 
 #[tokio::test]
-async fn an_inventory_loads_alone_and_again_without_using_up_numbers() {
+async fn loading_the_same_inventory_again_uses_no_sequence_numbers() {
     let database = TestDatabase::migrated().await;
     for _ in 0..3 {
         let run = simusage(
@@ -266,7 +266,7 @@ async fn an_inventory_loads_alone_and_again_without_using_up_numbers() {
 }
 
 #[tokio::test]
-async fn a_wrong_inventory_is_refused_whole_and_names_the_entry() {
+async fn an_invalid_inventory_is_refused_as_a_whole_and_the_error_names_the_entry() {
     let database = TestDatabase::migrated().await;
     let files = Files::new();
     let file = files.write(
@@ -284,7 +284,7 @@ async fn a_wrong_inventory_is_refused_whole_and_names_the_entry() {
 }
 
 #[tokio::test]
-async fn too_many_rejects_stop_the_run_with_everything_before_committed() {
+async fn too_many_rejects_stop_the_run_after_committing_the_records_before() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let mut text = ndjson(&[("89440001", 1, "2020-02-01T10:00:00Z")]).repeat(5);
@@ -316,7 +316,7 @@ async fn too_many_rejects_stop_the_run_with_everything_before_committed() {
 }
 
 #[tokio::test]
-async fn small_batches_store_what_one_large_batch_stores() {
+async fn small_batches_store_the_same_as_one_large_batch() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let mut text = ndjson(&[
@@ -346,7 +346,7 @@ async fn small_batches_store_what_one_large_batch_stores() {
 }
 
 #[tokio::test]
-async fn a_header_without_a_column_is_an_error_that_names_it() {
+async fn the_error_for_a_missing_csv_column_names_it() {
     let database = TestDatabase::migrated().await;
     let files = Files::new();
     let file = files.write(
@@ -361,7 +361,7 @@ async fn a_header_without_a_column_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn several_sources_are_one_run_and_a_missing_one_stores_nothing() {
+async fn several_files_are_one_run_and_nothing_is_stored_if_one_is_missing() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let files = Files::new();
@@ -411,7 +411,7 @@ async fn records_older_than_retention_are_rejected() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_migrated_says_what_to_do() {
+async fn the_error_for_an_unmigrated_database_says_what_to_do() {
     let database = TestDatabase::empty().await;
     let run = simusage(
         database.url(),
@@ -422,8 +422,7 @@ async fn a_database_that_is_not_migrated_says_what_to_do() {
 }
 
 #[test]
-fn wrong_usage_and_wrong_settings_exit_with_2() {
-    let url = "postgresql://postgres@127.0.0.1:1/postgres";
+fn invalid_arguments_and_settings_exit_with_2() {
     for arguments in [
         &["ingest"][..],
         &["ingest", "--format", "xml", "-"],
@@ -431,9 +430,9 @@ fn wrong_usage_and_wrong_settings_exit_with_2() {
         &[],
         &["migrate", "--chek"],
     ] {
-        assert_eq!(simusage(url, arguments).status, 2, "{arguments:?}");
+        assert_eq!(simusage(UNREACHABLE, arguments).status, 2, "{arguments:?}");
     }
-    let output = command(url, &["migrate"])
+    let output = command(UNREACHABLE, &["migrate"])
         .env("SIMUSAGE_SERVE_POOL_SIZE", "many")
         .output()
         .unwrap();
@@ -447,7 +446,7 @@ fn wrong_usage_and_wrong_settings_exit_with_2() {
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn ingests_at_the_same_time_store_and_show_everything() {
+async fn concurrent_ingests_store_and_show_every_record() {
     require_native_server();
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
@@ -467,7 +466,7 @@ async fn ingests_at_the_same_time_store_and_show_everything() {
     let file = files.write("usage.ndjson", usage);
     let children: Vec<_> = (0..4)
         .map(|_| {
-            // Through standard input, because a file is stored once, whoever asks for it.
+            // From standard input, because a file would be stored only once.
             let input = std::fs::File::open(&file).unwrap();
             let stdout = std::process::Stdio::null();
             command(database.url(), &["ingest", "-"])
@@ -480,12 +479,7 @@ async fn ingests_at_the_same_time_store_and_show_everything() {
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
-    for view in [
-        "usage_hourly",
-        "usage_daily",
-        "organization_usage_hourly",
-        "organization_usage_daily",
-    ] {
+    for view in AGGREGATES {
         assert_eq!(
             database
                 .number(&format!("select sum(records)::bigint from {view}"))
@@ -504,14 +498,14 @@ async fn ingests_at_the_same_time_store_and_show_everything() {
 }
 
 #[tokio::test]
-async fn records_go_straight_into_the_columnstore_where_the_server_can() {
+async fn records_are_written_directly_to_the_columnstore_if_the_server_supports_it() {
     let database = TestDatabase::migrated().await;
-    // Or the server would move them there by itself.
-    let leave_them = "call remove_columnstore_policy('usage_records', if_exists => true)";
+    // Otherwise the server would move the records there itself.
+    let remove_policy = "call remove_columnstore_policy('usage_records', if_exists => true)";
     database
         .connect()
         .await
-        .batch_execute(leave_them)
+        .batch_execute(remove_policy)
         .await
         .unwrap();
     load_inventory(database.url());
@@ -524,7 +518,7 @@ async fn records_go_straight_into_the_columnstore_where_the_server_can() {
             .stdin(std::fs::File::open(&file).unwrap());
         let run = crate::support::program::Run::from(ingest.output().unwrap());
         assert_eq!(run.counts(), (20_000, 18_000, 2_000), "{run:?}");
-        // TimescaleDB has the setting since 2.21, and follows it under continuous aggregates since 2.24.
+        // The setting exists since TimescaleDB 2.21, and works with continuous aggregates since 2.24.
         let can = "select (string_to_array(split_part(extversion, '-', 1), '.')::int[] >= '{2,24}')::int::bigint \
                    from pg_extension where extname = 'timescaledb'";
         let compressed = "select count(*) from timescaledb_information.chunks where is_compressed \
@@ -545,7 +539,7 @@ async fn records_go_straight_into_the_columnstore_where_the_server_can() {
 }
 
 #[test]
-fn the_corpora_of_the_fuzz_targets_hold() {
+fn the_fuzz_targets_pass_on_their_corpora() {
     use simusage::ingest::fuzzing::{csv_header, csv_record, inventory, lines, ndjson_record};
     let targets = [
         ("ndjson_record", ndjson_record as fn(&[u8])),
@@ -575,12 +569,7 @@ fn first_of_february() -> Interval {
 }
 
 async fn assert_every_aggregate_counts(database: &TestDatabase, records: i64) {
-    for view in [
-        "usage_hourly",
-        "usage_daily",
-        "organization_usage_hourly",
-        "organization_usage_daily",
-    ] {
+    for view in AGGREGATES {
         assert_eq!(
             database
                 .number(&format!("select sum(records)::bigint from {view}"))
@@ -591,17 +580,17 @@ async fn assert_every_aggregate_counts(database: &TestDatabase, records: i64) {
     }
 }
 
-/// Between a writer's look at what is refreshed already and the moment its records are to be seen, here as long as a
-/// transaction is prepared and not committed, a refresh passes by.
+/// A refresh runs between a writer's check of what has been refreshed and its commit. A prepared
+/// transaction keeps this window open.
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB with max_prepared_transactions"]
-async fn records_that_appear_behind_a_refresh_are_seen_by_the_next() {
+async fn the_next_refresh_sees_records_committed_after_the_previous_one() {
     require_native_server();
     let database = TestDatabase::without_jobs().await;
     let prepared = "select current_setting('max_prepared_transactions')::bigint";
     assert!(
         database.number(prepared).await > 0,
-        "set max_prepared_transactions on the test server, to 10 for example"
+        "set max_prepared_transactions on the test server, for example to 10"
     );
     load_inventory(database.url());
     let line = ndjson(&[("89440001", 1, "2020-02-01T00:30:00Z")]);
@@ -629,7 +618,7 @@ async fn records_that_appear_behind_a_refresh_are_seen_by_the_next() {
 }
 
 #[tokio::test]
-async fn a_change_of_an_instant_is_seen_by_a_refresh_of_a_day() {
+async fn a_refresh_of_a_day_sees_a_change_at_a_single_instant() {
     let database = TestDatabase::without_jobs().await;
     load_inventory(database.url());
     let dates: Vec<String> = (0..6)
@@ -639,15 +628,15 @@ async fn a_change_of_an_instant_is_seen_by_a_refresh_of_a_day() {
         .iter()
         .map(|date| ("89440001", 1, date.as_str()))
         .collect();
-    // What comes after these hours is never refreshed, and counts as changed ever after.
+    // The time after these hours is never refreshed, so it remains invalidated.
     assert_eq!(
         simusage_with_input(database.url(), &["ingest", "-"], &ndjson(&records)).status,
         0
     );
     let connection = database.connect().await;
-    let again =
+    let duplicate =
         "insert into usage_records select * from usage_records where time = '2020-02-01T05:00:00Z'";
-    connection.batch_execute(again).await.unwrap();
+    connection.batch_execute(duplicate).await.unwrap();
     db::refresh_aggregates(&[&connection], &[first_of_february()])
         .await
         .unwrap();

@@ -1,4 +1,4 @@
-//! Every message of a topic is stored or rejected once, however often members of the group come, go and die.
+//! Every message of a topic is stored or rejected once, even if members join, leave or crash.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -14,13 +14,14 @@ use crate::support::proxy::Proxy;
 use crate::support::usage::{Files, ndjson};
 use crate::support::{TestDatabase, require_native_server};
 
+/// A database with an inventory, and a cluster with an empty topic.
 async fn ready(partitions: i32) -> (TestDatabase, Kafka) {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     (database, Kafka::start(partitions))
 }
 
-/// Waits until so many records are stored or rejected.
+/// Waits until `count` records are stored or rejected.
 async fn until_stored(database: &TestDatabase, count: i64) {
     let rows =
         "select (select count(*) from usage_records) + (select count(*) from rejected_records)";
@@ -30,7 +31,7 @@ async fn until_stored(database: &TestDatabase, count: i64) {
 }
 
 #[tokio::test]
-async fn a_topic_is_stored_to_its_end_and_goes_on_where_it_was_left() {
+async fn a_topic_is_stored_to_its_end_and_later_runs_resume_there() {
     let (database, kafka) = ready(3).await;
     kafka.send(&ndjson(0..200));
     let run = kafka.ingest_to_end(database.url());
@@ -54,18 +55,18 @@ async fn a_topic_is_stored_to_its_end_and_goes_on_where_it_was_left() {
             .await,
         301
     );
-    let places = "select count(*) from rejected_records where source in ('usage/0', 'usage/1', 'usage/2') \
+    let rejected = "select count(*) from rejected_records where source in ('usage/0', 'usage/1', 'usage/2') \
                   and raw like '{%89440099%' and line = position + 1 and format = 'ndjson'";
     assert_eq!(
         database
-            .number(&places.replace("raw", "encode(raw, 'escape')"))
+            .number(&rejected.replace("raw", "encode(raw, 'escape')"))
             .await,
         30
     );
 }
 
 #[tokio::test]
-async fn partitions_may_go_straight_into_the_columnstore() {
+async fn partitions_can_be_written_directly_to_the_columnstore() {
     let (database, kafka) = ready(3).await;
     kafka.send(&ndjson(0..2_000));
     let mut ingest = kafka.ingest(database.url(), &["--until-end"]);
@@ -85,7 +86,7 @@ async fn partitions_may_go_straight_into_the_columnstore() {
 }
 
 #[tokio::test]
-async fn another_group_reads_the_topic_for_itself() {
+async fn another_group_reads_the_topic_from_the_start() {
     let (database, kafka) = ready(1).await;
     kafka.send(&ndjson(0..5));
     assert_eq!(kafka.ingest_to_end(database.url()).counts().1, 5);
@@ -95,7 +96,7 @@ async fn another_group_reads_the_topic_for_itself() {
         .output()
         .unwrap()
         .into();
-    // Given twice, an option is wrong usage; so the group is another in a command line of its own.
+    // An option given twice is an error, so the other group needs a new command line.
     assert_eq!(other.status, 2, "{other:?}");
     let brokers = kafka.brokers();
     let arguments = [
@@ -113,7 +114,7 @@ async fn another_group_reads_the_topic_for_itself() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_no_record_is_rejected_whatever_it_holds() {
+async fn a_message_that_is_not_a_record_is_rejected() {
     let (database, kafka) = ready(1).await;
     let long = format!("{{\"sim-card-id\": \"{}\"}}", "9".repeat(70_000));
     kafka.send(&format!("{}nonsense\n{{}}\n{long}\n\n", ndjson(0..2)));
@@ -133,7 +134,7 @@ async fn a_message_that_is_no_record_is_rejected_whatever_it_holds() {
 }
 
 #[tokio::test]
-async fn a_signal_ends_a_running_ingest_with_everything_committed_and_shown() {
+async fn a_signal_ends_the_ingest_after_committing_and_refreshing() {
     for name in ["TERM", "INT"] {
         let (database, kafka) = ready(2).await;
         kafka.send(&ndjson(0..50));
@@ -145,7 +146,7 @@ async fn a_signal_ends_a_running_ingest_with_everything_committed_and_shown() {
         let run: Run = child.wait_with_output().unwrap().into();
         assert_eq!(run.status, 3, "{run:?}");
         let (read, ..) = run.counts();
-        database.assert_shows_everything().await;
+        database.assert_aggregates_match().await;
         let run = kafka.ingest_to_end(database.url());
         assert_eq!(read + run.counts().0, 90, "{run:?}");
         database.assert_has_exactly(90).await;
@@ -153,7 +154,7 @@ async fn a_signal_ends_a_running_ingest_with_everything_committed_and_shown() {
 }
 
 #[tokio::test]
-async fn rows_and_metrics_are_seen_while_the_ingest_goes_on() {
+async fn rows_and_metrics_are_visible_during_the_ingest() {
     let (database, kafka) = ready(1).await;
     let arguments = ["--metrics-listen", "127.0.0.1:0"];
     let mut child = kafka
@@ -173,9 +174,9 @@ async fn rows_and_metrics_are_seen_while_the_ingest_goes_on() {
             )
         })
         .unwrap();
-    // A pipe that nobody empties would stop the program.
+    // Keep reading, or the program blocks once the pipe is full.
     std::thread::spawn(move || log.for_each(drop));
-    // The last of these are late: they are older than what is there before.
+    // The last of these are late: older than the records before.
     for (numbers, shown) in [(500..504, 4), (504..508, 8), (0..4, 12)] {
         kafka.send(&ndjson(numbers));
         let sum = "select coalesce(sum(records), 0)::bigint from organization_usage_daily";
@@ -183,7 +184,7 @@ async fn rows_and_metrics_are_seen_while_the_ingest_goes_on() {
             .until_at_least(sum, shown, Duration::from_secs(20))
             .await;
     }
-    let mut patience = 100;
+    let mut attempts_left = 100;
     loop {
         let mut answer = String::new();
         let mut connection = TcpStream::connect(&metrics_at).unwrap();
@@ -199,12 +200,12 @@ async fn rows_and_metrics_are_seen_while_the_ingest_goes_on() {
             answer.contains("\nsimusage_ingest_rejected_total 0\n"),
             "{answer}"
         );
-        // Kafka hears of the commit a moment later.
+        // The offset is committed to Kafka a moment later.
         if answer.contains("\nsimusage_ingest_lag_records 0\n") {
             break;
         }
-        patience -= 1;
-        assert!(patience > 0, "{answer}");
+        attempts_left -= 1;
+        assert!(attempts_left > 0, "{answer}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     signal(&child, "TERM");
@@ -212,7 +213,7 @@ async fn rows_and_metrics_are_seen_while_the_ingest_goes_on() {
 }
 
 #[tokio::test]
-async fn a_sim_card_that_moves_is_stamped_with_its_new_owner_within_seconds() {
+async fn a_running_ingest_notices_the_new_owner_of_a_sim_card_within_seconds() {
     let (database, kafka) = ready(1).await;
     let files = Files::new();
     let mut child = kafka
@@ -245,7 +246,7 @@ async fn a_sim_card_that_moves_is_stamped_with_its_new_owner_within_seconds() {
 }
 
 #[tokio::test]
-async fn too_many_rejects_end_it_with_what_came_before_committed() {
+async fn too_many_rejects_stop_the_run_after_committing_the_records_before() {
     let (database, kafka) = ready(1).await;
     kafka.send(&ndjson(0..100));
     let run: Run = kafka
@@ -265,7 +266,7 @@ async fn too_many_rejects_end_it_with_what_came_before_committed() {
 }
 
 #[tokio::test]
-async fn first_mistakes_are_explained() {
+async fn common_mistakes_are_explained() {
     let (database, kafka) = ready(1).await;
     let brokers = kafka.brokers();
     let mistake = |brokers: &str, topic: &str| {
@@ -276,7 +277,7 @@ async fn first_mistakes_are_explained() {
             ],
         )
     };
-    // A mock cluster makes any topic it is asked for, unless it is told not to have it.
+    // A mock cluster creates any requested topic unless it has an error for it.
     kafka
         .cluster
         .topic_error(
@@ -317,12 +318,12 @@ async fn first_mistakes_are_explained() {
 }
 
 #[tokio::test]
-async fn brokers_that_fail_for_a_while_cost_nothing() {
+async fn temporary_broker_failures_lose_nothing() {
     let (database, kafka) = ready(2).await;
     kafka.send(&ndjson(0..100));
     let child = kafka.ingest(database.url(), &[]).spawn().unwrap();
     until_stored(&database, 100).await;
-    // Leaders change, answers are late, and the coordinator denies being one.
+    // Leaders change, responses are slow, and heartbeats and fetches fail.
     for partition in 0..2 {
         kafka
             .cluster
@@ -352,7 +353,7 @@ async fn brokers_that_fail_for_a_while_cost_nothing() {
 }
 
 #[tokio::test]
-async fn a_broker_that_goes_down_and_comes_back_is_waited_for() {
+async fn the_ingest_waits_for_a_broker_to_restart() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let mut broker = Broker::start(&ndjson(0..1_000), &[]);
@@ -361,7 +362,7 @@ async fn a_broker_that_goes_down_and_comes_back_is_waited_for() {
         until_stored(&database, stored).await;
         broker.go_down();
         tokio::time::sleep(Duration::from_secs(2)).await;
-        // It knows nothing of its group any more.
+        // The restarted broker has lost the group's state.
         broker.come_back(&ndjson(0..next));
     }
     until_stored(&database, 5_001).await;
@@ -372,8 +373,8 @@ async fn a_broker_that_goes_down_and_comes_back_is_waited_for() {
     database.assert_has_exactly(5_001).await;
 }
 
-/// A run of a command line with these settings of `[kafka]`.
-fn with_settings(mut command: Command, settings: &[(&str, &str)]) -> Run {
+/// Runs a command with these settings of `[kafka]`.
+fn run_with_settings(mut command: Command, settings: &[(&str, &str)]) -> Run {
     for (name, value) in settings {
         command.env(format!("SIMUSAGE_KAFKA_{name}"), value);
     }
@@ -381,7 +382,7 @@ fn with_settings(mut command: Command, settings: &[(&str, &str)]) -> Run {
 }
 
 #[tokio::test]
-async fn brokers_are_reached_with_tls_and_a_password() {
+async fn brokers_can_require_tls_and_a_password() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let (authority, files) = (Authority::new("authority"), Files::new());
@@ -405,7 +406,7 @@ async fn brokers_are_reached_with_tls_and_a_password() {
             ("SASL_PASSWORD", password),
             ("SSL_CA_LOCATION", root),
         ];
-        with_settings(broker.ingest(database.url(), &["--until-end"]), &settings)
+        run_with_settings(broker.ingest(database.url(), &["--until-end"]), &settings)
     };
     for (number, mechanism) in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
         .into_iter()
@@ -436,7 +437,7 @@ async fn brokers_are_reached_with_tls_and_a_password() {
 }
 
 #[tokio::test]
-async fn brokers_may_ask_for_a_certificate() {
+async fn brokers_can_require_a_client_certificate() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let (authority, files) = (Authority::new("authority"), Files::new());
@@ -470,7 +471,7 @@ async fn brokers_may_ask_for_a_certificate() {
         ("SSL_CERTIFICATE_LOCATION", &own),
         ("SSL_KEY_LOCATION", &own_key),
     ];
-    let none = with_settings(
+    let none = run_with_settings(
         broker.ingest(database.url(), &["--until-end"]),
         &settings[..2],
     );
@@ -479,14 +480,14 @@ async fn brokers_may_ask_for_a_certificate() {
         none.stderr.contains("the settings in [kafka] are correct"),
         "{none:?}"
     );
-    let run = with_settings(broker.ingest(database.url(), &["--until-end"]), &settings);
+    let run = run_with_settings(broker.ingest(database.url(), &["--until-end"]), &settings);
     assert_eq!((run.status, run.counts().0), (3, 20), "{run:?}");
     database.assert_has_exactly(20).await;
 }
 
 #[cfg(debug_assertions)]
 #[tokio::test]
-async fn wherever_the_program_dies_the_next_run_makes_it_exact() {
+async fn the_run_after_a_crash_at_any_point_stores_the_missing_records() {
     for point in ["after-copy", "before-commit", "after-commit"] {
         let (database, kafka) = ready(2).await;
         kafka.send(&ndjson(0..200));
@@ -503,7 +504,7 @@ async fn wherever_the_program_dies_the_next_run_makes_it_exact() {
 }
 
 #[tokio::test]
-async fn killed_at_any_moment_and_run_again_it_is_exact() {
+async fn kills_at_random_moments_lose_and_duplicate_nothing() {
     let rounds: u64 = std::env::var("SIMUSAGE_TEST_KILLS")
         .ok()
         .and_then(|text| text.parse().ok())
@@ -520,10 +521,11 @@ async fn killed_at_any_moment_and_run_again_it_is_exact() {
             .spawn()
             .unwrap();
         let before = database.number("select count(*) from usage_records").await;
-        let mut patience = 200;
-        while database.number("select count(*) from usage_records").await == before && patience > 0
+        let mut attempts_left = 200;
+        while database.number("select count(*) from usage_records").await == before
+            && attempts_left > 0
         {
-            patience -= 1;
+            attempts_left -= 1;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         tokio::time::sleep(Duration::from_millis(round * 37 % 90)).await;
@@ -537,7 +539,7 @@ async fn killed_at_any_moment_and_run_again_it_is_exact() {
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn members_share_the_partitions_and_take_over_from_one_that_dies() {
+async fn members_share_partitions_and_take_over_from_a_killed_one() {
     require_native_server();
     let (database, kafka) = ready(4).await;
     let start = || kafka.ingest(database.url(), &[]).spawn().unwrap();
@@ -552,10 +554,13 @@ async fn members_share_the_partitions_and_take_over_from_one_that_dies() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let writers = "select count(distinct writer) from ingest_sources";
-    let mut patience = 100;
+    let mut attempts_left = 100;
     while database.number(writers).await < 2 {
-        patience -= 1;
-        assert!(patience > 0, "the second member got no partition");
+        attempts_left -= 1;
+        assert!(
+            attempts_left > 0,
+            "the second member was assigned no partition"
+        );
         kafka.send(&ndjson(sent..sent + 200));
         sent += 200;
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -579,7 +584,7 @@ async fn members_share_the_partitions_and_take_over_from_one_that_dies() {
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn a_member_that_lost_its_database_gives_its_partitions_up() {
+async fn a_member_without_a_database_gives_up_its_partitions() {
     require_native_server();
     let (database, kafka) = ready(4).await;
     let proxy = Proxy::start(database.url());
@@ -594,7 +599,7 @@ async fn a_member_that_lost_its_database_gives_its_partitions_up() {
     let mut cut_off = start(proxy.url());
     until_stored(&database, 200).await;
     proxy.go_down();
-    // Enough for several batches: one is being stored, one waits, and one finds no room.
+    // Enough for several batches: one being stored, one queued, and one that does not fit.
     kafka.send(&ndjson(200..1_200));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let other = start(database.url());
@@ -602,7 +607,8 @@ async fn a_member_that_lost_its_database_gives_its_partitions_up() {
     database
         .until_at_least(writers, 2, Duration::from_secs(40))
         .await;
-    // Also where the group has gone on without it, the member gives up what it has, and does not wait for the database.
+    // The member gives up its partitions without waiting for the database, even though the group
+    // has already removed it.
     tokio::time::sleep(Duration::from_secs(20)).await;
     cut_off.kill().unwrap();
     let cut_off: Run = cut_off.wait_with_output().unwrap().into();
@@ -620,11 +626,11 @@ async fn a_member_that_lost_its_database_gives_its_partitions_up() {
 }
 
 #[tokio::test]
-async fn messages_that_kafka_has_dropped_before_they_were_stored_are_an_error() {
+async fn messages_deleted_before_they_were_stored_are_an_error() {
     let (database, kafka) = ready(1).await;
     kafka.send(&ndjson(0..50));
     assert_eq!(kafka.ingest_to_end(database.url()).counts().0, 50);
-    // The same cluster's topic, made anew: what the ledger has as the next message is beyond its end.
+    // As if the topic had been recreated: the next offset in the ledger is beyond its end.
     let connection = database.connect().await;
     connection
         .execute(

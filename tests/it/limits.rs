@@ -1,4 +1,4 @@
-//! What is refused for its size, its number or its pace, and that each refusal says which limit it is.
+//! Limits on the size, number and rate of requests; each refusal names the limit.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,15 +9,12 @@ use actix_web::test::TestRequest;
 use serde_json::Value;
 use simusage::config::Config;
 
-use crate::support::api::{Answer, Api};
+use crate::support::api::{Api, Response};
 use crate::support::server::{Server, read, status};
-use crate::support::{TestDatabase, config};
-
-/// A port that nothing listens on.
-const AWAY: &str = "postgresql://postgres@127.0.0.1:1/postgres";
+use crate::support::{TestDatabase, UNREACHABLE, config};
 
 fn settings() -> Config {
-    let mut config = config(AWAY);
+    let mut config = config(UNREACHABLE);
     config.serve.max_url_bytes = 300;
     config.serve.max_header_bytes = 400;
     config.serve.max_body_bytes = 50;
@@ -25,12 +22,12 @@ fn settings() -> Config {
 }
 
 #[actix_web::test]
-async fn a_request_that_is_too_large_is_refused_with_the_limit() {
+async fn an_oversized_request_is_refused_and_the_limit_named() {
     let api = Api::new(&settings()).await;
     let url = |bytes: usize| {
         TestRequest::get().uri(&format!("/livez?{}", "x".repeat(bytes - "/livez?".len())))
     };
-    // "x-filler" makes a header of 12 more bytes than its value.
+    // The header line "x-filler" is 12 bytes longer than its value.
     let headers = |bytes: usize| {
         TestRequest::get()
             .uri("/livez")
@@ -61,23 +58,24 @@ async fn a_request_that_is_too_large_is_refused_with_the_limit() {
             "The body exceeds 50 bytes (serve.max_body_bytes).",
         ),
     ] {
-        let answer = api.ask(fits).await;
+        let answer = api.send(fits).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
-        let answer = api.ask(too_large).await;
+        let answer = api.send(too_large).await;
         assert_eq!((answer.status, answer.detail()), (status, detail));
     }
     let chunked = TestRequest::get()
         .uri("/livez")
         .insert_header(("transfer-encoding", "chunked"));
-    let answer = api.ask(chunked).await;
+    let answer = api.send(chunked).await;
     let detail = "A body needs a Content-Length of at most 50 bytes (serve.max_body_bytes).";
     assert_eq!((answer.status, answer.detail()), (411, detail));
 }
 
-/// Asks until there is a refusal, and returns how many requests were let through before.
-async fn let_through(ask: impl AsyncFn() -> Answer) -> (usize, Answer) {
+/// Sends requests until one is refused with 429. Returns the number of requests accepted before,
+/// and the refusal.
+async fn count_until_refused(request: impl AsyncFn() -> Response) -> (usize, Response) {
     for count in 0..1_000 {
-        let answer = ask().await;
+        let answer = request().await;
         if answer.status == 429 {
             return (count, answer);
         }
@@ -86,39 +84,39 @@ async fn let_through(ask: impl AsyncFn() -> Answer) -> (usize, Answer) {
 }
 
 #[actix_web::test]
-async fn requests_that_come_too_often_are_refused_with_the_time_to_wait() {
-    let mut config = config(AWAY);
+async fn requests_above_the_rate_limit_are_refused_with_the_time_to_wait() {
+    let mut config = config(UNREACHABLE);
     config.serve.requests_per_second = 1;
     let api = Api::new(&config).await;
     let from = |address: &'static str| {
         let peer = format!("{address}:1000").parse().unwrap();
         TestRequest::get().uri("/api/v1/nothing").peer_addr(peer)
     };
-    let (count, answer) = let_through(async || api.ask(from("192.0.2.1")).await).await;
-    assert!(count >= 1, "the first request is let through");
+    let (count, answer) = count_until_refused(async || api.send(from("192.0.2.1")).await).await;
+    assert!(count >= 1, "the first request is refused");
     let detail =
         "The request rate exceeds 1 per second (serve.requests_per_second). Try again in 1 s.";
     assert_eq!(
         (answer.detail(), answer.header("retry-after")),
         (detail, "1")
     );
-    // Another address has requests of its own, and what is no question of data is not counted.
-    assert_eq!(api.ask(from("192.0.2.2")).await.status, 404);
+    // Each address has its own limit, and requests for other paths than /api are not counted.
+    assert_eq!(api.send(from("192.0.2.2")).await.status, 404);
     for _ in 0..20 {
         assert_eq!(api.get("/livez").await.status, 200);
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(api.ask(from("192.0.2.1")).await.status, 404);
+    assert_eq!(api.send(from("192.0.2.1")).await.status, 404);
 
     config.serve.requests_per_second = 0;
     let api = Api::new(&config).await;
     for _ in 0..50 {
-        assert_eq!(api.ask(from("192.0.2.1")).await.status, 404);
+        assert_eq!(api.send(from("192.0.2.1")).await.status, 404);
     }
 }
 
 #[actix_web::test]
-async fn each_token_has_a_rate_of_its_own_and_guesses_count_for_their_address() {
+async fn each_token_has_its_own_rate_limit_and_invalid_tokens_share_that_of_their_address() {
     let database = TestDatabase::migrated().await;
     let create = |name| {
         let run = crate::support::program::simusage(database.url(), &["token", "create", name]);
@@ -129,10 +127,10 @@ async fn each_token_has_a_rate_of_its_own_and_guesses_count_for_their_address() 
     config.serve.requests_per_second = 2;
     let api = Api::new(&config).await;
     let path = "/api/v1/nothing";
-    let (count, _) = let_through(async || api.get_as(&one, path).await).await;
+    let (count, _) = count_until_refused(async || api.get_as(&one, path).await).await;
     assert!(count >= 2);
     assert_eq!(api.get_as(&other, path).await.status, 404);
-    let (count, answer) = let_through(async || api.get_as("guess", path).await).await;
+    let (count, answer) = count_until_refused(async || api.get_as("guess", path).await).await;
     assert!(count >= 2);
     assert!(
         answer
@@ -141,13 +139,13 @@ async fn each_token_has_a_rate_of_its_own_and_guesses_count_for_their_address() 
         "{}",
         answer.body
     );
-    // Who has a valid token is not held up by who has not.
+    // A valid token is not affected by invalid ones.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let_through(async || api.get_as("guess", path).await).await;
+    count_until_refused(async || api.get_as("guess", path).await).await;
     assert_eq!(api.get_as(&other, path).await.status, 404);
 }
 
-/// The problem in the body of an answer that came over a socket.
+/// The problem details in the body of a raw HTTP response.
 fn problem(answer: &str) -> Value {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(
@@ -158,7 +156,7 @@ fn problem(answer: &str) -> Value {
 }
 
 #[tokio::test]
-async fn over_a_socket_too_large_is_refused_before_a_body_is_read() {
+async fn an_oversized_request_over_a_socket_is_refused_before_its_body_is_read() {
     let database = TestDatabase::migrated().await;
     let server = Server::start(database.url());
     let long = format!("/livez?{}", "x".repeat(8_192));
@@ -168,7 +166,7 @@ async fn over_a_socket_too_large_is_refused_before_a_body_is_read() {
         problem(&read(server.send_with("/livez", &many)))["status"],
         431
     );
-    // The body never comes, and is not waited for.
+    // The server does not wait for the body, which is never sent.
     assert_eq!(
         problem(&read(
             server.send_with("/livez", "content-length: 70000\r\n")
@@ -181,7 +179,7 @@ async fn over_a_socket_too_large_is_refused_before_a_body_is_read() {
         ))["status"],
         411
     );
-    // More than the server reads at all.
+    // More headers than the HTTP parser accepts.
     assert_eq!(
         status(&read(server.send_with("/livez", &"a: b\r\n".repeat(100)))),
         431
@@ -189,8 +187,8 @@ async fn over_a_socket_too_large_is_refused_before_a_body_is_read() {
     assert_eq!(status(&server.get("/livez")), 200);
 }
 
-/// Sends a request that leaves the connection open, and reads the head of the answer.
-fn ask_and_stay(stream: &mut TcpStream) -> String {
+/// Sends a request that keeps the connection open, and returns the response.
+fn get_keep_alive(stream: &mut TcpStream) -> String {
     write!(stream, "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     let mut answer = vec![0; 4_096];
     let length = stream.read(&mut answer).unwrap();
@@ -198,7 +196,7 @@ fn ask_and_stay(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_connection_that_says_nothing_is_ended() {
+async fn an_idle_connection_is_closed() {
     let database = TestDatabase::migrated().await;
     let settings = [
         ("SIMUSAGE_SERVE_KEEP_ALIVE_MS", "300"),
@@ -208,24 +206,24 @@ async fn a_connection_that_says_nothing_is_ended() {
     let start = Instant::now();
     let mut stream = server.connect();
     write!(stream, "GET /livez HTTP/1.1\r\nhost:").unwrap();
-    assert_eq!(status(&read(stream)), 408, "a head that does not end");
+    assert_eq!(status(&read(stream)), 408, "an incomplete request head");
     assert!(
         start.elapsed() >= Duration::from_millis(500),
         "{:?}",
         start.elapsed()
     );
     let mut stream = server.connect();
-    assert_eq!(status(&ask_and_stay(&mut stream)), 200);
+    assert_eq!(status(&get_keep_alive(&mut stream)), 200);
     assert_eq!(
-        status(&ask_and_stay(&mut stream)),
+        status(&get_keep_alive(&mut stream)),
         200,
-        "the connection stays open for a while"
+        "the connection was not kept open"
     );
-    assert_eq!(read(stream), "", "and is closed when nothing is asked");
+    assert_eq!(read(stream), "", "the idle connection was not closed");
 }
 
 #[tokio::test]
-async fn more_connections_than_there_may_be_wait_for_one_to_end() {
+async fn connections_above_the_maximum_wait_for_another_to_close() {
     let database = TestDatabase::migrated().await;
     let settings = [
         ("SIMUSAGE_SERVE_MAX_CONNECTIONS", "1"),
@@ -234,7 +232,7 @@ async fn more_connections_than_there_may_be_wait_for_one_to_end() {
     ];
     let server = Server::start_with(database.url(), &[], &settings);
     let mut first = server.connect();
-    assert_eq!(status(&ask_and_stay(&mut first)), 200);
+    assert_eq!(status(&get_keep_alive(&mut first)), 200);
     let mut second = server.send("/livez");
     second
         .set_read_timeout(Some(Duration::from_millis(500)))
@@ -249,7 +247,7 @@ async fn more_connections_than_there_may_be_wait_for_one_to_end() {
 }
 
 #[actix_web::test]
-async fn a_method_is_refused_after_the_token_and_the_limits() {
+async fn size_limits_are_checked_before_the_method() {
     let api = Api::new(&settings()).await;
     assert_eq!(
         api.request(Method::POST, "/api/v1/inventory").await.status,

@@ -1,4 +1,5 @@
-//! Tests of the whole, in one binary: the router and the built program against a real TimescaleDB.
+//! The integration tests, in one binary: the router and the built program against a real
+//! TimescaleDB.
 
 mod api;
 mod compose;

@@ -7,9 +7,10 @@ use simusage::db::migrate::Migration;
 use simusage::domain::Interval;
 
 use crate::support::program::{command, simusage};
+use crate::support::usage::AGGREGATES;
 use crate::support::{TestDatabase, require_native_server};
 
-/// Everything that a migration could have changed, as text.
+/// Everything that a migration can change, as text.
 async fn snapshot(database: &TestDatabase) -> Vec<String> {
     let connection = database.connect().await;
     let queries = [
@@ -52,13 +53,13 @@ async fn migrating_twice_changes_nothing() {
 }
 
 #[tokio::test]
-async fn check_exits_with_1_while_behind_and_changes_nothing() {
+async fn check_exits_with_1_while_migrations_are_pending_and_changes_nothing() {
     let database = TestDatabase::empty().await;
-    let behind = simusage(database.url(), &["migrate", "--check"]);
-    assert_eq!(behind.status, 1, "{behind:?}");
+    let pending = simusage(database.url(), &["migrate", "--check"]);
+    assert_eq!(pending.status, 1, "{pending:?}");
     assert!(
-        behind.stdout.contains("pending 0001_inventory\n"),
-        "{behind:?}"
+        pending.stdout.contains("pending 0001_inventory\n"),
+        "{pending:?}"
     );
     assert_eq!(
         database
@@ -75,7 +76,7 @@ async fn check_exits_with_1_while_behind_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_changed_setting_is_pending_then_applied_and_can_be_taken_back() {
+async fn a_changed_setting_is_pending_then_applied_and_can_be_reverted() {
     let database = TestDatabase::migrated().await;
     let changed = |arguments: &[&str]| {
         let output = command(database.url(), arguments)
@@ -106,7 +107,7 @@ async fn a_changed_setting_is_pending_then_applied_and_can_be_taken_back() {
 }
 
 #[tokio::test]
-async fn a_database_of_a_newer_simusage_is_refused() {
+async fn a_database_migrated_by_a_newer_version_is_refused() {
     let database = TestDatabase::migrated().await;
     let insert = "insert into simusage_migrations values (9999, '9999_future', '', '99.0.0')";
     database
@@ -127,7 +128,7 @@ async fn a_database_of_a_newer_simusage_is_refused() {
 }
 
 #[tokio::test]
-async fn a_database_of_an_edited_file_is_refused() {
+async fn a_database_migrated_from_a_different_file_is_refused() {
     let database = TestDatabase::migrated().await;
     let update = "update simusage_migrations set checksum = repeat('0', 64) where number = 2";
     database
@@ -146,7 +147,7 @@ async fn a_database_of_an_edited_file_is_refused() {
 }
 
 #[tokio::test]
-async fn a_file_that_fails_leaves_nothing_behind() {
+async fn a_failed_migration_is_rolled_back() {
     let database = TestDatabase::migrated().await;
     let sql = "create table half_done (id integer); select 1 / 0";
     let migration = Migration {
@@ -173,7 +174,7 @@ async fn a_file_that_fails_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_file_that_opts_out_may_do_what_no_transaction_may() {
+async fn a_migration_can_opt_out_of_the_transaction() {
     let database = TestDatabase::migrated().await;
     let mut connection = database.connect().await;
     let refresh = "call refresh_continuous_aggregate('usage_hourly', '2020-01-01', '2020-01-02')";
@@ -213,9 +214,9 @@ async fn a_file_that_opts_out_may_do_what_no_transaction_may() {
 }
 
 #[tokio::test]
-async fn every_change_is_logged_whatever_a_refresh_does_meanwhile() {
+async fn changes_are_logged_up_to_the_last_recordable_time() {
     let database = TestDatabase::migrated().await;
-    // What an aggregate reads, and from where on TimescaleDB would leave changes of it out of its log.
+    // The source of each aggregate, and the time from which TimescaleDB does not log its changes.
     let query = "select h.table_name::text, _timescaledb_functions.to_timestamp(t.watermark)
                  from _timescaledb_catalog.continuous_aggs_invalidation_threshold as t
                  join _timescaledb_catalog.hypertable as h on h.id = t.hypertable_id";
@@ -233,15 +234,10 @@ async fn every_change_is_logged_whatever_a_refresh_does_meanwhile() {
 }
 
 #[tokio::test]
-async fn the_views_have_the_columns_that_queries_count_on() {
+async fn the_views_have_the_columns_that_queries_need() {
     let database = TestDatabase::migrated().await;
     let connection = database.connect().await;
-    for view in [
-        "usage_hourly",
-        "usage_daily",
-        "organization_usage_hourly",
-        "organization_usage_daily",
-    ] {
+    for view in AGGREGATES {
         let statement = connection
             .prepare(&format!(
                 "select bucket, organization_id, bytes, records from {view}"
@@ -252,7 +248,7 @@ async fn the_views_have_the_columns_that_queries_count_on() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_named_without_the_password() {
+async fn the_error_for_an_unreachable_server_names_it_without_the_password() {
     let run = simusage(
         "postgresql://someone:secret@127.0.0.1:1/nothing",
         &["migrate"],
@@ -268,7 +264,7 @@ async fn a_server_that_is_not_there_is_named_without_the_password() {
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn migrations_at_the_same_time_wait_for_each_other() {
+async fn concurrent_migrations_wait_for_each_other() {
     require_native_server();
     let database = TestDatabase::empty().await;
     let children: Vec<_> = (0..4)
@@ -297,7 +293,7 @@ async fn migrations_at_the_same_time_wait_for_each_other() {
 }
 
 #[tokio::test]
-async fn retention_keeps_the_refresh_inside_it() {
+async fn the_refresh_window_stays_within_retention() {
     let database = TestDatabase::empty().await;
     let config = database.config();
     let storage = Storage {

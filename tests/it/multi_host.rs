@@ -1,11 +1,11 @@
-//! Several hosts in one URL: one that is away, all of them in turn, and the kind that is asked for.
+//! URLs with several hosts: failover, `load_balance_hosts` and `target_session_attrs`.
 
 use simusage::db::{Pool, StorageError, connect, migrate};
 
 use crate::support::proxy::Proxy;
 use crate::support::{TestDatabase, config, require_native_server};
 
-/// A URL of the same database behind both proxies.
+/// A URL with both proxies as hosts of the same database.
 fn url(first: &Proxy, second: &Proxy, parameters: &str) -> String {
     let (front, rest) = second.url().split_once('@').unwrap();
     let (_, first) = first.url().split_once('@').unwrap();
@@ -20,7 +20,7 @@ async fn ready(pool: &Pool) -> Result<(), StorageError> {
 }
 
 #[tokio::test]
-async fn a_host_that_is_away_leaves_the_work_to_the_other() {
+async fn the_second_host_is_used_while_the_first_is_unavailable() {
     let database = TestDatabase::migrated().await;
     let (first, second) = (Proxy::start(database.url()), Proxy::start(database.url()));
     let config = config(&url(&first, &second, "application_name=simusage"));
@@ -29,10 +29,10 @@ async fn a_host_that_is_away_leaves_the_work_to_the_other() {
     assert_eq!(
         (first.accepted(), second.accepted()),
         (1, 0),
-        "the first is the first choice"
+        "the first host was not preferred"
     );
     first.go_down();
-    // The session that broke may cost one answer; the one after it has a new session.
+    // The broken connection may fail one request; the next one gets a new connection.
     let _ = ready(&pool).await;
     ready(&pool).await.unwrap();
     connect(&config.database).await.unwrap().close().await;
@@ -49,7 +49,7 @@ async fn random_balance_uses_every_host() {
     let database = TestDatabase::migrated().await;
     let (first, second) = (Proxy::start(database.url()), Proxy::start(database.url()));
     let config = config(&url(&first, &second, "load_balance_hosts=random"));
-    // Each of these 64 goes one way or the other; that all of them agree does not happen.
+    // The chance that all of these connections choose the same host is negligible.
     for _ in 0..32 {
         connect(&config.database).await.unwrap().close().await;
     }
@@ -61,7 +61,7 @@ async fn random_balance_uses_every_host() {
     assert_eq!(first.accepted() + second.accepted(), 64);
     assert!(
         first.accepted() > by_first && second.accepted() > by_second,
-        "the pool, too"
+        "the pool used only one host"
     );
 }
 
@@ -115,7 +115,7 @@ async fn assert_target_session_attrs(cases: &[(&str, bool, Option<&str>)]) {
         assert_eq!(
             (first.accepted(), second.accepted()),
             (before.0 + 2, before.1 + 2),
-            "both were tried, twice"
+            "each host should be tried twice"
         );
     }
 }

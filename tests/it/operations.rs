@@ -1,16 +1,16 @@
-//! What those who run `serve` see of it: the log, the names of requests, metrics, readiness, the end.
+//! Operating `serve`: the log, request IDs, metrics, readiness and shutdown.
 
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::TestDatabase;
 use crate::support::program::{load_inventory, simusage};
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, get_from, read};
+use crate::support::{TestDatabase, UNREACHABLE};
 
-/// A header of an answer.
+/// The value of a header in a raw HTTP response.
 fn header<'a>(answer: &'a str, name: &str) -> &'a str {
     let (head, _) = answer.split_once("\r\n\r\n").unwrap();
     let line = head
@@ -19,8 +19,8 @@ fn header<'a>(answer: &'a str, name: &str) -> &'a str {
     line.unwrap_or_else(|| panic!("no {name} in {head}"))
 }
 
-/// The lines of a log, each an object of JSON.
-fn objects(lines: &[String]) -> Vec<Value> {
+/// Parses each line of a log as JSON.
+fn parse_lines(lines: &[String]) -> Vec<Value> {
     lines
         .iter()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
@@ -28,7 +28,7 @@ fn objects(lines: &[String]) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn each_request_has_a_name_and_a_line_without_secrets() {
+async fn each_request_is_logged_with_its_id_and_without_secrets() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let server = Server::start(database.url());
@@ -43,13 +43,9 @@ async fn each_request_has_a_name_and_a_line_without_secrets() {
     );
 
     let answer = read(server.send_with("/nowhere?confidential", "x-request-id: <script>\r\n"));
-    let name = header(&answer, "x-request-id");
-    assert_eq!(
-        name.len(),
-        16,
-        "a name that could do harm is replaced: {name}"
-    );
-    assert!(server.until_logged("GET /nowhere 404 ").contains(name));
+    let id = header(&answer, "x-request-id");
+    assert_eq!(id.len(), 16, "an unsafe request ID is not replaced: {id}");
+    assert!(server.until_logged("GET /nowhere 404 ").contains(id));
     let log = server.logged().join("\n");
     assert!(
         !["confidential", "size=1", "Bearer", "script"]
@@ -57,11 +53,11 @@ async fn each_request_has_a_name_and_a_line_without_secrets() {
             .any(|secret| log.contains(secret)),
         "{log}"
     );
-    assert!(!log.contains("/livez"), "a probe has no line");
+    assert!(!log.contains("/livez"), "a probe is logged");
 }
 
 #[tokio::test]
-async fn what_went_wrong_is_logged_under_the_requests_name() {
+async fn errors_are_logged_with_the_request_id() {
     let database = TestDatabase::migrated().await;
     let proxy = Proxy::start(database.url());
     let server = Server::start(proxy.url());
@@ -81,13 +77,13 @@ async fn what_went_wrong_is_logged_under_the_requests_name() {
 }
 
 #[tokio::test]
-async fn the_log_can_be_of_json_in_every_subcommand() {
+async fn every_subcommand_can_log_json() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let server = Server::start_with(database.url(), &["--log-format", "json"], &[]);
     read(server.send_with("/api/v1/inventory?size=1", "x-request-id: r1\r\n"));
     server.until_logged("\"path\"");
-    let lines = objects(&server.logged());
+    let lines = parse_lines(&server.logged());
     let line = lines
         .iter()
         .find(|line| line["target"] == "simusage::access")
@@ -105,16 +101,18 @@ async fn the_log_can_be_of_json_in_every_subcommand() {
         "{line}"
     );
 
-    let nobody = "postgresql://nobody@127.0.0.1:1/nothing";
     for arguments in [
         &["migrate"][..],
         &["ingest", "-"],
         &["serve", "--listen", "127.0.0.1:0"],
     ] {
-        let run = simusage(nobody, &[arguments, &["--log-format", "json"]].concat());
+        let run = simusage(
+            UNREACHABLE,
+            &[arguments, &["--log-format", "json"]].concat(),
+        );
         assert_eq!(run.status, 1, "{run:?}");
         let lines: Vec<_> = run.stderr.lines().map(str::to_owned).collect();
-        let last = objects(&lines).pop().unwrap();
+        let last = parse_lines(&lines).pop().unwrap();
         assert_eq!(last["level"], "error");
         assert!(
             last["message"]
@@ -126,7 +124,7 @@ async fn the_log_can_be_of_json_in_every_subcommand() {
     }
 }
 
-/// Asks until the answer's status is as expected.
+/// Repeats a GET request until the response has this status, and returns it.
 fn until_status(server: &Server, path: &str, status: u16) -> String {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -142,7 +140,7 @@ fn until_status(server: &Server, path: &str, status: u16) -> String {
     }
 }
 
-/// The value of a series.
+/// The value of a series in the text of /metrics.
 fn metric(text: &str, series: &str) -> f64 {
     let value = text
         .lines()
@@ -154,7 +152,7 @@ fn metric(text: &str, series: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn metrics_count_requests_by_route_over_all_workers() {
+async fn metrics_count_requests_by_route_across_all_workers() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let settings = [
@@ -197,7 +195,7 @@ async fn metrics_count_requests_by_route_over_all_workers() {
     assert_eq!(
         metric(&answer, "simusage_http_requests_in_flight").to_string(),
         "1",
-        "this one"
+        "only the request for /metrics is in flight"
     );
     assert_eq!(
         metric(&answer, "simusage_pool_connections_max").to_string(),
@@ -231,7 +229,7 @@ async fn metrics_count_requests_by_route_over_all_workers() {
 }
 
 #[tokio::test]
-async fn metrics_can_have_a_port_of_their_own_or_none() {
+async fn metrics_can_have_a_separate_port_or_be_off() {
     let database = TestDatabase::migrated().await;
     let free = TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -246,8 +244,12 @@ async fn metrics_can_have_a_port_of_their_own_or_none() {
     assert!(server.get("/metrics").starts_with("HTTP/1.1 404 "));
     let elsewhere = get_from(&free, "/metrics");
     assert!(elsewhere.starts_with("HTTP/1.1 200 "), "{elsewhere}");
-    let asked = "simusage_http_request_duration_seconds_count{route=\"\",status=\"4xx\"}";
-    assert_eq!(metric(&elsewhere, asked).to_string(), "1", "the one above");
+    let not_found = "simusage_http_request_duration_seconds_count{route=\"\",status=\"4xx\"}";
+    assert_eq!(
+        metric(&elsewhere, not_found).to_string(),
+        "1",
+        "the 404 for /metrics is counted"
+    );
     let server = Server::start_with(
         database.url(),
         &[],
@@ -270,14 +272,14 @@ async fn readiness_follows_the_database() {
     );
     assert!(
         server.get("/livez").starts_with("HTTP/1.1 200 "),
-        "it lives all the same"
+        "the process is not live"
     );
     proxy.come_back();
     until_status(&server, "/readyz", 200);
 }
 
 #[tokio::test]
-async fn a_server_that_drains_answers_on_but_is_not_ready() {
+async fn a_draining_server_serves_requests_but_is_not_ready() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let server = Server::start_with(database.url(), &[], &[("SIMUSAGE_SERVE_DRAIN_MS", "3000")]);
@@ -290,7 +292,7 @@ async fn a_server_that_drains_answers_on_but_is_not_ready() {
 }
 
 #[tokio::test]
-async fn a_request_in_flight_is_answered_after_the_signal() {
+async fn a_request_in_flight_is_completed_after_the_signal() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let proxy = Proxy::start(database.url());
@@ -298,15 +300,15 @@ async fn a_request_in_flight_is_answered_after_the_signal() {
     proxy.hold(true);
     let waiting = server.send("/api/v1/inventory?size=1");
     let deadline = Instant::now() + Duration::from_secs(20);
-    // This request and the one that asks.
+    // The inventory request and the request for /metrics.
     while metric(&server.get("/metrics"), "simusage_http_requests_in_flight") < 2.0 {
-        assert!(Instant::now() < deadline, "the request does not come");
+        assert!(Instant::now() < deadline, "the request did not arrive");
     }
     server.signal("-TERM");
     while TcpStream::connect(server.address()).is_ok() {
         assert!(
             Instant::now() < deadline,
-            "a server that ends takes no new connection"
+            "a stopping server accepts new connections"
         );
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -1,11 +1,11 @@
-//! The database goes away in the midst of an ingest, or has no space left.
+//! The database becomes unavailable during an ingest, or runs out of space.
 
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use crate::support::program::{Run, command, load_inventory, simusage};
 use crate::support::proxy::{Commit, Proxy};
-use crate::support::usage::{Files, ndjson, rejected_of};
+use crate::support::usage::{Files, ndjson, rejected_among_first};
 use crate::support::{TestDatabase, require_native_server};
 
 fn start(url: &str, arguments: &[&str], batch_rows: &str) -> Child {
@@ -18,11 +18,11 @@ fn start(url: &str, arguments: &[&str], batch_rows: &str) -> Child {
         .unwrap()
 }
 
-fn end(child: Child) -> Run {
+fn finish(child: Child) -> Run {
     child.wait_with_output().unwrap().into()
 }
 
-/// Waits until so many records are stored.
+/// Waits until `count` records are stored.
 async fn until_stored(database: &TestDatabase, count: i64) {
     database
         .until_at_least(
@@ -34,7 +34,7 @@ async fn until_stored(database: &TestDatabase, count: i64) {
 }
 
 #[tokio::test]
-async fn a_commit_that_is_lost_or_never_answered_stores_its_batch_once() {
+async fn a_batch_is_stored_once_if_its_commit_or_the_response_is_lost() {
     for commit in [Commit::LoseRequest, Commit::LoseAnswer] {
         for standard_input in [false, true] {
             let database = TestDatabase::migrated().await;
@@ -66,7 +66,7 @@ async fn a_commit_that_is_lost_or_never_answered_stores_its_batch_once() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_gone_for_a_while_is_waited_for() {
+async fn the_ingest_waits_while_the_database_is_unavailable() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let (files, proxy) = (Files::new(), Proxy::start(database.url()));
@@ -76,7 +76,7 @@ async fn a_database_that_is_gone_for_a_while_is_waited_for() {
     proxy.go_down();
     tokio::time::sleep(Duration::from_secs(2)).await;
     proxy.come_back();
-    let run = end(child);
+    let run = finish(child);
     assert_eq!(
         (run.status, run.counts()),
         (3, (4_000, 3_600, 400)),
@@ -87,7 +87,7 @@ async fn a_database_that_is_gone_for_a_while_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_database_that_stays_away_is_an_error_and_the_next_run_goes_on() {
+async fn the_ingest_fails_if_the_database_stays_unavailable_and_the_next_run_resumes() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let (files, proxy) = (Files::new(), Proxy::start(database.url()));
@@ -102,7 +102,7 @@ async fn a_database_that_stays_away_is_an_error_and_the_next_run_goes_on() {
         .unwrap();
     until_stored(&database, 100).await;
     proxy.go_down();
-    let run = end(child);
+    let run = finish(child);
     assert_eq!(run.status, 1, "{run:?}");
     assert!(
         run.stderr
@@ -115,7 +115,7 @@ async fn a_database_that_stays_away_is_an_error_and_the_next_run_goes_on() {
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn a_backend_that_is_terminated_is_replaced() {
+async fn the_ingest_reconnects_after_its_backend_is_terminated() {
     require_native_server();
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
@@ -124,14 +124,14 @@ async fn a_backend_that_is_terminated_is_replaced() {
     let child = start(database.url(), &[&file], "20");
     for count in [200, 1_000, 2_000] {
         until_stored(&database, count).await;
-        let terminate = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+        let terminate = "select count(pg_terminate_backfinish(pid)) from pg_stat_activity \
                          where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'";
-        // Between two sessions there is none.
+        // While the program reconnects, it has no backend to terminate.
         database
             .until_at_least(terminate, 1, Duration::from_secs(20))
             .await;
     }
-    let run = end(child);
+    let run = finish(child);
     assert_eq!(
         (run.status, run.counts()),
         (3, (6_000, 5_400, 600)),
@@ -141,12 +141,12 @@ async fn a_backend_that_is_terminated_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_full_disk_says_so_and_the_next_run_is_exact() {
+async fn a_full_disk_is_reported_and_the_next_run_stores_the_rest() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let files = Files::new();
     let file = files.write("usage.ndjson", ndjson(0..100));
-    // The server's own words and code, at the point where the third batch would be stored.
+    // Raises the server's error for a full disk when the third batch is stored.
     let connection = database.connect().await;
     connection
         .batch_execute(
@@ -158,7 +158,7 @@ async fn a_full_disk_says_so_and_the_next_run_is_exact() {
         )
         .await
         .unwrap();
-    let run = end(start(database.url(), &[&file], "20"));
+    let run = finish(start(database.url(), &[&file], "20"));
     assert_eq!(run.status, 1, "{run:?}");
     let position = ndjson(0..40).len();
     assert!(
@@ -181,8 +181,8 @@ async fn a_full_disk_says_so_and_the_next_run_is_exact() {
         .batch_execute("drop trigger fill_up on ingest_sources; drop function fill_up")
         .await
         .unwrap();
-    let run = end(start(database.url(), &[&file], "20"));
+    let run = finish(start(database.url(), &[&file], "20"));
     assert_eq!((run.status, run.counts().0), (3, 100 - 40), "{run:?}");
     database.assert_has_exactly(100).await;
-    assert_eq!(rejected_of(100), 10);
+    assert_eq!(rejected_among_first(100), 10);
 }

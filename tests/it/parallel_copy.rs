@@ -1,4 +1,4 @@
-//! Batches that several connections copy at once, which takes a server of several sessions.
+//! Several connections copy batches in parallel, which needs a server with several sessions.
 
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -15,12 +15,12 @@ async fn ready() -> TestDatabase {
     database
 }
 
-/// Begins to ingest small batches, so that the reading thread is ahead.
+/// Starts an ingest with small batches, so that the reader stays ahead of the connections.
 fn start(database: &TestDatabase, file: &str) -> Child {
     start_with(database, file, "off")
 }
 
-/// The same, straight into the columnstore or not.
+/// Like [`start`], with `direct_compress` on or off.
 fn start_with(database: &TestDatabase, file: &str, direct_compress: &str) -> Child {
     command(database.url(), &["ingest", "--json", file])
         .env("SIMUSAGE_INGEST_DIRECT_COMPRESS", direct_compress)
@@ -33,8 +33,9 @@ fn start_with(database: &TestDatabase, file: &str, direct_compress: &str) -> Chi
         .unwrap()
 }
 
-/// Waits for the end of an ingest that must have gone side by side, and of which every tenth record is rejected.
-fn end(child: Child, read: u64) -> Run {
+/// Waits for an ingest to end. It must have used parallel connections and rejected every tenth
+/// record.
+fn finish(child: Child, read: u64) -> Run {
     let run = Run::from(child.wait_with_output().unwrap());
     assert_eq!(
         (run.status, run.counts()),
@@ -51,21 +52,21 @@ fn end(child: Child, read: u64) -> Run {
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn each_is_stored_once_whatever_chunks_it_needs() {
+async fn each_record_is_stored_once_in_new_and_compressed_chunks() {
     let database = ready().await;
     let files = Files::new();
-    end(
+    finish(
         start(&database, &files.write("1.ndjson", ndjson(0..4_000))),
         4_000,
     );
     database.assert_has_exactly(4_000).await;
-    // The next batches fall into the columnstore, those behind them into chunks that are not there yet.
+    // The next batches go into compressed chunks, the ones after them into new chunks.
     let connection = database.connect().await;
     connection
         .batch_execute("select compress_chunk(chunk) from show_chunks('usage_records') as chunk")
         .await
         .unwrap();
-    end(
+    finish(
         start(&database, &files.write("2.ndjson", ndjson(4_000..8_000))),
         4_000,
     );
@@ -74,10 +75,11 @@ async fn each_is_stored_once_whatever_chunks_it_needs() {
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn each_is_stored_once_straight_into_the_columnstore() {
+async fn each_record_is_stored_once_directly_in_the_columnstore() {
     let database = ready().await;
     let files = Files::new();
-    // Into days that have no chunk; into the last of them and two more from outside, of which one is filled up inside.
+    // The first part creates chunks; the second adds uncompressed rows to the last of them and to
+    // new ones; the third fills up one of those.
     for (range, direct_compress) in [
         (0..4_000, "on"),
         (4_000..6_000, "off"),
@@ -85,18 +87,18 @@ async fn each_is_stored_once_straight_into_the_columnstore() {
     ] {
         let count = range.end - range.start;
         let file = files.write(&format!("{}.ndjson", range.start), ndjson(range));
-        let run = end(start_with(&database, &file, direct_compress), count);
+        let run = finish(start_with(&database, &file, direct_compress), count);
         assert!(!run.stderr.contains("trying again"), "{run:?}");
     }
     database.assert_has_exactly(12_000).await;
-    let outside = "select count(*) from timescaledb_information.chunks \
+    let uncompressed = "select count(*) from timescaledb_information.chunks \
                    where hypertable_name = 'usage_records' and not is_compressed";
-    assert_eq!(database.number(outside).await, 1);
+    assert_eq!(database.number(uncompressed).await, 1);
 }
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn each_is_stored_once_whatever_sessions_end() {
+async fn each_record_is_stored_once_while_sessions_are_terminated() {
     let database = ready().await;
     let files = Files::new();
     let child = start(&database, &files.write("usage.ndjson", ndjson(0..20_000)));
@@ -108,7 +110,7 @@ async fn each_is_stored_once_whatever_sessions_end() {
                 Duration::from_secs(20),
             )
             .await;
-        // Any of them: the one that copies the first batch, one that waits for its turn, or none.
+        // A random session: it may be copying the first batch, waiting to commit, or gone.
         let terminate = "select count(pg_terminate_backend(pid)) from (
                              select pid from pg_stat_activity
                              where datname = current_database() and application_name = 'simusage'
@@ -117,16 +119,16 @@ async fn each_is_stored_once_whatever_sessions_end() {
                          ) as one";
         database.number(terminate).await;
     }
-    end(child, 20_000);
+    finish(child, 20_000);
     database.assert_has_exactly(20_000).await;
 }
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn a_lock_in_the_way_of_all_is_waited_for_one_by_one() {
+async fn each_record_is_stored_once_after_a_lock_blocks_every_connection() {
     let database = ready().await;
     let connection = database.connect().await;
-    // All chunks are there, so nothing but the copying itself has to wait.
+    // Create all chunks first, so that only the copying itself waits for the lock.
     let days = "insert into usage_records
                 select day, 0, 0, 0 from generate_series(timestamptz '2020-02-01', '2020-02-29', '1 day') as day;
                 delete from usage_records";
@@ -146,7 +148,7 @@ async fn a_lock_in_the_way_of_all_is_waited_for_one_by_one() {
         .unwrap();
     tokio::time::sleep(Duration::from_secs(7)).await;
     connection.batch_execute("rollback").await.unwrap();
-    let run = end(child, 20_000);
+    let run = finish(child, 20_000);
     assert!(
         run.stderr.contains("lock timeout") && run.stderr.contains("trying again"),
         "{run:?}"

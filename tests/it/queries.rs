@@ -1,5 +1,5 @@
-//! Every statement of `sql/` fits the schema, and has the types that its header promises. The migrations prove
-//! themselves by being applied.
+//! Every statement in `sql/` is valid for the schema and has the expected types. The migrations
+//! are tested by applying them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -177,7 +177,7 @@ const EXPECTED: [(&str, &str, &str); 57] = [
     ("tokens/revoke.sql", "text 1", ""),
 ];
 
-/// The names, with equal neighbours counted: "text 1, int8 2".
+/// The names with counts of equal neighbours: "text 1, int8 2".
 fn counted<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let mut runs: Vec<(&str, usize)> = Vec::new();
     for name in names {
@@ -192,7 +192,7 @@ fn counted<'a>(names: impl Iterator<Item = &'a str>) -> String {
         .join(", ")
 }
 
-/// The files of `sql/` by their path in it, but for the migrations.
+/// The statements in `sql/` by file, without the migrations.
 fn statements() -> BTreeMap<String, String> {
     let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
     let mut statements = BTreeMap::new();
@@ -220,7 +220,7 @@ fn statements() -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn every_statement_has_the_types_that_are_promised() {
+async fn every_statement_has_the_expected_types() {
     let database = TestDatabase::migrated().await;
     let connection = database.connect().await;
     let mut actual = vec![];
@@ -250,7 +250,7 @@ async fn every_statement_has_the_types_that_are_promised() {
 }
 
 #[tokio::test]
-async fn what_serve_asks_may_be_asked_by_the_reader() {
+async fn the_reader_role_can_run_every_statement_of_serve() {
     let database = TestDatabase::migrated().await;
     let mut connection = database.connect().await;
     let asked = |file: &str| {
@@ -272,7 +272,7 @@ async fn what_serve_asks_may_be_asked_by_the_reader() {
             .batch_execute(&format!("prepare asked as {text}"))
             .await
             .unwrap();
-        // The rights to all that a statement reads are looked at before it runs, and so even where it does not.
+        // `explain` checks the privileges without running the statement.
         let explained = transaction
             .batch_execute(&format!("explain execute asked{arguments}"))
             .await;

@@ -1,4 +1,4 @@
-//! `simusage ingest --replay-rejects`: what was rejected is tried again.
+//! `simusage ingest --replay-rejects` tries to store rejected records again.
 
 use std::process::Stdio;
 
@@ -9,8 +9,8 @@ use crate::support::{TestDatabase, require_native_server};
 
 const REPLAY: [&str; 3] = ["ingest", "--json", "--replay-rejects"];
 
-/// A database that has rejected 20 records for their SIM card, NDJSON and CSV, and 3 that are no records; and the
-/// inventory that knows the SIM card.
+/// A database with 20 records rejected for an unknown SIM card, from NDJSON and CSV, and 3
+/// malformed ones; its files; and the path of an inventory with the SIM card.
 async fn rejected() -> (TestDatabase, Files, String) {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
@@ -29,7 +29,7 @@ async fn rejected() -> (TestDatabase, Files, String) {
 }
 
 #[tokio::test]
-async fn what_the_inventory_knows_by_now_is_stored_and_shown_once() {
+async fn records_of_sim_cards_now_in_the_inventory_are_stored_once() {
     let (database, _files, inventory) = rejected().await;
     let run = simusage(database.url(), &REPLAY);
     assert_eq!((run.status, run.counts()), (3, (22, 0, 22)), "{run:?}");
@@ -60,12 +60,12 @@ async fn what_the_inventory_knows_by_now_is_stored_and_shown_once() {
             .await,
         3
     );
-    database.assert_shows_everything().await;
+    database.assert_aggregates_match().await;
 }
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn two_replays_at_once_store_once() {
+async fn concurrent_replays_store_each_record_once() {
     require_native_server();
     let (database, _files, inventory) = rejected().await;
     assert_eq!(
@@ -94,15 +94,15 @@ async fn two_replays_at_once_store_once() {
         database.number("select count(*) from usage_records").await,
         200
     );
-    database.assert_shows_everything().await;
+    database.assert_aggregates_match().await;
 }
 
 #[tokio::test]
-async fn a_replay_whose_commit_is_lost_or_never_answered_stores_once() {
+async fn a_replay_stores_each_record_once_if_its_commit_or_the_response_is_lost() {
     for commit in [Commit::LoseRequest, Commit::LoseAnswer] {
         let (database, _files, inventory) = rejected().await;
         let proxy = Proxy::start(database.url());
-        // The inventory is the first to be committed.
+        // The first commit is that of the inventory.
         proxy.at_commit(1, commit);
         let run = simusage(
             proxy.url(),
@@ -118,13 +118,13 @@ async fn a_replay_whose_commit_is_lost_or_never_answered_stores_once() {
             database.number("select count(*) from usage_records").await,
             200
         );
-        database.assert_shows_everything().await;
+        database.assert_aggregates_match().await;
     }
 }
 
 #[cfg(debug_assertions)]
 #[tokio::test]
-async fn wherever_a_replay_dies_the_next_one_makes_it_exact() {
+async fn the_replay_after_a_crash_at_any_point_stores_the_missing_records() {
     for point in [
         "after-copy",
         "before-commit",
@@ -154,12 +154,12 @@ async fn wherever_a_replay_dies_the_next_one_makes_it_exact() {
             3,
             "{point}"
         );
-        database.assert_shows_everything().await;
+        database.assert_aggregates_match().await;
     }
 }
 
 #[tokio::test]
-async fn a_last_line_without_a_line_end_is_left_to_its_file() {
+async fn a_replay_skips_an_unterminated_last_line() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     let files = Files::new();

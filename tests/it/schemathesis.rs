@@ -1,24 +1,23 @@
-//! The API, asked by schemathesis for everything that its description allows and much that it forbids. No answer may
-//! be a 5xx or differ from the description.
+//! Runs schemathesis against the API, with requests that its description allows and many that it
+//! forbids. No response may be a 5xx or differ from the description.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use chrono::{DateTime, Utc};
-
-use crate::support::TestDatabase;
 use crate::support::server::Server;
+use crate::support::{TestDatabase, at};
 
-/// How many requests are made up for each path, for each kind of them. `SIMUSAGE_TEST_EXAMPLES` asks for more.
+/// The number of requests generated for each path and test phase, unless `SIMUSAGE_TEST_EXAMPLES`
+/// is set.
 const EXAMPLES: &str = "25";
 
-/// Where `make schemathesis` installs it.
+/// The program as installed by `make schemathesis`.
 fn program() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/schemathesis/bin/schemathesis")
 }
 
 #[tokio::test]
-async fn nothing_that_schemathesis_asks_is_answered_wrongly() {
+async fn every_response_to_schemathesis_conforms_to_the_description() {
     let program = program();
     assert!(
         program.exists(),
@@ -26,7 +25,6 @@ async fn nothing_that_schemathesis_asks_is_answered_wrongly() {
         program.display()
     );
     let database = TestDatabase::migrated().await;
-    let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
     database
         .load(&[
             ("89440001", "x00g8", at("2020-02-01T00:10:00Z"), 1_000),

@@ -1,4 +1,4 @@
-//! `simusage serve` as a process: it says where it listens, answers, and ends when it is told to.
+//! `simusage serve` as a process: startup errors, responses and shutdown.
 
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::support::server::{Server, read};
 use crate::support::{TestDatabase, require_native_server};
 
 #[tokio::test]
-async fn a_server_answers_and_ends_cleanly_on_either_signal() {
+async fn a_server_responds_and_exits_cleanly_on_either_signal() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     for signal in ["-TERM", "-INT"] {
@@ -27,7 +27,7 @@ async fn a_server_answers_and_ends_cleanly_on_either_signal() {
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn a_request_in_flight_is_answered_before_the_end() {
+async fn a_request_in_flight_is_completed_before_the_server_exits() {
     require_native_server();
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
@@ -48,7 +48,7 @@ async fn a_request_in_flight_is_answered_before_the_end() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(
         TcpStream::connect(server.address()).is_err(),
-        "a server that ends takes no new connection"
+        "a stopping server accepts new connections"
     );
     transaction.commit().await.unwrap();
     let answer = tokio::task::spawn_blocking(move || read(stream))
@@ -60,7 +60,7 @@ async fn a_request_in_flight_is_answered_before_the_end() {
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn a_statement_that_takes_too_long_is_answered_with_503() {
+async fn a_statement_timeout_returns_503() {
     require_native_server();
     let database = TestDatabase::migrated().await;
     let mut blocker = database.connect().await;
@@ -87,7 +87,7 @@ async fn a_statement_that_takes_too_long_is_answered_with_503() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_start_says_why() {
+async fn the_error_of_a_server_that_cannot_start_says_why() {
     let database = TestDatabase::migrated().await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! HTTPS: the handshake, certificates that change while the server runs, and those that cannot be used.
+//! HTTPS: the handshake, certificates replaced while the server runs, and unusable certificates.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ fn start(database: &TestDatabase, files: &PairFiles) -> Server {
     Server::start_with(database.url(), &[], &settings)
 }
 
-/// Shakes hands with the server, which must be `localhost` to somebody who trusts the authority.
+/// Connects with TLS, trusting the authority, to a server that must identify as `localhost`.
 async fn connect(
     server: &Server,
     authority: &Authority,
@@ -55,13 +55,13 @@ async fn get(mut stream: TlsStream<TcpStream>, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = vec![];
-    // A server that closes without TLS's own goodbye is an error of reading; what came before counts.
+    // Reading fails if the server closes without a TLS close_notify; the data before it counts.
     let _ = stream.read_to_end(&mut answer).await;
     String::from_utf8(answer).unwrap()
 }
 
 #[tokio::test]
-async fn requests_are_answered_over_tls() {
+async fn requests_are_served_over_tls() {
     let database = TestDatabase::migrated().await;
     let authority = Authority::new("authority");
     let server = start(&database, &PairFiles::new(&authority.issue(&["localhost"])));
@@ -80,7 +80,7 @@ async fn requests_are_answered_over_tls() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_given_to_new_connections_and_a_broken_one_to_none() {
+async fn new_connections_use_a_replaced_certificate_unless_it_is_invalid() {
     let database = TestDatabase::migrated().await;
     let authority = Authority::new("authority");
     let (first, second) = (
@@ -117,12 +117,12 @@ async fn a_new_certificate_is_given_to_new_connections_and_a_broken_one_to_none(
     let answer = get(open, "/livez").await;
     assert!(
         answer.starts_with("HTTP/1.1 200 OK\r\n"),
-        "the connection from before goes on: {answer}"
+        "the connection opened before does not continue: {answer}"
     );
 }
 
 #[tokio::test]
-async fn a_certificate_that_cannot_be_used_is_refused_at_the_start() {
+async fn an_unusable_certificate_is_refused_at_startup() {
     let database = TestDatabase::migrated().await;
     let authority = Authority::new("authority");
     let (pair, other) = (

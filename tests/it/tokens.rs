@@ -1,4 +1,4 @@
-//! Tokens: what the command line does with them, and what they open.
+//! Tokens: managing them on the command line, and the access they grant.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use crate::support::api::Api;
 use crate::support::program::simusage;
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, status};
-use crate::support::{TestDatabase, require_native_server};
+use crate::support::{TestDatabase, at, require_native_server};
 
-/// Within which a change must be in effect everywhere.
-const EFFECTIVE: Duration = Duration::from_secs(5);
+/// The time within which a change must take effect.
+const EFFECTIVE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Every kind of path that there is about usage.
+/// One path of each kind in the API.
 const PATHS: [&str; 5] = [
     "/api/v1/usage/organizations",
     "/api/v1/usage/simcards",
@@ -25,7 +25,7 @@ const PATHS: [&str; 5] = [
     "/api/v1/inventory",
 ];
 
-/// Two organizations with a SIM card each.
+/// A database with two organizations that have one SIM card each.
 async fn two_tenants() -> TestDatabase {
     let database = TestDatabase::migrated().await;
     let time: DateTime<Utc> = "2020-01-01T00:00:00Z".parse().unwrap();
@@ -35,7 +35,7 @@ async fn two_tenants() -> TestDatabase {
     database
 }
 
-/// Creates a token by the command line.
+/// Creates a token on the command line, and returns it.
 fn create(database: &TestDatabase, arguments: &[&str]) -> String {
     let run = simusage(database.url(), &[&["token", "create"], arguments].concat());
     assert_eq!(run.status, 0, "{run:?}");
@@ -89,7 +89,7 @@ async fn a_token_is_printed_once_and_listed_without_its_secret() {
             "{list}"
         );
     }
-    // Neither does the database know more than the hash.
+    // The database stores only a hash, too.
     let row = database
         .connect()
         .await
@@ -104,7 +104,7 @@ async fn a_token_is_printed_once_and_listed_without_its_secret() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_be_is_refused_and_nothing_is_stored() {
+async fn an_invalid_request_for_a_token_is_refused_and_nothing_is_stored() {
     let database = two_tenants().await;
     create(&database, &["taken"]);
     for (arguments, status, problem) in [
@@ -157,7 +157,7 @@ async fn a_token_that_cannot_be_is_refused_and_nothing_is_stored() {
 }
 
 #[actix_web::test]
-async fn from_the_first_token_on_every_request_to_the_api_needs_one() {
+async fn once_a_token_exists_every_api_request_needs_one() {
     let database = two_tenants().await;
     let api = Api::new(&database.config()).await;
     for path in PATHS {
@@ -165,7 +165,7 @@ async fn from_the_first_token_on_every_request_to_the_api_needs_one() {
     }
     let token = create(&database, &["one"]);
     api.refresh_tokens().await;
-    // However a path is written, and whether or not there is anything at it.
+    // Regardless of how a path is encoded and whether it exists.
     let others = [
         "/api",
         "/api/v1/nothing",
@@ -215,7 +215,7 @@ async fn from_the_first_token_on_every_request_to_the_api_needs_one() {
     }
 }
 
-/// Paths that name what belongs to x00g8, and what they are answered with where that does not exist.
+/// Paths with an identifier of x00g8, and the detail of the problem if it does not exist.
 const FOREIGN: [(&str, &str); 4] = [
     (
         "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-31&every=1hour",
@@ -235,7 +235,7 @@ const FOREIGN: [(&str, &str); 4] = [
     ),
 ];
 
-/// Lists, and what a token of x00g9 finds in them.
+/// Lists, the key of their items, and the item that a token of x00g9 sees.
 const LISTS: [(&str, &str, &str); 3] = [
     ("/api/v1/usage/organizations", "organization", "x00g9"),
     ("/api/v1/usage/simcards", "simcard", "2"),
@@ -245,8 +245,7 @@ const LISTS: [(&str, &str, &str); 3] = [
 #[actix_web::test]
 async fn a_token_of_one_organization_sees_nothing_of_another() {
     let database = two_tenants().await;
-    // The SIM card 3 moves from one to the other within a day.
-    let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+    // SIM card 3 moves from one organization to the other within a day.
     let moved = [
         ("3", "x00g8", at("2020-01-05T10:10:00Z"), 1_000),
         ("3", "x00g9", at("2020-01-05T10:40:00Z"), 30),
@@ -273,7 +272,7 @@ async fn a_token_of_one_organization_sees_nothing_of_another() {
             json!([foreign.status, foreign.body["detail"]]),
             json!([404, detail]),
         );
-        // What does not exist at all is answered in the same way, but for its name.
+        // An identifier that does not exist gets the same response, apart from its name.
         let unknown = path
             .replace("x00g8", "nobody")
             .replace("simcard/1/", "simcard/nothing/");
@@ -319,7 +318,7 @@ async fn a_token_of_one_organization_sees_nothing_of_another() {
                 (&all["items"], &all["total"]),
                 "{path}"
             );
-            // A place in a list that another may see is none in this one.
+            // A cursor of another token's list is not valid here.
             if let Some(next) = all["next"].as_str() {
                 expect(
                     next,
@@ -363,7 +362,7 @@ async fn a_token_of_one_organization_sees_nothing_of_another() {
             .await
             .status;
         expect(&path, "foreign card", json!(foreign), json!(404));
-        // An answer's tag is of no use to one who may not see it.
+        // The ETag differs from that of a token that sees more.
         let tag = api.get_as(&all, &path).await.header("etag").to_owned();
         let own_tag = api.get_as(&own, &path).await.header("etag").to_owned();
         expect(
@@ -373,7 +372,7 @@ async fn a_token_of_one_organization_sees_nothing_of_another() {
             json!(false),
         );
     }
-    // Of a card that has moved, each sees what was used on its own behalf.
+    // Each organization sees only its own part of the usage of a SIM card that moved.
     for every in ["1hour", "1day"] {
         let path = format!("/api/v1/simcard/3/usage?start=2020-01-01&end=2020-01-31&every={every}");
         let seen = api.get_as(&own, &path).await.body;
@@ -400,7 +399,7 @@ async fn a_token_of_one_organization_sees_nothing_of_another() {
 }
 
 #[actix_web::test]
-async fn a_token_expires_by_the_clock() {
+async fn a_token_expires_on_time() {
     let database = two_tenants().await;
     let token = create(&database, &["brief", "--expires", "2999-12-31"]);
     let expires_at = Utc::now() + Duration::from_secs(1);
@@ -421,7 +420,7 @@ async fn a_token_expires_by_the_clock() {
         }
         assert!(
             answer.status == 200 && before < expires_at,
-            "answered too late: {}",
+            "accepted too late: {}",
             answer.body
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -429,7 +428,7 @@ async fn a_token_expires_by_the_clock() {
 }
 
 #[tokio::test]
-async fn a_running_server_notices_within_seconds_and_logs_no_secret() {
+async fn a_running_server_notices_token_changes_within_seconds_and_logs_no_secret() {
     let database = two_tenants().await;
     let server = Server::start_with(database.url(), &[], &[("SIMUSAGE_LOG", "trace")]);
     assert_eq!(status(&server.get(PATHS[0])), 200);
@@ -452,7 +451,7 @@ async fn a_running_server_notices_within_seconds_and_logs_no_secret() {
 }
 
 #[tokio::test]
-async fn while_the_database_is_away_tokens_are_told_apart_still() {
+async fn tokens_are_still_checked_while_the_database_is_unavailable() {
     let database = two_tenants().await;
     let token = create(&database, &["one"]);
     let proxy = Proxy::start(database.url());
@@ -463,7 +462,7 @@ async fn while_the_database_is_away_tokens_are_told_apart_still() {
         assert_eq!(server.status_as(&token, PATHS[0]), 503);
         assert_eq!(server.status_as("another", PATHS[0]), 401);
         assert_eq!(status(&server.get(PATHS[0])), 401);
-        // Over the next attempt to read them.
+        // Long enough for the next attempt to load the tokens.
         tokio::time::sleep(Duration::from_millis(2_500)).await;
     }
     assert_eq!(
@@ -482,20 +481,20 @@ async fn while_the_database_is_away_tokens_are_told_apart_still() {
     until(|| server.status_as(&token, PATHS[0]) == 401).await;
 }
 
-/// Waits until a change is in effect, and fails where that takes longer than it may.
+/// Waits until a change takes effect, for at most [`EFFECTIVE_WITHIN`].
 async fn until(in_effect: impl Fn() -> bool) {
     let start = Instant::now();
     while !in_effect() {
         assert!(
-            start.elapsed() < EFFECTIVE,
-            "not in effect after {EFFECTIVE:?}"
+            start.elapsed() < EFFECTIVE_WITHIN,
+            "not in effect after {EFFECTIVE_WITHIN:?}"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 #[tokio::test]
-async fn without_a_token_only_this_machine_is_answered_unless_told_otherwise() {
+async fn without_tokens_the_server_listens_only_locally_unless_anonymous_access_is_allowed() {
     let database = two_tenants().await;
     for address in ["0.0.0.0:0", "[::]:0"] {
         let run = simusage(database.url(), &["serve", "--listen", address]);
@@ -520,7 +519,7 @@ async fn without_a_token_only_this_machine_is_answered_unless_told_otherwise() {
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn the_reader_reads_every_answer_and_changes_nothing() {
+async fn the_reader_role_can_serve_every_path_and_change_nothing() {
     require_native_server();
     let database = two_tenants().await;
     create(&database, &["all"]);
@@ -568,7 +567,7 @@ async fn the_reader_reads_every_answer_and_changes_nothing() {
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn a_role_that_cannot_be_taken_on_is_named_at_the_start() {
+async fn a_role_that_does_not_exist_is_named_at_startup() {
     require_native_server();
     let database = TestDatabase::migrated().await;
     let run =
@@ -586,11 +585,11 @@ async fn a_role_that_cannot_be_taken_on_is_named_at_the_start() {
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn whoever_may_not_create_the_role_migrates_without_it() {
+async fn a_user_who_may_not_create_roles_migrates_without_the_reader_role() {
     require_native_server();
     let database = TestDatabase::migrated().await;
     let admin = database.connect().await;
-    // The role itself is there for all databases of the server, so the statement is tried with another name.
+    // Roles are shared by all databases of the server, so the statement is run with another name.
     let (_, statement) = include_str!("../../sql/migrations/0007_tokens.sql")
         .split_once("\ndo $$")
         .unwrap();
@@ -626,7 +625,7 @@ async fn whoever_may_not_create_the_role_migrates_without_it() {
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn databases_that_are_migrated_at_once_share_the_role() {
+async fn concurrently_migrated_databases_share_the_reader_role() {
     require_native_server();
     let databases = [(); 4].map(|()| TestDatabase::empty());
     let databases = futures_util::future::join_all(databases).await;

@@ -1,4 +1,4 @@
-//! Time zones, widths, formats, cursors and caching of the API, through the real router.
+//! Time zones, bucket widths, formats, cursors and caching of the API, through the real router.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -10,17 +10,13 @@ use serde_json::{Value, json};
 use simusage::db;
 use simusage::domain::Interval;
 
-use crate::support::TestDatabase;
 use crate::support::api::Api;
 use crate::support::program::{command, simusage_with_input};
+use crate::support::{TestDatabase, at};
 
 const SIM: &str = "89440000000000000001";
 
-fn at(text: &str) -> DateTime<Utc> {
-    text.parse().unwrap()
-}
-
-/// A record each 17 minutes and a bit over the given days, each of another number of bytes.
+/// One record every 17 minutes and 13 seconds for this many days, all with different bytes.
 fn records(start: &str, days: i64) -> Vec<(&'static str, &'static str, DateTime<Utc>, i64)> {
     let (start, step) = (at(start), TimeDelta::seconds(17 * 60 + 13));
     let count = i32::try_from(days * 86_400 / step.num_seconds()).unwrap();
@@ -40,8 +36,8 @@ fn at_quarter(quarters: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(quarters * 900, 0).unwrap()
 }
 
-/// The start of the bucket that a clock in the zone would put an instant into, found in another way than the program
-/// does: by going back over the wall clock's hours and days.
+/// The start of the bucket of an instant in the zone. Unlike the program, it steps back through
+/// the hours and days of the local time.
 fn bucket_of(instant: DateTime<Utc>, every: &str, zone: Tz) -> String {
     let local = instant.with_timezone(&zone);
     let midnight = |date: NaiveDate| {
@@ -50,14 +46,15 @@ fn bucket_of(instant: DateTime<Utc>, every: &str, zone: Tz) -> String {
     };
     let start = match every {
         "1hour" => {
-            // The last instant at which the clock showed a full hour, or was put forward. Both happen at quarters.
+            // The last instant at which the clock showed a full hour or was moved forward. Both
+            // happen at quarters of an hour.
             let quarter = TimeDelta::minutes(15);
             let quarters = instant.timestamp().div_euclid(quarter.num_seconds());
             let mut start = at_quarter(quarters).with_timezone(&zone);
             loop {
                 let before = (start.to_utc() - quarter).with_timezone(&zone);
-                let leapt = start.naive_local() - before.naive_local() > quarter;
-                if start.format("%M").to_string() == "00" || leapt {
+                let moved_forward = start.naive_local() - before.naive_local() > quarter;
+                if start.format("%M").to_string() == "00" || moved_forward {
                     break start;
                 }
                 start = before;
@@ -75,9 +72,9 @@ fn bucket_of(instant: DateTime<Utc>, every: &str, zone: Tz) -> String {
 }
 
 #[actix_web::test]
-async fn every_zone_is_summed_exactly_through_changes_of_its_clock() {
+async fn sums_are_exact_in_every_zone_across_clock_changes() {
     let database = TestDatabase::migrated().await;
-    // Over the changes of March and October 2020, and those of Lord Howe, Saint John's and Chatham in April.
+    // Includes the clock changes of March, April (Lord Howe, Chatham) and October 2020.
     let mut all = records("2020-03-25T00:00:00Z", 14);
     all.extend(records("2020-10-20T00:00:00Z", 14));
     database.load(&all).await;
@@ -129,7 +126,7 @@ async fn every_zone_is_summed_exactly_through_changes_of_its_clock() {
 }
 
 #[actix_web::test]
-async fn bare_dates_are_days_of_the_zone() {
+async fn dates_without_a_time_are_days_in_the_zone() {
     let database = TestDatabase::migrated().await;
     let edges = [
         "2020-01-31T18:29:59Z",
@@ -166,7 +163,7 @@ async fn bare_dates_are_days_of_the_zone() {
 }
 
 #[actix_web::test]
-async fn multiples_begin_where_they_always_do() {
+async fn buckets_of_several_units_are_aligned_to_a_fixed_origin() {
     let database = TestDatabase::migrated().await;
     let times = [
         "2020-02-01T05:59:59Z",
@@ -256,7 +253,7 @@ async fn a_filled_series_has_every_bucket() {
         (bytes(&body), &body["total"], &body["next"]),
         (vec![0, 5, 0, 7, 0], &json!(5), &Value::Null)
     );
-    // Through its pages, and in each format.
+    // The same page by page, and in each format.
     let mut pages = vec![];
     let mut next = format!("{path}&size=2");
     loop {
@@ -291,10 +288,10 @@ async fn a_filled_series_has_every_bucket() {
 }
 
 #[actix_web::test]
-async fn lists_come_in_each_order_and_page_by_page() {
+async fn lists_can_be_paged_in_each_order() {
     let database = TestDatabase::migrated().await;
     let time = at("2020-01-01T00:00:00Z");
-    // Two and two are equal, so a page's edge may fall between equals.
+    // Two pairs are equal, so that some pages end between equal totals.
     let ids = ["1", "2", "3", "4", "5", "6", "7"];
     let records: Vec<_> = ids
         .iter()
@@ -341,7 +338,7 @@ async fn lists_come_in_each_order_and_page_by_page() {
 }
 
 #[actix_web::test]
-async fn a_cursor_is_of_use_for_its_own_question_alone() {
+async fn a_cursor_is_valid_only_for_its_own_query() {
     let database = TestDatabase::migrated().await;
     database.load(&records("2020-01-01T00:00:00Z", 3)).await;
     let api = Api::new(&database.config()).await;
@@ -367,7 +364,7 @@ async fn a_cursor_is_of_use_for_its_own_question_alone() {
 }
 
 #[actix_web::test]
-async fn pages_are_linked_in_the_header() {
+async fn the_link_header_links_to_other_pages() {
     let database = TestDatabase::migrated().await;
     database.load(&records("2020-01-01T00:00:00Z", 1)).await;
     let api = Api::new(&database.config()).await;
@@ -389,7 +386,7 @@ async fn pages_are_linked_in_the_header() {
 }
 
 #[actix_web::test]
-async fn csv_and_ndjson_say_the_same_as_json() {
+async fn csv_and_ndjson_have_the_same_content_as_json() {
     let database = TestDatabase::migrated().await;
     database.load(&records("2020-01-01T00:00:00Z", 5)).await;
     let api = Api::new(&database.config()).await;
@@ -454,14 +451,14 @@ async fn csv_and_ndjson_say_the_same_as_json() {
         (refused.status, refused.header("content-type")),
         (406, "application/problem+json")
     );
-    // Somebody nobody knows is still a problem, whatever the format.
+    // An unknown organization is a problem response in every format.
     let nobody =
         "/api/v1/organization/nobody/usage?start=2020-01-01&end=2020-01-31&every=1day&format=csv";
     assert_eq!(
         api.problem(nobody).await,
         (404, "No organization nobody found!".to_owned())
     );
-    // A connection that was used for a stream is as good as before.
+    // A connection can be reused after streaming.
     for _ in 0..5 {
         api.get("/api/v1/usage/organizations?format=csv").await;
         api.ok("/api/v1/usage/organizations").await;
@@ -469,7 +466,7 @@ async fn csv_and_ndjson_say_the_same_as_json() {
 }
 
 #[actix_web::test]
-async fn the_inventory_is_filtered_by_organization_and_by_beginning() {
+async fn the_inventory_can_be_filtered_by_organization_and_prefix() {
     let database = TestDatabase::migrated().await;
     let time = at("2020-01-01T00:00:00Z");
     database
@@ -499,7 +496,7 @@ async fn the_inventory_is_filtered_by_organization_and_by_beginning() {
         api.problem("/api/v1/inventory?organization=no").await,
         (404, "No organization no found!".to_owned())
     );
-    // Page by page, behind each other.
+    // The second of two pages.
     let next = api.ok("/api/v1/inventory?size=2").await["next"]
         .as_str()
         .unwrap()
@@ -512,7 +509,7 @@ async fn the_inventory_is_filtered_by_organization_and_by_beginning() {
 }
 
 #[actix_web::test]
-async fn too_many_buckets_are_refused_with_the_limit() {
+async fn too_many_buckets_are_refused_and_the_limit_named() {
     let database = TestDatabase::migrated().await;
     let mut config = database.config();
     config.serve.max_buckets = 24;
@@ -525,7 +522,7 @@ async fn too_many_buckets_are_refused_with_the_limit() {
 }
 
 #[actix_web::test]
-async fn too_many_pieces_are_refused_with_the_limit() {
+async fn too_many_pieces_are_refused_and_the_limit_named() {
     let database = TestDatabase::migrated().await;
     let mut config = database.config();
     config.serve.max_pieces = 9;
@@ -536,14 +533,15 @@ async fn too_many_pieces_are_refused_with_the_limit() {
                   separately, and serve.max_pieces allows 9; choose a shorter interval.";
     assert_eq!(api.problem(path).await, (422, detail.to_owned()));
     assert_eq!(api.get(&path.replace("01-05", "01-04")).await.status, 404);
-    // Whole hours are one piece, however many buckets they make, and where no record can be nothing is read.
+    // Whole hours are one piece for any number of buckets, and times that no record can have are
+    // not read.
     let centuries =
         "/api/v1/organization/o/usage?start=0304-01-11&end=3501-07-10&every=76hour&size=1";
     assert_eq!(api.get(centuries).await.status, 404);
 }
 
 #[actix_web::test]
-async fn cut_hours_of_records_that_are_gone_are_refused() {
+async fn partial_hours_older_than_retention_are_refused() {
     let database = TestDatabase::migrated().await;
     database
         .load(&[(SIM, "o", at("2020-01-02T05:00:00Z"), 5)])
@@ -574,7 +572,7 @@ async fn cut_hours_of_records_that_are_gone_are_refused() {
             .status,
         422
     );
-    // What may fade away by itself has no tag.
+    // A response that retention can change has no ETag.
     assert_eq!(api.get(path).await.header("etag"), "");
 }
 
@@ -609,7 +607,7 @@ async fn ingest(database: &TestDatabase, records: &[(&str, i64)]) {
 }
 
 #[actix_web::test]
-async fn an_answer_that_has_not_changed_is_not_sent_again() {
+async fn an_unchanged_response_is_not_sent_again() {
     let database = TestDatabase::migrated().await;
     ingest(
         &database,
@@ -650,7 +648,7 @@ async fn an_answer_that_has_not_changed_is_not_sent_again() {
         }
         tags.push(tag);
     }
-    // A late record changes what it belongs to, and nothing else.
+    // A late record invalidates only the responses that include it.
     ingest(&database, &[("2020-01-03T05:00:00Z", 1)]).await;
     let changed = api.get_with(january, &[("if-none-match", &tags[0])]).await;
     assert_eq!(
@@ -663,21 +661,24 @@ async fn an_answer_that_has_not_changed_is_not_sent_again() {
             .status,
         304
     );
-    // What is stored and not refreshed yet is not settled.
+    // A response that includes hours not yet refreshed has no ETag.
     let stale = "insert into stale_hours (start_at, end_at) values ('2020-02-02T05:00:00Z', '2020-02-02T06:00:00Z')";
     database.connect().await.batch_execute(stale).await.unwrap();
-    let unsettled = api.get_with(february, &[("if-none-match", &tags[1])]).await;
-    assert_eq!((unsettled.status, unsettled.header("etag")), (200, ""));
+    let stale_response = api.get_with(february, &[("if-none-match", &tags[1])]).await;
+    assert_eq!(
+        (stale_response.status, stale_response.header("etag")),
+        (200, "")
+    );
 }
 
 #[actix_web::test]
-async fn a_series_is_kept_in_memory_as_long_as_it_holds() {
+async fn a_series_is_cached_while_it_is_valid() {
     let database = TestDatabase::without_jobs().await;
     ingest(&database, &[("2020-01-02T05:00:00Z", 5)]).await;
     let api = Api::new(&database.config()).await;
     let january = "/api/v1/organization/o/usage?start=2020-01-01&end=2020-01-31&every=1day";
     let first = api.ok(january).await;
-    // Records of another month change up to when the answer is complete, and nothing else.
+    // Records of another month change only the times up to which the response is complete.
     ingest(&database, &[("2020-02-02T05:00:00Z", 7)]).await;
     let mut again = api.ok(january).await;
     assert_eq!(again["complete-through"], "2020-02-02T05:00:00Z");
@@ -685,7 +686,7 @@ async fn a_series_is_kept_in_memory_as_long_as_it_holds() {
         again[field] = first[field].clone();
     }
     assert_eq!(again, first);
-    // Without ingest's knowledge the sums go away; so the one who still has them has kept them.
+    // The records are deleted without an ingest, so only a cached series still has the sums.
     let connection = database.connect().await;
     connection
         .batch_execute("delete from usage_records where time < '2020-02-01'")
@@ -696,14 +697,14 @@ async fn a_series_is_kept_in_memory_as_long_as_it_holds() {
     db::refresh_aggregates(&[&connection], &[january_2020])
         .await
         .unwrap();
-    let mut forgetful = database.config();
-    forgetful.serve.series_cache_mb = 0;
-    let forgetful = Api::new(&forgetful).await;
+    let mut without_cache = database.config();
+    without_cache.serve.series_cache_mb = 0;
+    let without_cache = Api::new(&without_cache).await;
     for _ in 0..2 {
         assert_eq!(api.ok(january).await["bytes-used-total"], 5);
-        assert_eq!(forgetful.ok(january).await["bytes-used-total"], 0);
+        assert_eq!(without_cache.ok(january).await["bytes-used-total"], 0);
     }
-    // What is stored and not refreshed yet is read, and not kept.
+    // A series with hours not yet refreshed is read from the database, and not cached.
     let stale = "insert into stale_hours (start_at, end_at) values ('2020-01-02T05:00:00Z', '2020-01-02T06:00:00Z')";
     connection.batch_execute(stale).await.unwrap();
     assert_eq!(api.ok(january).await["bytes-used-total"], 0);
@@ -712,7 +713,7 @@ async fn a_series_is_kept_in_memory_as_long_as_it_holds() {
         .await
         .unwrap();
     assert_eq!(api.ok(january).await["bytes-used-total"], 5);
-    // The tag that the client has is that of what is kept, and no other.
+    // An If-None-Match with another ETag gets the current series.
     drop(connection);
     ingest(&database, &[("2020-01-03T05:00:00Z", 1)]).await;
     for _ in 0..2 {
@@ -727,7 +728,7 @@ async fn a_series_is_kept_in_memory_as_long_as_it_holds() {
 }
 
 #[actix_web::test]
-async fn requests_that_ask_together_whether_their_answers_hold_get_each_its_own() {
+async fn concurrent_requests_that_validate_cached_series_each_get_their_own() {
     let database = TestDatabase::migrated().await;
     ingest(
         &database,
@@ -746,15 +747,15 @@ async fn requests_that_ask_together_whether_their_answers_hold_get_each_its_own(
     for day in 1..=5 {
         days.push(api.ok(&path(day)).await);
     }
-    // The one who began to ask may be gone before the answer is there.
+    // The request that started the validation may be cancelled.
     assert!(api.ok(&path(1)).now_or_never().is_none());
-    let asked: Vec<usize> = (0..40).map(|number| number % days.len()).collect();
-    let paths: Vec<String> = asked.iter().map(|&number| path(number + 1)).collect();
+    let indexes: Vec<usize> = (0..40).map(|number| number % days.len()).collect();
+    let paths: Vec<String> = indexes.iter().map(|&number| path(number + 1)).collect();
     let answers = futures_util::future::join_all(paths.iter().map(|path| api.ok(path))).await;
-    for (number, answer) in asked.into_iter().zip(answers) {
+    for (number, answer) in indexes.into_iter().zip(answers) {
         assert_eq!(answer, days[number]);
     }
-    // Each asks for itself whether a day still holds, whenever others have asked.
+    // The cached series are validated again after an ingest.
     ingest(&database, &[("2020-01-02T06:00:00Z", 1)]).await;
     let answers = futures_util::future::join_all(paths.iter().map(|path| api.ok(path))).await;
     let bytes: Vec<_> = answers
@@ -766,7 +767,7 @@ async fn requests_that_ask_together_whether_their_answers_hold_get_each_its_own(
 }
 
 #[actix_web::test]
-async fn an_answer_says_up_to_when_it_is_complete() {
+async fn a_response_says_up_to_when_it_is_complete() {
     let database = TestDatabase::migrated().await;
     let api = Api::new(&database.config()).await;
     let body = api.ok("/api/v1/usage/organizations").await;
@@ -792,12 +793,12 @@ async fn an_answer_says_up_to_when_it_is_complete() {
         before < last && last < Utc::now() + TimeDelta::minutes(1),
         "{last}"
     );
-    // An older file moves the one, not the other.
+    // Older records change last-ingested-at, not complete-through.
     ingest(&database, &[("2019-01-02T05:00:00Z", 5)]).await;
     let body = api.ok(path).await;
     assert_eq!(body["complete-through"], "2020-02-02T05:12:34Z");
     assert!(at(body["last-ingested-at"].as_str().unwrap()) > last);
-    // What is stored and not shown yet holds it back, where it lies in the interval.
+    // Hours of the interval that are not yet refreshed limit complete-through.
     let stale = "insert into stale_hours (start_at, end_at) values ('2020-01-02T05:00:00Z', '2020-01-02T06:00:00Z')";
     database.connect().await.batch_execute(stale).await.unwrap();
     assert_eq!(
@@ -808,7 +809,7 @@ async fn an_answer_says_up_to_when_it_is_complete() {
         .ok("/api/v1/usage/simcards?start=2020-02-01&tz=Europe/Berlin")
         .await;
     assert_eq!(february["complete-through"], "2020-02-02T06:12:34+01:00");
-    // Of a topic, the slowest partition counts.
+    // The slowest partition of a topic limits it as well.
     let partitions = "insert into ingest_sources (kind, identity, name, newest_record_at) values
         ('kafka', 'c/usage/0/g', '', '2021-01-01T00:00:00Z'), ('kafka', 'c/usage/1/g', '', '2020-05-01T00:00:00Z'),
         ('kafka', 'c/usage/2/g', '', null)";

@@ -1,20 +1,19 @@
 #!/usr/bin/env python3
 """A Kafka broker that serves one topic from memory, to consumers only.
 
-The topic's messages are the lines of a file, in as many partitions as asked for, one line to each in turn. They are
-encoded into record batches before the broker listens, and a fetch gets as many of these as it has room for, byte for
-byte. That is about what a real broker does, which sends its files as they are, and costs about as little. So the rate
-that is seen through it is the consumer's.
+Each line of a file is a message of the topic; the lines go to the partitions in turn. They are encoded into record
+batches before the broker starts to listen, and a fetch returns as many batches as fit, byte for byte. A real broker
+also sends its files unchanged, at about the same cost, so a measured rate is that of the consumer.
 
-It knows consumer groups as their coordinator does, with several members. What it does not do: produce, replicate,
-compress, keep anything across restarts, or speak any version of a request but the one in `Broker.answers`.
+The broker coordinates consumer groups with several members. It does not support producing, replication, compression,
+persistence across restarts, or versions of a request other than the one in `Broker.handlers`.
 
     ./broker.py usage.ndjson --partitions 2 --listen 127.0.0.1:9092
 
-It says where it listens on standard output once it does. With --certificate and --key that is TLS; with --user, a
-client has to say who it is by SASL (PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512).
+Once it listens, it prints its address to standard output. With --certificate and --key it uses TLS. With --user,
+clients must authenticate with SASL (PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512).
 
-Where the package google-crc32c is there, checksums are made with it; without, a large topic takes minutes.
+Checksums are computed with the package google-crc32c if it is installed. Otherwise a large topic takes minutes.
 """
 
 import argparse
@@ -34,7 +33,7 @@ from pathlib import Path
 CLUSTER = "in-memory"
 NODE = 1
 ITERATIONS = 4096
-"""Of SCRAM's key derivation: the fewest that clients take."""
+"""Iterations of SCRAM's key derivation: the lowest number that clients accept."""
 
 NONE = 0
 OFFSET_OUT_OF_RANGE = 1
@@ -48,7 +47,7 @@ UNSUPPORTED_VERSION = 35
 SASL_AUTHENTICATION_FAILED = 58
 
 
-# Values of the protocol.
+# Encoding of the protocol's values.
 
 
 def int8(number):
@@ -57,38 +56,38 @@ def int8(number):
 
 
 def int16(number):
-    """Two bytes."""
+    """Two bytes, big-endian."""
     return struct.pack(">h", number)
 
 
 def int32(number):
-    """Four bytes."""
+    """Four bytes, big-endian."""
     return struct.pack(">i", number)
 
 
 def int64(number):
-    """Eight bytes."""
+    """Eight bytes, big-endian."""
     return struct.pack(">q", number)
 
 
 def string(text):
-    """A text, or None."""
+    """A nullable string."""
     return int16(-1) if text is None else int16(len(text.encode())) + text.encode()
 
 
 def blob(content):
-    """Bytes."""
+    """Bytes with their length."""
     return int32(len(content)) + content
 
 
 def array(items):
-    """A list of what is encoded already."""
+    """A list of encoded items."""
     items = list(items)
     return int32(len(items)) + b"".join(items)
 
 
 class Request:
-    """Reads a request from its start on."""
+    """Decodes a request from start to end."""
 
     def __init__(self, content):
         self.content = content
@@ -121,21 +120,21 @@ class Request:
         return self.unpack(">q")
 
     def string(self):
-        """The next text, or None."""
+        """The next nullable string."""
         length = self.int16()
         return None if length < 0 else self.take(length).decode()
 
     def blob(self):
-        """The next bytes that say how many they are."""
+        """The next bytes, after their length."""
         return self.take(self.int32())
 
     def array(self, item):
-        """The next list, whose items `item` reads; None where there is none."""
+        """The next nullable list; `item` reads an item."""
         length = self.int32()
         return None if length < 0 else [item() for _ in range(length)]
 
     def topics(self, partition):
-        """The next list of topics with partitions, which `partition` reads."""
+        """The next list of topics with their partitions; `partition` reads a partition."""
         return self.array(lambda: (self.string(), self.array(partition)))
 
 
@@ -143,7 +142,7 @@ class Request:
 
 
 def crc32c_in_python():
-    """CRC-32C by a table, byte for byte."""
+    """CRC-32C with a lookup table."""
     table = []
     for value in range(256):
         for _ in range(8):
@@ -167,7 +166,7 @@ except ImportError:
 
 @functools.cache
 def varint(number):
-    """A number of any size: the sign goes into the lowest bit, and seven bits into a byte."""
+    """A number of variable length: zigzag-encoded, seven bits per byte."""
     number = number << 1 ^ number >> 63
     encoded = bytearray()
     while number > 0x7F:
@@ -178,23 +177,23 @@ def varint(number):
 
 
 class Partition:
-    """The messages of a partition, as record batches one behind the other."""
+    """The messages of a partition, as consecutive record batches."""
 
     def __init__(self, batch_bytes):
         self.batch_bytes = batch_bytes
         self.log = bytearray()
         self.bases = []
-        """The offset at which each batch begins."""
-        self.places = [0]
-        """The place in the log at which each batch begins, and at last where the log ends."""
+        """The first offset of each batch."""
+        self.positions = [0]
+        """The position of each batch in the log, and the end of the log."""
         self.end = 0
-        """The offset of the message that would come next."""
+        """The offset of the next message."""
         self.records = []
         self.records_bytes = 0
 
     def append(self, message):
         """Adds a message."""
-        # Attributes, the time since the batch's, the offset since the batch's, no key, the value, no headers.
+        # Attributes, timestamp delta, offset delta, no key, value, no headers.
         record = b"".join((b"\0\0", varint(len(self.records)), b"\1", varint(len(message)), message, b"\0"))
         self.records.append(varint(len(record)) + record)
         self.records_bytes += len(record)
@@ -202,32 +201,32 @@ class Partition:
             self.end_batch()
 
     def end_batch(self):
-        """Makes a batch of the messages that are in none."""
+        """Writes the pending messages to the log as a batch."""
         if not self.records:
             return
         count = len(self.records)
         now = int(time.time() * 1000)
-        # Attributes, the last message's offset since the first's, two times, no producer, no epoch, no sequence.
+        # Attributes, last offset delta, two timestamps, no producer ID, no producer epoch, no sequence, count.
         body = struct.pack(">hiqqqhii", 0, count - 1, now, now, -1, -1, -1, count) + b"".join(self.records)
-        # The leader's epoch, and the format's version.
+        # Base offset, length, leader epoch, format version, checksum.
         self.log += struct.pack(">qiibI", self.end, len(body) + 9, 0, 2, crc32c(body)) + body
         self.bases.append(self.end)
-        self.places.append(len(self.log))
+        self.positions.append(len(self.log))
         self.end += count
         self.records = []
         self.records_bytes = 0
 
     def batches(self, offset, max_bytes):
-        """The batches from that one on which has `offset`, up to so many bytes, but one at least unless it is the end."""
+        """The batches from the one with `offset`, up to `max_bytes` but at least one, or none at the end."""
         if offset == self.end:
             return b""
         first = bisect.bisect_right(self.bases, offset) - 1
-        behind = bisect.bisect_right(self.places, self.places[first] + max_bytes) - 1
-        return memoryview(self.log)[self.places[first]:self.places[max(behind, first + 1)]]
+        end = bisect.bisect_right(self.positions, self.positions[first] + max_bytes) - 1
+        return memoryview(self.log)[self.positions[first]:self.positions[max(end, first + 1)]]
 
 
 def read_partitions(file, count, batch_bytes):
-    """The lines of a file in partitions, in turn."""
+    """Distributes the lines of a file over partitions in turn."""
     partitions = [Partition(batch_bytes) for _ in range(count)]
     with file.open("rb") as lines:
         for line, partition in zip(lines, itertools.cycle(partitions)):
@@ -245,15 +244,15 @@ class Member:
 
     def __init__(self, session_timeout):
         self.session_timeout = session_timeout
-        self.seen = time.monotonic()
+        self.last_seen = time.monotonic()
         self.protocols = {}
-        """What it says for each strategy by which partitions may be assigned."""
+        """Its metadata for each assignment strategy it supports."""
         self.has_joined = False
         """Whether it waits for the next generation."""
 
 
 class Group:
-    """A consumer group: all members join, the first assigns the partitions, and each is told its own."""
+    """A consumer group: all members join, and the leader (the first member) assigns the partitions."""
 
     def __init__(self):
         self.members = {}
@@ -261,22 +260,22 @@ class Group:
         self.generation = 0
         self.is_rebalancing = False
         self.assignments = None
-        """What each member got; None until the first member has said so."""
+        """The assignment of each member, or None until the leader has sent them."""
         self.offsets = {}
         """The committed offset of each (topic, partition)."""
         self.changed = asyncio.Condition()
 
     def problem(self, member_id, generation):
-        """The error of what a member asks, which is seen by that."""
+        """The error code for a member's request. Marks the member as seen."""
         if member_id not in self.members:
             return UNKNOWN_MEMBER_ID
-        self.members[member_id].seen = time.monotonic()
+        self.members[member_id].last_seen = time.monotonic()
         if generation != self.generation:
             return ILLEGAL_GENERATION
         return REBALANCE_IN_PROGRESS if self.is_rebalancing else NONE
 
     async def join(self, member_id, session_timeout, protocols):
-        """Waits until all members have joined. Answers (error, member)."""
+        """Waits until all members have joined. Returns (error, member ID)."""
         async with self.changed:
             if member_id and member_id not in self.members:
                 return UNKNOWN_MEMBER_ID, member_id
@@ -294,7 +293,7 @@ class Group:
             return NONE, member_id
 
     def begin_generation_if_all_joined(self):
-        """Ends the rebalance once nobody is missing."""
+        """Ends the rebalance once all members have joined."""
         self.changed.notify_all()
         if not self.is_rebalancing or not all(member.has_joined for member in self.members.values()):
             return
@@ -303,19 +302,19 @@ class Group:
         self.assignments = None
         for member in self.members.values():
             member.has_joined = False
-            member.seen = time.monotonic()
+            member.last_seen = time.monotonic()
 
     def leader(self):
         """The member that assigns the partitions."""
         return next(iter(self.members), "")
 
     def protocol(self):
-        """The first strategy of the leader that all members have."""
+        """The leader's first strategy that all members support."""
         common = set.intersection(*(set(member.protocols) for member in self.members.values()))
         return next(name for name in self.members[self.leader()].protocols if name in common)
 
     async def sync(self, member_id, generation, assignments):
-        """Waits for the leader's assignments. Answers (error, the member's own)."""
+        """Waits for the leader's assignments. Returns (error, assignment of the member)."""
         async with self.changed:
             problem = self.problem(member_id, generation)
             if problem == NONE and member_id == self.leader():
@@ -326,70 +325,70 @@ class Group:
                 problem = self.problem(member_id, generation)
             return problem, b"" if problem else self.assignments.get(member_id, b"")
 
-    async def remove(self, gone):
-        """Goes on without the members for whom `gone` holds."""
+    async def remove(self, is_gone):
+        """Removes the members for which `is_gone` is true, and rebalances."""
         async with self.changed:
-            left = {name: member for name, member in self.members.items() if not gone(name, member)}
-            if len(left) < len(self.members):
-                self.members = left
-                self.is_rebalancing = bool(left)
+            remaining = {name: member for name, member in self.members.items() if not is_gone(name, member)}
+            if len(remaining) < len(self.members):
+                self.members = remaining
+                self.is_rebalancing = bool(remaining)
                 self.begin_generation_if_all_joined()
 
-    async def remove_silent(self):
-        """Goes on without the members that were not heard of for too long."""
+    async def remove_expired(self):
+        """Removes the members whose session has timed out."""
         now = time.monotonic()
-        await self.remove(lambda _, member: not member.has_joined and now - member.seen > member.session_timeout)
+        await self.remove(lambda _, member: not member.has_joined and now - member.last_seen > member.session_timeout)
 
 
-# Who the client is.
+# Authentication.
 
 
 class Plain:
-    """SASL PLAIN: the password itself."""
+    """SASL PLAIN: the client sends the password."""
 
     def __init__(self, users):
         self.users = users
 
-    def answer(self, message):
-        """Answers the client's only message: (what to say, whether it is known), or None to refuse it."""
+    def respond(self, message):
+        """Returns (reply, whether the client is authenticated) for its only message, or None to refuse it."""
         _, user, password = message.decode().split("\0")
         return (b"", True) if self.users.get(user) == password else None
 
 
 class Scram:
-    """SASL SCRAM: both sides prove that they know the password."""
+    """SASL SCRAM: client and server prove to each other that they know the password."""
 
     def __init__(self, users, algorithm):
         self.users = users
         self.algorithm = algorithm
-        self.spoken = []
-        """The messages so far, which the proofs are about."""
+        self.messages = []
+        """The messages so far, which the proofs sign."""
         self.user = None
 
     def hmac(self, key, message):
-        """A keyed hash."""
+        """The HMAC with this mechanism's hash."""
         return hmac.new(key, message, self.algorithm).digest()
 
-    def answer(self, message):
-        """Answers the client's next message: (what to say, whether it is known), or None to refuse it."""
+    def respond(self, message):
+        """Returns (reply, whether the client is authenticated) for its next message, or None to refuse it."""
         text = message.decode()
         fields = dict(field.split("=", 1) for field in text.removeprefix("n,,").split(","))
-        if not self.spoken:
+        if not self.messages:
             self.user = fields["n"]
             self.salt = secrets.token_bytes(16)
             self.nonce = fields["r"] + secrets.token_hex(16)
             challenge = f"r={self.nonce},s={base64.b64encode(self.salt).decode()},i={ITERATIONS}"
-            self.spoken = [text.removeprefix("n,,"), challenge]
+            self.messages = [text.removeprefix("n,,"), challenge]
             return challenge.encode(), False
         password = self.users.get(self.user, secrets.token_hex())
         salted = hashlib.pbkdf2_hmac(self.algorithm, password.encode(), self.salt, ITERATIONS)
         client_key = self.hmac(salted, b"Client Key")
-        spoken = ",".join([*self.spoken, text.rsplit(",p=", 1)[0]]).encode()
-        signature = self.hmac(hashlib.new(self.algorithm, client_key).digest(), spoken)
+        auth_message = ",".join([*self.messages, text.rsplit(",p=", 1)[0]]).encode()
+        signature = self.hmac(hashlib.new(self.algorithm, client_key).digest(), auth_message)
         proof = bytes(one ^ other for one, other in zip(client_key, signature))
         if fields["r"] != self.nonce or not hmac.compare_digest(proof, base64.b64decode(fields["p"])):
             return None
-        return b"v=" + base64.b64encode(self.hmac(self.hmac(salted, b"Server Key"), spoken)), True
+        return b"v=" + base64.b64encode(self.hmac(self.hmac(salted, b"Server Key"), auth_message)), True
 
 
 MECHANISMS = {
@@ -400,15 +399,15 @@ MECHANISMS = {
 
 
 class Session:
-    """What is known of a client."""
+    """The state of a connection."""
 
-    def __init__(self, is_known):
-        self.is_known = is_known
+    def __init__(self, is_authenticated):
+        self.is_authenticated = is_authenticated
         self.sasl = None
 
 
 class Broker:
-    """The only broker of its cluster."""
+    """The only broker of the cluster."""
 
     def __init__(self, topic, partitions, users):
         self.topic = topic
@@ -416,8 +415,8 @@ class Broker:
         self.users = users
         self.groups = {}
         self.address = None
-        self.answers = {
-            # Nobody produces, but by this one clients tell which format of messages the broker has.
+        self.handlers = {
+            # Clients derive the message format from this version; producing is not supported.
             0: (3, None),
             1: (4, self.fetch),
             2: (1, self.list_offsets),
@@ -433,49 +432,50 @@ class Broker:
             18: (0, self.versions),
             36: (0, self.sasl_authenticate),
         }
-        """By a request's number: its version, and what answers it."""
+        """The supported version and the handler of each request, by API key."""
 
     async def serve(self, reader, writer):
-        """Answers a client's requests, one after the other."""
-        session = Session(is_known=not self.users)
+        """Handles the requests of a connection in order."""
+        session = Session(is_authenticated=not self.users)
         try:
             while True:
                 (size,) = struct.unpack(">i", await reader.readexactly(4))
                 request = Request(await reader.readexactly(size))
                 key, version, correlation = request.int16(), request.int16(), request.int32()
                 request.string()
-                answer = await self.answer(key, version, request, session)
-                writer.writelines((int32(4 + len(answer)), int32(correlation), answer))
+                response = await self.handle(key, version, request, session)
+                writer.writelines((int32(4 + len(response)), int32(correlation), response))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
 
-    async def answer(self, key, version, request, session):
-        """Answers a request."""
-        known_version, answer = self.answers[key]
-        if key == 18 and version != known_version:
-            return self.versions_but(UNSUPPORTED_VERSION)
-        if version != known_version or not (session.is_known or key in (17, 18, 36)):
+    async def handle(self, key, version, request, session):
+        """The response to a request."""
+        supported_version, handler = self.handlers[key]
+        if key == 18 and version != supported_version:
+            return self.versions_with(UNSUPPORTED_VERSION)
+        if version != supported_version or not (session.is_authenticated or key in (17, 18, 36)):
             raise ConnectionError(f"request {key} of version {version}")
-        return await answer(request, session)
+        return await handler(request, session)
 
-    def versions_but(self, error):
-        """Which requests there are."""
-        ranges = [int16(key) + int16(version) * 2 for key, (version, _) in self.answers.items()]
+    def versions_with(self, error):
+        """The supported requests, with an error code."""
+        ranges = [int16(key) + int16(version) * 2 for key, (version, _) in self.handlers.items()]
         return int16(error) + array(ranges)
 
     async def versions(self, _request, _session):
         """ApiVersions."""
-        return self.versions_but(NONE)
+        return self.versions_with(NONE)
 
     async def metadata(self, request, _session):
         """Metadata."""
         names = request.array(request.string)
         host, port = self.address
         partitions = [
-            int16(NONE) + int32(number) + int32(NODE) + array([int32(NODE)]) * 2 for number in range(len(self.partitions))
+            int16(NONE) + int32(number) + int32(NODE) + array([int32(NODE)]) * 2
+            for number in range(len(self.partitions))
         ]
         topics = [
             int16(NONE) + string(name) + int8(0) + array(partitions)
@@ -492,25 +492,25 @@ class Broker:
         return self.partitions[number] if exists else None
 
     async def list_offsets(self, request, _session):
-        """ListOffsets: -2 is the beginning, -1 the end; times are not known."""
+        """ListOffsets. -2 means the start, anything else the end; timestamps are not supported."""
         request.int32()
 
-        def offset(topic, number, asked):
+        def offset(topic, number, timestamp):
             partition = self.find(topic, number)
             if partition is None:
                 return int32(number) + int16(UNKNOWN_TOPIC_OR_PARTITION) + int64(-1) * 2
-            return int32(number) + int16(NONE) + int64(-1) + int64(0 if asked == -2 else partition.end)
+            return int32(number) + int16(NONE) + int64(-1) + int64(0 if timestamp == -2 else partition.end)
 
         topics = request.topics(lambda: (request.int32(), request.int64()))
-        return array(string(topic) + array(offset(topic, *asked) for asked in partitions) for topic, partitions in topics)
+        return array(string(topic) + array(offset(topic, *item) for item in partitions) for topic, partitions in topics)
 
     async def fetch(self, request, _session):
-        """Fetch. At the end it waits for as long as it may, though nothing comes."""
+        """Fetch. At the end of the topic it waits for the longest time allowed, since no message can arrive."""
         request.int32()
-        max_wait, _, left, _ = request.int32(), request.int32(), request.int32(), request.int8()
+        max_wait, _, bytes_left, _ = request.int32(), request.int32(), request.int32(), request.int8()
         topics = request.topics(lambda: (request.int32(), request.int64(), request.int32()))
         parts = [int32(0), int32(len(topics))]
-        has_some = False
+        has_data = False
         for topic, partitions in topics:
             parts += [string(topic), int32(len(partitions))]
             for number, offset, max_bytes in partitions:
@@ -521,17 +521,17 @@ class Broker:
                     error = OFFSET_OUT_OF_RANGE
                 else:
                     end = partition.end
-                    batches = partition.batches(offset, min(max_bytes, left)) if left > 0 else b""
-                left -= len(batches)
-                has_some |= bool(error or batches)
-                # The end is also that of committed transactions, of which none was aborted.
+                    batches = partition.batches(offset, min(max_bytes, bytes_left)) if bytes_left > 0 else b""
+                bytes_left -= len(batches)
+                has_data |= bool(error or batches)
+                # High watermark and last stable offset are equal, and there are no aborted transactions.
                 parts += [int32(number), int16(error), int64(end) * 2, int32(-1), int32(len(batches)), batches]
-        if not has_some:
+        if not has_data:
             await asyncio.sleep(max_wait / 1000)
         return b"".join(parts)
 
     def group(self, name):
-        """A group, which exists from when it is first asked for."""
+        """A group, created on first use."""
         return self.groups.setdefault(name, Group())
 
     async def find_coordinator(self, _request, _session):
@@ -540,7 +540,7 @@ class Broker:
         return int16(NONE) + int32(NODE) + string(host) + int32(port)
 
     async def join_group(self, request, _session):
-        """JoinGroup. The rebalance has no deadline but the session's."""
+        """JoinGroup. A rebalance has no timeout other than the session's."""
         group = self.group(request.string())
         session_timeout, _ = request.int32() / 1000, request.int32()
         member_id, _ = request.string(), request.string()
@@ -550,7 +550,9 @@ class Broker:
             return int16(error) + int32(-1) + string("") + string("") + string(member_id) + array([])
         protocol, leader = group.protocol(), group.leader()
         members = [
-            string(name) + blob(member.protocols[protocol]) for name, member in group.members.items() if member_id == leader
+            string(name) + blob(member.protocols[protocol])
+            for name, member in group.members.items()
+            if member_id == leader
         ]
         return (int16(NONE) + int32(group.generation) + string(protocol) + string(leader) + string(member_id)
                 + array(members))
@@ -605,35 +607,35 @@ class Broker:
 
     async def sasl_authenticate(self, request, session):
         """SaslAuthenticate."""
-        answer = session.sasl.answer(request.blob())
-        if answer is None:
+        reply = session.sasl.respond(request.blob())
+        if reply is None:
             return int16(SASL_AUTHENTICATION_FAILED) + string("wrong user or password") + blob(b"")
-        content, session.is_known = answer
+        content, session.is_authenticated = reply
         return int16(NONE) + string(None) + blob(content)
 
     async def run(self, host, port, tls):
-        """Listens, and says where."""
+        """Listens, and prints the address."""
         server = await asyncio.start_server(self.serve, host, port, ssl=tls)
         self.address = server.sockets[0].getsockname()[:2]
         print("{}:{}".format(*self.address), flush=True)
         while True:
             await asyncio.sleep(0.1)
             for group in list(self.groups.values()):
-                await group.remove_silent()
+                await group.remove_expired()
 
 
 def main():
-    """Reads the options and the file, and serves."""
+    """Reads the options and the messages, and serves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="its lines are the messages")
+    parser.add_argument("file", type=Path, help="file with one message per line")
     parser.add_argument("--topic", default="usage")
     parser.add_argument("--partitions", type=int, default=1)
-    parser.add_argument("--batch-bytes", type=int, default=16_384, help="about how large record batches are (%(default)s)")
-    parser.add_argument("--listen", default="127.0.0.1:0", help="address and port, or 0 for any port (%(default)s)")
+    parser.add_argument("--batch-bytes", type=int, default=16_384, help="target size of record batches (%(default)s)")
+    parser.add_argument("--listen", default="127.0.0.1:0", help="address and port; 0 for any free port (%(default)s)")
     parser.add_argument("--certificate", help="file with a certificate, for TLS")
-    parser.add_argument("--key", help="file with the certificate's key")
-    parser.add_argument("--clients-of", help="file with an authority, whose certificates alone let a client in")
-    parser.add_argument("--user", action="append", default=[], help="NAME:PASSWORD of somebody who may read")
+    parser.add_argument("--key", help="file with the private key of the certificate")
+    parser.add_argument("--clients-of", help="file with an authority; clients must have a certificate of it")
+    parser.add_argument("--user", action="append", default=[], help="NAME:PASSWORD of a user who may connect")
     arguments = parser.parse_args()
     tls = None
     if arguments.certificate:

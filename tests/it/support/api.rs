@@ -1,4 +1,4 @@
-//! The API through the real router, without a socket.
+//! Calls the API through the real router, without a socket.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -13,19 +13,20 @@ use simusage::config::Config;
 use simusage::db::{Pool, tokens};
 use simusage::http::{Access, ServerState, app};
 
-/// After how long tokens are read again; a running server does so all the time.
+/// The age at which tokens are reloaded. A running server reloads them in the background.
 const TOKENS_AGE: Duration = Duration::from_secs(20);
 
-/// What the router answered.
-pub struct Answer {
+/// A response of the router.
+pub struct Response {
     pub status: u16,
     pub headers: HeaderMap,
-    /// The body, if it is JSON.
+    /// The body if it is JSON, otherwise null.
     pub body: Value,
     pub text: String,
 }
 
-impl Answer {
+impl Response {
+    /// The value of a header, or the empty string.
     pub fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
@@ -33,6 +34,7 @@ impl Answer {
             .unwrap_or_default()
     }
 
+    /// The detail of a problem (RFC 9457).
     pub fn detail(&self) -> &str {
         assert_eq!(self.header("content-type"), "application/problem+json");
         assert_eq!(self.body["status"], self.status);
@@ -40,11 +42,11 @@ impl Answer {
     }
 }
 
-type Asking = Pin<Box<dyn Future<Output = Answer>>>;
+type ResponseFuture = Pin<Box<dyn Future<Output = Response>>>;
 
-/// The real router, in this process.
+/// The router of the program, in this process.
 pub struct Api {
-    ask: Box<dyn Fn(TestRequest) -> Asking>,
+    call: Box<dyn Fn(TestRequest) -> ResponseFuture>,
     access: Access,
     pool: Pool,
     refreshed_at: Cell<Instant>,
@@ -52,11 +54,12 @@ pub struct Api {
 
 impl Api {
     pub async fn new(config: &Config) -> Self {
-        Self::on(config, Pool::new(config, 2)).await
+        Self::with_pool(config, Pool::new(config, 2)).await
     }
 
-    pub async fn on(config: &Config, pool: Pool) -> Self {
-        // Where there is no database there are no tokens.
+    /// Serves from an existing connection pool.
+    pub async fn with_pool(config: &Config, pool: Pool) -> Self {
+        // Without a database there are no tokens.
         let known = pool
             .ask(async |client| tokens::load(client).await)
             .await
@@ -65,13 +68,13 @@ impl Api {
         let service = Rc::new(
             init_service(app(config, pool.clone(), ServerState::new(access.clone()))).await,
         );
-        let ask = move |request: TestRequest| -> Asking {
+        let call = move |request: TestRequest| -> ResponseFuture {
             let service = Rc::clone(&service);
             Box::pin(async move {
                 let response = call_service(&*service, request.to_request()).await;
                 let (status, headers) = (response.status().as_u16(), response.headers().clone());
                 let text = String::from_utf8_lossy(&read_body(response).await).into_owned();
-                Answer {
+                Response {
                     status,
                     headers,
                     body: serde_json::from_str(&text).unwrap_or_default(),
@@ -80,34 +83,34 @@ impl Api {
             })
         };
         Self {
-            ask: Box::new(ask),
+            call: Box::new(call),
             access,
             pool,
             refreshed_at: Cell::new(Instant::now()),
         }
     }
 
-    /// Reads the tokens again.
+    /// Reloads the tokens.
     pub async fn refresh_tokens(&self) {
-        // A database that is away has its own answers.
+        // If the database is unavailable, the request itself fails.
         let _ = self.access.refresh(&self.pool).await;
         self.refreshed_at.set(Instant::now());
     }
 
-    pub async fn ask(&self, request: TestRequest) -> Answer {
+    pub async fn send(&self, request: TestRequest) -> Response {
         if self.refreshed_at.get().elapsed() > TOKENS_AGE {
             self.refresh_tokens().await;
         }
-        (self.ask)(request).await
+        (self.call)(request).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
-        self.ask(TestRequest::get().uri(path)).await
+    pub async fn get(&self, path: &str) -> Response {
+        self.send(TestRequest::get().uri(path)).await
     }
 
-    /// Asks with a token.
-    pub async fn get_as(&self, token: &str, path: &str) -> Answer {
-        self.ask(
+    /// Sends a GET request with a token.
+    pub async fn get_as(&self, token: &str, path: &str) -> Response {
+        self.send(
             TestRequest::get()
                 .uri(path)
                 .insert_header(("authorization", format!("Bearer {token}"))),
@@ -115,24 +118,25 @@ impl Api {
         .await
     }
 
-    pub async fn request(&self, method: Method, path: &str) -> Answer {
-        self.ask(TestRequest::with_uri(path).method(method)).await
+    pub async fn request(&self, method: Method, path: &str) -> Response {
+        self.send(TestRequest::with_uri(path).method(method)).await
     }
 
-    /// The body of an answer that must be 200.
+    /// The body of a response whose status must be 200.
     pub async fn ok(&self, path: &str) -> Value {
         let answer = self.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
         answer.body
     }
 
-    /// The body of an answer that must be 200, without the place in `next` and what the ledger says of when.
+    /// Like [`Self::ok`], without the fields that differ between runs: the cursor in `next`, and
+    /// the times of ingests.
     pub async fn page(&self, path: &str) -> Value {
         let mut body = self.ok(path).await;
         if let Some(next) = body["next"].as_str() {
             let (next, _) = next
                 .split_once("&cursor=")
-                .expect("the next page says where it begins");
+                .expect("the next link has a cursor");
             body["next"] = next.into();
         }
         if let Some(body) = body.as_object_mut() {
@@ -143,17 +147,17 @@ impl Api {
         body
     }
 
-    /// The answer to a GET with headers.
-    pub async fn get_with(&self, path: &str, headers: &[(&'static str, &str)]) -> Answer {
+    /// Sends a GET request with headers, without reloading the tokens.
+    pub async fn get_with(&self, path: &str, headers: &[(&'static str, &str)]) -> Response {
         let request = headers
             .iter()
             .fold(TestRequest::get().uri(path), |request, &header| {
                 request.insert_header(header)
             });
-        (self.ask)(request).await
+        (self.call)(request).await
     }
 
-    /// The status and detail of a problem.
+    /// The status and detail of a problem response.
     pub async fn problem(&self, path: &str) -> (u16, String) {
         let answer = self.get(path).await;
         (answer.status, answer.detail().to_owned())

@@ -1,4 +1,4 @@
-//! A Kafka cluster within the test's process, and messages in it; and a broker in a process of its own.
+//! A mock Kafka cluster in the test process, and a broker in a separate process.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -11,11 +11,12 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use super::program::{Run, command};
 use super::usage::Files;
 
-/// The topic's name, and the group that reads it.
+/// The topic of all tests.
 pub const TOPIC: &str = "usage";
+/// The consumer group that reads it.
 pub const GROUP: &str = "billing";
 
-/// A cluster of three brokers. It ends when this is dropped.
+/// A cluster of three brokers, stopped when dropped.
 pub struct Kafka {
     pub cluster: MockCluster<'static, DefaultProducerContext>,
     producer: BaseProducer,
@@ -23,7 +24,7 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// A cluster with the topic, in so many partitions.
+    /// Starts a cluster with the topic.
     pub fn start(partitions: i32) -> Self {
         let cluster = MockCluster::new(3).unwrap();
         cluster.create_topic(TOPIC, partitions, 3).unwrap();
@@ -44,7 +45,7 @@ impl Kafka {
         self.cluster.bootstrap_servers()
     }
 
-    /// Writes each line as a message, to one partition after the other.
+    /// Sends each line as a message, to the partitions in turn.
     pub fn send(&self, lines: &str) {
         for (partition, line) in (0..self.partitions).cycle().zip(lines.lines()) {
             let record = BaseRecord::<(), str>::to(TOPIC)
@@ -59,18 +60,18 @@ impl Kafka {
         self.producer.flush(Duration::from_secs(30)).unwrap();
     }
 
-    /// The command line that ingests the topic.
+    /// A command that ingests the topic.
     pub fn ingest(&self, url: &str, arguments: &[&str]) -> Command {
         ingest(&self.brokers(), url, arguments)
     }
 
-    /// Ingests all that the topic holds.
+    /// Ingests the topic up to its end.
     pub fn ingest_to_end(&self, url: &str) -> Run {
         self.ingest(url, &["--until-end"]).output().unwrap().into()
     }
 }
 
-/// The command line that ingests the topic, with small batches and a group that soon misses a member.
+/// A command that ingests the topic, with small batches and a short session timeout.
 fn ingest(brokers: &str, url: &str, arguments: &[&str]) -> Command {
     let kafka = [
         "ingest", "--json", "--kafka", brokers, "--topic", TOPIC, "--group", GROUP,
@@ -87,7 +88,8 @@ fn ingest(brokers: &str, url: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// A broker that can go down, and can ask who it talks to. The topic has two partitions.
+/// A broker that can be stopped and restarted, with optional TLS and authentication. The topic has
+/// two partitions.
 pub struct Broker {
     files: Files,
     options: Vec<String>,
@@ -96,7 +98,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker whose topic has each of these lines as a message.
+    /// Starts a broker whose topic has each of these lines as a message.
     pub fn start(lines: &str, options: &[&str]) -> Self {
         let options = options.iter().map(|&option| option.to_owned()).collect();
         let mut broker = Self {
@@ -109,7 +111,7 @@ impl Broker {
         broker
     }
 
-    /// Ends at once.
+    /// Kills the broker.
     pub fn go_down(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
@@ -117,7 +119,7 @@ impl Broker {
         }
     }
 
-    /// Listens on the same port again, with these lines.
+    /// Restarts the broker on the same port, with these lines as messages.
     pub fn come_back(&mut self, lines: &str) {
         self.go_down();
         let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kafka/broker.py");
@@ -141,10 +143,10 @@ impl Broker {
             .unwrap();
         self.process = Some(process);
         address.trim_end().clone_into(&mut self.address);
-        assert!(!self.address.is_empty(), "the broker does not start");
+        assert!(!self.address.is_empty(), "the broker did not start");
     }
 
-    /// The command line that ingests the topic.
+    /// A command that ingests the topic.
     pub fn ingest(&self, url: &str, arguments: &[&str]) -> Command {
         ingest(&self.address, url, arguments)
     }
@@ -156,7 +158,7 @@ impl Drop for Broker {
     }
 }
 
-/// Sends a process a signal.
+/// Sends a signal, such as `TERM`, to a process.
 pub fn signal(child: &Child, name: &str) {
     let status = Command::new("kill")
         .args([&format!("-{name}"), &child.id().to_string()])

@@ -1,7 +1,7 @@
-//! What every test of the whole needs: a database of its own, and the program.
+//! Helpers for the integration tests: a database for each test, and the built program.
 //!
-//! `SIMUSAGE_TEST_DATABASE_URL` names a server, on which each test makes a database and drops it. Without it,
-//! tests take turns on a few embedded databases, which are emptied between them.
+//! If `SIMUSAGE_TEST_DATABASE_URL` names a server, each test creates and drops a database there.
+//! Otherwise tests share a few embedded databases, which are emptied between tests.
 
 pub mod api;
 pub mod certificates;
@@ -25,32 +25,40 @@ use simusage::domain::Interval;
 
 use crate::embedded_server::EmbeddedServer;
 
-/// The variable that names a server.
+/// The environment variable with the URL of a native server.
 const SERVER: &str = "SIMUSAGE_TEST_DATABASE_URL";
 
-/// How many embedded databases run at once; each needs a core.
+/// The number of embedded databases that run at once. Each needs a core.
 const EMBEDDED_SERVERS: usize = 2;
 
-/// A database that one test has to itself.
-pub struct TestDatabase {
-    url: String,
-    home: Home,
+/// The URL of a database on a port that nothing listens on.
+pub const UNREACHABLE: &str = "postgresql://nobody@127.0.0.1:1/nothing";
+
+/// Parses an RFC 3339 timestamp.
+pub fn at(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
 }
 
-enum Home {
-    /// A database on a server; dropped with this.
+/// A database for the exclusive use of one test.
+pub struct TestDatabase {
+    url: String,
+    host: Host,
+}
+
+enum Host {
+    /// A database on a native server, dropped with this value.
     Native { server: String, name: String },
-    /// A whole embedded server; given back with this.
+    /// An embedded server, returned for reuse when this value is dropped.
     Embedded(Option<EmbeddedServer>),
 }
 
-/// The server that tests may make databases on, if there is one.
+/// The URL of the native server to create databases on, if one is configured.
 pub fn native_server() -> Option<String> {
     std::env::var(SERVER).ok().filter(|url| !url.is_empty())
 }
 
-/// Fails a test that needs several sessions or background workers where no server is named. Such
-/// tests are ignored unless `--include-ignored` is given.
+/// Fails a test that needs several sessions or background workers if no native server is
+/// configured. Such tests are ignored unless `--include-ignored` is given.
 pub fn require_native_server() {
     assert!(
         native_server().is_some(),
@@ -58,7 +66,7 @@ pub fn require_native_server() {
     );
 }
 
-/// Settings with the defaults, and the database at `url`.
+/// The default settings with the database at `url`.
 pub fn config(url: &str) -> Config {
     let overrides = Overrides {
         database_url: Some(url.to_owned()),
@@ -69,7 +77,7 @@ pub fn config(url: &str) -> Config {
 }
 
 impl TestDatabase {
-    /// A database with nothing in it.
+    /// An empty database.
     pub async fn empty() -> Self {
         match native_server() {
             Some(server) => Self::on_server(server).await,
@@ -84,7 +92,7 @@ impl TestDatabase {
         database
     }
 
-    /// A database with the schema, where the server does nothing by itself.
+    /// A database with the schema but without background jobs.
     pub async fn without_jobs() -> Self {
         let database = Self::empty().await;
         let storage = Storage {
@@ -111,22 +119,22 @@ impl TestDatabase {
         );
         let admin = db::connect(&config(&server).database)
             .await
-            .expect("the test server answers");
+            .expect("connects to the test server");
         admin
             .batch_execute(&format!("create database {name}"))
             .await
-            .expect("the test server makes a database");
+            .expect("creates a database on the test server");
         let (base, parameters) = server
             .split_once('?')
             .map_or((&*server, ""), |(base, rest)| (base, rest));
         let (authority, _) = base
             .rsplit_once('/')
-            .expect("the test server's URL names a database");
+            .expect("the URL of the test server names a database");
         let separator = if parameters.is_empty() { "" } else { "?" };
         let url = format!("{authority}/{name}{separator}{parameters}");
         Self {
             url,
-            home: Home::Native { server, name },
+            host: Host::Native { server, name },
         }
     }
 
@@ -136,31 +144,29 @@ impl TestDatabase {
             .expect("an embedded server starts");
         let database = Self {
             url: server.url(),
-            home: Home::Embedded(Some(server)),
+            host: Host::Embedded(Some(server)),
         };
         let connection = database.connect().await;
-        empty_out(&connection).await;
+        drop_objects(&connection).await;
         database
     }
 
-    /// Its URL.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Default settings with its URL.
+    /// The default settings with this database.
     pub fn config(&self) -> Config {
         config(&self.url)
     }
 
-    /// A connection to it.
     pub async fn connect(&self) -> Connection {
         db::connect(&self.config().database)
             .await
-            .expect("the test database answers")
+            .expect("connects to the test database")
     }
 
-    /// Runs a query of one number.
+    /// The result of a query that returns a single `bigint`.
     pub async fn number(&self, query: &str) -> i64 {
         self.connect()
             .await
@@ -170,7 +176,7 @@ impl TestDatabase {
             .get(0)
     }
 
-    /// Stores records (SIM card, organization, time, bytes) and what the inventory would say for them, and
+    /// Stores records (SIM card, organization, time, bytes) with matching inventory assignments, and
     /// refreshes the aggregates.
     pub async fn load(&self, records: &[(&str, &str, DateTime<Utc>, i64)]) {
         let connection = self.connect().await;
@@ -178,8 +184,8 @@ impl TestDatabase {
         sorted.sort_by_key(|record| record.2);
         let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
         for (sim, organization, time, _) in &sorted {
-            let before = owners.insert(sim, organization);
-            if before == Some(organization) {
+            let previous = owners.insert(sim, organization);
+            if previous == Some(organization) {
                 continue;
             }
             connection
@@ -196,7 +202,7 @@ impl TestDatabase {
                 )
                 .await
                 .unwrap();
-            let first = before.is_none();
+            let first = previous.is_none();
             connection
                 .execute(
                     "insert into sim_card_assignments (sim_card_id, valid_from, organization_id)
@@ -239,9 +245,9 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        match &mut self.home {
-            Home::Native { server, name } => {
-                // Dropping waits for the server, which needs a runtime that is not the test's own.
+        match &mut self.host {
+            Host::Native { server, name } => {
+                // Drop cannot await, and a runtime cannot be nested in the test's own.
                 let (server, name) = (server.clone(), name.clone());
                 let dropped = std::thread::spawn(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -258,12 +264,12 @@ impl Drop for TestDatabase {
                 });
                 dropped.join().expect("the test database is dropped");
             }
-            Home::Embedded(server) => give_back(server.take()),
+            Host::Embedded(server) => return_embedded(server.take()),
         }
     }
 }
 
-/// Embedded servers that no test has now, and how many were started.
+/// The pool of embedded servers.
 struct Embedded {
     idle: Vec<EmbeddedServer>,
     started: usize,
@@ -273,7 +279,7 @@ static EMBEDDED: Mutex<Embedded> = Mutex::new(Embedded {
     idle: vec![],
     started: 0,
 });
-static GIVEN_BACK: Condvar = Condvar::new();
+static RETURNED: Condvar = Condvar::new();
 
 fn take_embedded() -> EmbeddedServer {
     let mut embedded = EMBEDDED.lock().unwrap();
@@ -286,24 +292,24 @@ fn take_embedded() -> EmbeddedServer {
             drop(embedded);
             return EmbeddedServer::start();
         }
-        embedded = GIVEN_BACK.wait(embedded).unwrap();
+        embedded = RETURNED.wait(embedded).unwrap();
     }
 }
 
-fn give_back(server: Option<EmbeddedServer>) {
+fn return_embedded(server: Option<EmbeddedServer>) {
     let mut embedded = EMBEDDED
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     match server {
-        // A test that failed may have left the engine in any state, so the next one gets a fresh one.
+        // A failed test may have left the engine in any state, so its server is not reused.
         Some(server) if !std::thread::panicking() => embedded.idle.push(server),
         _ => embedded.started -= 1,
     }
-    GIVEN_BACK.notify_one();
+    RETURNED.notify_one();
 }
 
-/// Drops what a test before left on an embedded server.
-async fn empty_out(connection: &Connection) {
+/// Drops all objects that the previous test left on an embedded server.
+async fn drop_objects(connection: &Connection) {
     let has_timescaledb: bool = connection
         .query_one(
             "select exists (select from pg_extension where extname = 'timescaledb')",
@@ -313,7 +319,8 @@ async fn empty_out(connection: &Connection) {
         .unwrap()
         .get(0);
     if has_timescaledb {
-        // The last one made goes first: an aggregate cannot be dropped under another, not even with cascade.
+        // The newest first: an aggregate that another one is based on cannot be dropped, not even
+        // with cascade.
         let views = "select format('drop materialized view %I.%I', view_schema, view_name) \
                      from timescaledb_information.continuous_aggregates \
                      order by substring(materialization_hypertable_name from '[0-9]+$')::integer desc";

@@ -1,4 +1,4 @@
-//! Made-up usage of which every record is told from every other, and the proof that each was stored once.
+//! Generates numbered usage records that all differ, and asserts that each was stored once.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -8,14 +8,21 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::TestDatabase;
 
-/// Every so many records there is one of a SIM card that nobody knows.
+/// The views of the continuous aggregates.
+pub const AGGREGATES: [&str; 4] = [
+    "usage_hourly",
+    "usage_daily",
+    "organization_usage_hourly",
+    "organization_usage_daily",
+];
+
+/// One in this many records belongs to an unknown SIM card.
 const UNKNOWN_EVERY: u64 = 10;
 
-/// A folder with files to ingest.
+/// A temporary folder with files to ingest.
 pub struct Files(pub tempfile::TempDir);
 
 impl Files {
-    /// An empty folder.
     pub fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -28,7 +35,7 @@ impl Files {
     }
 }
 
-/// When the record of that number was used; no two at once, over some days.
+/// The date of the record with this number; no two are equal.
 fn time(number: u64) -> DateTime<Utc> {
     let start: DateTime<Utc> = "2020-02-01T00:00:00Z".parse().unwrap();
     start + TimeDelta::seconds(i64::try_from(number * 97).unwrap())
@@ -42,7 +49,7 @@ fn sim_card(number: u64) -> &'static str {
     }
 }
 
-/// The records of these numbers, as NDJSON.
+/// The records with these numbers, as NDJSON.
 pub fn ndjson(numbers: std::ops::Range<u64>) -> String {
     numbers.fold(String::new(), |mut text, number| {
         let (sim_card, date) = (sim_card(number), time(number).to_rfc3339());
@@ -56,7 +63,7 @@ pub fn ndjson(numbers: std::ops::Range<u64>) -> String {
     })
 }
 
-/// The records of these numbers, as CSV under a header.
+/// The records with these numbers, as CSV with a header.
 pub fn csv(numbers: std::ops::Range<u64>) -> String {
     numbers.fold(
         "date,sim-card-id,bytes-used\n".to_owned(),
@@ -74,26 +81,28 @@ pub fn csv(numbers: std::ops::Range<u64>) -> String {
     )
 }
 
-/// How many of the first `count` records are rejected.
-pub fn rejected_of(count: u64) -> u64 {
+/// The number of rejected records among the first `count`.
+pub fn rejected_among_first(count: u64) -> u64 {
     count / UNKNOWN_EVERY
 }
 
 impl TestDatabase {
-    /// Waits until a query answers with so much, and fails if the pauses between the attempts add up to `patience`.
-    pub async fn until_at_least(&self, query: &str, expected: i64, patience: Duration) {
+    /// Waits until a query returns at least `expected`. Fails once the pauses between the attempts
+    /// add up to `timeout`.
+    pub async fn until_at_least(&self, query: &str, expected: i64, timeout: Duration) {
         const PAUSE: Duration = Duration::from_millis(10);
         let mut paused = Duration::ZERO;
         while self.number(query).await < expected {
-            assert!(paused < patience, "{query} is not yet {expected}");
+            assert!(paused < timeout, "{query} is not yet {expected}");
             tokio::time::sleep(PAUSE).await;
             paused += PAUSE;
         }
     }
 
-    /// Asserts that the first `count` records are stored or rejected, each once, and that every aggregate says so.
+    /// Asserts that each of the first `count` records is stored or rejected once, and that every
+    /// aggregate includes it.
     pub async fn assert_has_exactly(&self, count: u64) {
-        let rejected = rejected_of(count);
+        let rejected = rejected_among_first(count);
         let number = |count: u64| i64::try_from(count).unwrap();
         let stored = number(count - rejected);
         assert_eq!(
@@ -105,7 +114,7 @@ impl TestDatabase {
             self.number("select count(distinct time) from usage_records")
                 .await,
             stored,
-            "once"
+            "stored more than once"
         );
         assert_eq!(
             self.number("select count(*) from rejected_records").await,
@@ -116,22 +125,17 @@ impl TestDatabase {
         assert_eq!(
             self.number(rejected_once).await,
             number(rejected),
-            "rejected once"
+            "rejected more than once"
         );
-        self.assert_shows_everything().await;
+        self.assert_aggregates_match().await;
     }
 
-    /// Asserts that every aggregate has what the usage records have.
-    pub async fn assert_shows_everything(&self) {
+    /// Asserts that every aggregate adds up to the usage records.
+    pub async fn assert_aggregates_match(&self) {
         let raw =
             "select (coalesce(sum(bytes), 0) * 1000000 + count(*))::bigint from usage_records";
         let expected = self.number(raw).await;
-        for view in [
-            "usage_hourly",
-            "usage_daily",
-            "organization_usage_hourly",
-            "organization_usage_daily",
-        ] {
+        for view in AGGREGATES {
             let sums = format!(
                 "select (coalesce(sum(bytes), 0) * 1000000 + coalesce(sum(records), 0))::bigint from {view}"
             );
@@ -140,7 +144,7 @@ impl TestDatabase {
         assert_eq!(
             self.number("select count(*) from stale_hours").await,
             0,
-            "hours left to refresh"
+            "hours are still to be refreshed"
         );
     }
 }
