@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use simusage::{cli, commands, config, logging};
+use simusage::{cli, commands, config, db, logging};
 
 /// Exit status of wrong usage or configuration; clap exits with the same.
 const WRONG_USAGE: u8 = 2;
@@ -24,9 +24,10 @@ fn main() -> ExitCode {
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(commands::run(cli.command, config)));
     outcome.unwrap_or_else(|error| {
+        let text = db::with_causes(&error);
         match format {
-            config::LogFormat::Text => eprintln!("simusage: {error:#}"),
-            config::LogFormat::Json => log::error!("{error:#}"),
+            config::LogFormat::Text => eprintln!("simusage: {text}"),
+            config::LogFormat::Json => log::error!("{text}"),
         }
         ExitCode::FAILURE
     })

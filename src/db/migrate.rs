@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_postgres::Client;
 
 use super::connect::{Connection, connect};
-use super::error::{StorageError, explained};
+use super::error::{Cause, StorageError};
 use super::reader;
 use super::refresh::execute_alone;
 use super::settings::{self, Change};
@@ -115,7 +115,7 @@ async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Resul
     connection
         .batch_execute(include_str!("../../sql/schema_history/create.sql"))
         .await
-        .map_err(explained)?;
+        .map_err(Cause::from)?;
     let mut report = Report::default();
     for migration in pending(&applied(&connection).await?)? {
         apply(&mut connection, migration)
@@ -193,7 +193,7 @@ pub async fn ensure_current(client: &Client) -> Result<(), StorageError> {
         text(number),
         text(newest)
     );
-    Err(StorageError::NotMigrated(detail))
+    Err(StorageError::NotMigrated(detail.into()))
 }
 
 async fn acquire_lock(connection: &Connection) -> anyhow::Result<()> {
@@ -203,7 +203,7 @@ async fn acquire_lock(connection: &Connection) -> anyhow::Result<()> {
             &[&LOCK_KEY],
         )
         .await
-        .map_err(explained)?;
+        .map_err(Cause::from)?;
     if !row.get::<_, bool>(0) {
         log::info!("another migration is running; waiting for it to end");
         connection
@@ -212,7 +212,7 @@ async fn acquire_lock(connection: &Connection) -> anyhow::Result<()> {
                 &[&LOCK_KEY],
             )
             .await
-            .map_err(explained)?;
+            .map_err(Cause::from)?;
     }
     Ok(())
 }
@@ -246,7 +246,7 @@ async fn read_server(client: &Client) -> anyhow::Result<Server> {
     let row = client
         .query_opt(include_str!("../../sql/schema_history/server.sql"), &[])
         .await
-        .map_err(explained)?;
+        .map_err(Cause::from)?;
     Ok(row.map_or_else(Server::default, |row| Server {
         available: row.get("available"),
         installed: row.get("installed"),
@@ -261,7 +261,7 @@ async fn install_timescaledb(client: &Client) -> anyhow::Result<()> {
         NO_TIMESCALEDB
     );
     if server.installed.is_none() {
-        client.batch_execute("create extension if not exists timescaledb").await.map_err(explained).context(
+        client.batch_execute("create extension if not exists timescaledb").await.map_err(Cause::from).context(
             "creating the extension timescaledb (the server must preload it, and the user must be allowed to)",
         )?;
     }
@@ -300,7 +300,7 @@ async fn applied(client: &Client) -> anyhow::Result<Vec<Applied>> {
     let exists: bool = client
         .query_one(include_str!("../../sql/schema_history/exists.sql"), &[])
         .await
-        .map_err(explained)?
+        .map_err(Cause::from)?
         .get(0);
     if !exists {
         return Ok(vec![]);
@@ -308,7 +308,7 @@ async fn applied(client: &Client) -> anyhow::Result<Vec<Applied>> {
     let rows = client
         .query(include_str!("../../sql/schema_history/applied.sql"), &[])
         .await
-        .map_err(explained)?;
+        .map_err(Cause::from)?;
     Ok(rows
         .iter()
         .map(|row| Applied {
@@ -353,21 +353,27 @@ pub async fn apply(connection: &mut Connection, migration: Migration) -> anyhow:
     let row: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
         [&migration.number, &migration.name, &checksum, &version];
     if migration.in_transaction() {
-        let transaction = connection.transaction().await.map_err(explained)?;
+        let transaction = connection.transaction().await.map_err(Cause::from)?;
         transaction
             .batch_execute(migration.sql)
             .await
-            .map_err(explained)?;
-        transaction.execute(record, &row).await.map_err(explained)?;
-        transaction.commit().await.map_err(explained)
+            .map_err(Cause::from)?;
+        transaction
+            .execute(record, &row)
+            .await
+            .map_err(Cause::from)?;
+        Ok(transaction.commit().await.map_err(Cause::from)?)
     } else {
         // A simple query of several statements is one transaction, so each is sent alone.
         for statement in migration.sql.split(";\n\n") {
             execute_alone(connection, statement)
                 .await
-                .map_err(explained)?;
+                .map_err(Cause::from)?;
         }
-        connection.execute(record, &row).await.map_err(explained)?;
+        connection
+            .execute(record, &row)
+            .await
+            .map_err(Cause::from)?;
         Ok(())
     }
 }

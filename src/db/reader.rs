@@ -5,7 +5,7 @@
 
 use tokio_postgres::Client;
 
-use super::error::explained;
+use super::error::Cause;
 
 /// The role's name.
 const READER: &str = "simusage_reader";
@@ -42,7 +42,7 @@ async fn lacking(client: &Client) -> anyhow::Result<Vec<Right>> {
     let rows = client
         .query(statement, &[&READ.as_slice()])
         .await
-        .map_err(explained)?;
+        .map_err(Cause::from)?;
     Ok(rows
         .iter()
         .map(|row| Right {
@@ -69,7 +69,7 @@ pub(super) async fn give_rights(client: &Client) -> anyhow::Result<Option<String
     let exists: bool = client
         .query_one(statement, &[])
         .await
-        .map_err(explained)?
+        .map_err(Cause::from)?
         .get("exists");
     if !exists {
         log::warn!(
@@ -82,7 +82,7 @@ pub(super) async fn give_rights(client: &Client) -> anyhow::Result<Option<String
         client
             .batch_execute(&right.command)
             .await
-            .map_err(explained)?;
+            .map_err(Cause::from)?;
     }
     Ok(sentence(&rights))
 }

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
-use super::connect::{Connection, connect_beside};
+use super::connect::{Connection, connect_additional};
 use super::error::WriteError;
 use crate::config::Database;
 use crate::domain::Interval;
@@ -91,7 +91,7 @@ pub async fn refresh_helpers(
         .map(|interval| (interval.end() - interval.start()).num_hours())
         .sum();
     let worth = usize::try_from(hours / WINDOW).unwrap_or_default();
-    connect_beside(database, main, most.min(worth).saturating_sub(1)).await
+    connect_additional(database, main, most.min(worth).saturating_sub(1)).await
 }
 
 /// The intervals as windows of whole buckets that do not overlap. They are apart and in order.
@@ -161,7 +161,7 @@ pub(super) async fn execute_alone(
 }
 
 /// Notes hours that are yet to be refreshed.
-pub(super) async fn note_stale_hours(
+pub(super) async fn add_stale_hours(
     transaction: &Transaction<'_>,
     intervals: &[Interval],
 ) -> Result<(), WriteError> {
@@ -223,10 +223,10 @@ impl StaleHours {
     ///
     /// # Errors
     /// The database refuses or is away.
-    pub async fn forget(&self, client: &Client) -> Result<(), WriteError> {
+    pub async fn delete(&self, client: &Client) -> Result<(), WriteError> {
         client
             .execute(
-                include_str!("../../sql/ingest/forget_stale_hours.sql"),
+                include_str!("../../sql/ingest/delete_stale_hours.sql"),
                 &[&self.rows],
             )
             .await?;

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use super::connect::Connection;
-use super::error::explained;
+use super::error::Cause;
 use crate::config::Storage;
 
 const CURRENT: &str = include_str!("../../sql/settings/current.sql");
@@ -151,7 +151,7 @@ fn wanted(storage: &Storage) -> Relations {
 }
 
 async fn current(client: &Client) -> anyhow::Result<Relations> {
-    let rows = client.query(CURRENT, &[]).await.map_err(explained)?;
+    let rows = client.query(CURRENT, &[]).await.map_err(Cause::from)?;
     let mut relations = Relations::new();
     for row in rows {
         let settings = relations.entry(row.get("relation")).or_default();
@@ -186,7 +186,7 @@ pub(super) async fn changes(client: &Client, storage: &Storage) -> anyhow::Resul
 
 /// Applies changes, all or none.
 pub(super) async fn apply(connection: &mut Connection, changes: &[Change]) -> anyhow::Result<()> {
-    let transaction = connection.transaction().await.map_err(explained)?;
+    let transaction = connection.transaction().await.map_err(Cause::from)?;
     for change in changes {
         for (statement, parameters) in statements(change) {
             let parameters: Vec<_> = parameters
@@ -196,10 +196,10 @@ pub(super) async fn apply(connection: &mut Connection, changes: &[Change]) -> an
             transaction
                 .execute(statement, &parameters)
                 .await
-                .map_err(explained)?;
+                .map_err(Cause::from)?;
         }
     }
-    transaction.commit().await.map_err(explained)
+    Ok(transaction.commit().await.map_err(Cause::from)?)
 }
 
 type Statement<'a> = (&'static str, Vec<Box<dyn ToSql + Sync + Send + 'a>>);

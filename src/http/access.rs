@@ -38,7 +38,7 @@ impl Access {
     /// The database cannot be asked.
     pub async fn open(config: &Config, pool: &Pool) -> anyhow::Result<Self> {
         let tokens = pool
-            .ask(async |client| tokens::load(client).await)
+            .run(async |client| tokens::load(client).await)
             .await
             .with_context(|| {
                 let role = match &*config.serve.role {
@@ -61,7 +61,7 @@ impl Access {
     /// # Errors
     /// The database cannot be asked; then those known stay.
     pub async fn refresh(&self, pool: &Pool) -> Result<(), StorageError> {
-        let tokens = pool.ask(async |client| tokens::load(client).await).await?;
+        let tokens = pool.run(async |client| tokens::load(client).await).await?;
         self.tokens.replace(tokens, Instant::now());
         Ok(())
     }

@@ -43,10 +43,9 @@ impl FromRequest for Caller {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         // A path outside of the access has no caller, and so no answer either.
         let no_gate = || {
-            StorageError::Other(format!(
-                "{} is answered without asking who asks",
-                request.path()
-            ))
+            StorageError::Other(
+                format!("{} is answered without asking who asks", request.path()).into(),
+            )
             .into()
         };
         ready(
@@ -181,7 +180,7 @@ impl Tokens {
         let age = now.saturating_duration_since(known.read_at);
         if age > GOOD_FOR {
             let text = format!("the tokens were last read {} s ago", age.as_secs());
-            return Err(StorageError::Unavailable(text).into());
+            return Err(StorageError::Unavailable(text.into()).into());
         }
         if !known.needed {
             return Ok((

@@ -106,7 +106,7 @@ impl InventoryRequest {
     /// One page, as JSON.
     async fn page(&self, request: &HttpRequest, pool: &Pool) -> Result<HttpResponse, ApiError> {
         let filter = self.organization_filter.organization()?;
-        let answered = pool.ask(async |client| {
+        let answered = pool.run(async |client| {
             let Some(answer) = queries::inventory(client, self.ask(filter.as_ref())).await? else {
                 return Ok(None);
             };

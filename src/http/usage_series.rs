@@ -210,7 +210,7 @@ impl SeriesRequest {
         series_cache: &SeriesCache,
         subject: &Subject,
     ) -> Result<HttpResponse, ApiError> {
-        let answered = pool.ask(async |client| {
+        let answered = pool.run(async |client| {
             let Some(answer) = queries::usage_series(client, subject, self.ask()).await? else {
                 return Ok(None);
             };

@@ -152,7 +152,7 @@ impl TotalsRequest {
         pool: &Pool,
     ) -> Result<HttpResponse, ApiError> {
         let filter = self.organization_filter.organization()?;
-        let answered = pool.ask(async |client| {
+        let answered = pool.run(async |client| {
             let answer = match self.kind {
                 Kind::Organizations => {
                     Some(queries::organization_totals(client, self.ask()).await?)

@@ -118,7 +118,7 @@ async fn encoder(
     let days = config.storage.retention_records_days;
     if let Some(assignments) = inventory {
         let directory =
-            InventoryIndex::of_assignments(assignments).context("looking at the inventory")?;
+            InventoryIndex::from_assignments(assignments).context("looking at the inventory")?;
         return Ok((
             RecordEncoder::new(Arc::new(directory), days),
             SimCards::InventoryFile,

@@ -58,7 +58,7 @@ async fn recognise_file(
         .repeat(async |connection| db::find_file(connection, &beginnings).await)
         .await?;
     let Some(identity) = beginning(own) else {
-        return Err(WriteError::Refused("the file is empty".to_owned()));
+        return Err(WriteError::Refused("the file is empty".into()));
     };
     match found {
         // A shorter file of which nothing is stored, such as a header alone, must not stand in the way of every

@@ -247,7 +247,7 @@ async fn fly(
         let writer = copy(&mut connection, None, &mut batch).await?;
         let claim = turn
             .await
-            .map_err(|_| WriteError::Passing("the batch before was not stored".to_owned()))?;
+            .map_err(|_| WriteError::Transient("the batch before was not stored".into()))?;
         writer
             .commit(&claim, batch.end.as_ref().expect("what is copied is whole"))
             .await

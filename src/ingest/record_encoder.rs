@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::parse::{UsageRecord, name};
 use super::reject::{Defect, Reason};
-use crate::db::{InventoryIndex, NoStamp, Stamp, encode_usage_record};
+use crate::db::{InventoryIndex, LookupError, RecordIds, encode_usage_record};
 use crate::domain::Interval;
 
 /// Stamps records by the inventory.
@@ -60,7 +60,7 @@ impl RecordEncoder {
             encode_usage_record(
                 tuples,
                 time_us,
-                Stamp {
+                RecordIds {
                     sim_card: 0,
                     organization: 0,
                 },
@@ -68,17 +68,19 @@ impl RecordEncoder {
             );
             return Ok(());
         };
-        let stamp = directory.stamp(&record.sim_card, time_us).map_err(|why| {
-            let (reason, problem) = match why {
-                NoStamp::Unknown => (Reason::UnknownSimCard, "is not in the inventory"),
-                NoStamp::Unassigned => (
-                    Reason::UnassignedSimCard,
-                    "belonged to no organization at the record's date",
-                ),
-            };
-            Defect::of_field(reason, name::SIM_CARD, &record.sim_card, problem)
-        })?;
-        encode_usage_record(tuples, time_us, stamp, record.bytes);
+        let ids = directory
+            .look_up(&record.sim_card, time_us)
+            .map_err(|why| {
+                let (reason, problem) = match why {
+                    LookupError::Unknown => (Reason::UnknownSimCard, "is not in the inventory"),
+                    LookupError::Unassigned => (
+                        Reason::UnassignedSimCard,
+                        "belonged to no organization at the record's date",
+                    ),
+                };
+                Defect::of_field(reason, name::SIM_CARD, &record.sim_card, problem)
+            })?;
+        encode_usage_record(tuples, time_us, ids, record.bytes);
         Ok(())
     }
 }

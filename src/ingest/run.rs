@@ -277,7 +277,7 @@ impl Failure {
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
         Self {
-            away: error.is_passing(),
+            away: error.is_transient(),
             error: error.into(),
         }
     }
@@ -440,7 +440,7 @@ impl Run<'_> {
         let (reader, read) = reading.await.context(PANICKED)?;
         let so_far = || format!("{name} is stored up to byte {}", claim.position);
         stored.map_err(|error| Failure::from(error).context(so_far()))?;
-        if !claim.lasting {
+        if !claim.resumable {
             session
                 .repeat(async |connection| db::remove_run(connection, &claim).await)
                 .await?;

@@ -24,7 +24,7 @@ impl<'a> Session<'a> {
         let mut outage = None;
         let connection = loop {
             match connect(config).await {
-                Err(error @ WriteError::Passing(_)) => pause(config, &mut outage, error).await?,
+                Err(error @ WriteError::Transient(_)) => pause(config, &mut outage, error).await?,
                 other => break other?,
             }
         };
@@ -43,7 +43,7 @@ impl<'a> Session<'a> {
     ) -> Result<Vec<Connection>, WriteError> {
         let config = self.config;
         self.repeat(async |connection| {
-            let beside = db::connect_beside(&config.database, connection, most).await;
+            let beside = db::connect_additional(&config.database, connection, most).await;
             for another in &beside {
                 another
                     .set_direct_compress(config.ingest.direct_compress)
@@ -124,7 +124,7 @@ async fn pause(
 ) -> Result<(), WriteError> {
     let patience = Duration::from_millis(config.ingest.retry_for_ms);
     let (since, attempts) = outage.get_or_insert_with(|| (Instant::now(), 0));
-    if !error.is_passing() || since.elapsed() >= patience {
+    if !error.is_transient() || since.elapsed() >= patience {
         return Err(error);
     }
     let longest = LONGEST_PAUSE.min(FIRST_PAUSE * 2_u32.saturating_pow(*attempts));

@@ -668,7 +668,7 @@ async fn a_request_waits_for_a_connection_only_so_long() {
     let pool = Pool::new(&config, 1);
     let api = Api::on(&config, pool.clone()).await;
     let (answer, after) = pool
-        .ask(async |_| {
+        .run(async |_| {
             let answer = api.get("/api/v1/inventory").await;
             Ok((answer, api.get("/livez").await))
         })

@@ -106,7 +106,7 @@ fn a_wrong_password_and_a_role_that_may_not_come_in() {
     );
     assert_says(
         &run,
-        &["the server must have a role me, and a line in pg_hba.conf"],
+        &["check that the role me exists and that pg_hba.conf lets it connect"],
     );
 }
 

@@ -15,7 +15,7 @@ fn url(first: &Proxy, second: &Proxy, parameters: &str) -> String {
 }
 
 async fn ready(pool: &Pool) -> Result<(), StorageError> {
-    pool.ask(async |client| migrate::ensure_current(client).await)
+    pool.run(async |client| migrate::ensure_current(client).await)
         .await
 }
 
@@ -39,7 +39,7 @@ async fn a_host_that_is_away_leaves_the_work_to_the_other() {
     assert_eq!((first.taken(), second.taken()), (1, 2));
     second.go_down();
     assert!(
-        connect(&config.database).await.unwrap_err().is_passing(),
+        connect(&config.database).await.unwrap_err().is_transient(),
         "they may come back"
     );
 }

@@ -70,7 +70,7 @@ async fn what_went_wrong_is_logged_under_the_requests_name() {
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(
         server
-            .until_logged("answering 503: the database is away")
+            .until_logged("answering 503: the database is unavailable")
             .contains("ERROR lost] ")
     );
     assert!(

@@ -40,8 +40,8 @@ const EXPECTED: [(&str, &str, &str); 57] = [
     ("ingest/delete_rejected.sql", "_int8 1", ""),
     ("ingest/find_file.sql", "_text 1", SOURCE),
     ("ingest/find_source.sql", "text 2", SOURCE),
-    ("ingest/forget_stale_hours.sql", "_int8 1", ""),
-    ("ingest/forget_unfinished_line.sql", "int8 2", ""),
+    ("ingest/delete_stale_hours.sql", "_int8 1", ""),
+    ("ingest/delete_unfinished_line.sql", "int8 2", ""),
     ("ingest/head_lengths.sql", "", "head_bytes int4"),
     (
         "ingest/hours_not_open.sql",
@@ -82,7 +82,7 @@ const EXPECTED: [(&str, &str, &str); 57] = [
         "int8 3",
         "id int8, source text, line int8, format text, header bytea, raw bytea",
     ),
-    ("ingest/unmark_hours.sql", "_timestamptz 1", ""),
+    ("ingest/delete_placeholders.sql", "_timestamptz 1", ""),
     (
         "ledger/applied.sql",
         "",

@@ -58,7 +58,7 @@ impl Api {
     pub async fn on(config: &Config, pool: Pool) -> Self {
         // Where there is no database there are no tokens.
         let known = pool
-            .ask(async |client| tokens::load(client).await)
+            .run(async |client| tokens::load(client).await)
             .await
             .unwrap_or_default();
         let access = Access::new(&config.serve, known);
