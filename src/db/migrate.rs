@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 use super::connect::{Connection, connect};
 use super::error::{Cause, StorageError};
 use super::reader;
-use super::refresh::execute_alone;
+use super::refresh::execute_with_retries;
 use super::settings::{self, Change};
 use crate::config::{Database, Storage};
 
@@ -130,7 +130,7 @@ async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Resul
         .context("applying storage settings")?;
     report.settings = changes.iter().map(Change::to_string).collect();
     report.settings.extend(
-        reader::give_rights(&connection)
+        reader::grant_rights(&connection)
             .await
             .context("letting the reader read")?,
     );
@@ -366,7 +366,7 @@ pub async fn apply(connection: &mut Connection, migration: Migration) -> anyhow:
     } else {
         // A simple query of several statements is one transaction, so each is sent alone.
         for statement in migration.sql.split(";\n\n") {
-            execute_alone(connection, statement)
+            execute_with_retries(connection, statement)
                 .await
                 .map_err(Cause::from)?;
         }

@@ -2,6 +2,7 @@
 //! parsing the database URL in the settings.
 
 mod advice;
+mod aggregates;
 mod chunks;
 mod connect;
 mod copy;

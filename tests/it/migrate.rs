@@ -92,10 +92,11 @@ async fn a_changed_setting_is_pending_then_applied_and_can_be_taken_back() {
     };
     let (status, pending) = changed(&["migrate", "--check"]);
     assert_eq!(status, Some(1));
-    let line = "pending usage_records: chunk interval 1 days -> 12 hours, columnstore after 7 days -> off, \
-                drop after off -> 400 days\n";
+    let line = "pending usage_records: chunk interval 1 day -> 12 hours, columnstore age 7 days -> off, \
+                retention unlimited -> 400 days\n";
     assert!(pending.contains(line), "{pending}");
-    let line = "pending usage_hourly: refresh every 30 minutes -> 5 minutes, refresh from off -> 399 days\n";
+    let line = "pending usage_hourly: refresh interval 30 minutes -> 5 minutes, \
+                refresh window unlimited -> 399 days\n";
     assert!(pending.contains(line), "{pending}");
     assert_eq!(changed(&["migrate"]).0, Some(0));
     assert_eq!(changed(&["migrate", "--check"]).0, Some(0));
