@@ -74,6 +74,9 @@ fn print_report(report: &db::migrate::Report, word: &str) {
     for name in &report.migrations {
         println!("{word} {name}");
     }
+    for name in &report.functions {
+        println!("{word} function {name}");
+    }
     for setting in &report.settings {
         println!("{word} {setting}");
     }

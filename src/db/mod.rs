@@ -8,6 +8,7 @@ mod connect;
 mod copy;
 mod error;
 mod freshness;
+mod functions;
 mod inventory;
 pub mod migrate;
 mod pool;

@@ -11,7 +11,7 @@ use super::error::Cause;
 const READER: &str = "simusage_reader";
 
 /// The tables that `serve` reads, besides the aggregates. A query of another table needs it here.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "organizations",
     "sim_cards",
     "sim_card_assignments",
@@ -23,6 +23,7 @@ const TABLES: [&str; 11] = [
     "tokens",
     "token_organizations",
     "simusage_migrations",
+    "simusage_functions",
 ];
 
 /// A right that the reader lacks.

@@ -594,7 +594,7 @@ async fn whoever_may_not_create_the_role_migrates_without_it() {
     let database = TestDatabase::migrated().await;
     let admin = database.connect().await;
     // The role itself is there for all databases of the server, so the statement is tried with another name.
-    let (_, statement) = include_str!("../../sql/migrations/0007_tokens.sql")
+    let (_, statement) = include_str!("../../sql/migrations/0004_tokens.sql")
         .split_once("\ndo $$")
         .unwrap();
     let name: String = admin
