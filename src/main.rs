@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use simusage::cli::Cli;
 use simusage::config::LogFormat;
-use simusage::logging;
+use simusage::{db, logging};
 
 /// Exit status of invalid usage or configuration. clap uses the same.
 const INVALID_USAGE: u8 = 2;
@@ -27,9 +27,10 @@ fn main() -> ExitCode {
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(cli.run(&config)));
     outcome.unwrap_or_else(|error| {
+        let text = db::with_causes(&error);
         match format {
-            LogFormat::Text => eprintln!("simusage: {error:#}"),
-            LogFormat::Json => log::error!("{error:#}"),
+            LogFormat::Text => eprintln!("simusage: {text}"),
+            LogFormat::Json => log::error!("{text}"),
         }
         ExitCode::FAILURE
     })

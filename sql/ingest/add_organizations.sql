@@ -1,9 +1,9 @@
--- Adds the organizations that are new.
+-- Adds the organizations that do not exist yet.
 --
--- Those that are known are left out before the insert, because a conflict would use up a number each.
+-- Existing ones are filtered out before the insert, because every conflict would use up an id.
 --
 -- Parameters:
---   $1 text[]  organizations
+--   $1 text[]  names of organizations
 
 insert into organizations (name)
 select distinct name

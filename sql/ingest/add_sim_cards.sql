@@ -1,9 +1,9 @@
--- Adds the SIM cards that are new.
+-- Adds the SIM cards that do not exist yet.
 --
--- Those that are known are left out before the insert, because a conflict would use up a number each.
+-- Existing ones are filtered out before the insert, because every conflict would use up an id.
 --
 -- Parameters:
---   $1 text[]  SIM cards
+--   $1 text[]  ICCIDs
 
 insert into sim_cards (iccid)
 select distinct iccid

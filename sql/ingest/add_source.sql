@@ -1,9 +1,9 @@
--- Adds a source of which nothing is stored, unless it is there.
+-- Adds a source with nothing stored, unless it exists.
 --
 -- Parameters:
 --   $1 text     kind
 --   $2 text     identity
---   $3 integer  length of the beginning that a file is known by; null for others
+--   $3 integer  how many bytes of a file the identity covers; null for other kinds
 --   $4 text     name
 
 insert into ingest_sources (kind, identity, head_bytes, name) values ($1, $2, $3, $4)

@@ -1,6 +1,6 @@
--- Notes hours that a batch touched.
+-- Adds hours whose records a batch has changed, to be refreshed.
 --
--- Parameters, one row each across the arrays:
+-- Parameters, parallel arrays:
 --   $1 timestamptz[]  starts
 --   $2 timestamptz[]  ends
 

@@ -1,4 +1,4 @@
--- Counts a load of the inventory, in its transaction.
+-- Counts a load of the inventory, in the same transaction.
 --
 -- Parameters: none
 

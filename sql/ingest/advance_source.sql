@@ -1,18 +1,18 @@
--- Moves a source behind a batch, if it is where the batch began: a compare-and-swap. Anything but one row means
--- that another process has stored this part of the source.
+-- Advances a source past a batch if it is still where the batch starts: a compare-and-swap. No row
+-- is updated if another process has stored this part of the source.
 --
 -- Parameters:
---   $1  bigint       source
+--   $1  bigint       id of the source
 --   $2  bigint       position before the batch
---   $3  bigint       batches before this one
---   $4  bigint       position behind the batch
---   $5  bigint       lines that end before that
---   $6  bytea        BLAKE3 of all bytes before that
+--   $3  bigint       number of batches before this one
+--   $4  bigint       position after the batch
+--   $5  bigint       number of lines that end before $4
+--   $6  bytea        BLAKE3 of all bytes before $4
 --   $7  text         name
 --   $8  bigint       number of the run
 --   $9  bigint       records stored
---   $10 bigint       records rejected, less those that were read again
---   $11 timestamptz  time of the newest record stored; null where there is none
+--   $10 bigint       records rejected, minus those of an earlier run that were read again
+--   $11 timestamptz  time of the newest record stored; null if none was
 
 update ingest_sources
 set position = $4,

@@ -1,10 +1,10 @@
--- Assigns SIM cards to organizations, each from an instant on. An assignment of the same SIM card from the
--- same instant is replaced; records that are stored keep the organization they were stamped with.
+-- Assigns SIM cards to organizations, each from an instant on. Replaces an assignment of the same
+-- SIM card from the same instant. Stored usage records keep their organization.
 --
--- Parameters, one row each across the arrays:
---   $1 text[]         SIM cards
---   $2 text[]         organizations
---   $3 timestamptz[]  from when on; null: since ever
+-- Parameters, parallel arrays:
+--   $1 text[]         ICCIDs
+--   $2 text[]         names of organizations
+--   $3 timestamptz[]  valid from; null: no start
 
 insert into sim_card_assignments as present (sim_card_id, valid_from, organization_id)
 select sim_cards.id, coalesce(given.valid_from, '-infinity'), organizations.id

@@ -1,4 +1,4 @@
--- Whether COPY writes straight into the columnstore in this session.
+-- Whether COPY in this session writes directly to the columnstore.
 --
 -- Parameters: none
 -- Columns:

@@ -1,4 +1,4 @@
--- Stores usage records. The client encodes the tuples: see src/db/copy.rs, whose encoder names the same
--- columns in the same order.
+-- Stores usage records. The client encodes them with these columns in this order: see
+-- encode_usage_record in src/db/copy.rs.
 
 copy usage_records (time, sim_card_id, organization_id, bytes) from stdin (format binary)

@@ -1,7 +1,8 @@
--- How many of some rejected records there are still. Waits for a transaction that is about to delete them.
+-- Counts how many of the given rejected records still exist. Waits for a transaction that is
+-- deleting them.
 --
 -- Parameters:
---   $1 bigint[]  records
+--   $1 bigint[]  ids of rejected records
 -- Columns:
 --   count  bigint
 

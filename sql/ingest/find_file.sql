@@ -1,8 +1,8 @@
--- The source that a file is, by the hashes of its beginnings; of several, the one known by the longest.
+-- Finds a file among the sources by the hashes of its first bytes. The longest match wins.
 --
 -- Parameters:
 --   $1 text[]  identities
--- Columns; no row where the file was never seen:
+-- Columns; no row if the file is new:
 --   id           bigint
 --   head_bytes   integer
 --   name         text

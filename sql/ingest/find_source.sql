@@ -1,9 +1,9 @@
--- A source by its identity.
+-- Finds a source by its identity.
 --
 -- Parameters:
 --   $1 text  kind
 --   $2 text  identity
--- Columns: those of find_file.sql
+-- Columns: see find_file.sql
 
 select id, head_bytes, name, position, line, prefix_hash, batches, updated_at
 from ingest_sources

@@ -1,5 +1,5 @@
--- The lengths of the beginnings that short files are known by. A file that was longer when it was first seen is
--- known by the whole 4,096 bytes.
+-- The lengths of files that were shorter than 4,096 bytes when first seen. All other files are
+-- identified by their first 4,096 bytes.
 --
 -- Parameters: none
 -- Columns:

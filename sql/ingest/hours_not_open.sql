@@ -1,14 +1,13 @@
--- Of some hours, those whose usage records several transactions cannot append to a chunk at once: there is none, or its own
--- row does not say yet what it is about to become. A chunk outside the columnstore can just be appended to. Where COPY goes
--- straight into the columnstore in this session, the chunk must be there, too (1 of TimescaleDB's status bits), and be in
--- no order (2).
+-- Selects the hours whose chunk does not accept concurrent appends. Appends to a chunk are
+-- concurrent if none of them has to update the chunk's status. That is so for a chunk outside the
+-- columnstore, and, where this session's COPY writes directly to the columnstore, for a chunk that
+-- is already compressed (bit 1 of TimescaleDB's chunk status) and unordered (bit 2).
 --
 -- Parameters:
---   $1 timestamptz[]  the hours
---
+--   $1 timestamptz[]  hours
 -- Columns:
---   hour       timestamptz  one of them
---   is_stored  boolean      whether there is a chunk
+--   hour       timestamptz  one of $1
+--   is_stored  boolean      whether its chunk exists
 
 select hour, chunks.chunk_name is not null as is_stored
 from unnest($1::timestamptz[]) as hour

@@ -1,11 +1,11 @@
--- The whole inventory with the numbers that usage records carry.
+-- The whole inventory, with the ids that usage records contain.
 --
 -- Parameters: none
--- Columns, by SIM card and time:
---   iccid            text         SIM card
---   sim_card_id      integer      its number
---   valid_from       timestamptz  from when on; null: since ever
---   organization_id  integer      the organization's number
+-- Columns, ordered by SIM card and valid_from:
+--   iccid            text
+--   sim_card_id      integer
+--   valid_from       timestamptz  null: no start
+--   organization_id  integer
 
 select
     sim_cards.iccid,

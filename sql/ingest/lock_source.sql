@@ -1,9 +1,9 @@
--- How far a source is. Waits for a transaction that is about to move it, so the answer is final also where a
--- connection was lost during its commit.
+-- Reads the position of a source and locks it. Waits for a transaction that is advancing it, so the
+-- answer is final even if a connection was lost during its commit.
 --
 -- Parameters:
---   $1 bigint  source
--- Columns; no row where it was removed:
+--   $1 bigint  id of the source
+-- Columns; no row if the source was removed:
 --   position  bigint
 --   batches   bigint
 --   writer    bigint

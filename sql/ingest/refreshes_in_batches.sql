@@ -1,4 +1,4 @@
--- Whether refresh_continuous_aggregate cuts its window into batches unless it is told not to, as it does since
+-- Whether refresh_continuous_aggregate splits its window into batches by default, as it does since
 -- TimescaleDB 2.28.
 --
 -- Parameters: none

@@ -1,9 +1,9 @@
--- Says what is wrong with rejected records now.
+-- Updates why records are rejected, after a replay.
 --
--- Parameters, one row each across the arrays but for the last:
---   $1 bigint[]  records
+-- Parameters, parallel arrays except the last:
+--   $1 bigint[]  ids of rejected records
 --   $2 text[]    reasons
---   $3 text[]    fields, null where none is at fault
+--   $3 text[]    invalid fields; null if the reason concerns none
 --   $4 text[]    details
 --   $5 text      version of the program
 

@@ -1,8 +1,8 @@
--- Removes the source of a run that is over, and those of runs that ended without doing so long ago. How far all of
--- them came stays in one row.
+-- Removes the source of a run that has ended, and those of runs that were interrupted more than 30
+-- days ago. Keeps their newest times in a single row, because usage_freshness reads them.
 --
 -- Parameters:
---   $1 bigint  source
+--   $1 bigint  id of the source
 
 with removed as (
     delete from ingest_sources

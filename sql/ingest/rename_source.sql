@@ -1,9 +1,10 @@
--- Gives a source of which nothing is stored the longer beginning that it has by now.
+-- Changes the identity of a file that has grown since it was first seen. Updates nothing if any of
+-- the file is stored.
 --
 -- Parameters:
---   $1 bigint   source
+--   $1 bigint   id of the source
 --   $2 text     identity
---   $3 integer  length of the beginning
+--   $3 integer  how many bytes of the file the identity covers
 
 update ingest_sources set identity = $2, head_bytes = $3
 where id = $1 and position = 0

@@ -1,4 +1,4 @@
--- The hours that are yet to be refreshed.
+-- The hours that remain to be refreshed.
 --
 -- Parameters: none
 -- Columns:

@@ -1,19 +1,19 @@
--- The next rejected records that can be tried again, locked until the transaction ends. Those that another
--- replay has in hand are left to it.
+-- Selects the next rejected records to replay, and locks them until the transaction ends. Skips
+-- records that another replay has locked.
 --
--- A record that is cut, or of unknown format, cannot be read again. One at or behind its source's position is a
--- last line without a line end, which is read again with its source.
+-- Truncated records and records of unknown format cannot be parsed again. A record at or after its
+-- source's position is a last line without a line end, which is read again with its source.
 --
 -- Parameters:
---   $1 bigint  the record behind which to go on
---   $2 bigint  how many at most
---   $3 bigint  how many bytes at most; a single record may be longer
--- Columns, by id:
+--   $1 bigint  id after which to continue
+--   $2 bigint  maximum number of records
+--   $3 bigint  maximum number of bytes; a single record may be longer
+-- Columns, ordered by id:
 --   id      bigint
 --   source  text
 --   line    bigint
 --   format  text
---   header  bytea   null but for CSV
+--   header  bytea   null unless the format is CSV
 --   raw     bytea
 
 select rejected.id, rejected.source, rejected.line, rejected.format, rejected.header, rejected.raw

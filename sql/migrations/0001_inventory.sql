@@ -1,7 +1,7 @@
--- The inventory: which SIM card belongs to which organization, and since when.
+-- The inventory: which organization each SIM card is assigned to, and since when.
 --
--- Text identifiers stay here; every other table holds the small integers, because four bytes
--- a key are what keeps a usage record narrow and its COPY fast.
+-- Only these tables contain the text identifiers. All others refer to SIM cards and organizations
+-- by 4-byte integers, which keep usage records narrow and COPY fast.
 
 create table organizations (
     id integer generated always as identity primary key,
@@ -13,11 +13,19 @@ create table sim_cards (
     iccid text not null unique
 );
 
--- One row says: from valid_from on, and until the next row of the same SIM card, the card belongs
--- to the organization. '-infinity' is "since ever".
+-- An assignment lasts from valid_from until the next row of the same SIM card. '-infinity' means
+-- that it has no start.
 create table sim_card_assignments (
     sim_card_id integer not null references sim_cards,
     valid_from timestamptz not null,
     organization_id integer not null references organizations,
     primary key (sim_card_id, valid_from)
 );
+
+-- How often the inventory has been loaded, in one row. A long-running ingest compares it with the
+-- version of its copy in memory.
+create table inventory_version (
+    version bigint not null
+);
+
+insert into inventory_version values (0);

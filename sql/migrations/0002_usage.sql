@@ -3,15 +3,15 @@
 --   usage_records ──> usage_hourly ──┬─> usage_daily
 --                                    └─> organization_usage_hourly ──> organization_usage_daily
 --
--- * The organization is stamped on the record: a join would rewrite history when a SIM card moves,
---   and a continuous aggregate does not see changes of a joined table.
--- * usage_records has no key, constraint, trigger or index beyond NOT NULL: each costs more than
---   the COPY itself.
--- * Sums stay numeric, which cannot overflow. A query casts to bigint, so a total that does not fit
---   into 64 bits is an error of that query alone instead of a refresh that fails for everybody.
--- * Every view is materialized only. `simusage ingest` refreshes what it touched before it returns,
---   late records included, so a query never pays for a union with fresh rows.
--- * Group indexes are chosen: look-ups are by (SIM card, bucket) and (organization, bucket).
+-- * Each record contains its organization. A join with the inventory would rewrite history when a
+--   SIM card moves, and a continuous aggregate does not see changes of a joined table.
+-- * usage_records has no key, trigger, index or constraint other than NOT NULL: each costs more
+--   than the COPY itself.
+-- * Sums are numeric, which cannot overflow. Queries cast to bigint, so a total that does not fit
+--   into 64 bits fails that query alone; a bigint sum would fail every refresh of its bucket.
+-- * Every view is materialized only. `simusage ingest` refreshes the buckets it changed before it
+--   returns, late records included, so queries never have to add recent records.
+-- * The indexes are explicit because queries look up (SIM card, bucket) and (organization, bucket).
 
 create table usage_records (
     time timestamptz not null,
@@ -76,8 +76,9 @@ with no data;
 
 create index on organization_usage_daily (organization_id, bucket);
 
--- Which age moves to the columnstore is a setting; how is not. Time order is what COPY delivers and what
--- an interval asks for, and without segments a fleet of millions of SIM cards still fills its batches.
+-- The age at which chunks move to the columnstore is a setting; their layout is not. Records arrive
+-- in time order and queries select a time range. Without segments, batches are full even with
+-- millions of SIM cards.
 alter table usage_records set (
     timescaledb.enable_columnstore = true,
     timescaledb.orderby = 'time',

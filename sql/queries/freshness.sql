@@ -1,11 +1,11 @@
--- How fresh an answer over an interval would be, without touching the usage.
+-- How fresh the usage of an interval is. Does not read the usage itself.
 --
 -- Parameters:
 --   $1 timestamptz  start of the interval
---   $2 timestamptz  end of it
+--   $2 timestamptz  end of the interval
 --
--- Columns:
---   version            bigint       as usage_freshness has it, like the next four
+-- Columns: see sql/functions/usage_freshness.sql
+--   version            bigint
 --   inventory_version  bigint
 --   stale_from         timestamptz
 --   complete_through   timestamptz

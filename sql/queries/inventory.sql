@@ -1,22 +1,24 @@
--- One page of the inventory: which SIM card belongs to which organization, and since when.
+-- One page of the inventory: which organization each SIM card is assigned to, and since when.
 --
 -- Parameters:
---   $1 integer[]    the organizations that may be seen, by their keys; null for all
+--   $1 integer[]    ids of the organizations that the caller may see; null for all
 --   $2 text         only assignments to this organization; null for all
---   $3 text         only where the SIM card or the organization begins so; null for all
---   $4 text         only what comes behind this SIM card; null for all
---   $5 timestamptz  and this instant of its assignments; null for since ever
---   $6 bigint       rows of the page; null for all
---   $7 bigint       rows before the page
+--   $3 text         only SIM cards or organizations that start with this; null for all
+--   $4 text         only assignments after this SIM card; null for all
+--   $5 timestamptz  and after this valid_from of it; null: no start
+--   $6 bigint       maximum number of rows; null for all
+--   $7 bigint       number of rows to skip
 --
 -- Columns:
---   total              bigint       assignments of the whole list; null where $4 is given, as the first page has told it
---   inventory_version  bigint       grows whenever the inventory was loaded
---   sim_card           text         the SIM card's ICCID; null where the page has no row
---   organization       text         the organization's name
---   valid_from         timestamptz  since when; null for since ever, as the driver cannot read '-infinity'
+--   total              bigint       assignments on all pages; null if $4 is given: the client has it
+--                                   from the first page
+--   inventory_version  bigint       grows whenever the inventory is loaded
+--   sim_card           text         ICCID; null if the page is empty
+--   organization       text         name
+--   valid_from         timestamptz  null: no start (the driver cannot read '-infinity')
 --
--- No row: there is no such organization, or it may not be seen. One row with a null sim_card: the page is empty.
+-- No row: the organization does not exist, or the caller may not see it. An empty page is one row
+-- with a null sim_card.
 
 with organization as (
     select id from organizations where name = $2 and ($1::integer[] is null or id = any($1))

@@ -1,34 +1,35 @@
--- One page of the organizations with usage in an interval, with the totals of the whole list.
+-- One page of the organizations with usage in an interval, with the totals of all pages.
 --
 -- Parameters:
---   $1  integer[]    the organizations that may be seen, by their keys; null for all
+--   $1  integer[]    ids of the organizations that the caller may see; null for all
 --   $2  timestamptz  start of the interval
 --   $3  timestamptz  first whole hour
 --   $4  timestamptz  first whole day
 --   $5  timestamptz  end of the last whole day
 --   $6  timestamptz  end of the last whole hour
 --   $7  timestamptz  end of the interval
---   $8  integer      order: 1 fewest bytes first, -1 most bytes first, 0 by identifier; equals by identifier
---   $9  bigint       only rows behind this place in the order: $8 times its bytes; null for all
---   $10 text         and this identifier
---   $11 bigint       rows of the page; null for all
---   $12 bigint       rows before the page
+--   $8  integer      order: 1 by bytes, -1 by bytes descending, 0 by id; ties are ordered by id
+--   $9  bigint       only rows after this sort key ($8 * bytes); null for all
+--   $10 text         and after this id, among rows with that sort key
+--   $11 bigint       maximum number of rows; null for all
+--   $12 bigint       number of rows to skip
 --
 -- Columns:
---   total              bigint       organizations of the whole list
---   all_bytes          bigint       bytes of the whole list; an error (22003) where they exceed bigint
---   version            bigint       as usage_freshness has it, like the next four
+--   total              bigint       number of organizations on all pages
+--   all_bytes          bigint       bytes on all pages; error 22003 if they exceed bigint
+--   version            bigint       this and the next four: see sql/functions/usage_freshness.sql
 --   inventory_version  bigint
 --   stale_from         timestamptz
 --   complete_through   timestamptz
 --   last_ingested_at   timestamptz
---   id                 text         the organization's name; null where the page has no row
---   bytes              bigint       bytes of the organization
---   records            bigint       records of the organization
+--   id                 text         the organization's name; null if the page is empty
+--   bytes              bigint
+--   records            bigint
 --
--- Always a row. One row with a null id: the page is empty.
--- A comparison of two parameters alone is decided before anything is scanned, so a part of the
--- interval that is empty costs nothing; so is the test whether there is a filter.
+-- An empty page is one row with a null id.
+--
+-- PostgreSQL evaluates conditions on parameters alone before it scans anything, so an empty part of
+-- the interval, or a filter that is not set, costs nothing.
 
 with parts as (
     select organization_id, bytes::numeric, 1 as records

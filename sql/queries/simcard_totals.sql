@@ -1,35 +1,37 @@
--- One page of the SIM cards with usage in an interval, with the totals of the whole list.
+-- One page of the SIM cards with usage in an interval, with the totals of all pages.
 --
 -- Parameters:
---   $1  integer[]    the organizations that may be seen, by their keys; null for all
---   $2  text         only what was used on behalf of this organization; null for all
+--   $1  integer[]    ids of the organizations that the caller may see; null for all
+--   $2  text         only usage of this organization; null for all
 --   $3  timestamptz  start of the interval
 --   $4  timestamptz  first whole hour
 --   $5  timestamptz  first whole day
 --   $6  timestamptz  end of the last whole day
 --   $7  timestamptz  end of the last whole hour
 --   $8  timestamptz  end of the interval
---   $9  integer      order: 1 fewest bytes first, -1 most bytes first, 0 by identifier; equals by identifier
---   $10 bigint       only rows behind this place in the order: $9 times its bytes; null for all
---   $11 text         and this identifier
---   $12 bigint       rows of the page; null for all
---   $13 bigint       rows before the page
+--   $9  integer      order: 1 by bytes, -1 by bytes descending, 0 by id; ties are ordered by id
+--   $10 bigint       only rows after this sort key ($9 * bytes); null for all
+--   $11 text         and after this id, among rows with that sort key
+--   $12 bigint       maximum number of rows; null for all
+--   $13 bigint       number of rows to skip
 --
 -- Columns:
---   total              bigint       SIM cards of the whole list
---   all_bytes          bigint       bytes of the whole list; an error (22003) where they exceed bigint
---   version            bigint       as usage_freshness has it, like the next four
+--   total              bigint       number of SIM cards on all pages
+--   all_bytes          bigint       bytes on all pages; error 22003 if they exceed bigint
+--   version            bigint       this and the next four: see sql/functions/usage_freshness.sql
 --   inventory_version  bigint
 --   stale_from         timestamptz
 --   complete_through   timestamptz
 --   last_ingested_at   timestamptz
---   id                 text         the SIM card's ICCID; null where the page has no row
---   bytes              bigint       bytes of the SIM card
---   records            bigint       records of the SIM card
+--   id                 text         the SIM card's ICCID; null if the page is empty
+--   bytes              bigint
+--   records            bigint
 --
--- No row: there is no such organization, or it may not be seen. One row with a null id: the page is empty.
--- A comparison of two parameters alone is decided before anything is scanned, so a part of the
--- interval that is empty costs nothing; so is the test whether there is a filter.
+-- No row: the organization does not exist, or the caller may not see it. An empty page is one row
+-- with a null id.
+--
+-- PostgreSQL evaluates conditions on parameters alone before it scans anything, so an empty part of
+-- the interval, or a filter that is not set, costs nothing.
 
 with organization as (
     select id from organizations where name = $2 and ($1::integer[] is null or id = any($1))

@@ -1,36 +1,36 @@
--- One page of the time series of a SIM card or of an organization.
+-- One page of the time series of a SIM card or an organization.
 --
 -- Parameters:
---   $1  text           the SIM card's ICCID; null where an organization is asked for
---   $2  text           the organization's name; null where a SIM card is
---   $3  integer[]      the organizations that may be seen, by their keys; null for all
---   $4  timestamptz[]  starts of the pieces read from records
---   $5  timestamptz[]  their ends
---   $6  timestamptz[]  starts of the pieces read from the hourly aggregate
---   $7  timestamptz[]  their ends
---   $8  timestamptz[]  starts of the pieces read from the daily aggregate
---   $9  timestamptz[]  their ends
---   $10 timestamptz[]  starts of the buckets, ascending; the first not after what is read
---   $11 integer        only buckets behind this one
---   $12 integer        and up to this one
---   $13 bigint         rows of the page; null for all
---   $14 bigint         rows before the page
---   $15 timestamptz    start of the interval whose freshness is told
---   $16 timestamptz    end of it
+--   $1  text           ICCID; null for the series of an organization
+--   $2  text           name of the organization; null for the series of a SIM card
+--   $3  integer[]      ids of the organizations that the caller may see; null for all
+--   $4  timestamptz[]  pieces to read from usage records: their starts
+--   $5  timestamptz[]  and ends
+--   $6  timestamptz[]  pieces to read from the hourly aggregate: their starts
+--   $7  timestamptz[]  and ends
+--   $8  timestamptz[]  pieces to read from the daily aggregate: their starts
+--   $9  timestamptz[]  and ends
+--   $10 timestamptz[]  starts of the buckets, ascending; the first is not after the first piece
+--   $11 integer        only buckets after this number
+--   $12 integer        up to and including this number
+--   $13 bigint         maximum number of rows; null for all
+--   $14 bigint         number of rows to skip
+--   $15 timestamptz    start of the interval whose freshness is reported
+--   $16 timestamptz    end of that interval
 --
 -- Columns:
---   total              bigint       buckets of what is read
---   all_bytes          bigint       bytes of what is read; an error (22003) where they exceed bigint
---   version            bigint       as usage_freshness has it, like the next four
+--   total              bigint       number of buckets with usage in the pieces
+--   all_bytes          bigint       bytes in the pieces; error 22003 if they exceed bigint
+--   version            bigint       this and the next four: see sql/functions/usage_freshness.sql
 --   inventory_version  bigint
 --   stale_from         timestamptz
 --   complete_through   timestamptz
 --   last_ingested_at   timestamptz
---   number             integer      the bucket, counted from 1; null where the page has no row
---   bytes              bigint       bytes of the bucket
---   records            bigint       records of the bucket
+--   number             integer      the bucket, counted from 1; null if the page is empty
+--   bytes              bigint
+--   records            bigint
 --
--- Rows come by number. No row: there is no such SIM card or organization, or it may not be seen. One row with a null
--- number: the page is empty.
+-- Rows are ordered by number. No row: the SIM card or organization does not exist, or the caller
+-- may not see it. An empty page is one row with a null number.
 
 select * from usage_series($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)

@@ -1,4 +1,7 @@
--- Which migrations have been applied, by which program, and the SHA-256 of each file at that time.
+-- The migrations that have been applied, each with the SHA-256 of its file and the version of
+-- simusage that applied it.
+--
+-- Parameters: none
 
 create table if not exists simusage_migrations (
     number integer primary key,

@@ -1,7 +1,6 @@
--- Whether any migration was ever begun.
+-- Whether simusage has started to migrate this database.
 --
 -- Parameters: none
---
 -- Columns:
 --   exists  boolean
 

@@ -1,8 +1,7 @@
--- Waits for the lock of the one migration that may run.
+-- Waits for the lock that lets one migration run at a time.
 --
 -- Parameters:
---   $1 bigint  key
---
--- Columns: none of interest
+--   $1 bigint  key of the lock
+-- Columns: ignored
 
 select pg_advisory_lock($1)

@@ -1,10 +1,9 @@
--- What TimescaleDB the server offers and has in this database.
+-- Which version and license of TimescaleDB the server has.
 --
 -- Parameters: none
---
--- Columns; no row where the server offers none:
+-- Columns; no row if the server has none:
 --   available  text  version that `create extension` would install
---   installed  text  version that is installed; null where none is
+--   installed  text  version installed in this database; null if none is
 --   license    text  'timescale' or 'apache'; null while the library is not loaded
 
 select

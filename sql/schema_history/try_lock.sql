@@ -1,8 +1,7 @@
--- Takes the lock of the one migration that may run, unless another session has it.
+-- Takes the lock that lets one migration run at a time, unless another session has it.
 --
 -- Parameters:
---   $1 bigint  key
---
+--   $1 bigint  key of the lock
 -- Columns:
 --   taken  boolean
 

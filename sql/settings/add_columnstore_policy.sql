@@ -1,4 +1,4 @@
--- Moves chunks to the columnstore at an age.
+-- Moves chunks of a relation to the columnstore once they reach an age.
 --
 -- Parameters:
 --   $1 text    relation

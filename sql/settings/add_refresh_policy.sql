@@ -1,11 +1,11 @@
--- Refreshes a continuous aggregate in the background, up to its newest record, and in one pass: in batches, a bucket may
--- be left out (src/db/refresh.rs).
+-- Refreshes a continuous aggregate in the background, up to its newest record. In a single pass,
+-- because a refresh in batches may skip a bucket (see src/db/refresh.rs).
 --
 -- Parameters:
 --   $1 text    continuous aggregate
---   $2 bigint  age in seconds at which the refresh begins; null: since ever
+--   $2 bigint  length of the refresh window in seconds; null: unlimited
 --   $3 bigint  seconds between two refreshes
--- Columns: none of interest
+-- Columns: ignored
 
 select add_continuous_aggregate_policy(
     $1::text::regclass,

@@ -1,10 +1,10 @@
--- Storage settings as they are in force.
+-- The storage settings in effect.
 --
 -- Parameters: none
 -- Columns:
---   relation text    usage_records or the name of a continuous aggregate
---   setting  text    chunk_interval, columnstore_after, refresh_every, refresh_from or drop_after
---   seconds  bigint  its value; a setting that is off has no row
+--   relation  text    usage_records or the name of a continuous aggregate
+--   setting   text    chunk_interval, columnstore_after, refresh_every, refresh_from or drop_after
+--   seconds   bigint  its value; a setting that is off has no row
 
 with relations as (
     select hypertable_schema as schema, hypertable_name as name, hypertable_name::text as relation
@@ -16,7 +16,7 @@ with relations as (
     where view_schema = current_schema()
 ),
 policies as (
-    -- A policy of an aggregate is listed under the view by some versions, under its hypertable by others.
+    -- Some versions list the policy of an aggregate under the view, others under its hypertable.
     select distinct r.relation, j.proc_name, j.schedule_interval, j.config
     from timescaledb_information.jobs as j
     join relations as r on j.hypertable_name::text in (r.relation, r.name::text)
@@ -29,7 +29,7 @@ settings as (
     select relation, 'columnstore_after', (config ->> 'compress_after')::interval
     from policies where proc_name = 'policy_compression'
     union all
-    -- One that refreshes in batches is not what is wanted, whatever its times are.
+    -- Ignores a policy that refreshes in batches, so that it is replaced.
     select relation, 'refresh_every', schedule_interval
     from policies
     where proc_name = 'policy_refresh_continuous_aggregate' and config @> '{"buckets_per_batch": 0}'

@@ -1,4 +1,4 @@
--- Whether there is the role that `serve` can read with.
+-- Whether the role simusage_reader exists.
 --
 -- Parameters: none
 -- Columns:

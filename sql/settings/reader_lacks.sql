@@ -1,9 +1,8 @@
--- The rights that the role simusage_reader lacks, and the statements that give them. No row where there is no
--- such role: there is nobody to give them to.
+-- The rights that the role simusage_reader lacks, with the statements that grant them. No row if
+-- the role does not exist.
 --
 -- Parameters:
---   $1 text[]  tables and views that it is to read
---
+--   $1 text[]  tables and views that it needs to read
 -- Columns:
 --   subject  text  schema or relation
 --   command  text  grant …

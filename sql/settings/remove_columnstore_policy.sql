@@ -1,4 +1,4 @@
--- Ends the move of old chunks to the columnstore, if there is one.
+-- Stops moving chunks of a relation to the columnstore, if there is such a policy.
 --
 -- Parameters:
 --   $1 text  relation

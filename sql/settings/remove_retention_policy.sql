@@ -1,7 +1,7 @@
--- Keeps everything from now on.
+-- Stops dropping chunks of a relation, if there is such a policy.
 --
 -- Parameters:
 --   $1 text  relation
--- Columns: none of interest
+-- Columns: ignored
 
 select remove_retention_policy($1::text::regclass, if_exists => true)

@@ -1,11 +1,10 @@
--- Binds a token to organizations.
+-- Gives a token access to organizations.
 --
 -- Parameters:
---   $1 integer  number of the token
+--   $1 integer  id of the token
 --   $2 text[]   names of the organizations
---
 -- Columns:
---   name  text  of each that exists
+--   name  text  of each organization that exists
 
 with bound as (
     insert into token_organizations (token_id, organization_id)

@@ -1,12 +1,12 @@
--- Every token there ever was, the oldest first, for people: without hashes.
+-- All tokens, revoked ones included, the oldest first, for people: without hashes.
 --
 -- Parameters: none
 -- Columns:
 --   name           text
---   organizations  text[]       names of those it is bound to; null where it sees everything
+--   organizations  text[]       names of the organizations it gives access to; null for all
 --   created_at     timestamptz
---   expires_at     timestamptz  first instant at which it is no longer valid; null: never
---   revoked_at     timestamptz  null: it is not
+--   expires_at     timestamptz  first instant at which it is invalid; null: it does not expire
+--   revoked_at     timestamptz  null: it is not revoked
 
 select
     name,

@@ -1,12 +1,12 @@
--- Every token there ever was, for telling who asks.
+-- All tokens, revoked ones included, for authentication.
 --
 -- Parameters: none
 -- Columns:
 --   id             integer
 --   name           text
 --   hash           bytea        SHA-256 of its text
---   organizations  integer[]    numbers of those it is bound to; null where it sees everything
---   expires_at     timestamptz  first instant at which it is no longer valid; null: never
+--   organizations  integer[]    ids of the organizations it gives access to; null for all
+--   expires_at     timestamptz  first instant at which it is invalid; null: it does not expire
 --   revoked        boolean
 
 select

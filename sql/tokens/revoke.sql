@@ -1,9 +1,8 @@
--- Revokes a token. One that was revoked before keeps its instant.
+-- Revokes a token. One that is already revoked keeps its time. Updates no row if there is no such
+-- token.
 --
 -- Parameters:
 --   $1 text  name
---
--- No row is changed where there is no such token.
 
 update tokens
 set revoked_at = coalesce(revoked_at, now())

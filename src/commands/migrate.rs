@@ -54,6 +54,9 @@ fn print_report(report: &Report, state: &str) {
     for name in &report.migrations {
         println!("{state} {name}");
     }
+    for name in &report.functions {
+        println!("{state} function {name}");
+    }
     for setting in &report.settings {
         println!("{state} {setting}");
     }

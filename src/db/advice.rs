@@ -1,49 +1,42 @@
-//! What to do next, for the mistakes that everybody makes first.
+//! The next step after a failed connection, for common mistakes.
 
 use std::error::Error as _;
 
 use tokio_postgres::error::SqlState;
 
-use super::tls::is_refusal;
+use super::tls::is_tls_failure;
 use crate::config::DatabaseUrl;
 
-/// What to do where no connection to the database could be had, if there is anything to say.
+const SET_PASSWORD: &str = "set it in DATABASE_URL, as postgresql://user:password@host/database; write special \
+                            characters as % and two hexadecimal digits (ex: %40 for @)";
+
+const CHECK_ADDRESS: &str = "is the server running at this address? set the address in DATABASE_URL or with \
+                             --database-url (ex: postgresql://user@host:5432/database)";
+
+/// What to do about a failed connection, if the error has a common cause.
 pub(super) fn on_connecting(error: &tokio_postgres::Error, url: &DatabaseUrl) -> Option<String> {
-    let database = || {
-        url.parameters()
-            .get_dbname()
-            .unwrap_or("postgres")
-            .to_owned()
-    };
-    let user = || url.parameters().get_user().unwrap_or("postgres").to_owned();
+    let parameters = url.parameters();
     let Some(code) = error.code() else {
         let cause = error.source().map(ToString::to_string).unwrap_or_default();
         return match cause.as_str() {
-            "password missing" => Some(format!("the server asks for one: {PASSWORD}")),
-            _ if is_refusal(error) => None,
-            _ => Some(
-                "is the server running, and is that its address? DATABASE_URL or --database-url says where it is, as \
-                 postgresql://user@host:5432/database"
-                    .to_owned(),
-            ),
+            "password missing" => Some(format!("the server requires a password: {SET_PASSWORD}")),
+            _ if is_tls_failure(error) => None,
+            _ => Some(CHECK_ADDRESS.to_owned()),
         };
     };
     match *code {
-        SqlState::INVALID_PASSWORD => Some(PASSWORD.to_owned()),
+        SqlState::INVALID_PASSWORD => Some(format!("correct the password: {SET_PASSWORD}")),
         SqlState::INVALID_AUTHORIZATION_SPECIFICATION => Some(format!(
-            "the server must have a role {}, and a line in pg_hba.conf that lets it in",
-            user()
+            "check that the role {} exists and that pg_hba.conf lets it connect",
+            parameters.get_user().unwrap_or("postgres")
         )),
         SqlState::INVALID_CATALOG_NAME => Some(format!(
-            "make it with `createdb {}`, or correct the URL's last part",
-            database()
+            "create it with `createdb {}`, or correct the database name in the URL",
+            parameters.get_dbname().unwrap_or("postgres")
         )),
         _ => None,
     }
 }
-
-const PASSWORD: &str = "put it into DATABASE_URL, as postgresql://user:password@host/database, with % and two \
-                        hexadecimal digits for each of its special characters";
 
 #[cfg(test)]
 mod tests {

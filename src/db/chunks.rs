@@ -1,4 +1,4 @@
-//! The chunks that usage records are appended to, made before the transactions that append.
+//! Creates the chunks of usage records before the transactions that append to them.
 
 use bytes::BytesMut;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -6,24 +6,24 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::connect::Connection;
 use super::copy::{BatchWriter, TUPLE_BYTES, encode_usage_record};
 use super::error::WriteError;
-use super::inventory::Stamp;
+use super::inventory::RecordIds;
 use crate::domain::Interval;
 
-/// What marks the hours of a chunk that is being made: no SIM card and no organization has the number 0.
-const NOBODY: Stamp = Stamp {
+/// The ids of a placeholder record. No SIM card and no organization has the id 0.
+const PLACEHOLDER: RecordIds = RecordIds {
     sim_card: 0,
     organization: 0,
 };
 
-/// Makes the chunks of the hours in `intervals`, where there are none, in a transaction of its own. Says whether all are
-/// such that several transactions can append to them at once, as COPY appends in this session: straight into the
-/// columnstore, or not. To others they cannot, because the first has to note in the chunk's own row that there is more
-/// than before, in the columnstore or outside.
+/// Creates the missing chunks of the hours in `intervals`, in a separate transaction. Returns
+/// whether several transactions can append to all of these chunks concurrently.
 ///
-/// Where a transaction makes a chunk for what it stores, no other can make one until it has ended.
+/// They cannot if the first append has to update the chunk's status: when records are added to a
+/// chunk of the columnstore outside it, or the reverse. And a transaction that creates a chunk for
+/// its own records blocks all others from creating chunks until it ends.
 ///
 /// # Errors
-/// The database refuses or is away. Doing it again is safe.
+/// Returns an error if the database is unreachable or rejects a statement. A retry is safe.
 pub async fn open_chunks(
     connection: &mut Connection,
     intervals: &[Interval],
@@ -43,24 +43,27 @@ pub async fn open_chunks(
     }
     if !closed.is_empty() {
         let hours: Vec<DateTime<Utc>> = closed.iter().map(|row| row.get("hour")).collect();
-        // By a record in each of them, that nobody ever sees.
+        // A placeholder in each hour, deleted before the commit, creates the chunk.
         let mut tuples = BytesMut::with_capacity(hours.len() * TUPLE_BYTES);
         for hour in &hours {
-            encode_usage_record(&mut tuples, hour.timestamp_micros(), NOBODY, 0);
+            encode_usage_record(&mut tuples, hour.timestamp_micros(), PLACEHOLDER, 0);
         }
         let mut writer = BatchWriter::begin(connection).await?;
         writer.write(tuples.freeze()).await?;
         writer.finish_copy(hours.len() as u64).await?;
         writer
             .transaction()
-            .execute(include_str!("../../sql/ingest/unmark_hours.sql"), &[&hours])
+            .execute(
+                include_str!("../../sql/ingest/delete_placeholders.sql"),
+                &[&hours],
+            )
             .await?;
-        writer.commit_alone().await?;
+        writer.commit_transaction().await?;
     }
     Ok(true)
 }
 
-/// The hours of an interval that begins with one.
+/// The starts of the hours in an interval that starts on the hour.
 fn hours(interval: Interval) -> impl Iterator<Item = DateTime<Utc>> {
     (0..)
         .map_while(move |number| {

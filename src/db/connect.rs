@@ -1,4 +1,4 @@
-//! One connection of one's own, for what must not share a session: migrations and ingest.
+//! Connections outside the pool, for migrations and ingest, which need a session to themselves.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -7,19 +7,20 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use super::advice::on_connecting;
-use super::error::{WriteError, describe};
-use super::tls::{Connector, is_refusal};
+use super::error::{Cause, WriteError, describe};
+use super::tls::{Connector, is_tls_failure};
 use crate::config::{Database, DirectCompress};
 
-/// Both sides look whether the other is still there, because either would else wait for hours on one that went
-/// without a word; and what a lost session has locked stays locked until the server knows.
+/// Without keepalives, either side could wait for hours for a peer that vanished, and the server
+/// would keep the locks of a lost session.
 const KEEPALIVES: &str =
     "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3";
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVES_RETRIES: u32 = 3;
 
-/// A connection and the task that drives it. After a drop, the session ends as soon as the task gets its turn.
+/// A connection and the task that drives it. After a drop, the session ends the next time that the
+/// task runs.
 #[derive(Debug)]
 pub struct Connection {
     client: Client,
@@ -41,12 +42,9 @@ impl DerefMut for Connection {
 }
 
 impl Connection {
-    /// The number that the server gave the session. Connections of one number are one session, which does one thing
-    /// at a time: so it is behind the embedded engine, and may be behind a pooler.
-    ///
-    /// # Errors
-    /// The database refuses or is away.
-    pub async fn session_number(&self) -> Result<i32, WriteError> {
+    /// The process ID of the session. Connections with the same one share a session, which runs one
+    /// statement at a time: always with the embedded engine, and possibly with a pooler.
+    async fn backend_pid(&self) -> Result<i32, WriteError> {
         Ok(self
             .client
             .query_one("select pg_backend_pid()", &[])
@@ -54,10 +52,11 @@ impl Connection {
             .get(0))
     }
 
-    /// Has COPY write straight into the columnstore, or not. A server that does not know how to is none the worse for it.
+    /// Sets whether COPY writes directly to the columnstore. Ignored by a server that does not
+    /// support it.
     ///
     /// # Errors
-    /// The database refuses or is away.
+    /// Returns an error if the database is unreachable or rejects the statement.
     pub async fn set_direct_compress(&self, setting: DirectCompress) -> Result<(), WriteError> {
         let value = match setting {
             DirectCompress::Auto => return Ok(()),
@@ -73,10 +72,10 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether COPY writes straight into the columnstore.
+    /// Whether COPY writes directly to the columnstore.
     ///
     /// # Errors
-    /// The database refuses or is away.
+    /// Returns an error if the database is unreachable or rejects the statement.
     pub async fn compresses_directly(&self) -> Result<bool, WriteError> {
         Ok(self
             .client
@@ -88,56 +87,58 @@ impl Connection {
             .get(0))
     }
 
-    /// Has the server wait for a lock no longer than that.
+    /// Limits how long a statement waits for a lock.
     ///
     /// # Errors
-    /// The database refuses or is away.
-    pub async fn set_lock_timeout(&self, longest: Duration) -> Result<(), WriteError> {
+    /// Returns an error if the database is unreachable or rejects the statement.
+    pub async fn set_lock_timeout(&self, timeout: Duration) -> Result<(), WriteError> {
         Ok(self
             .client
-            .batch_execute(&format!("set lock_timeout = {}", longest.as_millis()))
+            .batch_execute(&format!("set lock_timeout = {}", timeout.as_millis()))
             .await?)
     }
 
-    /// Ends the session and waits until the server was told. What a session holds, such as a lock, it holds
-    /// until then.
+    /// Ends the session and waits until the server is notified. Until then, the session keeps its
+    /// locks.
     pub async fn close(self) {
         drop(self.client);
-        // The driver ends by itself when its client is gone; a failure of it was logged there.
+        // The driver ends once its client is dropped, and logs its own failure.
         let _ = self.driver.await;
     }
 }
 
-/// Up to so many connections beside `main`. Fewer, down to none, where the server has none to spare, and where all
-/// connections are one session.
-pub async fn connect_beside(
+/// Opens up to `max` connections in addition to `main`. Returns fewer, possibly none, if the server
+/// has no more free connections or if all connections share a session.
+pub async fn connect_additional(
     database: &Database,
     main: &Connection,
-    most: usize,
+    max: usize,
 ) -> Vec<Connection> {
-    let mut beside = vec![];
-    while beside.len() < most {
+    let mut additional = vec![];
+    while additional.len() < max {
         let another = async {
             let another = connect(database).await?;
             Ok::<_, WriteError>(
-                (another.session_number().await? != main.session_number().await?)
-                    .then_some(another),
+                (another.backend_pid().await? != main.backend_pid().await?).then_some(another),
             )
         };
         match another.await {
-            Ok(Some(another)) => beside.push(another),
+            Ok(Some(another)) => additional.push(another),
             Ok(None) => break,
             Err(error) => {
-                log::debug!("going on with {} connections: {error}", beside.len() + 1);
+                log::debug!(
+                    "continuing with {} connections: {error}",
+                    additional.len() + 1
+                );
                 break;
             }
         }
     }
-    beside
+    additional
 }
 
-/// The connection parameters of every simusage session: those of the URL, a name the server's
-/// administrator can recognise, and UTC, so that no statement depends on the server's time zone.
+/// The connection parameters of every session: those of the URL, an application name, and UTC, so
+/// that no statement depends on the server's time zone.
 pub(super) fn parameters(database: &Database, session_options: &str) -> tokio_postgres::Config {
     let mut parameters = database.url.parameters().clone();
     if parameters.get_connect_timeout().is_none() {
@@ -159,7 +160,8 @@ pub(super) fn parameters(database: &Database, session_options: &str) -> tokio_po
 /// Opens a connection.
 ///
 /// # Errors
-/// The server cannot be reached or refuses. The error names the server, without the password.
+/// Returns an error if the server is unreachable or rejects the connection. It names the server,
+/// without the password.
 pub async fn connect(database: &Database) -> Result<Connection, WriteError> {
     let mut parameters = parameters(database, KEEPALIVES);
     if parameters.get_keepalives_idle() > KEEPALIVES_IDLE {
@@ -171,15 +173,15 @@ pub async fn connect(database: &Database) -> Result<Connection, WriteError> {
         .connect(Connector::new(database.url.tls()))
         .await
         .map_err(|error| {
-            let place = format!("cannot connect to {}", database.url);
             let advice = on_connecting(&error, &database.url)
                 .map(|advice| format!("; {advice}"))
                 .unwrap_or_default();
-            let text = describe(&error) + &advice;
+            let problem = describe(&error);
+            let text = format!("cannot connect to {}: {problem}{advice}", database.url);
             match error.code() {
-                Some(_) => WriteError::from(error).with_text(text).during(&place),
-                None if is_refusal(&error) => WriteError::Refused(text).during(&place),
-                None => WriteError::Unreachable(text).during(&place),
+                Some(_) => WriteError::from(error).with_text(text),
+                None if is_tls_failure(&error) => WriteError::Refused(Cause::new(text, error)),
+                None => WriteError::Unreachable(Cause::new(text, error)),
             }
         })?;
     let driver = tokio::spawn(async move {

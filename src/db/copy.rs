@@ -1,5 +1,5 @@
-//! Batches of usage records by binary COPY. With each batch its rejected records, the hours it touched and the
-//! place its source has reached are written, in one transaction.
+//! Stores batches of usage records by binary COPY. The transaction of a batch also stores its
+//! rejected records, its stale hours and the new position of its source.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
@@ -10,8 +10,8 @@ use tokio_postgres::{CopyInSink, Transaction};
 
 use super::connect::Connection;
 use super::error::WriteError;
-use super::inventory::Stamp;
-use super::refresh::note_stale_hours;
+use super::inventory::RecordIds;
+use super::refresh::add_stale_hours;
 use super::sources::{Checkpoint, Claim};
 use crate::domain::Interval;
 use crate::failpoint;
@@ -19,29 +19,30 @@ use crate::failpoint;
 const COPY_USAGE_RECORDS: &str = include_str!("../../sql/ingest/copy_usage_records.sql");
 const COPY_REJECTED_RECORDS: &str = include_str!("../../sql/ingest/copy_rejected_records.sql");
 
-/// Signature, flags and length of the header extension, as PostgreSQL's manual has them under COPY.
+/// Signature, flags and length of the header extension: see PostgreSQL's manual on COPY.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
-/// The field count -1 that ends the data.
+/// The field count -1, which ends the data.
 const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
 
-/// 2000-01-01T00:00:00Z, from where PostgreSQL counts, in microseconds since 1970.
+/// The epoch of PostgreSQL's timestamps, 2000-01-01T00:00:00Z, in microseconds since 1970.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
-/// Bytes of one encoded usage record: a field count, and four fields with their lengths.
+/// The size of an encoded usage record: a field count, and four fields with their lengths.
 pub const TUPLE_BYTES: usize = 2 + (4 + 8) + (4 + 4) + (4 + 4) + (4 + 8);
 
-/// Appends a usage record as COPY's binary format has it: columns and order of `copy_usage_records.sql`.
-pub fn encode_usage_record(buffer: &mut BytesMut, time_us: i64, stamp: Stamp, bytes: i64) {
+/// Appends a usage record in the binary format of COPY, with the columns of
+/// `copy_usage_records.sql`.
+pub fn encode_usage_record(buffer: &mut BytesMut, time_us: i64, ids: RecordIds, bytes: i64) {
     let mut tuple = [0; TUPLE_BYTES];
     let mut rest = tuple.as_mut_slice();
     rest.put_i16(4);
     rest.put_i32(8);
     rest.put_i64(time_us - POSTGRES_EPOCH_US);
     rest.put_i32(4);
-    rest.put_i32(stamp.sim_card);
+    rest.put_i32(ids.sim_card);
     rest.put_i32(4);
-    rest.put_i32(stamp.organization);
+    rest.put_i32(ids.organization);
     rest.put_i32(8);
     rest.put_i64(bytes);
     buffer.extend_from_slice(&tuple);
@@ -50,53 +51,53 @@ pub fn encode_usage_record(buffer: &mut BytesMut, time_us: i64, stamp: Stamp, by
 /// A record that could not be stored.
 #[derive(Debug, Clone)]
 pub struct RejectedRecord {
-    /// Where it came from.
+    /// The name of its source.
     pub source: std::sync::Arc<str>,
-    /// Offset of its first byte in the source.
+    /// The offset of its first byte in the source.
     pub position: i64,
-    /// Its line, from 1.
+    /// Counted from 1.
     pub line: i64,
     /// The name of its format.
     pub format: &'static str,
-    /// The header it stood under, if it was CSV.
+    /// The header line of its file, if the format is CSV.
     pub header: Option<Bytes>,
-    /// The reason's code.
+    /// The code of the reason.
     pub reason: &'static str,
-    /// The field at fault.
+    /// The invalid field, if the reason concerns one.
     pub field: Option<&'static str>,
-    /// What is wrong, in words.
+    /// The problem, for people.
     pub detail: String,
     /// The record as it was read.
     pub raw: Vec<u8>,
 }
 
-/// What completes a batch.
+/// The end of a batch, after its usage records.
 #[derive(Debug)]
 pub struct BatchEnd {
-    /// How many usage records were sent.
+    /// The number of usage records sent.
     pub rows: u64,
-    /// What could not be stored, in reading order.
+    /// In the order of the source.
     pub rejected: Vec<RejectedRecord>,
     /// The hours of the usage records.
     pub hours: Vec<Interval>,
-    /// The time of the newest usage record; none where all were rejected.
+    /// The time of the newest usage record; `None` if all were rejected.
     pub newest_record_at: Option<DateTime<Utc>>,
-    /// The place behind the batch's last record.
+    /// The position after the batch's last record.
     pub checkpoint: Checkpoint,
 }
 
 /// A transaction that stores one batch. Dropping it rolls back.
 pub struct BatchWriter<'a> {
     transaction: Transaction<'a>,
-    /// Open from the first usage record on.
+    /// The COPY, which starts with the first usage record.
     sink: Option<std::pin::Pin<Box<CopyInSink<Bytes>>>>,
 }
 
 impl<'a> BatchWriter<'a> {
-    /// Begins a batch.
+    /// Begins the transaction.
     ///
     /// # Errors
-    /// The database refuses or is away.
+    /// Returns an error if the database is unreachable or rejects the statement.
     pub async fn begin(connection: &'a mut Connection) -> Result<Self, WriteError> {
         failpoint::pass("before-begin");
         Ok(Self {
@@ -108,7 +109,8 @@ impl<'a> BatchWriter<'a> {
     /// Sends usage records, encoded by [`encode_usage_record`].
     ///
     /// # Errors
-    /// The connection broke. What the server has against the records appears at the batch's end only.
+    /// Returns an error if the connection broke. The server reports invalid records only at the end
+    /// of the COPY.
     pub async fn write(&mut self, tuples: Bytes) -> Result<(), WriteError> {
         let sink = match &mut self.sink {
             Some(sink) => sink,
@@ -123,36 +125,38 @@ impl<'a> BatchWriter<'a> {
         Ok(sink.send(tuples).await?)
     }
 
-    /// Stores with the usage records what else belongs to the batch, moves the claim's source behind it, and commits. A
-    /// rejected record of an earlier run whose line was read again is replaced.
+    /// Stores the rest of the batch, advances the claim's source past it, and commits. If an
+    /// earlier run rejected an unfinished last line that was read again, its rejected record is
+    /// replaced.
     ///
     /// # Errors
-    /// The server refuses the commit, or another process has moved the source: nothing of the batch is stored. Or the
-    /// connection broke: then [`super::outcome`] knows.
+    /// Returns an error if the server rejects a statement or another process has advanced the
+    /// source; then nothing of the batch is stored. If the connection broke, [`super::outcome`]
+    /// tells whether the batch is stored.
     pub async fn commit(self, claim: &Claim, end: &BatchEnd) -> Result<(), WriteError> {
-        let replaced = if claim.lasting && !claim.moved {
-            let forget = include_str!("../../sql/ingest/forget_unfinished_line.sql");
+        let replaced = if claim.resumable && !claim.moved {
+            let delete = include_str!("../../sql/ingest/delete_unfinished_line.sql");
             self.transaction
-                .execute(forget, &[&claim.id, &claim.position])
+                .execute(delete, &[&claim.id, &claim.position])
                 .await?
         } else {
             0
         };
         if !end.rejected.is_empty() {
-            let source_id = claim.lasting.then_some(claim.id);
+            let source_id = claim.resumable.then_some(claim.id);
             let stored = copy_rejected(&self.transaction, source_id, &end.rejected).await;
             stored.map_err(|error| error.during("storing rejected records"))?;
         }
         failpoint::pass("after-rejects");
-        note_stale_hours(&self.transaction, &end.hours).await?;
+        add_stale_hours(&self.transaction, &end.hours).await?;
         self.advance(claim, end, replaced).await?;
-        self.commit_alone().await
+        self.commit_transaction().await
     }
 
-    /// Ends the COPY, and checks that the server has stored every one of `rows`.
+    /// Ends the COPY, and checks that the server has stored `rows` records.
     ///
     /// # Errors
-    /// The server refuses a record, or the connection broke.
+    /// Returns an error if the server rejects a record or the connection broke.
     pub async fn finish_copy(&mut self, rows: u64) -> Result<(), WriteError> {
         let stored = match self.sink.take() {
             Some(mut sink) => {
@@ -165,22 +169,21 @@ impl<'a> BatchWriter<'a> {
         if stored == rows {
             Ok(())
         } else {
-            Err(WriteError::Refused(format!(
-                "the server stored {stored} of {rows} records"
-            )))
+            let text = format!("the server stored {stored} of {rows} records");
+            Err(WriteError::Refused(text.into()))
         }
     }
 
-    /// The transaction, for what else belongs into it.
+    /// The transaction, for further statements.
     pub(super) fn transaction(&self) -> &Transaction<'a> {
         &self.transaction
     }
 
-    /// Commits.
+    /// Commits without advancing a source.
     ///
     /// # Errors
-    /// The server refuses, or the connection broke.
-    pub(super) async fn commit_alone(self) -> Result<(), WriteError> {
+    /// Returns an error if the server rejects the commit or the connection broke.
+    pub(super) async fn commit_transaction(self) -> Result<(), WriteError> {
         failpoint::pass("before-commit");
         self.transaction
             .commit()

@@ -1,42 +1,101 @@
-//! What can go wrong between simusage and its database, as far as somebody acts on the difference.
+//! Database errors, divided by how callers react to them.
 
-use std::error::Error as _;
+use std::error::Error;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
 
 use super::tls;
 
-/// A statement or connection that failed. The text is for logs: it may quote the database's own words.
+/// Why a database operation failed: a text for people, and the driver's error if there is one.
+///
+/// The text includes that of the driver's error, and may quote the server.
+#[derive(Debug, Clone)]
+pub struct Cause {
+    text: String,
+    source: Option<Arc<tokio_postgres::Error>>,
+}
+
+impl Cause {
+    /// The cause `source` with another text.
+    pub(super) fn new(text: String, source: tokio_postgres::Error) -> Self {
+        Self {
+            text,
+            source: Some(Arc::new(source)),
+        }
+    }
+}
+
+/// Compares the texts.
+impl PartialEq for Cause {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Cause {}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+impl Error for Cause {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<String> for Cause {
+    fn from(text: String) -> Self {
+        Self { text, source: None }
+    }
+}
+
+impl From<&str> for Cause {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl From<tokio_postgres::Error> for Cause {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::new(describe(&error), error)
+    }
+}
+
+/// Why a query failed. The text is for logs, not for clients: it may quote the server.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StorageError {
-    /// No connection could be had, or it broke.
-    #[error("the database is away: {0}")]
-    Unavailable(String),
-    /// All connections of the pool were in use for as long as a request waits.
+    /// No connection could be opened, or it broke.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(#[source] Cause),
+    /// No connection of the pool became free in time.
     #[error("all connections are busy")]
     Busy,
-    /// The statement took longer than it may.
-    #[error("the database took too long")]
+    /// The query took longer than its timeout.
+    #[error("the query timed out")]
     Timeout,
     /// A total does not fit into 64 bits.
     #[error("a total does not fit into 64 bits")]
     TotalOverflow,
-    /// The database is not migrated: a table, view or column is missing.
-    #[error("the schema is behind: {0}; run `simusage migrate`")]
-    NotMigrated(String),
-    /// Anything else.
+    /// The schema is not the one that this program needs.
+    #[error("the schema is out of date: {0}; run `simusage migrate`")]
+    NotMigrated(#[source] Cause),
+    /// Any other error.
     #[error("{0}")]
-    Other(String),
+    Other(#[source] Cause),
 }
 
 impl From<tokio_postgres::Error> for StorageError {
     fn from(error: tokio_postgres::Error) -> Self {
-        let text = describe(&error);
         let Some(code) = error.code() else {
             return if is_broken(&error) {
-                Self::Unavailable(text)
+                Self::Unavailable(error.into())
             } else {
-                Self::Other(text)
+                Self::Other(error.into())
             };
         };
         if *code == SqlState::NUMERIC_VALUE_OUT_OF_RANGE {
@@ -50,71 +109,77 @@ impl From<tokio_postgres::Error> for StorageError {
         ]
         .contains(code)
         {
-            Self::NotMigrated(text)
+            Self::NotMigrated(error.into())
         } else if is_connection_lost(code) || *code == SqlState::T_R_SERIALIZATION_FAILURE {
-            // A replica cancels what is in the way of its primary's changes with the latter. Asked again, it answers.
-            Self::Unavailable(text)
+            // A replica cancels queries that conflict with changes of its primary with the latter.
+            Self::Unavailable(error.into())
         } else {
-            Self::Other(text)
+            Self::Other(error.into())
         }
     }
 }
 
-/// Whether the code says that the server ended the session, or takes no new one.
+/// Whether the server ended the session or accepts no new one.
 fn is_connection_lost(code: &SqlState) -> bool {
     // Classes of PostgreSQL's appendix A: 08 connection exception, 57P operator intervention,
-    // 53 insufficient resources (too many connections), 28 invalid authorization, 3D no such database.
+    // 53 insufficient resources (too many connections), 28 invalid authorization, 3D no such
+    // database.
     let code = code.code();
     ["08", "57P", "53", "28", "3D"]
         .iter()
         .any(|class| code.starts_with(class))
 }
 
-/// Why something was not written. What it says is for people; which variant it is says what to do next.
+/// Why a write failed. The variant decides whether to retry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    /// The server did not answer.
+    /// The server did not respond.
     #[error("{0}")]
-    Unreachable(String),
-    /// The connection broke, the server has none to spare now, or it asks for the transaction to be repeated.
+    Unreachable(#[source] Cause),
+    /// The connection broke, the server has no free connection, or the transaction conflicted with
+    /// another one. A retry may succeed.
     #[error("{0}")]
-    Passing(String),
+    Transient(#[source] Cause),
     /// The server's disk is full.
     #[error("the database has no space left: {0}")]
-    DiskFull(String),
-    /// Another process has moved the source.
-    #[error("another process ingests it")]
+    DiskFull(#[source] Cause),
+    /// Another process has advanced the source.
+    #[error("another process is ingesting it")]
     Overtaken,
-    /// Anything else; the same again would fail again.
+    /// Any other error. A retry would fail, too.
     #[error("{0}")]
-    Refused(String),
+    Refused(#[source] Cause),
 }
 
 impl WriteError {
-    /// Whether the same may succeed a little later.
+    /// Whether a retry may succeed.
     #[must_use]
-    pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Passing(_))
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Transient(_))
     }
 
-    /// The error with what was being done in front, as in "copying usage records: …".
+    /// Prefixes the text with what failed, as in "copying usage records: …".
     #[must_use]
-    pub(crate) fn during(self, doing: &str) -> Self {
-        self.map_text(|text| format!("{doing}: {text}"))
+    pub(crate) fn during(self, action: &str) -> Self {
+        self.map_text(|text| format!("{action}: {text}"))
     }
 
-    /// The error with another text.
+    /// Replaces the text.
     #[must_use]
     pub(super) fn with_text(self, text: String) -> Self {
         self.map_text(|_| text)
     }
 
     fn map_text(self, change: impl FnOnce(String) -> String) -> Self {
+        let change = |Cause { text, source }| Cause {
+            text: change(text),
+            source,
+        };
         match self {
-            Self::Unreachable(text) => Self::Unreachable(change(text)),
-            Self::Passing(text) => Self::Passing(change(text)),
-            Self::DiskFull(text) => Self::DiskFull(change(text)),
-            Self::Refused(text) => Self::Refused(change(text)),
+            Self::Unreachable(cause) => Self::Unreachable(change(cause)),
+            Self::Transient(cause) => Self::Transient(change(cause)),
+            Self::DiskFull(cause) => Self::DiskFull(change(cause)),
+            Self::Refused(cause) => Self::Refused(change(cause)),
             Self::Overtaken => Self::Overtaken,
         }
     }
@@ -122,36 +187,35 @@ impl WriteError {
 
 impl From<tokio_postgres::Error> for WriteError {
     fn from(error: tokio_postgres::Error) -> Self {
-        let text = describe(&error);
         match error.code() {
-            Some(code) if *code == SqlState::DISK_FULL => Self::DiskFull(text),
-            Some(code) if is_passing(code) => Self::Passing(text),
-            None if is_broken(&error) => Self::Passing(text),
-            _ => Self::Refused(text),
+            Some(code) if *code == SqlState::DISK_FULL => Self::DiskFull(error.into()),
+            Some(code) if is_transient(code) => Self::Transient(error.into()),
+            None if is_broken(&error) => Self::Transient(error.into()),
+            _ => Self::Refused(error.into()),
         }
     }
 }
 
-/// Whether the connection, and not a statement, is what failed.
+/// Whether the connection failed, rather than a statement.
 fn is_broken(error: &tokio_postgres::Error) -> bool {
     error.is_closed()
         || error
             .source()
-            .is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
+            .is_some_and(<dyn Error>::is::<std::io::Error>)
 }
 
-/// Whether the code says that the session ended, that the server takes no new one now, or that the transaction
-/// should be repeated.
-fn is_passing(code: &SqlState) -> bool {
-    // 08 connection exception, 57P operator intervention, 53300 too many connections, 55P03 lock not available,
-    // 40 transaction rollback: serialization failures and deadlocks.
+/// Whether the session ended, the server accepts no new one now, or the transaction should be
+/// retried.
+fn is_transient(code: &SqlState) -> bool {
+    // 08 connection exception, 57P operator intervention, 53300 too many connections, 55P03 lock
+    // not available, 40 transaction rollback: serialization failures and deadlocks.
     let code = code.code();
     ["08", "57P", "53300", "55P03", "40"]
         .iter()
         .any(|class| code.starts_with(class))
 }
 
-/// The error with its causes: tokio-postgres's own text is only "db error".
+/// The error with its causes. Its own text would only be "db error".
 pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(server) = error.as_db_error() {
         let detail = server
@@ -177,39 +241,62 @@ pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// The error as the command line shows it, with the server's own words.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "it is the argument of map_err"
-)]
-pub(crate) fn explained(error: tokio_postgres::Error) -> anyhow::Error {
-    anyhow::anyhow!(describe(&error))
+/// The error with its causes, on one line. Stops at a database error, whose text includes its
+/// causes.
+#[must_use]
+pub fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    let includes_causes = |error: &&(dyn Error + 'static)| {
+        error.is::<StorageError>() || error.is::<WriteError>() || error.is::<Cause>()
+    };
+    let mut chain = error.chain();
+    while let Some(cause) = chain.next().filter(|cause| !includes_causes(cause)) {
+        if let Some(source) = cause.source() {
+            let _ = write!(text, ": {source}");
+        }
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use anyhow::Context as _;
+
     use super::*;
 
     #[test]
-    fn what_passes_by_itself_is_told_from_what_does_not() {
+    fn only_transient_errors_are_worth_a_retry() {
         for code in [
             "08006", "57P01", "57P02", "57P03", "53300", "40001", "40P01", "55P03",
         ] {
-            assert!(is_passing(&SqlState::from_code(code)), "{code}");
+            assert!(is_transient(&SqlState::from_code(code)), "{code}");
         }
         for code in [
             "53100", "53200", "42P01", "23505", "28P01", "3D000", "57014", "XX000", "22003",
         ] {
-            assert!(!is_passing(&SqlState::from_code(code)), "{code}");
+            assert!(!is_transient(&SqlState::from_code(code)), "{code}");
         }
     }
 
     #[test]
-    fn the_text_says_what_was_being_done() {
-        let error = WriteError::DiskFull("could not extend file".to_owned())
-            .during("copying usage records");
+    fn the_text_says_what_failed() {
+        let error =
+            WriteError::DiskFull("could not extend file".into()).during("copying usage records");
         let text = "the database has no space left: copying usage records: could not extend file";
         assert_eq!(error.to_string(), text);
-        assert!(!error.is_passing());
+        assert!(!error.is_transient());
+    }
+
+    #[test]
+    fn a_database_error_keeps_its_source_and_is_printed_once() {
+        let source = "port=x".parse::<tokio_postgres::Config>().unwrap_err();
+        let text = describe(&source);
+        let error = StorageError::Other(source.into());
+        let cause = error.source().unwrap();
+        assert!(cause.source().unwrap().is::<tokio_postgres::Error>());
+        let error = anyhow::Error::from(error).context("reading");
+        assert_eq!(with_causes(&error), format!("reading: {text}"));
+        let error = Err::<(), _>(std::io::Error::other("broken")).context("reading");
+        assert_eq!(with_causes(&error.unwrap_err()), "reading: broken");
     }
 }

@@ -1,8 +1,8 @@
-//! How fresh intervals are, asked once for all who wait at the same time.
+//! Loads the freshness of intervals, in one batch for all concurrent requests.
 //!
-//! An answer may be too old for whoever came after its question went out, so those wait for the next question, which
-//! goes out as soon as the answer is there. However many requests come at once, there is one question under way, on one
-//! connection, and each interval is in it once.
+//! A result may be out of date for a request that arrived after its query was sent, so such a
+//! request waits for the next batch, which starts as soon as the current one ends. At any time, at
+//! most one batch is running, on one connection, with each interval once.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,23 +15,23 @@ use tokio::task::spawn_local;
 use super::{Pool, StorageError, queries};
 use crate::domain::{Freshness, Interval};
 
-/// Asks a pool how fresh intervals are, for the tasks of one thread.
+/// Loads the freshness of intervals from a pool, for the tasks of one thread.
 #[derive(Debug, Clone)]
 pub struct FreshnessLoader {
     pool: Pool,
     queue: Rc<RefCell<Queue>>,
 }
 
-/// Who waits for the next question.
+/// The requests for the next batch.
 #[derive(Debug, Default)]
 struct Queue {
     waiting: FxHashMap<Interval, Vec<Sender<Result<Freshness, StorageError>>>>,
-    /// Whether a question is under way, behind which the next will go out.
-    is_asking: bool,
+    /// Whether a task is running batches.
+    is_running: bool,
 }
 
 impl FreshnessLoader {
-    /// A desk that has asked nothing yet.
+    /// A loader with an empty queue.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
         Self {
@@ -40,41 +40,41 @@ impl FreshnessLoader {
         }
     }
 
-    /// How fresh an answer over the interval would be now, or later.
+    /// Loads how fresh the usage of the interval is, no earlier than the time of the call.
     ///
     /// # Errors
-    /// As [`Pool::ask`].
+    /// See [`Pool::run`].
     ///
     /// # Panics
-    /// The task does not run in a [`tokio::task::LocalSet`].
+    /// Panics outside of a [`tokio::task::LocalSet`].
     pub async fn freshness(&self, interval: Interval) -> Result<Freshness, StorageError> {
-        let (sender, answer) = channel();
-        let is_asking = {
+        let (sender, receiver) = channel();
+        let is_running = {
             let mut queue = self.queue.borrow_mut();
             queue.waiting.entry(interval).or_default().push(sender);
-            std::mem::replace(&mut queue.is_asking, true)
+            std::mem::replace(&mut queue.is_running, true)
         };
-        if !is_asking {
-            // A task of its own: the request that began it may be given up while others wait.
-            spawn_local(self.clone().ask());
+        if !is_running {
+            // In a separate task: the request that starts it may be cancelled while others wait.
+            spawn_local(self.clone().run_batches());
         }
-        answer.await.unwrap_or_else(|_| {
+        receiver.await.unwrap_or_else(|_| {
             Err(StorageError::Other(
-                "nobody asked how fresh an interval is".to_owned(),
+                "the task that loads freshness has ended".into(),
             ))
         })
     }
 
-    /// Asks for those who wait, until nobody does.
-    async fn ask(self) {
-        let _asking = Asking(Rc::clone(&self.queue));
+    /// Runs batches until the queue is empty.
+    async fn run_batches(self) {
+        let _running = Running(Rc::clone(&self.queue));
         loop {
             let waiting = std::mem::take(&mut self.queue.borrow_mut().waiting);
             if waiting.is_empty() {
                 return;
             }
             let intervals: Vec<Interval> = waiting.keys().copied().collect();
-            let question = async |client: &_| {
+            let query = async |client: &_| {
                 try_join_all(
                     intervals
                         .iter()
@@ -82,14 +82,14 @@ impl FreshnessLoader {
                 )
                 .await
             };
-            let answers = self.pool.ask(question).await;
-            for (place, senders) in waiting.into_values().enumerate() {
+            let results = self.pool.run(query).await;
+            for (index, senders) in waiting.into_values().enumerate() {
                 for sender in senders {
-                    // Who has gone away meanwhile needs no answer.
+                    // Fails if the request was cancelled.
                     let _ = sender.send(
-                        answers
+                        results
                             .as_ref()
-                            .map(|answers| answers[place])
+                            .map(|results| results[index])
                             .map_err(Clone::clone),
                     );
                 }
@@ -98,13 +98,13 @@ impl FreshnessLoader {
     }
 }
 
-/// Ends the asking, however it ends.
-struct Asking(Rc<RefCell<Queue>>);
+/// Resets the queue when the task ends, even by a panic.
+struct Running(Rc<RefCell<Queue>>);
 
-impl Drop for Asking {
+impl Drop for Running {
     fn drop(&mut self) {
         let mut queue = self.0.borrow_mut();
-        queue.is_asking = false;
+        queue.is_running = false;
         queue.waiting.clear();
     }
 }

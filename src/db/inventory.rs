@@ -1,4 +1,4 @@
-//! The inventory: written from assignments, read as the directory that ingest stamps records with.
+//! Stores the inventory, and loads it as the index that ingest looks records up in.
 
 use std::num::TryFromIntError;
 
@@ -16,13 +16,13 @@ const ADD_ORGANIZATIONS: &str = include_str!("../../sql/ingest/add_organizations
 const ADD_SIM_CARDS: &str = include_str!("../../sql/ingest/add_sim_cards.sql");
 const ASSIGN_SIM_CARDS: &str = include_str!("../../sql/ingest/assign_sim_cards.sql");
 
-/// Assignments per statement: few enough that the arrays of a statement stay small.
+/// Assignments per statement, which limits the size of its arrays.
 const ASSIGNMENTS_AT_ONCE: usize = 50_000;
 
-/// Adds assignments to the inventory, all or none. Nothing is removed.
+/// Adds all assignments to the inventory, or none. Removes nothing.
 ///
 /// # Errors
-/// The database refuses or is away.
+/// Returns an error if the database is unreachable or rejects a statement.
 pub async fn store_inventory(
     connection: &mut Connection,
     assignments: &[Assignment],
@@ -58,10 +58,11 @@ pub async fn store_inventory(
     Ok(transaction.commit().await?)
 }
 
-/// How often the inventory has been loaded. A [`InventoryIndex`] of another version is out of date.
+/// How often the inventory has been loaded. An [`InventoryIndex`] of another version is out of
+/// date.
 ///
 /// # Errors
-/// The database refuses or is away.
+/// Returns an error if the database is unreachable or rejects the statement.
 pub async fn inventory_version(client: &Client) -> Result<i64, WriteError> {
     let row = client
         .query_one(include_str!("../../sql/ingest/inventory_version.sql"), &[])
@@ -69,43 +70,44 @@ pub async fn inventory_version(client: &Client) -> Result<i64, WriteError> {
     Ok(row.get("version"))
 }
 
-/// The numbers that a usage record carries.
+/// The ids that a usage record contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
-    /// Number of the SIM card.
+pub struct RecordIds {
+    /// The key of the SIM card in `sim_cards`.
     pub sim_card: i32,
-    /// Number of the organization that it belonged to.
+    /// The key, in `organizations`, of the organization it was assigned to at the record's time.
     pub organization: i32,
 }
 
-/// Why a record gets no stamp.
+/// Why the inventory has no ids for a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoStamp {
+pub enum LookupError {
     /// The SIM card is not in the inventory.
     Unknown,
-    /// The SIM card belonged to nobody at that time.
+    /// The SIM card was not assigned to an organization at that time.
     Unassigned,
 }
 
-/// The inventory in memory, for a look-up per record.
+/// The inventory in memory, for one lookup per record.
 #[derive(Debug, Default)]
 pub struct InventoryIndex {
-    /// The inventory's version.
+    /// See [`inventory_version`].
     version: i64,
-    /// By ICCID: the SIM card's number, and its assignments as a range of `assignments`.
+    /// By ICCID: the SIM card's id, and the range of its assignments in `assignments`.
     sim_cards: FxHashMap<Box<str>, (i32, u32, u32)>,
-    /// (valid from, in microseconds since 1970; organization), by time within a SIM card.
+    /// (valid from, in microseconds since 1970; organization), sorted by time for each SIM card.
     assignments: Vec<(i64, i32)>,
 }
 
 impl InventoryIndex {
-    /// Loads the directory.
+    /// Loads the inventory.
     ///
     /// # Errors
-    /// The database refuses or is away.
+    /// Returns an error if the database is unreachable or rejects a statement.
     pub async fn load(client: &Client) -> Result<Self, WriteError> {
-        // The version first: a change that comes in between makes it look out of date, which costs one more load.
-        let mut directory = Self {
+        // The version first: after a change in between, the index seems out of date and is loaded
+        // again.
+        let mut index = Self {
             version: inventory_version(client).await?,
             ..Self::default()
         };
@@ -115,23 +117,25 @@ impl InventoryIndex {
         while let Some(row) = rows.try_next().await? {
             let valid_from: Option<DateTime<Utc>> = row.get("valid_from");
             let valid_from_us = valid_from.map_or(i64::MIN, |instant| instant.timestamp_micros());
-            directory
+            index
                 .add(
                     row.get("iccid"),
                     row.get("sim_card_id"),
                     valid_from_us,
                     row.get("organization_id"),
                 )
-                .map_err(|error| WriteError::Refused(format!("loading the inventory: {error}")))?;
+                .map_err(|error| {
+                    WriteError::Refused(format!("loading the inventory: {error}").into())
+                })?;
         }
-        Ok(directory)
+        Ok(index)
     }
 
-    /// The directory that an inventory alone would make, with numbers of its own instead of a database's.
+    /// Creates an index without a database. All its ids are 0.
     ///
     /// # Errors
-    /// There are more assignments than numbers.
-    pub fn of_assignments(assignments: &[Assignment]) -> Result<Self, TryFromIntError> {
+    /// Returns an error if there are more than 4,294,967,295 assignments.
+    pub fn from_assignments(assignments: &[Assignment]) -> Result<Self, TryFromIntError> {
         let mut sorted: Vec<(&str, i64)> = assignments
             .iter()
             .map(|assignment| {
@@ -142,14 +146,14 @@ impl InventoryIndex {
             })
             .collect();
         sorted.sort_unstable();
-        let mut directory = Self::default();
+        let mut index = Self::default();
         for (iccid, valid_from_us) in sorted {
-            directory.add(iccid, 0, valid_from_us, 0)?;
+            index.add(iccid, 0, valid_from_us, 0)?;
         }
-        Ok(directory)
+        Ok(index)
     }
 
-    /// Adds an assignment. Those of one SIM card come one after the other, by time.
+    /// Adds an assignment. Those of one SIM card must be added consecutively, in the order of time.
     fn add(
         &mut self,
         iccid: &str,
@@ -168,37 +172,38 @@ impl InventoryIndex {
         Ok(())
     }
 
-    /// The stamp of a record of the SIM card `iccid` at a time, in microseconds since 1970.
+    /// Looks up the ids for a record of the SIM card `iccid` at `time_us`, in microseconds since
+    /// 1970.
     ///
     /// # Errors
-    /// The SIM card is unknown or was not assigned then.
-    pub fn stamp(&self, iccid: &str, time_us: i64) -> Result<Stamp, NoStamp> {
-        let &(sim_card, start, end) = self.sim_cards.get(iccid).ok_or(NoStamp::Unknown)?;
+    /// Returns an error if the SIM card is unknown or was not assigned at that time.
+    pub fn look_up(&self, iccid: &str, time_us: i64) -> Result<RecordIds, LookupError> {
+        let &(sim_card, start, end) = self.sim_cards.get(iccid).ok_or(LookupError::Unknown)?;
         let assignments = &self.assignments[start as usize..end as usize];
         let last = assignments
             .iter()
             .rev()
             .find(|(valid_from_us, _)| *valid_from_us <= time_us);
-        last.map(|&(_, organization)| Stamp {
+        last.map(|&(_, organization)| RecordIds {
             sim_card,
             organization,
         })
-        .ok_or(NoStamp::Unassigned)
+        .ok_or(LookupError::Unassigned)
     }
 
-    /// The inventory's version.
+    /// The version it was loaded from: see [`inventory_version`].
     #[must_use]
     pub fn version(&self) -> i64 {
         self.version
     }
 
-    /// How many SIM cards there are.
+    /// The number of SIM cards.
     #[must_use]
     pub fn len(&self) -> usize {
         self.sim_cards.len()
     }
 
-    /// Whether there is no SIM card at all.
+    /// Whether there are no SIM cards.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sim_cards.is_empty()
@@ -210,22 +215,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_stamped_with_the_owner_at_its_own_date() {
-        let mut directory = InventoryIndex::default();
-        directory.add("moved", 1, i64::MIN, 10).unwrap();
-        directory.add("moved", 1, 100, 11).unwrap();
-        directory.add("late", 2, 50, 12).unwrap();
-        let organization = |iccid: &str, time_us| {
-            directory
-                .stamp(iccid, time_us)
-                .map(|stamp| stamp.organization)
-        };
+    fn a_record_gets_the_organization_at_its_own_date() {
+        let mut index = InventoryIndex::default();
+        index.add("moved", 1, i64::MIN, 10).unwrap();
+        index.add("moved", 1, 100, 11).unwrap();
+        index.add("late", 2, 50, 12).unwrap();
+        let organization =
+            |iccid: &str, time_us| index.look_up(iccid, time_us).map(|ids| ids.organization);
         assert_eq!(organization("moved", -1), Ok(10));
         assert_eq!(organization("moved", 99), Ok(10));
         assert_eq!(organization("moved", 100), Ok(11));
-        assert_eq!(organization("late", 49), Err(NoStamp::Unassigned));
+        assert_eq!(organization("late", 49), Err(LookupError::Unassigned));
         assert_eq!(organization("late", 50), Ok(12));
-        assert_eq!(organization("other", 50), Err(NoStamp::Unknown));
-        assert_eq!(directory.len(), 2);
+        assert_eq!(organization("other", 50), Err(LookupError::Unknown));
+        assert_eq!(index.len(), 2);
     }
 }

@@ -1,39 +1,37 @@
-//! Brings a database to the schema this program was built with: numbered files, each applied once, then the
-//! storage settings of the configuration.
+//! Migrates a database to the schema of this program: numbered files, each applied once, then the
+//! SQL functions, the storage settings and the rights of the reader.
 //!
-//! What is absent: there is no way down. A file that outcome is never edited; a mistake is mended by a new file.
-
-use std::fmt::Write as _;
+//! There are no down migrations. An applied file is never edited; a new file corrects its mistakes.
 
 use anyhow::{Context as _, bail, ensure};
-use sha2::{Digest as _, Sha256};
 use tokio_postgres::Client;
 
 use super::connect::{Connection, connect};
-use super::error::{StorageError, explained};
+use super::error::{Cause, StorageError};
+use super::functions::{self, FUNCTIONS, Function, checksum};
 use super::reader;
-use super::refresh::execute_alone;
+use super::refresh::execute_with_retries;
 use super::settings::{self, Change};
 use crate::config::{Database, Storage};
 
-/// The oldest TimescaleDB whose statements the schema is tested with.
+/// The oldest TimescaleDB that the schema is tested with.
 const OLDEST_TIMESCALEDB: Version = Version(2, 23);
 
-/// Key of the advisory lock that one migration at a time holds: "simusage" in ASCII.
+/// The key of the advisory lock that lets one migration run at a time: "simusage" in ASCII.
 const LOCK_KEY: i64 = 0x7369_6d75_7361_6765;
 
-/// The first line of a file that must not run inside a transaction. Its statements then end with an empty
-/// line each, and must bear being run again, because a failure leaves the earlier ones behind.
-const OPT_OUT: &str = "-- simusage: no transaction";
+/// The first line of a file that cannot run in a transaction. Its statements are separated by empty
+/// lines, and must be repeatable, because a failure does not undo the earlier ones.
+const NO_TRANSACTION: &str = "-- simusage: no transaction";
 
 /// A numbered file of `sql/migrations`.
 #[derive(Debug, Clone, Copy)]
 pub struct Migration {
-    /// Its number, from 1.
+    /// Counted from 1.
     pub number: i32,
-    /// Its file name without the ending.
+    /// The file name without `.sql`.
     pub name: &'static str,
-    /// Its text.
+    /// The content of the file.
     pub sql: &'static str,
 }
 
@@ -52,55 +50,47 @@ macro_rules! migration {
 const MIGRATIONS: &[Migration] = &[
     migration!(1, "0001_inventory"),
     migration!(2, "0002_usage"),
-    migration!(3, "0003_rejected_records"),
-    migration!(4, "0004_ingest_ledger"),
-    migration!(5, "0005_inventory_version"),
-    migration!(6, "0006_freshness"),
-    migration!(7, "0007_tokens"),
-    migration!(8, "0008_series"),
-    migration!(9, "0009_every_change_is_logged"),
+    migration!(3, "0003_ingest"),
+    migration!(4, "0004_tokens"),
+    migration!(5, "0005_log_every_change"),
 ];
 
 impl Migration {
-    /// SHA-256 of the file, in hexadecimal.
     fn checksum(self) -> String {
-        Sha256::digest(self.sql)
-            .iter()
-            .fold(String::new(), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
-            })
+        checksum(self.sql)
     }
 
     fn in_transaction(self) -> bool {
-        !self.sql.starts_with(OPT_OUT)
+        !self.sql.starts_with(NO_TRANSACTION)
     }
 }
 
-/// What a migration changed, or would change.
+/// The changes that were applied, or are pending.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Names of the migrations, in order.
     pub migrations: Vec<&'static str>,
-    /// Settings, one sentence each.
+    /// Names of the SQL functions, in order.
+    pub functions: Vec<&'static str>,
+    /// Descriptions of the changes of settings and rights.
     pub settings: Vec<String>,
 }
 
 impl Report {
-    /// Whether there is nothing to change.
+    /// Whether there are no changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.migrations.is_empty() && self.settings.is_empty()
+        self.migrations.is_empty() && self.functions.is_empty() && self.settings.is_empty()
     }
 }
 
-/// Applies what is missing. Waits for another migration of the same database to end first.
+/// Applies all pending changes. First waits for any other migration of the same database to end.
 ///
 /// # Errors
-/// The server has no usable TimescaleDB, the database was migrated by a newer simusage or an edited file, or a
-/// statement fails. Files applied before the failure stay applied.
+/// Returns an error if the server has no suitable TimescaleDB, if the database was migrated by a
+/// newer or different simusage, or if a statement fails. Changes before the failure remain applied.
 pub async fn migrate(database: &Database, storage: &Storage) -> anyhow::Result<Report> {
-    // The lock has a session of its own, so nothing that a migration does to its session can release it.
+    // In a separate session, so that no migration can release the lock by accident.
     let lock = connect(database).await?;
     acquire_lock(&lock).await?;
     let report = migrate_locked(database, storage).await;
@@ -112,10 +102,15 @@ async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Resul
     let mut connection = connect(database).await?;
     install_timescaledb(&connection).await?;
     check_server(&read_server(&connection).await?)?;
+    // As one string, these statements run in one transaction.
     connection
-        .batch_execute(include_str!("../../sql/schema_history/create.sql"))
+        .batch_execute(concat!(
+            include_str!("../../sql/schema_history/create.sql"),
+            ";",
+            include_str!("../../sql/schema_history/create_functions.sql")
+        ))
         .await
-        .map_err(explained)?;
+        .map_err(Cause::from)?;
     let mut report = Report::default();
     for migration in pending(&applied(&connection).await?)? {
         apply(&mut connection, migration)
@@ -124,23 +119,29 @@ async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Resul
         log::info!("applied {}", migration.name);
         report.migrations.push(migration.name);
     }
+    let functions = outdated_functions(&connection).await?;
+    functions::apply(&mut connection, &functions)
+        .await
+        .map_err(Cause::from)
+        .context("applying SQL functions")?;
+    report.functions = functions.iter().map(|function| function.name).collect();
     let changes = settings::changes(&connection, storage).await?;
     settings::apply(&mut connection, &changes)
         .await
         .context("applying storage settings")?;
     report.settings = changes.iter().map(Change::to_string).collect();
     report.settings.extend(
-        reader::give_rights(&connection)
+        reader::grant_rights(&connection)
             .await
-            .context("letting the reader read")?,
+            .context("granting read access")?,
     );
     Ok(report)
 }
 
-/// Says what [`migrate`] would change, and changes nothing.
+/// Reports what [`migrate`] would change, without changing anything.
 ///
 /// # Errors
-/// As [`migrate`].
+/// See [`migrate`].
 pub async fn check(database: &Database, storage: &Storage) -> anyhow::Result<Report> {
     let connection = connect(database).await?;
     let server = read_server(&connection).await?;
@@ -148,6 +149,7 @@ pub async fn check(database: &Database, storage: &Storage) -> anyhow::Result<Rep
         ensure!(server.available.is_some(), NO_TIMESCALEDB);
         return Ok(Report {
             migrations: MIGRATIONS.iter().map(|migration| migration.name).collect(),
+            functions: FUNCTIONS.iter().map(|function| function.name).collect(),
             settings: vec![],
         });
     }
@@ -156,7 +158,8 @@ pub async fn check(database: &Database, storage: &Storage) -> anyhow::Result<Rep
         .iter()
         .map(|migration| migration.name)
         .collect();
-    // Settings belong to tables that pending migrations may yet create.
+    let functions = outdated_functions(&connection).await?;
+    // Pending migrations may create the relations that settings and rights refer to.
     let mut settings = vec![];
     if migrations.is_empty() {
         settings.extend(
@@ -169,31 +172,72 @@ pub async fn check(database: &Database, storage: &Storage) -> anyhow::Result<Rep
     }
     Ok(Report {
         migrations,
+        functions: functions.iter().map(|function| function.name).collect(),
         settings,
     })
 }
 
-/// Whether every migration of this program, and none it does not know, has been applied.
+/// The version of a database's schema.
+struct SchemaVersion {
+    /// The newest migration that has been applied.
+    migration: Option<i32>,
+    /// This program's SQL functions that have not been applied.
+    outdated_functions: Vec<String>,
+}
+
+async fn schema_version(client: &Client) -> Result<SchemaVersion, tokio_postgres::Error> {
+    let (names, checksums) = functions::checksums();
+    let statement = include_str!("../../sql/schema_history/version.sql");
+    let row = client.query_one(statement, &[&names, &checksums]).await?;
+    Ok(SchemaVersion {
+        migration: row.get("number"),
+        outdated_functions: row.get("outdated"),
+    })
+}
+
+/// Checks that the schema is the one of this program: the same newest migration and SQL functions.
 ///
 /// # Errors
-/// The database cannot be asked.
+/// Returns [`StorageError::NotMigrated`] if it is not, or an error if the database is unreachable.
 pub async fn ensure_current(client: &Client) -> Result<(), StorageError> {
-    let number: Option<i32> = client
-        .query_one(include_str!("../../sql/schema_history/newest.sql"), &[])
-        .await?
-        .get(0);
+    let version = schema_version(client).await?;
     let newest = MIGRATIONS.last().map(|migration| migration.number);
-    if number == newest {
-        return Ok(());
+    if version.migration != newest {
+        let text = |number: Option<i32>| {
+            number.map_or_else(|| "none".to_owned(), |number| number.to_string())
+        };
+        let detail = format!(
+            "the newest applied migration is {}, this program needs {}",
+            text(version.migration),
+            text(newest)
+        );
+        return Err(StorageError::NotMigrated(detail.into()));
     }
-    let text =
-        |number: Option<i32>| number.map_or_else(|| "none".to_owned(), |number| number.to_string());
-    let detail = format!(
-        "the newest migration applied is {}, this program needs {}",
-        text(number),
-        text(newest)
-    );
-    Err(StorageError::NotMigrated(detail))
+    match version.outdated_functions.as_slice() {
+        [] => Ok(()),
+        outdated => {
+            let detail = format!(
+                "these SQL functions are not those of this program: {}",
+                outdated.join(", ")
+            );
+            Err(StorageError::NotMigrated(detail.into()))
+        }
+    }
+}
+
+/// The SQL functions that are yet to be applied.
+async fn outdated_functions(client: &Client) -> anyhow::Result<Vec<Function>> {
+    if !has_history(client).await? {
+        return Ok(FUNCTIONS.to_vec());
+    }
+    let version = schema_version(client).await.map_err(Cause::from)?;
+    let is_outdated = |function: &&Function| {
+        version
+            .outdated_functions
+            .iter()
+            .any(|name| name == function.name)
+    };
+    Ok(FUNCTIONS.iter().filter(is_outdated).copied().collect())
 }
 
 async fn acquire_lock(connection: &Connection) -> anyhow::Result<()> {
@@ -203,7 +247,7 @@ async fn acquire_lock(connection: &Connection) -> anyhow::Result<()> {
             &[&LOCK_KEY],
         )
         .await
-        .map_err(explained)?;
+        .map_err(Cause::from)?;
     if !row.get::<_, bool>(0) {
         log::info!("another migration is running; waiting for it to end");
         connection
@@ -212,19 +256,19 @@ async fn acquire_lock(connection: &Connection) -> anyhow::Result<()> {
                 &[&LOCK_KEY],
             )
             .await
-            .map_err(explained)?;
+            .map_err(Cause::from)?;
     }
     Ok(())
 }
 
-/// What matters about the server and its TimescaleDB.
+/// The TimescaleDB of the server.
 #[derive(Debug, Clone, Default)]
 struct Server {
-    /// Version that `create extension` would install.
+    /// The version that `create extension` would install.
     available: Option<String>,
-    /// Version that is installed in this database.
+    /// The version installed in this database.
     installed: Option<String>,
-    /// `timescaledb.license`, where the library is loaded.
+    /// `timescaledb.license`, if the library is loaded.
     license: Option<String>,
 }
 
@@ -239,14 +283,14 @@ impl Version {
     }
 }
 
-const NO_TIMESCALEDB: &str = "the server has no TimescaleDB: install it there (https://docs.timescale.com/self-hosted), \
-                              or use the image timescale/timescaledb, and run this again";
+const NO_TIMESCALEDB: &str = "the server has no TimescaleDB: install it (https://docs.timescale.com/self-hosted) or use \
+                              the image timescale/timescaledb, then run this again";
 
 async fn read_server(client: &Client) -> anyhow::Result<Server> {
     let row = client
         .query_opt(include_str!("../../sql/schema_history/server.sql"), &[])
         .await
-        .map_err(explained)?;
+        .map_err(Cause::from)?;
     Ok(row.map_or_else(Server::default, |row| Server {
         available: row.get("available"),
         installed: row.get("installed"),
@@ -261,8 +305,8 @@ async fn install_timescaledb(client: &Client) -> anyhow::Result<()> {
         NO_TIMESCALEDB
     );
     if server.installed.is_none() {
-        client.batch_execute("create extension if not exists timescaledb").await.map_err(explained).context(
-            "creating the extension timescaledb (the server must preload it, and the user must be allowed to)",
+        client.batch_execute("create extension if not exists timescaledb").await.map_err(Cause::from).context(
+            "creating the extension timescaledb (requires the server to preload it, and the user to have the right)",
         )?;
     }
     Ok(())
@@ -275,20 +319,20 @@ fn check_server(server: &Server) -> anyhow::Result<()> {
     let Version(major, minor) = OLDEST_TIMESCALEDB;
     if Version::parse(installed).is_none_or(|version| version < OLDEST_TIMESCALEDB) {
         bail!(
-            "TimescaleDB {installed} is too old, simusage needs {major}.{minor} or later: install it on the server, \
-             then run `alter extension timescaledb update`"
+            "TimescaleDB {installed} is too old: install {major}.{minor} or later on the server, then run \
+             `alter extension timescaledb update`"
         );
     }
     if server.license.as_deref() == Some("apache") {
         bail!(
-            "this TimescaleDB runs under its Apache license, without continuous aggregates: use the Community build \
-             (timescale/timescaledb without -oss) with timescaledb.license = 'timescale'"
+            "TimescaleDB has no continuous aggregates under its Apache license: use the Community build (the image \
+             timescale/timescaledb without -oss) with timescaledb.license = 'timescale'"
         );
     }
     Ok(())
 }
 
-/// A row of the ledger.
+/// A migration in the schema history.
 #[derive(Debug, Clone)]
 struct Applied {
     number: i32,
@@ -296,19 +340,23 @@ struct Applied {
     checksum: String,
 }
 
-async fn applied(client: &Client) -> anyhow::Result<Vec<Applied>> {
-    let exists: bool = client
+/// Whether the tables of the schema history exist.
+async fn has_history(client: &Client) -> anyhow::Result<bool> {
+    Ok(client
         .query_one(include_str!("../../sql/schema_history/exists.sql"), &[])
         .await
-        .map_err(explained)?
-        .get(0);
-    if !exists {
+        .map_err(Cause::from)?
+        .get(0))
+}
+
+async fn applied(client: &Client) -> anyhow::Result<Vec<Applied>> {
+    if !has_history(client).await? {
         return Ok(vec![]);
     }
     let rows = client
         .query(include_str!("../../sql/schema_history/applied.sql"), &[])
         .await
-        .map_err(explained)?;
+        .map_err(Cause::from)?;
     Ok(rows
         .iter()
         .map(|row| Applied {
@@ -327,13 +375,14 @@ fn pending(applied: &[Applied]) -> anyhow::Result<Vec<Migration>> {
             .find(|migration| migration.number == row.number)
         else {
             bail!(
-                "the database was migrated by a newer simusage ({} is unknown to this one): update it",
+                "the database was migrated by a newer simusage ({} is not part of this one): update simusage",
                 row.name
             );
         };
         ensure!(
             migration.checksum() == row.checksum,
-            "migration {} is not the file that was applied as {}: a file that outcome is never edited",
+            "the database was migrated by a different simusage: migration {} is not the file that was applied as {}; \
+             use the simusage that migrated it, or a new database",
             migration.name,
             row.name
         );
@@ -342,10 +391,11 @@ fn pending(applied: &[Applied]) -> anyhow::Result<Vec<Migration>> {
     Ok(MIGRATIONS.iter().filter(is_new).copied().collect())
 }
 
-/// Applies one migration and records it: in one transaction, unless its first line opts out.
+/// Applies a migration and records it, in one transaction unless its first line opts out.
 ///
 /// # Errors
-/// A statement fails. Then nothing of the file is applied, or, where it opted out, the statements before.
+/// Returns an error if a statement fails. Then nothing is applied, or, without a transaction, the
+/// statements before it.
 pub async fn apply(connection: &mut Connection, migration: Migration) -> anyhow::Result<()> {
     let record = include_str!("../../sql/schema_history/record.sql");
     let version = env!("CARGO_PKG_VERSION");
@@ -353,23 +403,29 @@ pub async fn apply(connection: &mut Connection, migration: Migration) -> anyhow:
     let row: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
         [&migration.number, &migration.name, &checksum, &version];
     if migration.in_transaction() {
-        let transaction = connection.transaction().await.map_err(explained)?;
+        let transaction = connection.transaction().await.map_err(Cause::from)?;
         transaction
             .batch_execute(migration.sql)
             .await
-            .map_err(explained)?;
-        transaction.execute(record, &row).await.map_err(explained)?;
-        transaction.commit().await.map_err(explained)
+            .map_err(Cause::from)?;
+        transaction
+            .execute(record, &row)
+            .await
+            .map_err(Cause::from)?;
+        transaction.commit().await.map_err(Cause::from)?;
     } else {
-        // A simple query of several statements is one transaction, so each is sent alone.
+        // Several statements in one string would run in one transaction.
         for statement in migration.sql.split(";\n\n") {
-            execute_alone(connection, statement)
+            execute_with_retries(connection, statement)
                 .await
-                .map_err(explained)?;
+                .map_err(Cause::from)?;
         }
-        connection.execute(record, &row).await.map_err(explained)?;
-        Ok(())
+        connection
+            .execute(record, &row)
+            .await
+            .map_err(Cause::from)?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -437,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_or_edited_ledger_is_refused() {
+    fn a_newer_or_edited_history_is_refused() {
         let newer = Applied {
             number: 9_999,
             name: "9999_future".to_owned(),

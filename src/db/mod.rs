@@ -1,11 +1,14 @@
-//! All that is said to TimescaleDB. Nothing else names tokio-postgres, but for the URL in the settings.
+//! Everything that talks to TimescaleDB. The only module that uses tokio-postgres, except for
+//! parsing the database URL in the settings.
 
 mod advice;
+mod aggregates;
 mod chunks;
 mod connect;
 mod copy;
 mod error;
 mod freshness;
+mod functions;
 mod inventory;
 pub mod migrate;
 mod pool;
@@ -21,11 +24,11 @@ pub mod tokens;
 pub use deadpool_postgres::Client;
 
 pub use chunks::open_chunks;
-pub use connect::{Connection, connect, connect_beside};
+pub use connect::{Connection, connect, connect_additional};
 pub use copy::{BatchEnd, BatchWriter, RejectedRecord, TUPLE_BYTES, encode_usage_record};
-pub use error::{StorageError, WriteError};
+pub use error::{Cause, StorageError, WriteError, with_causes};
 pub use freshness::FreshnessLoader;
-pub use inventory::{InventoryIndex, NoStamp, Stamp, inventory_version, store_inventory};
+pub use inventory::{InventoryIndex, LookupError, RecordIds, inventory_version, store_inventory};
 pub use pool::{Lease, Pool, PoolStatus, Streaming};
 pub use refresh::{StaleHours, refresh_aggregates, refresh_helpers};
 pub use replay::{Replay, StillRejected, TakenRecord, count_rejected};

@@ -1,4 +1,5 @@
-//! The connections that requests share. One pool belongs to one runtime: its connections are driven there.
+//! The pool of connections for requests. A pool belongs to one runtime, which drives its
+//! connections.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,20 +9,20 @@ use deadpool_postgres::{
 };
 
 use super::connect::parameters;
-use super::error::{StorageError, describe};
+use super::error::StorageError;
 use super::queries::Rows;
 use super::tls::Connector;
 use crate::config::Config;
 
-/// How much longer than the server's own limit a statement is waited for. It is over only where the server says
-/// nothing any more: a network that swallows packets, a machine that froze.
+/// How much longer than the server's statement timeout a query may take. Exceeded only if the
+/// server no longer responds: the network drops packets, or the machine has frozen.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Connections for reading, opened when they are needed.
+/// Connections for reading, opened on demand.
 #[derive(Clone)]
 pub struct Pool {
     connections: deadpool_postgres::Pool,
-    patience: Duration,
+    timeout: Duration,
     statement_timeout_ms: u64,
     stream_timeout_ms: u64,
 }
@@ -35,47 +36,47 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// How busy a pool is.
+/// The number of connections of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolStatus {
-    /// Connections that there may be.
+    /// The most connections that may be open.
     pub max: usize,
-    /// Connections that are open.
+    /// Open connections.
     pub open: usize,
-    /// Open connections that nobody uses.
+    /// Open connections that are not in use.
     pub idle: usize,
-    /// Questions that wait for a connection.
+    /// Queries waiting for a connection.
     pub waiting: usize,
 }
 
 impl Pool {
-    /// A pool of at most `size` connections. It connects to nothing yet.
+    /// A pool of at most `size` connections. Opens none yet.
     ///
     /// # Panics
-    /// Never: the builder asks for a runtime where there are timeouts, and it is given one.
+    /// Never: the builder requires a runtime for its timeouts, and has one.
     #[must_use]
     pub fn new(config: &Config, size: usize) -> Self {
         let serve = &config.serve;
-        // The generic plan of a statement expands every chunk there is; with 1,155 daily chunks it took 160 ms to
-        // find out that it loses, in each connection, against 0.6 ms for planning with the instants at hand.
         let role = if serve.role.is_empty() {
             String::new()
         } else {
             format!(" -c role={}", serve.role)
         };
+        // Custom plans exclude chunks by time. With 1,155 daily chunks, planning took 0.6 ms;
+        // trying the generic plan, which contains all chunks, took 160 ms once per connection.
         let options = format!(
             "-c statement_timeout={} -c plan_cache_mode=force_custom_plan{role}",
             serve.statement_timeout_ms
         );
-        // A session that is not closed is taken for good, because a round trip per request would double the cost of
-        // a short one. One that broke meanwhile fails one request with 503.
+        // An open connection is reused unchecked, because a round trip per request would double the
+        // cost of a short one. A connection that has broken fails one request with 503.
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
         let tls = Connector::new(config.database.url.tls());
         let wait = Duration::from_millis(serve.pool_timeout_ms);
         let mut parameters = parameters(&config.database, &options);
-        // Of several hosts, one that swallows packets must leave time for the others.
+        // A host that drops packets must leave time for trying the other hosts.
         let hosts = u32::try_from(parameters.get_hosts().len())
             .unwrap_or(1)
             .max(1);
@@ -91,16 +92,16 @@ impl Pool {
                 recycle: Some(wait),
             })
             .build()
-            .expect("a pool with a runtime can be built");
+            .expect("a pool with a runtime is valid");
         Self {
             connections,
-            patience: Duration::from_millis(serve.statement_timeout_ms) + GRACE,
+            timeout: Duration::from_millis(serve.statement_timeout_ms) + GRACE,
             statement_timeout_ms: serve.statement_timeout_ms,
             stream_timeout_ms: serve.stream_timeout_ms,
         }
     }
 
-    /// How busy it is.
+    /// The number of its connections now.
     #[must_use]
     pub fn status(&self) -> PoolStatus {
         let status = self.connections.status();
@@ -112,75 +113,76 @@ impl Pool {
         }
     }
 
-    /// Asks a question on one of the connections.
+    /// Runs a query on one of the connections.
     ///
     /// # Errors
-    /// No connection can be had in time, or the question's own error.
-    pub async fn ask<T>(
+    /// Returns an error if no connection becomes available in time, or that of the query.
+    pub async fn run<T>(
         &self,
-        question: impl AsyncFnOnce(&Client) -> Result<T, StorageError>,
+        query: impl AsyncFnOnce(&Client) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
         let client = self.connections.get().await.map_err(no_connection)?;
-        let answer = tokio::time::timeout(self.patience, question(&client))
+        let result = tokio::time::timeout(self.timeout, query(&client))
             .await
             .unwrap_or(Err(StorageError::Timeout));
         if let Err(StorageError::Timeout | StorageError::NotMigrated(_) | StorageError::Other(_)) =
-            answer
+            result
         {
-            // The session may still be at work, or hold statements that were prepared before a migration and fail
-            // for ever after. A new one costs little beside an error.
+            // The session may still be running the query, or have prepared statements that fail
+            // since a migration. A new connection is cheap compared with further errors.
             drop(Client::take(client));
         }
-        answer
+        result
     }
 
-    /// Asks a question whose rows are read one after the other, at the reader's pace. The connection stays with
-    /// what is returned.
+    /// Runs a query whose rows are streamed. The lease holds the connection until the rows are
+    /// read.
     ///
     /// # Errors
-    /// No connection can be had in time, or the question's own error.
+    /// Returns an error if no connection becomes available in time, or that of the query.
     pub async fn open<T>(
         &self,
-        question: impl AsyncFnOnce(&Client) -> Result<T, StorageError>,
+        query: impl AsyncFnOnce(&Client) -> Result<T, StorageError>,
     ) -> Result<(T, Lease), StorageError> {
         let client = self.connections.get().await.map_err(no_connection)?;
-        let asking = async {
+        let opening = async {
             client
                 .batch_execute(&format!(
                     "set statement_timeout = {}",
                     self.stream_timeout_ms
                 ))
                 .await?;
-            question(&client).await
+            query(&client).await
         };
-        // The first row comes when all of them are sorted, so it may take as long as the whole.
-        let patience = Duration::from_millis(self.stream_timeout_ms) + GRACE;
-        let answer = tokio::time::timeout(patience, asking)
+        // The first row arrives after all rows are sorted, so it may take as long as the whole
+        // query.
+        let timeout = Duration::from_millis(self.stream_timeout_ms) + GRACE;
+        let result = tokio::time::timeout(timeout, opening)
             .await
             .unwrap_or(Err(StorageError::Timeout));
         let lease = Lease {
             client: Some(client),
             statement_timeout_ms: self.statement_timeout_ms,
         };
-        Ok((answer?, lease))
+        Ok((result?, lease))
     }
 }
 
-/// A connection from which rows are being read. One that is dropped is closed, because the server may still be at
-/// work on it.
+/// A connection from which rows are being read. Dropping the lease closes the connection, because
+/// the server may still be running the query.
 pub struct Lease {
     client: Option<Client>,
     statement_timeout_ms: u64,
 }
 
 impl Lease {
-    /// Gives the connection back to its pool.
+    /// Returns the connection to its pool.
     pub async fn give_back(&mut self) {
         let Some(client) = self.client.take() else {
             return;
         };
-        let usual = format!("set statement_timeout = {}", self.statement_timeout_ms);
-        if client.batch_execute(&usual).await.is_err() {
+        let reset = format!("set statement_timeout = {}", self.statement_timeout_ms);
+        if client.batch_execute(&reset).await.is_err() {
             drop(Client::take(client));
         }
     }
@@ -200,20 +202,20 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// Rows and the connection that they come from.
+/// Rows, and the connection they are read from.
 #[derive(Debug)]
 pub struct Streaming<T> {
-    /// The rows.
+    /// The rows, not read yet.
     pub rows: Rows<T>,
-    /// The connection.
+    /// Holds their connection.
     pub lease: Lease,
 }
 
 impl<T> Streaming<T> {
-    /// The next row; after the last, `None`, and the connection is given back.
+    /// The next row. After the last, returns `None`, and the connection to its pool.
     ///
     /// # Errors
-    /// The statement failed half-way, or the connection broke.
+    /// Returns an error if the query failed midway or the connection broke.
     pub async fn next(&mut self) -> Result<Option<T>, StorageError> {
         let row = self.rows.next().await?;
         if row.is_none() {
@@ -227,8 +229,8 @@ impl<T> Streaming<T> {
 fn no_connection(error: PoolError) -> StorageError {
     match error {
         PoolError::Timeout(TimeoutType::Wait) => StorageError::Busy,
-        PoolError::Timeout(_) => StorageError::Unavailable("connecting took too long".to_owned()),
-        PoolError::Backend(error) => StorageError::Unavailable(describe(&error)),
-        other => StorageError::Unavailable(other.to_string()),
+        PoolError::Timeout(_) => StorageError::Unavailable("connecting timed out".into()),
+        PoolError::Backend(error) => StorageError::Unavailable(error.into()),
+        other => StorageError::Unavailable(other.to_string().into()),
     }
 }

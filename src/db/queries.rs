@@ -1,5 +1,5 @@
-//! The questions that the API asks, one round trip each. The statements stand in `sql/queries`, with the meaning of
-//! their parameters and columns.
+//! The queries of the API, one round trip each. Their files in `sql/queries` document parameters
+//! and columns.
 
 use std::pin::Pin;
 
@@ -15,55 +15,55 @@ use crate::domain::{
     SimCardId, Subject, UsageBucket, UsageTotal, Window,
 };
 
-/// The parameters of a statement.
 type Parameters<'a> = [&'a (dyn ToSql + Sync)];
 
-/// Rows, with what is true of all of them.
+/// A window of rows about usage, with the totals of all rows.
 #[derive(Debug)]
-pub struct Answer<T> {
-    /// How many rows the whole list has, and how many bytes.
+pub struct UsageRows<T> {
+    /// The totals of all rows, including those outside the window.
     pub totals: Totals,
-    /// How fresh all this is.
+    /// The freshness of rows and totals.
     pub freshness: Freshness,
     /// The rows of the window.
     pub rows: Rows<T>,
 }
 
-/// What a whole list sums up to.
+/// The totals of a list or series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Totals {
-    /// Rows.
+    /// The number of rows.
     pub rows: i64,
-    /// Bytes.
+    /// The sum of their bytes.
     pub bytes: i64,
 }
 
-/// A question for a time series.
+/// Parameters of [`usage_series`].
 #[derive(Debug, Clone, Copy)]
 pub struct SeriesQuery<'a> {
-    /// What may be seen.
+    /// The organizations that the caller may see.
     pub scope: &'a Scope,
-    /// The interval whose freshness is told.
+    /// The interval whose freshness is reported.
     pub interval: Interval,
-    /// Where each bucket of the interval begins.
+    /// The start of each bucket of the interval.
     pub starts: &'a [DateTime<Utc>],
-    /// What is read. The totals leave out what is not.
+    /// The parts of the interval to read and to sum up in the totals.
     pub pieces: &'a Pieces,
-    /// The buckets of which rows are answered, by their places.
+    /// The buckets to return, as a half-open range of indexes into `starts`.
     pub shown: (usize, usize),
-    /// Which of those that have usage.
+    /// The window of rows, among the buckets in `shown` that have usage.
     pub window: Window,
 }
 
-/// The buckets of a SIM card or an organization that have usage, by time; `None` where nobody knows it.
+/// The buckets with usage of a SIM card or an organization, in the order of time; `None` if it does
+/// not exist or the caller may not see it.
 ///
 /// # Errors
-/// See [`StorageError`]; `TotalOverflow` where the interval has more bytes than 64 bits can say.
+/// See [`StorageError`]; `TotalOverflow` if the sum of the bytes does not fit into 64 bits.
 pub async fn usage_series(
     client: &Client,
     subject: &Subject,
-    question: SeriesQuery<'_>,
-) -> Result<Option<Answer<UsageBucket>>, StorageError> {
+    query: SeriesQuery<'_>,
+) -> Result<Option<UsageRows<UsageBucket>>, StorageError> {
     let statement = include_str!("../../sql/queries/usage_series.sql");
     let (sim_card, organization) = match subject {
         Subject::SimCard(sim_card) => (Some(sim_card.as_str()), None),
@@ -76,7 +76,7 @@ pub async fn usage_series(
         pieces,
         shown,
         window,
-    } = question;
+    } = query;
     let number = |index: usize| i32::try_from(index).unwrap_or(i32::MAX);
     let edges = |pieces: &[Interval]| -> (Vec<_>, Vec<_>) {
         pieces
@@ -111,31 +111,32 @@ pub async fn usage_series(
     usage(Rows::query(client, statement, &parameters, bucket).await?)
 }
 
-/// A question for a list of totals.
+/// Parameters of [`sim_card_totals`] and [`organization_totals`].
 #[derive(Debug, Clone, Copy)]
 pub struct TotalsQuery<'a> {
-    /// What may be seen.
+    /// The organizations that the caller may see.
     pub scope: &'a Scope,
-    /// The interval of the totals.
+    /// The interval to sum up.
     pub interval: Interval,
     /// The order of the rows.
     pub order: Order,
-    /// The row behind which the window begins, by its place in the order ([`Order::place`]) and its identifier.
+    /// Starts the window after the row with this sort key ([`Order::place`]) and identifier.
     pub after: Option<(i64, &'a str)>,
-    /// Which rows.
+    /// The window of rows.
     pub window: Window,
 }
 
-/// The SIM cards with usage in the interval, of one organization or of all; `None` where nobody knows the
-/// organization. A SIM card that changed its organization counts with what it used on behalf of this one.
+/// The SIM cards with usage in the interval, of one organization or of all; `None` if the
+/// organization does not exist or the caller may not see it. Of a SIM card that changed its
+/// organization, only the usage of this organization counts.
 ///
 /// # Errors
-/// See [`StorageError`]; `TotalOverflow` where the list has more bytes than 64 bits can say.
+/// See [`StorageError`]; `TotalOverflow` if the sum of the bytes does not fit into 64 bits.
 pub async fn sim_card_totals(
     client: &Client,
     organization: Option<&OrganizationId>,
-    question: TotalsQuery<'_>,
-) -> Result<Option<Answer<UsageTotal>>, StorageError> {
+    query: TotalsQuery<'_>,
+) -> Result<Option<UsageRows<UsageTotal>>, StorageError> {
     let statement = include_str!("../../sql/queries/simcard_totals.sql");
     let Parts {
         start,
@@ -144,14 +145,14 @@ pub async fn sim_card_totals(
         days_end,
         hours_end,
         end,
-    } = question.interval.parts();
+    } = query.interval.parts();
     let TotalsQuery {
         scope,
         order,
         after,
         window,
         ..
-    } = question;
+    } = query;
     let parameters: [&(dyn ToSql + Sync); 13] = [
         &scope.organizations(),
         &organization.map(OrganizationId::as_str),
@@ -173,11 +174,11 @@ pub async fn sim_card_totals(
 /// The organizations with usage in the interval.
 ///
 /// # Errors
-/// See [`StorageError`]; `TotalOverflow` where the list has more bytes than 64 bits can say.
+/// See [`StorageError`]; `TotalOverflow` if the sum of the bytes does not fit into 64 bits.
 pub async fn organization_totals(
     client: &Client,
-    question: TotalsQuery<'_>,
-) -> Result<Answer<UsageTotal>, StorageError> {
+    query: TotalsQuery<'_>,
+) -> Result<UsageRows<UsageTotal>, StorageError> {
     let statement = include_str!("../../sql/queries/organization_totals.sql");
     let Parts {
         start,
@@ -186,14 +187,14 @@ pub async fn organization_totals(
         days_end,
         hours_end,
         end,
-    } = question.interval.parts();
+    } = query.interval.parts();
     let TotalsQuery {
         scope,
         order,
         after,
         window,
         ..
-    } = question;
+    } = query;
     let parameters: [&(dyn ToSql + Sync); 12] = [
         &scope.organizations(),
         &start,
@@ -211,39 +212,40 @@ pub async fn organization_totals(
     usage(Rows::query(client, statement, &parameters, total).await?)?.ok_or_else(no_row)
 }
 
-/// A question for the inventory.
+/// Parameters of [`inventory`].
 #[derive(Debug, Clone, Copy)]
 pub struct InventoryQuery<'a> {
-    /// What may be seen.
+    /// The organizations that the caller may see.
     pub scope: &'a Scope,
-    /// Only what was assigned to this organization.
+    /// Only assignments to this organization.
     pub organization: Option<&'a OrganizationId>,
-    /// Only where the SIM card or the organization begins so.
+    /// Only SIM cards or organizations that start with this.
     pub prefix: Option<&'a str>,
-    /// The assignment behind which the window begins.
+    /// Starts the window after the assignment of this SIM card from this instant.
     pub after: Option<(&'a str, Option<DateTime<Utc>>)>,
-    /// Which assignments.
+    /// The window of rows.
     pub window: Window,
 }
 
-/// Assignments of SIM cards to organizations.
+/// A window of the inventory.
 #[derive(Debug)]
 pub struct Inventory {
-    /// How many the whole list has; `None` where the question began behind an assignment.
+    /// The number of all assignments; `None` if the query has [`InventoryQuery::after`].
     pub total: Option<i64>,
-    /// Grows whenever the inventory was loaded.
+    /// Grows whenever the inventory is loaded.
     pub version: i64,
-    /// The assignments of the window, by SIM card, then by time.
+    /// The assignments of the window, ordered by SIM card and time.
     pub rows: Rows<Assignment>,
 }
 
-/// The assignments of SIM cards to organizations; `None` where nobody knows the organization.
+/// The assignments of SIM cards to organizations; `None` if the organization does not exist or the
+/// caller may not see it.
 ///
 /// # Errors
 /// See [`StorageError`].
 pub async fn inventory(
     client: &Client,
-    question: InventoryQuery<'_>,
+    query: InventoryQuery<'_>,
 ) -> Result<Option<Inventory>, StorageError> {
     let statement = include_str!("../../sql/queries/inventory.sql");
     let InventoryQuery {
@@ -252,7 +254,7 @@ pub async fn inventory(
         prefix,
         after,
         window,
-    } = question;
+    } = query;
     let parameters: [&(dyn ToSql + Sync); 7] = [
         &scope.organizations(),
         &organization.map(OrganizationId::as_str),
@@ -272,7 +274,7 @@ pub async fn inventory(
     }))
 }
 
-/// How fresh an answer over the interval would be. Touches none of its usage.
+/// How fresh the usage of the interval is. Does not read the usage itself.
 ///
 /// # Errors
 /// See [`StorageError`].
@@ -286,10 +288,11 @@ pub async fn freshness(client: &Client, interval: Interval) -> Result<Freshness,
     freshness_of(&row)
 }
 
-/// Rows as they come from the server. Whoever drops them before their end leaves the session at work.
+/// Rows streamed from the server. Dropped before the end, they leave the query running in its
+/// session.
 pub struct Rows<T> {
     stream: Pin<Box<RowStream>>,
-    /// The first row, which also carries what is true of all.
+    /// The first row, which is read in advance for the totals.
     first: Option<T>,
     read: fn(&Row) -> Result<Option<T>, StorageError>,
 }
@@ -301,7 +304,8 @@ impl<T> std::fmt::Debug for Rows<T> {
 }
 
 impl<T> Rows<T> {
-    /// Runs a statement that is prepared once per session. `None`: it has no row.
+    /// Runs a statement, prepared once per session. Returns the first row, and all rows to stream;
+    /// `None` if there are no rows.
     async fn query(
         client: &Client,
         statement: &str,
@@ -331,7 +335,7 @@ impl<T> Rows<T> {
     /// The next row; `None` after the last.
     ///
     /// # Errors
-    /// The statement failed half-way, or the connection broke.
+    /// Returns an error if the query failed midway or the connection broke.
     pub async fn next(&mut self) -> Result<Option<T>, StorageError> {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
@@ -342,10 +346,10 @@ impl<T> Rows<T> {
         }
     }
 
-    /// All rows.
+    /// Reads all rows.
     ///
     /// # Errors
-    /// As [`Self::next`].
+    /// See [`Self::next`].
     pub async fn collect(mut self) -> Result<Vec<T>, StorageError> {
         let mut all = vec![];
         while let Some(row) = self.next().await? {
@@ -355,16 +359,16 @@ impl<T> Rows<T> {
     }
 }
 
-/// What a statement of usage answers; `None` where it has no row.
-fn usage<T>(answered: Option<(Row, Rows<T>)>) -> Result<Option<Answer<T>>, StorageError> {
-    let Some((first, rows)) = answered else {
+/// Adds totals and freshness, which are in the first row.
+fn usage<T>(rows: Option<(Row, Rows<T>)>) -> Result<Option<UsageRows<T>>, StorageError> {
+    let Some((first, rows)) = rows else {
         return Ok(None);
     };
     let totals = Totals {
         rows: first.try_get("total")?,
         bytes: first.try_get("all_bytes")?,
     };
-    Ok(Some(Answer {
+    Ok(Some(UsageRows {
         totals,
         freshness: freshness_of(&first)?,
         rows,
@@ -383,13 +387,13 @@ fn freshness_of(row: &Row) -> Result<Freshness, StorageError> {
     })
 }
 
-/// The bucket of a row; `None` where the row only carries the totals of an empty page.
+/// The bucket of a row; `None` if the page is empty and the row has only its totals.
 fn bucket(row: &Row) -> Result<Option<UsageBucket>, StorageError> {
     let Some(number) = row.try_get::<_, Option<i32>>("number")? else {
         return Ok(None);
     };
     let index = usize::try_from(number - 1)
-        .map_err(|_| StorageError::Other(format!("there is no bucket {number}")))?;
+        .map_err(|_| StorageError::Other(format!("invalid bucket number {number}").into()))?;
     Ok(Some(UsageBucket {
         index,
         bytes: row.try_get("bytes")?,
@@ -397,7 +401,7 @@ fn bucket(row: &Row) -> Result<Option<UsageBucket>, StorageError> {
     }))
 }
 
-/// The total of a row; `None` where the row only carries the totals of an empty page.
+/// The total of a row; `None` if the page is empty and the row has only its totals.
 fn total(row: &Row) -> Result<Option<UsageTotal>, StorageError> {
     let Some(id) = row.try_get("id")? else {
         return Ok(None);
@@ -409,20 +413,20 @@ fn total(row: &Row) -> Result<Option<UsageTotal>, StorageError> {
     }))
 }
 
-/// The assignment of a row; `None` where the row only carries the total of an empty page.
+/// The assignment of a row; `None` if the page is empty and the row has only its total.
 fn assignment(row: &Row) -> Result<Option<Assignment>, StorageError> {
     let Some(sim_card) = row.try_get("sim_card")? else {
         return Ok(None);
     };
-    let foreign = |error: InvalidId| StorageError::Other(format!("in the inventory: {error}"));
+    let invalid =
+        |error: InvalidId| StorageError::Other(format!("in the inventory: {error}").into());
     Ok(Some(Assignment {
-        sim_card: SimCardId::parse(sim_card).map_err(foreign)?,
-        organization: OrganizationId::parse(row.try_get("organization")?).map_err(foreign)?,
+        sim_card: SimCardId::parse(sim_card).map_err(invalid)?,
+        organization: OrganizationId::parse(row.try_get("organization")?).map_err(invalid)?,
         valid_from: row.try_get("valid_from")?,
     }))
 }
 
-/// A statement that always has a row had none.
 fn no_row() -> StorageError {
-    StorageError::Other("a statement answered no row".to_owned())
+    StorageError::Other("a query that always returns a row returned none".into())
 }

@@ -1,25 +1,21 @@
-//! The role that `serve` can read with: nobody's login, and the right to read what the answers are made of.
+//! The role that `serve` can read with. It cannot log in, and may read only what queries need.
 //!
-//! Its rights are looked after by every `migrate`, not by a migration: the role belongs to the server and may come
-//! after the schema, made by somebody who may.
+//! Every `migrate` grants the rights it lacks, rather than a migration: the role belongs to the
+//! server, and an administrator may create it after the schema.
 
 use tokio_postgres::Client;
 
-use super::error::explained;
+use super::aggregates::{AGGREGATES, USAGE_RECORDS};
+use super::error::Cause;
 
-/// The role's name.
 const READER: &str = "simusage_reader";
 
-/// What `serve` reads. A query that reads more adds it here.
-const READ: [&str; 15] = [
+/// The tables that `serve` reads, besides the aggregates. A query of another table needs it here.
+const TABLES: [&str; 12] = [
     "organizations",
     "sim_cards",
     "sim_card_assignments",
-    "usage_records",
-    "usage_hourly",
-    "usage_daily",
-    "organization_usage_hourly",
-    "organization_usage_daily",
+    USAGE_RECORDS,
     "inventory_version",
     "ingest_sources",
     "stale_hours",
@@ -27,22 +23,25 @@ const READ: [&str; 15] = [
     "tokens",
     "token_organizations",
     "simusage_migrations",
+    "simusage_functions",
 ];
 
 /// A right that the reader lacks.
 struct Right {
     /// The schema or relation.
     subject: String,
-    /// The statement that gives it.
+    /// The statement that grants it.
     command: String,
 }
 
-async fn lacking(client: &Client) -> anyhow::Result<Vec<Right>> {
+async fn missing_rights(client: &Client) -> anyhow::Result<Vec<Right>> {
     let statement = include_str!("../../sql/settings/reader_lacks.sql");
+    let aggregates = AGGREGATES.iter().map(|aggregate| aggregate.name);
+    let relations: Vec<&str> = TABLES.into_iter().chain(aggregates).collect();
     let rows = client
-        .query(statement, &[&READ.as_slice()])
+        .query(statement, &[&relations])
         .await
-        .map_err(explained)?;
+        .map_err(Cause::from)?;
     Ok(rows
         .iter()
         .map(|row| Right {
@@ -52,37 +51,38 @@ async fn lacking(client: &Client) -> anyhow::Result<Vec<Right>> {
         .collect())
 }
 
-/// The rights as one sentence, where there are any.
-fn sentence(rights: &[Right]) -> Option<String> {
+/// A description of the rights, if there are any.
+fn describe(rights: &[Right]) -> Option<String> {
     let subjects: Vec<_> = rights.iter().map(|right| right.subject.as_str()).collect();
-    (!subjects.is_empty()).then(|| format!("{READER}: may read {}", subjects.join(", ")))
+    (!subjects.is_empty()).then(|| format!("{READER}: read access to {}", subjects.join(", ")))
 }
 
-/// What [`give_rights`] would give.
+/// Describes what [`grant_rights`] would grant.
 pub(super) async fn pending_rights(client: &Client) -> anyhow::Result<Option<String>> {
-    Ok(sentence(&lacking(client).await?))
+    Ok(describe(&missing_rights(client).await?))
 }
 
-/// Gives the reader the rights that it lacks, and says which. Where there is no such role, it says so in the log.
-pub(super) async fn give_rights(client: &Client) -> anyhow::Result<Option<String>> {
+/// Grants the reader the rights that it lacks, and describes them. Logs a warning if the role does
+/// not exist.
+pub(super) async fn grant_rights(client: &Client) -> anyhow::Result<Option<String>> {
     let statement = include_str!("../../sql/settings/reader_exists.sql");
     let exists: bool = client
         .query_one(statement, &[])
         .await
-        .map_err(explained)?
+        .map_err(Cause::from)?
         .get("exists");
     if !exists {
         log::warn!(
-            "there is no role {READER}, and this user may not create it; for `serve` to read with it, run \
-             `create role {READER} nologin` as one who may, then `simusage migrate` again"
+            "the role {READER} does not exist, and this user may not create it; to use it for `serve`, run \
+             `create role {READER} nologin` as a role with CREATEROLE, then `simusage migrate` again"
         );
     }
-    let rights = lacking(client).await?;
+    let rights = missing_rights(client).await?;
     for right in &rights {
         client
             .batch_execute(&right.command)
             .await
-            .map_err(explained)?;
+            .map_err(Cause::from)?;
     }
-    Ok(sentence(&rights))
+    Ok(describe(&rights))
 }

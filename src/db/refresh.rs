@@ -1,4 +1,4 @@
-//! Brings the continuous aggregates up to date over what was ingested.
+//! Refreshes the continuous aggregates after an ingest.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -8,38 +8,33 @@ use futures_util::future::join_all;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
-use super::connect::{Connection, connect_beside};
+use super::aggregates::refresh_steps;
+use super::connect::{Connection, connect_additional};
 use super::error::WriteError;
 use crate::config::Database;
 use crate::domain::Interval;
 
-/// The aggregates, with the width of their buckets in hours. Those of one step read those of the steps before, and
-/// not each other.
-const STEPS: [&[(&str, i64)]; 3] = [
-    &[("usage_hourly", 1)],
-    &[("usage_daily", 24), ("organization_usage_hourly", 1)],
-    &[("organization_usage_daily", 24)],
-];
+/// The length of a window, in hours: a multiple of every bucket width. The groups of one day fit
+/// into the CPU's caches: with 2 million records over 28 days, windows of a week took a third
+/// longer.
+const WINDOW_HOURS: i64 = 24;
 
-/// The length of a window, in hours; a whole number of every bucket. What a day sums up to stays in the processor's caches:
-/// of 2 million records of 28 days, windows of a week took a third longer.
-const WINDOW: i64 = 24;
+/// The most windows of an interval. Longer intervals have longer windows.
+const MAX_WINDOWS: i64 = 400;
 
-/// The most windows of an interval. One that is longer than so many days has longer windows.
-const MOST_WINDOWS: i64 = 400;
-
-/// How long to wait for a refresh of another session before trying again.
+/// The pause before retrying when another session is refreshing the same window.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// Has a refresh take its window in one pass. In batches, TimescaleDB 2.28.3 leaves out a bucket of which nothing but the
-/// first instant has changed; and in an aggregate of an aggregate, nothing but that ever changes.
-const IN_ONE_PASS: &str = r#", options => '{"buckets_per_batch": 0}'"#;
+/// Refreshes a window in a single pass. In batches, TimescaleDB 2.28.3 skips a bucket if only its
+/// first instant has changed, and in an aggregate of an aggregate nothing else ever changes.
+const SINGLE_PASS: &str = r#", options => '{"buckets_per_batch": 0}'"#;
 
-/// Refreshes every aggregate over the intervals, on all of the connections at once: each takes a window that nobody
-/// has, and another when it is done. TimescaleDB recomputes only the buckets whose records changed.
+/// Refreshes every aggregate over the intervals. The connections work in parallel, each on one
+/// window at a time. TimescaleDB recomputes only the buckets whose records have changed.
 ///
 /// # Errors
-/// The database refuses or is away. Nothing is under way any more then, and a refresh is safe to repeat.
+/// Returns an error if the database is unreachable or rejects a statement, after all connections
+/// have stopped. A retry is safe.
 pub async fn refresh_aggregates(
     connections: &[&Connection],
     intervals: &[Interval],
@@ -49,21 +44,23 @@ pub async fn refresh_aggregates(
     };
     let statement = include_str!("../../sql/ingest/refreshes_in_batches.sql");
     let options = if first.query_one(statement, &[]).await?.get(0) {
-        IN_ONE_PASS
+        SINGLE_PASS
     } else {
         ""
     };
-    for step in STEPS {
-        let views = step.iter().flat_map(|&(view, bucket_hours)| {
-            let windows = windows(intervals, TimeDelta::hours(bucket_hours)).into_iter();
-            windows.flat_map(cut).map(move |window| (view, window))
+    for step in refresh_steps() {
+        let tasks = step.into_iter().flat_map(|aggregate| {
+            windows(intervals, aggregate.bucket.width())
+                .into_iter()
+                .flat_map(split)
+                .map(|window| (aggregate.name, window))
         });
-        // In the order of a stack: the earliest comes last.
-        let mut left: Vec<(&str, Interval)> = views.collect();
-        left.reverse();
-        let left = Mutex::new(left);
-        let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let all = connections.iter().map(|connection| async {
+        // A stack, with the earliest window on top.
+        let mut tasks: Vec<(&str, Interval)> = tasks.collect();
+        tasks.reverse();
+        let tasks = Mutex::new(tasks);
+        let next = || tasks.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let workers = connections.iter().map(|connection| async {
             while let Some((view, window)) = next() {
                 let refreshed = refresh(connection, view, window, options).await;
                 refreshed
@@ -71,7 +68,7 @@ pub async fn refresh_aggregates(
             }
             Ok(())
         });
-        join_all(all)
+        join_all(workers)
             .await
             .into_iter()
             .collect::<Result<(), WriteError>>()?;
@@ -79,27 +76,28 @@ pub async fn refresh_aggregates(
     Ok(())
 }
 
-/// Connections that refresh beside `main`, so that there are `most` in all; fewer where the intervals are not worth them.
+/// Opens connections for a refresh in addition to `main`, up to `max` in total and at most one per
+/// window.
 pub async fn refresh_helpers(
     database: &Database,
     main: &Connection,
-    most: usize,
+    max: usize,
     intervals: &[Interval],
 ) -> Vec<Connection> {
     let hours: i64 = intervals
         .iter()
         .map(|interval| (interval.end() - interval.start()).num_hours())
         .sum();
-    let worth = usize::try_from(hours / WINDOW).unwrap_or_default();
-    connect_beside(database, main, most.min(worth).saturating_sub(1)).await
+    let windows = usize::try_from(hours / WINDOW_HOURS).unwrap_or_default();
+    connect_additional(database, main, max.min(windows).saturating_sub(1)).await
 }
 
-/// The intervals as windows of whole buckets that do not overlap. They are apart and in order.
+/// Rounds intervals out to whole buckets, without overlaps. They must be disjoint and in order.
 fn windows(intervals: &[Interval], bucket: TimeDelta) -> Vec<Interval> {
     let mut windows: Vec<Interval> = vec![];
     for interval in intervals {
         let mut window = interval.rounded_out(bucket);
-        // Rounding out may have made neighbours overlap.
+        // Rounding may have made neighbours overlap.
         if let Some(last) = windows.last()
             && last.end() > window.start()
         {
@@ -113,19 +111,20 @@ fn windows(intervals: &[Interval], bucket: TimeDelta) -> Vec<Interval> {
     windows
 }
 
-/// Cuts a window into some of about [`WINDOW`], none of them shorter than that but the last.
-fn cut(window: Interval) -> Vec<Interval> {
-    let whole = (window.end() - window.start()).num_hours() / WINDOW;
-    let count = whole.clamp(1, MOST_WINDOWS);
-    let length = TimeDelta::hours((whole / count).max(1) * WINDOW);
-    let mut cut = vec![];
+/// Splits a window into parts of [`WINDOW_HOURS`], or more beyond [`MAX_WINDOWS`]. The last one
+/// takes the rest.
+fn split(window: Interval) -> Vec<Interval> {
+    let whole = (window.end() - window.start()).num_hours() / WINDOW_HOURS;
+    let count = whole.clamp(1, MAX_WINDOWS);
+    let length = TimeDelta::hours((whole / count).max(1) * WINDOW_HOURS);
+    let mut parts = vec![];
     let mut start = window.start();
     for _ in 1..count {
-        cut.extend(Interval::new(start, start + length));
+        parts.extend(Interval::new(start, start + length));
         start += length;
     }
-    cut.extend(Interval::new(start, window.end()));
-    cut
+    parts.extend(Interval::new(start, window.end()));
+    parts
 }
 
 async fn refresh(
@@ -134,19 +133,19 @@ async fn refresh(
     window: Interval,
     options: &str,
 ) -> Result<(), WriteError> {
-    // A procedure that commits takes no parameters of the extended protocol in every version, and neither the
-    // view's name nor the instants come from outside.
+    // Not every version accepts parameters for a procedure that commits. Neither the view nor the
+    // instants are user input.
     let statement = format!(
         "call refresh_continuous_aggregate('{view}', '{}'::timestamptz, '{}'::timestamptz{options})",
         window.start().to_rfc3339(),
         window.end().to_rfc3339()
     );
-    Ok(execute_alone(client, &statement).await?)
+    Ok(execute_with_retries(client, &statement).await?)
 }
 
-/// Executes a statement, again and again while it refreshes a window that another session is at: what that one does not
-/// see, the next attempt does.
-pub(super) async fn execute_alone(
+/// Executes a statement, and retries while another session is refreshing the same window. A retry
+/// sees changes that the other session missed.
+pub(super) async fn execute_with_retries(
     client: &Client,
     statement: &str,
 ) -> Result<(), tokio_postgres::Error> {
@@ -160,8 +159,8 @@ pub(super) async fn execute_alone(
     }
 }
 
-/// Notes hours that are yet to be refreshed.
-pub(super) async fn note_stale_hours(
+/// Adds hours to be refreshed.
+pub(super) async fn add_stale_hours(
     transaction: &Transaction<'_>,
     intervals: &[Interval],
 ) -> Result<(), WriteError> {
@@ -179,20 +178,20 @@ pub(super) async fn note_stale_hours(
     Ok(())
 }
 
-/// Hours that are yet to be refreshed, as they were noted.
+/// Hours that remain to be refreshed.
 #[derive(Debug, Default)]
 pub struct StaleHours {
-    /// In no order.
+    /// Not sorted; they may overlap.
     intervals: Vec<Interval>,
-    /// The rows that say so.
+    /// The ids of their rows.
     rows: Vec<i64>,
 }
 
 impl StaleHours {
-    /// Reads what was noted, by whomever.
+    /// Reads the stale hours of all processes.
     ///
     /// # Errors
-    /// The database refuses or is away.
+    /// Returns an error if the database is unreachable or rejects the statement.
     pub async fn read(client: &Client) -> Result<Self, WriteError> {
         let mut stale = Self::default();
         for row in client
@@ -207,7 +206,7 @@ impl StaleHours {
         Ok(stale)
     }
 
-    /// The intervals, in no order, without what is older than `oldest`.
+    /// The intervals, not sorted, without the time before `oldest`.
     #[must_use]
     pub fn since(&self, oldest: Option<DateTime<Utc>>) -> Vec<Interval> {
         let start = |interval: &Interval| {
@@ -219,21 +218,21 @@ impl StaleHours {
             .collect()
     }
 
-    /// Forgets what was read, now that it is refreshed. What was noted meanwhile stays.
+    /// Deletes the rows that were read, after a refresh. Rows added since then remain.
     ///
     /// # Errors
-    /// The database refuses or is away.
-    pub async fn forget(&self, client: &Client) -> Result<(), WriteError> {
+    /// Returns an error if the database is unreachable or rejects the statement.
+    pub async fn delete(&self, client: &Client) -> Result<(), WriteError> {
         client
             .execute(
-                include_str!("../../sql/ingest/forget_stale_hours.sql"),
+                include_str!("../../sql/ingest/delete_stale_hours.sql"),
                 &[&self.rows],
             )
             .await?;
         Ok(())
     }
 
-    /// Whether nothing was noted.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_that_rounding_made_overlap_are_refreshed_once() {
+    fn rounded_windows_do_not_overlap() {
         let hours = [
             interval(1, 3),
             interval(20, 26),
@@ -266,22 +265,22 @@ mod tests {
 
     #[test]
     fn a_window_is_about_a_day() {
-        assert_eq!(cut(interval(5, 7)), [interval(5, 7)]);
-        assert_eq!(cut(interval(5, 52)), [interval(5, 52)]);
-        assert_eq!(cut(interval(5, 54)), [interval(5, 29), interval(29, 54)]);
-        assert_eq!(cut(interval(0, 240_000)).len(), 400);
+        assert_eq!(split(interval(5, 7)), [interval(5, 7)]);
+        assert_eq!(split(interval(5, 52)), [interval(5, 52)]);
+        assert_eq!(split(interval(5, 54)), [interval(5, 29), interval(29, 54)]);
+        assert_eq!(split(interval(0, 240_000)).len(), 400);
     }
 
     proptest! {
         #[test]
-        fn the_cuts_of_a_window_are_the_window(start in 0..1_000_i64, hours in 1..50_000_i64) {
+        fn the_parts_of_a_window_cover_it(start in 0..1_000_i64, hours in 1..50_000_i64) {
             let window = interval(start, start + hours);
-            let cut = cut(window);
-            prop_assert!(cut.len() <= 400);
-            prop_assert_eq!((cut[0].start(), cut.last().unwrap().end()), (window.start(), window.end()));
-            for pair in cut.windows(2) {
+            let parts = split(window);
+            prop_assert!(parts.len() <= 400);
+            prop_assert_eq!((parts[0].start(), parts.last().unwrap().end()), (window.start(), window.end()));
+            for pair in parts.windows(2) {
                 prop_assert_eq!(pair[0].end(), pair[1].start());
-                prop_assert_eq!((pair[0].end() - pair[0].start()).num_hours() % WINDOW, 0);
+                prop_assert_eq!((pair[0].end() - pair[0].start()).num_hours() % WINDOW_HOURS, 0);
             }
         }
     }

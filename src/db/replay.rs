@@ -1,4 +1,4 @@
-//! Rejected records that are tried again: taken, and stored or rejected anew, in one transaction.
+//! Replays rejected records: one transaction takes some, then stores each or rejects it again.
 
 use bytes::Bytes;
 use tokio_postgres::Client;
@@ -6,53 +6,55 @@ use tokio_postgres::Client;
 use super::connect::Connection;
 use super::copy::BatchWriter;
 use super::error::WriteError;
-use super::refresh::note_stale_hours;
+use super::refresh::add_stale_hours;
 use crate::domain::Interval;
 
-/// How many records are tried at once, and how many bytes they may have together.
+/// The most records of a replay transaction, and the most bytes.
 const RECORDS_AT_ONCE: i64 = 5_000;
 const BYTES_AT_ONCE: i64 = 4 * 1024 * 1024;
 
-/// A rejected record, as far as it takes to try it again.
+/// A rejected record, with the fields that parsing it again needs.
 #[derive(Debug, Clone)]
 pub struct TakenRecord {
-    /// Its number.
+    /// Its key in `rejected_records`.
     pub id: i64,
-    /// Where it came from.
+    /// The name of its source.
     pub source: String,
-    /// Its line there.
+    /// Its line in the source.
     pub line: i64,
     /// The name of its format.
     pub format: String,
-    /// The header it stood under, if it was CSV.
+    /// The header line of its file, if the format is CSV.
     pub header: Option<Vec<u8>>,
     /// The record as it was read.
     pub raw: Vec<u8>,
 }
 
-/// What is wrong with a record that was tried again.
+/// Why a replayed record is rejected again.
 #[derive(Debug, Clone)]
 pub struct StillRejected {
-    /// Its number.
+    /// Its key in `rejected_records`.
     pub id: i64,
-    /// The reason's code.
+    /// The code of the reason.
     pub reason: &'static str,
-    /// The field at fault.
+    /// The invalid field, if the reason concerns one.
     pub field: Option<&'static str>,
-    /// What is wrong, in words.
+    /// The problem, for people.
     pub detail: String,
 }
 
-/// A transaction that holds some rejected records, so that no other replay tries them. Dropping it rolls back.
+/// A transaction that has locked rejected records, so that no other replay takes them. Dropping it
+/// rolls back.
 pub struct Replay<'a> {
     batch: BatchWriter<'a>,
 }
 
 impl<'a> Replay<'a> {
-    /// Takes the next records behind the one numbered `after`, by their numbers. No records: there are none left.
+    /// Takes the next records with an id greater than `after`, in order. Returns no records at the
+    /// end.
     ///
     /// # Errors
-    /// The database refuses or is away.
+    /// Returns an error if the database is unreachable or rejects the statement.
     pub async fn take(
         connection: &'a mut Connection,
         after: i64,
@@ -74,11 +76,12 @@ impl<'a> Replay<'a> {
         Ok((Self { batch }, records.collect()))
     }
 
-    /// Stores the records that can be stored now, encoded as for a batch, which takes them off the rejected ones;
-    /// notes what is wrong with the others; and commits.
+    /// Moves the records `stored` to the usage records, with `tuples` encoded as for a batch;
+    /// updates the reasons of `rejected`; and commits.
     ///
     /// # Errors
-    /// The server refuses, and nothing has changed. Or the connection broke: then [`count_rejected`] knows.
+    /// Returns an error if the server rejects a statement; then nothing has changed. If the
+    /// connection broke, [`count_rejected`] tells whether the transaction was committed.
     pub async fn commit(
         mut self,
         tuples: Bytes,
@@ -99,9 +102,8 @@ impl<'a> Replay<'a> {
             )
             .await?;
         if deleted != rows {
-            return Err(WriteError::Refused(format!(
-                "{deleted} of {rows} rejected records are still there"
-            )));
+            let text = format!("only {deleted} of {rows} rejected records still exist");
+            return Err(WriteError::Refused(text.into()));
         }
         let ids: Vec<i64> = rejected.iter().map(|record| record.id).collect();
         let reasons: Vec<&str> = rejected.iter().map(|record| record.reason).collect();
@@ -123,16 +125,16 @@ impl<'a> Replay<'a> {
                 ],
             )
             .await?;
-        note_stale_hours(transaction, hours).await?;
-        self.batch.commit_alone().await
+        add_stale_hours(transaction, hours).await?;
+        self.batch.commit_transaction().await
     }
 }
 
-/// How many of some rejected records there are still. Where the server is still at work on a transaction that
-/// deletes them, this waits for it to end.
+/// Counts how many of the rejected records still exist. Waits for a transaction that is deleting
+/// them.
 ///
 /// # Errors
-/// The database refuses or is away.
+/// Returns an error if the database is unreachable or rejects the statement.
 pub async fn count_rejected(client: &Client, ids: &[i64]) -> Result<usize, WriteError> {
     let row = client
         .query_one(include_str!("../../sql/ingest/count_rejected.sql"), &[&ids])

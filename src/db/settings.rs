@@ -1,5 +1,5 @@
-//! Storage settings: chunk intervals, columnstore, background refresh and retention, held against what the
-//! database has, so that running `migrate` again applies a changed configuration and nothing else.
+//! Storage settings: chunk intervals, columnstore, background refresh and retention. `migrate`
+//! compares the configuration with the database and applies only the differences.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,8 +7,9 @@ use std::fmt;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
+use super::aggregates::{AGGREGATES, Aggregate, USAGE_RECORDS};
 use super::connect::Connection;
-use super::error::explained;
+use super::error::Cause;
 use crate::config::Storage;
 
 const CURRENT: &str = include_str!("../../sql/settings/current.sql");
@@ -22,15 +23,17 @@ const REMOVE_RETENTION_POLICY: &str =
     include_str!("../../sql/settings/remove_retention_policy.sql");
 const ADD_RETENTION_POLICY: &str = include_str!("../../sql/settings/add_retention_policy.sql");
 
-const HOUR: i64 = 3_600;
+const MINUTE: i64 = 60;
+const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-/// The settings of one relation, in seconds. `None` is off.
+/// The settings of one relation, in seconds. `None` is off, or unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct RelationSettings {
     chunk_interval: Option<i64>,
     columnstore_after: Option<i64>,
     refresh_every: Option<i64>,
+    /// The age at which the window of the background refresh starts.
     refresh_from: Option<i64>,
     drop_after: Option<i64>,
 }
@@ -53,31 +56,28 @@ impl fmt::Display for Change {
             wanted,
         } = self;
         write!(formatter, "{relation}:")?;
-        let differing = [
-            (
-                "chunk interval",
-                current.chunk_interval,
-                wanted.chunk_interval,
-            ),
-            (
-                "columnstore after",
-                current.columnstore_after,
-                wanted.columnstore_after,
-            ),
-            ("refresh every", current.refresh_every, wanted.refresh_every),
-            ("refresh from", current.refresh_from, wanted.refresh_from),
-            ("drop after", current.drop_after, wanted.drop_after),
-        ];
+        let settings = |relation: &RelationSettings| {
+            [
+                ("chunk interval", relation.chunk_interval, "default"),
+                ("columnstore age", relation.columnstore_after, "off"),
+                ("refresh interval", relation.refresh_every, "off"),
+                ("refresh window", relation.refresh_from, "unlimited"),
+                ("retention", relation.drop_after, "unlimited"),
+            ]
+        };
         let mut separator = " ";
-        for (name, before, after) in differing
-            .into_iter()
-            .filter(|(_, before, after)| before != after)
+        for ((name, before, none), (_, after, _)) in
+            settings(current).into_iter().zip(settings(wanted))
         {
+            if before == after {
+                continue;
+            }
+            let text = |value: Option<i64>| value.map_or_else(|| none.to_owned(), span);
             write!(
                 formatter,
                 "{separator}{name} {} -> {}",
-                span(before),
-                span(after)
+                text(before),
+                text(after)
             )?;
             separator = ", ";
         }
@@ -85,73 +85,48 @@ impl fmt::Display for Change {
     }
 }
 
-/// A span of time in its largest whole unit.
-fn span(seconds: Option<i64>) -> String {
-    match seconds {
-        None => "off".to_owned(),
-        Some(seconds) if seconds % DAY == 0 => format!("{} days", seconds / DAY),
-        Some(seconds) if seconds % HOUR == 0 => format!("{} hours", seconds / HOUR),
-        Some(seconds) => format!("{} minutes", seconds / 60),
-    }
+/// A time span in its largest whole unit.
+fn span(seconds: i64) -> String {
+    let (count, unit) = match seconds {
+        _ if seconds % DAY == 0 => (seconds / DAY, "day"),
+        _ if seconds % HOUR == 0 => (seconds / HOUR, "hour"),
+        _ => (seconds / MINUTE, "minute"),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
 }
 
-/// What the configuration asks for.
+/// The settings that the configuration requests.
 fn wanted(storage: &Storage) -> Relations {
     let unless_zero = |count: u32, unit: i64| (count > 0).then_some(i64::from(count) * unit);
-    let refresh_every = unless_zero(storage.refresh_every_minutes, 60);
-    // A refresh over dropped chunks would empty the aggregate, so it begins a day inside the retention of
-    // what it reads.
-    let refresh_from = |retention_days: u32| {
-        refresh_every
-            .and(unless_zero(retention_days, DAY))
-            .map(|seconds| seconds - DAY)
+    let refresh_every = unless_zero(storage.refresh_every_minutes, MINUTE);
+    let aggregate = |aggregate: &Aggregate| RelationSettings {
+        chunk_interval: unless_zero(aggregate.chunk_interval_days(storage), DAY),
+        columnstore_after: None,
+        refresh_every,
+        // Refreshing dropped chunks would empty the aggregate, so the window starts one day inside
+        // the retention of its source.
+        refresh_from: refresh_every
+            .and(unless_zero(aggregate.source_retention_days(storage), DAY))
+            .map(|seconds| seconds - DAY),
+        drop_after: unless_zero(aggregate.retention_days(storage), DAY),
     };
-    let aggregate =
-        |chunk_days: u32, source_retention_days: u32, retention_days: u32| RelationSettings {
-            chunk_interval: unless_zero(chunk_days, DAY),
-            columnstore_after: None,
-            refresh_every,
-            refresh_from: refresh_from(source_retention_days),
-            drop_after: unless_zero(retention_days, DAY),
-        };
     let records = RelationSettings {
         chunk_interval: unless_zero(storage.chunk_interval_hours, HOUR),
         columnstore_after: unless_zero(storage.columnstore_after_days, DAY),
         drop_after: unless_zero(storage.retention_records_days, DAY),
         ..RelationSettings::default()
     };
-    let hourly = storage.retention_hourly_days;
-    let daily = storage.retention_daily_days;
-    [
-        ("usage_records", records),
-        (
-            "usage_hourly",
-            aggregate(
-                storage.hourly_chunk_interval_days,
-                storage.retention_records_days,
-                hourly,
-            ),
-        ),
-        (
-            "usage_daily",
-            aggregate(storage.daily_chunk_interval_days, hourly, daily),
-        ),
-        (
-            "organization_usage_hourly",
-            aggregate(storage.hourly_chunk_interval_days, hourly, hourly),
-        ),
-        (
-            "organization_usage_daily",
-            aggregate(storage.daily_chunk_interval_days, hourly, daily),
-        ),
-    ]
-    .into_iter()
-    .map(|(relation, settings)| (relation.to_owned(), settings))
-    .collect()
+    let aggregates = AGGREGATES
+        .iter()
+        .map(|entry| (entry.name.to_owned(), aggregate(entry)));
+    std::iter::once((USAGE_RECORDS.to_owned(), records))
+        .chain(aggregates)
+        .collect()
 }
 
 async fn current(client: &Client) -> anyhow::Result<Relations> {
-    let rows = client.query(CURRENT, &[]).await.map_err(explained)?;
+    let rows = client.query(CURRENT, &[]).await.map_err(Cause::from)?;
     let mut relations = Relations::new();
     for row in rows {
         let settings = relations.entry(row.get("relation")).or_default();
@@ -162,7 +137,7 @@ async fn current(client: &Client) -> anyhow::Result<Relations> {
             "refresh_every" => settings.refresh_every = seconds,
             "refresh_from" => settings.refresh_from = seconds,
             "drop_after" => settings.drop_after = seconds,
-            other => anyhow::bail!("current.sql answers a setting of no meaning: {other}"),
+            other => anyhow::bail!("current.sql returned an unknown setting: {other}"),
         }
     }
     Ok(relations)
@@ -184,9 +159,9 @@ pub(super) async fn changes(client: &Client, storage: &Storage) -> anyhow::Resul
     Ok(changes.collect())
 }
 
-/// Applies changes, all or none.
+/// Applies all changes, or none if one fails.
 pub(super) async fn apply(connection: &mut Connection, changes: &[Change]) -> anyhow::Result<()> {
-    let transaction = connection.transaction().await.map_err(explained)?;
+    let transaction = connection.transaction().await.map_err(Cause::from)?;
     for change in changes {
         for (statement, parameters) in statements(change) {
             let parameters: Vec<_> = parameters
@@ -196,15 +171,16 @@ pub(super) async fn apply(connection: &mut Connection, changes: &[Change]) -> an
             transaction
                 .execute(statement, &parameters)
                 .await
-                .map_err(explained)?;
+                .map_err(Cause::from)?;
         }
     }
-    transaction.commit().await.map_err(explained)
+    Ok(transaction.commit().await.map_err(Cause::from)?)
 }
 
 type Statement<'a> = (&'static str, Vec<Box<dyn ToSql + Sync + Send + 'a>>);
 
-/// The statements of one change. A policy is replaced whole, because not every version can alter one in place.
+/// The statements of one change. A policy is removed and added, because not every version of
+/// TimescaleDB can alter one.
 fn statements(change: &Change) -> Vec<Statement<'_>> {
     let Change {
         relation,
@@ -256,4 +232,31 @@ fn statements(change: &Change) -> Vec<Statement<'_>> {
         }
     }
     statements
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_lists_what_differs() {
+        let change = Change {
+            relation: "usage_hourly".to_owned(),
+            current: RelationSettings {
+                chunk_interval: Some(7 * DAY),
+                refresh_every: Some(90 * MINUTE),
+                ..RelationSettings::default()
+            },
+            wanted: RelationSettings {
+                chunk_interval: Some(7 * DAY),
+                refresh_every: Some(HOUR),
+                refresh_from: Some(DAY),
+                ..RelationSettings::default()
+            },
+        };
+        assert_eq!(
+            change.to_string(),
+            "usage_hourly: refresh interval 90 minutes -> 1 hour, refresh window unlimited -> 1 day"
+        );
+    }
 }

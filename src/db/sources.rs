@@ -1,39 +1,38 @@
-//! The ledger of ingest: which sources there are, and how far each is stored.
+//! The ledger of ingest, `ingest_sources`: the sources, and how much of each is stored.
 //!
-//! The position moves in the transaction of a batch ([`super::BatchWriter`]); here a source is found, added and
-//! asked after.
+//! This module finds, adds and checks sources. [`super::BatchWriter`] advances their positions.
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, Row};
 
 use super::error::WriteError;
 
-/// The length of the beginning that a file is known by, unless the whole file was shorter.
+/// How many bytes at its start identify a file, unless the whole file was shorter when first seen.
 pub const HEAD_BYTES: usize = 4_096;
 
-/// What a source is known by.
+/// What identifies a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
-    /// A file, by the length and hash of its beginning.
+    /// A file, by its first bytes.
     File {
-        /// How many bytes were hashed.
+        /// How many bytes are hashed.
         head_bytes: usize,
         /// Their hash, in hexadecimal.
         hash: String,
     },
-    /// A stream, by the name it was given.
+    /// A stream, by its name.
     Stream(String),
     /// The standard input of one run, by the run's number.
     Run(i64),
-    /// A partition of a Kafka topic, as one consumer group reads it.
+    /// A partition of a Kafka topic, for one consumer group.
     Partition {
-        /// The cluster's identifier.
+        /// The identifier of the cluster.
         cluster: String,
-        /// The consumer group.
+        /// The name of the consumer group.
         group: String,
-        /// The topic.
+        /// The name of the topic.
         topic: String,
-        /// The partition's number.
+        /// The number of the partition.
         partition: i32,
     },
 }
@@ -53,7 +52,7 @@ impl Identity {
             Self::File { head_bytes, hash } => format!("{head_bytes}-{hash}"),
             Self::Stream(name) => name.clone(),
             Self::Run(number) => number.to_string(),
-            // No topic and no cluster has a slash in its name, so no two of these read the same.
+            // Unambiguous, because clusters and topics have no slash in their names.
             Self::Partition {
                 cluster,
                 group,
@@ -71,40 +70,40 @@ impl Identity {
     }
 }
 
-/// A place in a source, on the border of two records.
+/// A position between two records of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The next byte.
+    /// The offset of the next byte.
     pub position: i64,
-    /// How many lines end before it.
+    /// The number of lines that end before it.
     pub line: i64,
-    /// BLAKE3 of all bytes before it; none where nobody can read them again.
+    /// BLAKE3 of all bytes before it; `None` if the source cannot be read again.
     pub prefix_hash: Option<[u8; 32]>,
 }
 
-/// What the ledger knows of a source.
+/// A source in the ledger.
 #[derive(Debug, Clone)]
 pub struct KnownSource {
-    /// Its number.
+    /// Its key in `ingest_sources`.
     pub id: i64,
-    /// How many bytes of the file it is known by.
+    /// How many bytes identify it; `None` unless it is a file.
     pub head_bytes: Option<i32>,
-    /// What it was called last.
+    /// The name it was last read under.
     pub name: String,
-    /// The next byte to read.
+    /// The offset of the next byte to read.
     pub position: i64,
-    /// How many lines end before it.
+    /// The number of lines that end before it.
     pub line: i64,
-    /// BLAKE3 of all bytes before it.
+    /// BLAKE3 of all bytes before it; empty while nothing is stored.
     pub prefix_hash: Vec<u8>,
-    /// How many batches have moved it.
+    /// How many batches have advanced it.
     pub batches: i64,
-    /// When it was moved last.
+    /// When it was last advanced.
     pub updated_at: DateTime<Utc>,
 }
 
 impl KnownSource {
-    /// A source of which nothing is stored, and that has no row.
+    /// A source that is not in the ledger.
     #[must_use]
     pub fn unknown(name: &str) -> Self {
         Self {
@@ -137,29 +136,34 @@ impl From<Row> for KnownSource {
     }
 }
 
-/// The right to move a source on from where it stands.
+/// The state that a source must have in the ledger for this run to advance it.
 #[derive(Debug, Clone)]
 pub struct Claim {
-    /// The source's number.
+    /// The key of the source.
     pub id: i64,
-    /// Whether the source can be read again, by another run.
-    pub lasting: bool,
-    /// Where the source stands.
+    /// Whether a later run can read the source again.
+    pub resumable: bool,
+    /// The position up to which the source is stored.
     pub position: i64,
-    /// How many batches have moved it.
+    /// How many batches have advanced it.
     pub batches: i64,
     /// The number of this run.
     pub writer: i64,
-    /// Whether this run has moved it yet.
+    /// Whether this run has advanced it.
     pub moved: bool,
-    /// What the source is called.
+    /// The name of the source.
     pub name: std::sync::Arc<str>,
 }
 
 impl Claim {
-    /// The claim of the run `writer` on a source where the ledger has it.
+    /// The claim of the run `writer` on a source, at its position in the ledger.
     #[must_use]
-    pub fn new(known: &KnownSource, lasting: bool, writer: i64, name: std::sync::Arc<str>) -> Self {
+    pub fn new(
+        known: &KnownSource,
+        resumable: bool,
+        writer: i64,
+        name: std::sync::Arc<str>,
+    ) -> Self {
         let KnownSource {
             id,
             position,
@@ -168,7 +172,7 @@ impl Claim {
         } = *known;
         Self {
             id,
-            lasting,
+            resumable,
             position,
             batches,
             writer,
@@ -177,7 +181,7 @@ impl Claim {
         }
     }
 
-    /// Notes that a batch is stored which ends at `position`.
+    /// Updates the claim after a batch that ends at `position` has been stored.
     pub fn advance(&mut self, position: i64) {
         self.position = position;
         self.batches += 1;
@@ -185,21 +189,21 @@ impl Claim {
     }
 }
 
-/// What became of a batch whose commit was not answered.
+/// The outcome of a batch, if the connection broke during its commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is stored.
+    /// The batch is stored.
     Committed,
-    /// It is not stored, and the source stands where the batch begins.
+    /// The batch is not stored, and the source is still at its start.
     RolledBack,
-    /// The source stands elsewhere: another process has it.
+    /// The source is elsewhere: another process has advanced it.
     Overtaken,
 }
 
-/// The lengths of all beginnings that files are known by.
+/// All lengths of the first bytes that identify files.
 ///
 /// # Errors
-/// The database refuses or is away.
+/// Returns an error if the database is unreachable or rejects the statement.
 pub async fn head_lengths(client: &Client) -> Result<Vec<usize>, WriteError> {
     let rows = client
         .query(include_str!("../../sql/ingest/head_lengths.sql"), &[])
@@ -212,15 +216,15 @@ pub async fn head_lengths(client: &Client) -> Result<Vec<usize>, WriteError> {
     Ok(lengths)
 }
 
-/// The source that a file is, by all the beginnings it has; the longest wins.
+/// Finds a file in the ledger by any of its possible identities. The longest match wins.
 ///
 /// # Errors
-/// The database refuses or is away.
+/// Returns an error if the database is unreachable or rejects the statement.
 pub async fn find_file(
     client: &Client,
-    beginnings: &[Identity],
+    candidates: &[Identity],
 ) -> Result<Option<KnownSource>, WriteError> {
-    let identities: Vec<String> = beginnings.iter().map(Identity::text).collect();
+    let identities: Vec<String> = candidates.iter().map(Identity::text).collect();
     let row = client
         .query_opt(
             include_str!("../../sql/ingest/find_file.sql"),
@@ -230,10 +234,10 @@ pub async fn find_file(
     Ok(row.map(KnownSource::from))
 }
 
-/// The source of that identity, which is added if there is none.
+/// Finds the source of an identity, and adds it if it does not exist.
 ///
 /// # Errors
-/// The database refuses or is away.
+/// Returns an error if the database is unreachable or rejects a statement.
 pub async fn enter_source(
     client: &Client,
     identity: &Identity,
@@ -253,10 +257,11 @@ pub async fn enter_source(
     Ok(row.into())
 }
 
-/// Lets a source of which nothing is stored be known by another beginning.
+/// Changes the identity of a source of which nothing is stored.
 ///
 /// # Errors
-/// The database refuses or is away, or another process has moved the source.
+/// Returns an error if the database is unreachable or rejects the statement, or if another process
+/// has advanced the source.
 pub async fn rename_source(
     client: &Client,
     id: i64,
@@ -272,11 +277,11 @@ pub async fn rename_source(
     }
 }
 
-/// What became of the batch that would have moved the claim's source to `position`. Where the server is still at
-/// work on it, this waits for it to end.
+/// The outcome of the batch that ends at `position`. Waits for its transaction if that is still
+/// running.
 ///
 /// # Errors
-/// The database refuses or is away.
+/// Returns an error if the database is unreachable or rejects the statement.
 pub async fn outcome(client: &Client, claim: &Claim, position: i64) -> Result<Outcome, WriteError> {
     let row = client
         .query_opt(
@@ -295,10 +300,10 @@ pub async fn outcome(client: &Client, claim: &Claim, position: i64) -> Result<Ou
     })
 }
 
-/// Removes the source of a run that is over.
+/// Removes the source of a run that has ended.
 ///
 /// # Errors
-/// The database refuses or is away.
+/// Returns an error if the database is unreachable or rejects the statement.
 pub async fn remove_run(client: &Client, claim: &Claim) -> Result<(), WriteError> {
     client
         .execute(

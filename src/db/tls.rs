@@ -1,4 +1,4 @@
-//! TLS to the database's server, with the meaning that libpq gives to `sslmode` and its certificates.
+//! TLS to the database server. `sslmode` and the certificate parameters work as in libpq.
 
 use std::error::Error;
 use std::path::Path;
@@ -23,9 +23,11 @@ use x509_cert::der::Decode as _;
 use crate::config::{Identity, Roots, Tls, Trust};
 use crate::pem;
 
-/// Makes the TLS side of every connection, of one's own or in a pool.
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Sets up TLS for connections inside and outside the pool.
 ///
-/// Files are read for each connection, as libpq does: a certificate that was replaced needs no restart.
+/// Like libpq, it reads the files for each connection, so a replaced certificate needs no restart.
 #[derive(Debug, Clone)]
 pub(super) struct Connector(Tls);
 
@@ -34,44 +36,42 @@ impl Connector {
         Self(tls.clone())
     }
 
-    fn config(&self) -> Result<ClientConfig, String> {
+    fn config(&self) -> Result<ClientConfig, BoxError> {
         let Tls { trust, identity } = &self.0;
         let provider = pem::provider();
         let algorithms = provider.signature_verification_algorithms;
         let verifier = match trust {
             Trust::Unverified => Verifier {
                 authorities: None,
-                by_name: false,
+                checks_name: false,
                 algorithms,
             },
             Trust::Authority(roots) => Verifier {
                 authorities: Some(load(roots)?),
-                by_name: false,
+                checks_name: false,
                 algorithms,
             },
             Trust::Hostname(roots) => Verifier {
                 authorities: Some(load(roots)?),
-                by_name: true,
+                checks_name: true,
                 algorithms,
             },
         };
         let client = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
+            .with_safe_default_protocol_versions()?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         match identity {
             None => Ok(client.with_no_client_auth()),
-            Some(identity) => {
-                Ok(client
-                    .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(show(identity)?))))
-            }
+            Some(identity) => Ok(client.with_client_cert_resolver(Arc::new(
+                SingleCertAndKey::from(load_identity(identity)?),
+            ))),
         }
     }
 }
 
-/// The client's own certificate with its key.
-fn show(identity: &Identity) -> Result<CertifiedKey, String> {
+/// Reads the client's certificate and its key.
+fn load_identity(identity: &Identity) -> Result<CertifiedKey, BoxError> {
     let Identity { certificate, key } = identity;
     let certificates = pem::certificates(certificate, &pem::read(certificate)?)?;
     let private_key = pem::key(key, &pem::read(key)?)?;
@@ -84,8 +84,10 @@ fn show(identity: &Identity) -> Result<CertifiedKey, String> {
             "sslkey {} is not the key of sslcert {}",
             key.display(),
             certificate.display()
-        )),
-        // Certificates of X.509's first version cannot be looked into. What they are worth is the server's to judge.
+        )
+        .into()),
+        // X.509 version 1 certificates cannot be parsed here. The server decides whether to accept
+        // them.
         _ => Ok(pair),
     }
 }
@@ -93,7 +95,7 @@ fn show(identity: &Identity) -> Result<CertifiedKey, String> {
 impl MakeTlsConnect<Socket> for Connector {
     type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
     type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
-    type Error = Box<dyn Error + Send + Sync>;
+    type Error = BoxError;
 
     fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Self::Error> {
         let mut rustls = MakeRustlsConnect::new(self.config()?);
@@ -102,16 +104,17 @@ impl MakeTlsConnect<Socket> for Connector {
     }
 }
 
-/// Authorities, as they are looked up and as they are compared.
+/// Trusted certificate authorities.
 #[derive(Debug)]
 struct Authorities {
     store: RootCertStore,
-    /// Their certificates; none for those of the system, which are no servers.
+    /// Their certificates, which a server may present as its own; empty for the system's
+    /// authorities.
     certificates: Vec<CertificateDer<'static>>,
 }
 
-fn load(roots: &Roots) -> Result<Arc<Authorities>, String> {
-    /// Reading and parsing a hundred and more of them takes milliseconds, so it is done once.
+fn load(roots: &Roots) -> Result<Arc<Authorities>, BoxError> {
+    /// Loaded once: parsing more than a hundred certificates takes milliseconds.
     static SYSTEM: LazyLock<Arc<Authorities>> = LazyLock::new(|| {
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -123,14 +126,15 @@ fn load(roots: &Roots) -> Result<Arc<Authorities>, String> {
     match roots {
         Roots::File(file) => load_file(file).map(Arc::new),
         Roots::System if SYSTEM.store.is_empty() => Err(
-            "the system has no certificates of authorities; give the server's as sslrootcert=FILE"
-                .to_owned(),
+            "the system has no trusted certificates; set sslrootcert to a file with the certificate of the \
+             server's authority"
+                .into(),
         ),
         Roots::System => Ok(Arc::clone(&SYSTEM)),
     }
 }
 
-fn load_file(file: &Path) -> Result<Authorities, String> {
+fn load_file(file: &Path) -> Result<Authorities, BoxError> {
     let certificates = pem::certificates(file, &pem::read(file)?)?;
     let mut store = RootCertStore::empty();
     for certificate in &certificates {
@@ -143,13 +147,13 @@ fn load_file(file: &Path) -> Result<Authorities, String> {
     })
 }
 
-/// Decides whether a server is the right one.
+/// Verifies the server's certificate.
 #[derive(Debug)]
 struct Verifier {
-    /// Whose certificates are good; `None` takes any.
+    /// The trusted authorities; `None` accepts any certificate.
     authorities: Option<Arc<Authorities>>,
-    /// Whether the certificate must be for the name that is connected to.
-    by_name: bool,
+    /// Whether the certificate must be valid for the host name of the connection.
+    checks_name: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -165,8 +169,8 @@ impl ServerCertVerifier for Verifier {
         if let Some(authorities) = &self.authorities {
             let parsed = ParsedCertificate::try_from(certificate)?;
             if authorities.certificates.contains(certificate) {
-                // A server's own certificate as its authority, as PostgreSQL's manual makes it for a start. It is
-                // trusted by name, and would be refused in a chain for being an authority.
+                // A self-signed certificate, as PostgreSQL's manual creates one. Verification of a
+                // chain would reject it, because it is an authority.
                 check_dates(certificate, now)?;
             } else {
                 let (store, algorithms) = (&authorities.store, self.algorithms.all);
@@ -178,7 +182,7 @@ impl ServerCertVerifier for Verifier {
                     algorithms,
                 )?;
             }
-            if self.by_name {
+            if self.checks_name {
                 verify_server_name(&parsed, name)?;
             }
         }
@@ -192,7 +196,8 @@ impl ServerCertVerifier for Verifier {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         if self.authorities.is_none() {
-            // Whose key it is says nothing where anybody will do, and old servers have certificates of old forms.
+            // Any certificate is accepted, and those of old servers may be in a format that cannot
+            // be parsed.
             return Ok(HandshakeSignatureValid::assertion());
         }
         verify_tls12_signature(message, certificate, signed, &self.algorithms)
@@ -215,7 +220,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Checks that a certificate is good at this time.
+/// Checks that a certificate is neither expired nor not yet valid.
 fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
     let parsed =
         x509_cert::Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
@@ -234,8 +239,8 @@ fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), ru
     Ok(())
 }
 
-/// The failure of TLS itself in an error of tokio-postgres, if that is what it is.
-fn failure(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
+/// The TLS error inside an error of tokio-postgres, if there is one.
+fn tls_error(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
     error
         .source()?
         .downcast_ref::<std::io::Error>()?
@@ -243,43 +248,43 @@ fn failure(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
         .downcast_ref()
 }
 
-/// Whether a connection failed for what its TLS is, which trying again does not change.
-pub(super) fn is_refusal(error: &tokio_postgres::Error) -> bool {
-    // Everything that may pass is an error of the socket. What is wrong with the files, or a server without TLS, comes
-    // as a text.
-    failure(error).is_some()
+/// Whether a connection failed because of TLS, so that a retry would fail, too.
+pub(super) fn is_tls_failure(error: &tokio_postgres::Error) -> bool {
+    // Transient errors are those of the socket. Invalid files, or a server without TLS, cause
+    // errors of other types.
+    tls_error(error).is_some()
         || error
             .source()
             .is_some_and(|cause| !cause.is::<std::io::Error>())
 }
 
-/// What to do about a failure of TLS.
+/// What to do about a TLS error.
 pub(super) fn advice(error: &tokio_postgres::Error) -> Option<&'static str> {
     use rustls::Error::{AlertReceived, InvalidCertificate};
-    match failure(error) {
+    match tls_error(error) {
         Some(InvalidCertificate(CertificateError::UnknownIssuer)) => Some(
-            "sslrootcert= must name the file of the authority that signed the server's certificate",
+            "set sslrootcert to the certificate of the authority that signed the server's certificate",
         ),
         Some(InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         )) => Some(
-            "connect to a name that the certificate has, or ask for its authority only, by sslmode=verify-ca",
+            "connect to a host name in the certificate, or use sslmode=verify-ca to check only its authority",
         ),
         Some(InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        )) => Some("the server needs a new certificate"),
-        Some(other) if other.to_string().contains("UnsupportedCertVersion") => Some(
-            "the server's certificate is of X.509's first version; only the third can be verified",
-        ),
+        )) => Some("renew the server's certificate"),
+        Some(other) if other.to_string().contains("UnsupportedCertVersion") => {
+            Some("the server's certificate has X.509 version 1; replace it with one of version 3")
+        }
         Some(AlertReceived(_)) => {
-            Some("the server refuses the client's certificate: look at sslcert= and sslkey=")
+            Some("the server rejected the client's certificate; check sslcert and sslkey")
         }
         Some(_) => None,
         None => {
-            let without = error
+            let lacks_tls = error
                 .source()
                 .is_some_and(|cause| cause.to_string() == "server does not support TLS");
-            without.then_some("turn ssl on in the server, or say sslmode=prefer")
+            lacks_tls.then_some("enable ssl on the server, or use sslmode=prefer")
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Who may ask: tokens by the hash of their text. Rows are added and marked as revoked, never removed.
+//! API tokens. Rows are added and marked as revoked, but never deleted.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,29 +8,30 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, Row};
 
 use super::connect::Connection;
-use super::error::{StorageError, explained};
+use super::error::{Cause, StorageError};
 use crate::domain::{OrganizationId, Scope};
 use crate::token::TokenHash;
 
-/// A token to be.
+/// A token to create.
 #[derive(Debug)]
 pub struct NewToken<'a> {
-    /// What people call it; no other may have the name.
+    /// Unique, also among revoked tokens.
     pub name: &'a str,
     /// The hash of its text.
     pub hash: TokenHash,
-    /// The organizations that it is bound to; with none it sees everything.
+    /// The organizations that it gives access to; empty for all.
     pub organizations: &'a [OrganizationId],
-    /// The first instant at which it is no longer valid.
+    /// The first instant at which it is invalid.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// Adds a token with its organizations, or nothing.
+/// Creates a token with its organizations.
 ///
 /// # Errors
-/// The name is taken, an organization does not exist, or the database refuses or is away.
+/// Returns an error if the name is taken, an organization does not exist, or the database is
+/// unreachable or rejects a statement. Then nothing is created.
 pub async fn create(connection: &mut Connection, token: &NewToken<'_>) -> anyhow::Result<()> {
-    let transaction = connection.transaction().await.map_err(explained)?;
+    let transaction = connection.transaction().await.map_err(Cause::from)?;
     let add = include_str!("../../sql/tokens/add.sql");
     let everything = token.organizations.is_empty();
     let added = transaction
@@ -44,9 +45,12 @@ pub async fn create(connection: &mut Connection, token: &NewToken<'_>) -> anyhow
             ],
         )
         .await
-        .map_err(explained)?;
+        .map_err(Cause::from)?;
     let Some(added) = added else {
-        bail!("there is a token {} already", token.name)
+        bail!(
+            "a token named {} already exists; choose another name",
+            token.name
+        )
     };
     let id: i32 = added.get("id");
     let organizations: Vec<_> = token
@@ -60,7 +64,7 @@ pub async fn create(connection: &mut Connection, token: &NewToken<'_>) -> anyhow
             &[&id, &organizations],
         )
         .await
-        .map_err(explained)?;
+        .map_err(Cause::from)?;
     let bound: HashSet<&str> = bound.iter().map(|row| row.get("name")).collect();
     let unknown: Vec<_> = organizations
         .into_iter()
@@ -68,37 +72,37 @@ pub async fn create(connection: &mut Connection, token: &NewToken<'_>) -> anyhow
         .collect();
     if !unknown.is_empty() {
         bail!(
-            "no such organization in the inventory: {}",
+            "no such organization in the inventory: {}; check the spelling, or load an inventory that contains it",
             unknown.join(", ")
         );
     }
-    transaction.commit().await.map_err(explained)
+    Ok(transaction.commit().await.map_err(Cause::from)?)
 }
 
-/// A token as people see it.
+/// A token, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedToken {
-    /// What people call it.
+    /// Its unique name.
     pub name: String,
-    /// Names of the organizations that it is bound to; `None` where it sees everything.
+    /// Names of the organizations that it gives access to; `None` for all.
     pub organizations: Option<Vec<String>>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
-    /// The first instant at which it is no longer valid.
+    /// The first instant at which it is invalid.
     pub expires_at: Option<DateTime<Utc>>,
     /// When it was revoked.
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
-/// Every token there ever was, the oldest first.
+/// Lists all tokens, revoked ones included, the oldest first.
 ///
 /// # Errors
-/// The database refuses or is away.
+/// Returns an error if the database is unreachable or rejects the statement.
 pub async fn list(client: &Client) -> anyhow::Result<Vec<ListedToken>> {
     let rows = client
         .query(include_str!("../../sql/tokens/list.sql"), &[])
         .await
-        .map_err(explained)?;
+        .map_err(Cause::from)?;
     let token = |row: &Row| ListedToken {
         name: row.get("name"),
         organizations: row.get("organizations"),
@@ -109,42 +113,43 @@ pub async fn list(client: &Client) -> anyhow::Result<Vec<ListedToken>> {
     Ok(rows.iter().map(token).collect())
 }
 
-/// Revokes a token; one that was revoked before stays so.
+/// Revokes a token. Has no effect on a token that is already revoked.
 ///
 /// # Errors
-/// There is no token of that name, or the database refuses or is away.
+/// Returns an error if there is no such token, or if the database is unreachable or rejects the
+/// statement.
 pub async fn revoke(client: &Client, name: &str) -> anyhow::Result<()> {
     match client
         .execute(include_str!("../../sql/tokens/revoke.sql"), &[&name])
         .await
-        .map_err(explained)?
+        .map_err(Cause::from)?
     {
-        0 => bail!("there is no token {name}"),
+        0 => bail!("there is no token named {name}; `simusage token list` lists all tokens"),
         _ => Ok(()),
     }
 }
 
-/// A token as it is told who asks.
+/// A token, for authentication.
 #[derive(Debug, Clone)]
 pub struct KnownToken {
-    /// Its number.
+    /// Its key in `tokens`.
     pub id: i32,
-    /// What people call it.
+    /// Its unique name.
     pub name: Arc<str>,
     /// The hash of its text.
     pub hash: TokenHash,
-    /// What it sees.
+    /// The organizations that it gives access to.
     pub scope: Scope,
-    /// The first instant at which it is no longer valid.
+    /// The first instant at which it is invalid.
     pub expires_at: Option<DateTime<Utc>>,
     /// Whether it was revoked.
     pub revoked: bool,
 }
 
-/// Every token there ever was.
+/// Loads all tokens, revoked ones included.
 ///
 /// # Errors
-/// See [`StorageError`].
+/// Returns an error if the database is unreachable or rejects the statement.
 pub async fn load(client: &Client) -> Result<Vec<KnownToken>, StorageError> {
     let rows = client
         .query(include_str!("../../sql/tokens/load.sql"), &[])
@@ -158,9 +163,9 @@ fn known(row: &Row) -> Result<KnownToken, StorageError> {
     Ok(KnownToken {
         id: row.try_get("id")?,
         name: row.try_get::<_, &str>("name")?.into(),
-        hash: hash
-            .try_into()
-            .map_err(|_| StorageError::Other("a token's hash has not 32 bytes".to_owned()))?,
+        hash: hash.try_into().map_err(|_| {
+            StorageError::Other("the hash of a token does not have 32 bytes".into())
+        })?,
         scope: organizations.map_or_else(Scope::everything, Scope::of),
         expires_at: row.try_get("expires_at")?,
         revoked: row.try_get("revoked")?,

@@ -54,7 +54,7 @@ impl Access {
     /// Returns an error if the database is unreachable or rejects the query.
     pub async fn open(config: &Config, pool: &Pool) -> anyhow::Result<Self> {
         let tokens = pool
-            .ask(async |client| tokens::load(client).await)
+            .run(async |client| tokens::load(client).await)
             .await
             .with_context(|| {
                 let role = match &*config.serve.role {
@@ -78,7 +78,7 @@ impl Access {
     /// Returns an error if the database is unreachable or rejects the query. The tokens in memory
     /// then stay in use.
     pub async fn refresh(&self, pool: &Pool) -> Result<(), StorageError> {
-        let tokens = pool.ask(async |client| tokens::load(client).await).await?;
+        let tokens = pool.run(async |client| tokens::load(client).await).await?;
         self.tokens.replace(tokens, Instant::now());
         Ok(())
     }
@@ -146,11 +146,11 @@ impl FromRequest for Caller {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let caller = request.extensions().get::<Self>().cloned();
         ready(caller.ok_or_else(|| {
-            StorageError::Other(format!(
+            let text = format!(
                 "the handler of {} needs authentication, but its path is not covered by it",
                 request.path()
-            ))
-            .into()
+            );
+            StorageError::Other(text.into()).into()
         }))
     }
 }
@@ -159,7 +159,9 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Unauthorized(error) => error.into(),
-            Refusal::Outdated { .. } => StorageError::Unavailable(refusal.to_string()).into(),
+            Refusal::Outdated { .. } => {
+                StorageError::Unavailable(refusal.to_string().into()).into()
+            }
         }
     }
 }

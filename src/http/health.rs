@@ -68,7 +68,7 @@ pub(super) async fn ready(
     if shutdown.0.load(Ordering::Relaxed) {
         return Err(ApiError::ShuttingDown);
     }
-    pool.ask(async |client| migrate::ensure_current(client).await)
+    pool.run(async |client| migrate::ensure_current(client).await)
         .await?;
     Ok(web::Json(Health { status: "ok" }))
 }

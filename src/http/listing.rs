@@ -93,7 +93,7 @@ async fn page<L: Listing>(
     pool: &Pool,
     listing: L,
 ) -> Result<HttpResponse, ApiError> {
-    let found = pool.ask(async |client| {
+    let found = pool.run(async |client| {
         let Some((summary, rows)) = listing.query(client).await? else {
             return Ok(None);
         };

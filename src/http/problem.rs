@@ -180,9 +180,9 @@ mod tests {
     #[test]
     fn a_server_error_never_contains_text_from_the_database() {
         for error in [
-            StorageError::Unavailable("secret".to_owned()),
-            StorageError::NotMigrated("secret".to_owned()),
-            StorageError::Other("secret".to_owned()),
+            StorageError::Unavailable("secret".into()),
+            StorageError::NotMigrated("secret".into()),
+            StorageError::Other("secret".into()),
         ] {
             assert!(!ApiError::from(error).detail().contains("secret"));
         }
@@ -192,11 +192,11 @@ mod tests {
     fn only_temporary_errors_have_retry_after() {
         for (error, status, retry) in [
             (StorageError::TotalOverflow, 500, false),
-            (StorageError::Other(String::new()), 500, false),
+            (StorageError::Other("".into()), 500, false),
             (StorageError::Busy, 503, true),
             (StorageError::Timeout, 503, true),
-            (StorageError::Unavailable(String::new()), 503, true),
-            (StorageError::NotMigrated(String::new()), 503, true),
+            (StorageError::Unavailable("".into()), 503, true),
+            (StorageError::NotMigrated("".into()), 503, true),
         ] {
             let response = ApiError::from(error).error_response();
             assert_eq!(

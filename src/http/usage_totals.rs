@@ -19,7 +19,7 @@ use super::params::{
 };
 use super::problem::{ApiError, Problem};
 use super::response::{CommonResponses, Rules, digest, has_tags, tag, unchanged};
-use crate::db::queries::{self, Answer, Rows, Totals, TotalsQuery};
+use crate::db::queries::{self, Rows, Totals, TotalsQuery, UsageRows};
 use crate::db::{Client, StorageError};
 use crate::domain::{Freshness, Interval, Order, OrganizationId, Scope, UsageTotal, Zone};
 
@@ -61,7 +61,7 @@ pub(super) trait Total: Item + From<UsageTotal> {
         client: &Client,
         organization: Option<&OrganizationId>,
         query: TotalsQuery<'_>,
-    ) -> Result<Option<Answer<UsageTotal>>, StorageError>;
+    ) -> Result<Option<UsageRows<UsageTotal>>, StorageError>;
 }
 
 impl<T: Total> Endpoint for TotalsRequest<T> {
@@ -319,7 +319,7 @@ impl Total for OrganizationTotal {
         client: &Client,
         _: Option<&OrganizationId>,
         query: TotalsQuery<'_>,
-    ) -> Result<Option<Answer<UsageTotal>>, StorageError> {
+    ) -> Result<Option<UsageRows<UsageTotal>>, StorageError> {
         queries::organization_totals(client, query).await.map(Some)
     }
 }
@@ -342,7 +342,7 @@ impl Total for SimCardTotal {
         client: &Client,
         organization: Option<&OrganizationId>,
         query: TotalsQuery<'_>,
-    ) -> Result<Option<Answer<UsageTotal>>, StorageError> {
+    ) -> Result<Option<UsageRows<UsageTotal>>, StorageError> {
         queries::sim_card_totals(client, organization, query).await
     }
 }

@@ -86,7 +86,7 @@ async fn encoder(
     let days = config.storage.retention_records_days;
     let (inventory, sim_cards) = if let Some(assignments) = inventory {
         let inventory =
-            InventoryIndex::of_assignments(assignments).context("reading the inventory")?;
+            InventoryIndex::from_assignments(assignments).context("reading the inventory")?;
         (inventory, SimCards::InventoryFile)
     } else {
         match load_inventory(config).await {

@@ -26,7 +26,7 @@ impl Failure {
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
         Self {
-            is_database_unavailable: error.is_passing(),
+            is_database_unavailable: error.is_transient(),
             error: error.into(),
         }
     }

@@ -60,7 +60,7 @@ async fn identify_file(
         .repeat(async |connection| db::find_file(connection, &candidates).await)
         .await?;
     let Some(identity) = identity_of(head_bytes) else {
-        return Err(WriteError::Refused("the file is empty".to_owned()));
+        return Err(WriteError::Refused("the file is empty".into()));
     };
     match found {
         // A shorter file of which nothing is stored, such as one with only a header, must not match

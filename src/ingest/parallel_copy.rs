@@ -315,7 +315,7 @@ async fn copy_and_commit(
         let writer = copy(&mut connection, None, &mut batch).await?;
         let claim = permitted
             .await
-            .map_err(|_| WriteError::Passing("the previous batch was not stored".to_owned()))?;
+            .map_err(|_| WriteError::Transient("the previous batch was not stored".into()))?;
         writer
             .commit(
                 &claim,

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use super::parse::{UsageRecord, name};
 use super::reject::{Defect, Reason};
-use crate::db::{InventoryIndex, NoStamp, Stamp, encode_usage_record};
+use crate::db::{InventoryIndex, LookupError, RecordIds, encode_usage_record};
 use crate::domain::Interval;
 
 /// Looks records up in the inventory and encodes them.
@@ -65,7 +65,7 @@ impl RecordEncoder {
             encode_usage_record(
                 tuples,
                 time_us,
-                Stamp {
+                RecordIds {
                     sim_card: 0,
                     organization: 0,
                 },
@@ -73,13 +73,13 @@ impl RecordEncoder {
             );
             return Ok(());
         };
-        let stamp = inventory.stamp(&record.sim_card, time_us).map_err(|why| {
+        let stamp = inventory.look_up(&record.sim_card, time_us).map_err(|why| {
             let (reason, problem) = match why {
-                NoStamp::Unknown => (
+                LookupError::Unknown => (
                     Reason::UnknownSimCard,
                     "is not in the inventory; load it with --inventory FILE",
                 ),
-                NoStamp::Unassigned => (
+                LookupError::Unassigned => (
                     Reason::UnassignedSimCard,
                     "belonged to no organization at the record's date; load an assignment with an \
                      earlier valid-from",

@@ -92,7 +92,7 @@ impl Refresher {
                     std::iter::once(&*connection).chain(&helpers).collect();
                 db::refresh_aggregates(&connections, &intervals).await?;
                 failpoint::pass("after-refresh");
-                stale.forget(connection).await
+                stale.delete(connection).await
             })
             .await?;
         self.last_end = Instant::now();

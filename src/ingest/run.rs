@@ -214,7 +214,7 @@ impl Run<'_> {
         let (reader, read) = reading.await.context(READER_PANICKED)?;
         let so_far = || format!("{name} is stored up to byte {}", claim.position);
         stored.map_err(|error| Failure::from(error).context(so_far()))?;
-        if !claim.lasting {
+        if !claim.resumable {
             self.store
                 .session
                 .repeat(async |connection| db::remove_run(connection, &claim).await)

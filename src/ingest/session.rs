@@ -33,7 +33,7 @@ impl<'a> Session<'a> {
         let mut outage = None;
         let connection = loop {
             match connect(config).await {
-                Err(error @ WriteError::Passing(_)) => pause(config, &mut outage, error).await?,
+                Err(error @ WriteError::Transient(_)) => pause(config, &mut outage, error).await?,
                 other => break other?,
             }
         };
@@ -55,7 +55,7 @@ impl<'a> Session<'a> {
     ) -> Result<Vec<Connection>, WriteError> {
         let config = self.config;
         self.repeat(async |connection| {
-            let additional = db::connect_beside(&config.database, connection, count).await;
+            let additional = db::connect_additional(&config.database, connection, count).await;
             for another in &additional {
                 another
                     .set_direct_compress(config.ingest.direct_compress)
@@ -147,7 +147,7 @@ async fn pause(
         since: Instant::now(),
         attempts: 0,
     });
-    if !error.is_passing() || outage.since.elapsed() >= timeout {
+    if !error.is_transient() || outage.since.elapsed() >= timeout {
         return Err(error);
     }
     let longest = LONGEST_PAUSE.min(FIRST_PAUSE * 2_u32.saturating_pow(outage.attempts));

@@ -666,7 +666,7 @@ async fn a_request_times_out_while_it_waits_for_a_connection() {
     let pool = Pool::new(&config, 1);
     let api = Api::with_pool(&config, pool.clone()).await;
     let (answer, after) = pool
-        .ask(async |_| {
+        .run(async |_| {
             let answer = api.get("/api/v1/inventory").await;
             Ok((answer, api.get("/livez").await))
         })

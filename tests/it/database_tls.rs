@@ -19,7 +19,7 @@ async fn ask(url: &str) -> Result<i32, WriteError> {
 /// The error of a connection that must fail permanently.
 async fn refusal(url: &str) -> String {
     let error = ask(url).await.expect_err(url);
-    assert!(!error.is_passing(), "trying again does not help: {error}");
+    assert!(!error.is_transient(), "trying again does not help: {error}");
     error.to_string()
 }
 
@@ -74,14 +74,14 @@ async fn each_sslmode_verifies_what_it_promises() {
         "{wrong_name}"
     );
     assert!(
-        wrong_name.contains("connect to a name that the certificate has"),
+        wrong_name.contains("connect to a host name in the certificate"),
         "{wrong_name}"
     );
     for mode in ["require", "verify-ca", "verify-full"] {
         let unknown =
             refusal(&server.url("localhost", &format!("sslmode={mode}&{other_root}"))).await;
         assert!(
-            unknown.contains("sslrootcert= must name the file of the authority"),
+            unknown.contains("set sslrootcert to the certificate of the authority"),
             "{unknown}"
         );
     }
@@ -113,7 +113,7 @@ async fn a_server_without_tls_is_accepted_by_prefer_but_not_by_require() {
     for mode in ["require", "verify-full"] {
         let error = refusal(&server.url("localhost", &format!("sslmode={mode}"))).await;
         assert!(
-            error.contains("turn ssl on in the server, or say sslmode=prefer"),
+            error.contains("enable ssl on the server, or use sslmode=prefer"),
             "{error}"
         );
     }
@@ -135,7 +135,7 @@ async fn a_self_signed_certificate_is_accepted_as_root_until_it_expires() {
                 assert!(
                     refusal(&url)
                         .await
-                        .contains("the server needs a new certificate")
+                        .contains("renew the server's certificate")
                 );
             }
         }
@@ -171,7 +171,7 @@ async fn the_configured_client_certificate_is_presented() {
     let identity = format!("sslmode=require&sslcert={certificate}&sslkey={key}");
     assert_eq!(ask(&server.url("localhost", &identity)).await, Ok(42));
     let none = refusal(&server.url("localhost", "sslmode=require")).await;
-    assert!(none.contains("look at sslcert= and sslkey="), "{none}");
+    assert!(none.contains("check sslcert and sslkey"), "{none}");
     let mixed = refusal(&server.url(
         "localhost",
         &format!("sslcert={certificate}&sslkey={other_key}"),
@@ -196,7 +196,7 @@ async fn the_connection_pool_uses_the_same_tls_settings() {
     };
     let ready = async |url: &str| {
         let pool = Pool::new(&config(url), 1);
-        pool.ask(async |client| simusage::db::migrate::ensure_current(client).await)
+        pool.run(async |client| simusage::db::migrate::ensure_current(client).await)
             .await
     };
     ready(&url("localhost")).await.unwrap();

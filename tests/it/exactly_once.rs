@@ -457,7 +457,7 @@ async fn two_processes_with_the_same_file_store_it_once() {
         .map(|child| child.wait_with_output().unwrap().into())
         .collect();
     for run in &runs {
-        let gave_way = run.status == 1 && run.stderr.contains("another process ingests it");
+        let gave_way = run.status == 1 && run.stderr.contains("another process is ingesting it");
         assert!(gave_way || [0, 3].contains(&run.status), "{run:?}");
     }
     assert!(runs.iter().any(|run| run.status != 1), "{runs:?}");

@@ -106,7 +106,7 @@ fn a_wrong_password_or_an_unknown_role_is_explained() {
     );
     assert_fails_with(
         &run,
-        &["the server must have a role me, and a line in pg_hba.conf"],
+        &["check that the role me exists and that pg_hba.conf lets it connect"],
     );
 }
 

@@ -15,6 +15,7 @@ async fn snapshot(database: &TestDatabase) -> Vec<String> {
     let connection = database.connect().await;
     let queries = [
         "select m::text from simusage_migrations as m order by number",
+        "select f::text from simusage_functions as f order by name",
         "select concat_ws(' ', job_id, proc_name, schedule_interval, config) from timescaledb_information.jobs order by job_id",
         "select d::text from timescaledb_information.dimensions as d order by hypertable_name",
         "select format('%s %s %s', c.oid, c.relname, c.relkind) from pg_class as c \
@@ -43,6 +44,10 @@ async fn migrating_twice_changes_nothing() {
         first.stdout.contains("applied 0001_inventory\n"),
         "{first:?}"
     );
+    assert!(
+        first.stdout.contains("applied function usage_series\n"),
+        "{first:?}"
+    );
     let before = snapshot(&database).await;
     let second = simusage(database.url(), &["migrate"]);
     assert_eq!(
@@ -59,6 +64,10 @@ async fn check_exits_with_1_while_migrations_are_pending_and_changes_nothing() {
     assert_eq!(pending.status, 1, "{pending:?}");
     assert!(
         pending.stdout.contains("pending 0001_inventory\n"),
+        "{pending:?}"
+    );
+    assert!(
+        pending.stdout.contains("pending function usage_series\n"),
         "{pending:?}"
     );
     assert_eq!(
@@ -93,10 +102,11 @@ async fn a_changed_setting_is_pending_then_applied_and_can_be_reverted() {
     };
     let (status, pending) = changed(&["migrate", "--check"]);
     assert_eq!(status, Some(1));
-    let line = "pending usage_records: chunk interval 1 days -> 12 hours, columnstore after 7 days -> off, \
-                drop after off -> 400 days\n";
+    let line = "pending usage_records: chunk interval 1 day -> 12 hours, columnstore age 7 days -> off, \
+                retention unlimited -> 400 days\n";
     assert!(pending.contains(line), "{pending}");
-    let line = "pending usage_hourly: refresh every 30 minutes -> 5 minutes, refresh from off -> 399 days\n";
+    let line = "pending usage_hourly: refresh interval 30 minutes -> 5 minutes, \
+                refresh window unlimited -> 399 days\n";
     assert!(pending.contains(line), "{pending}");
     assert_eq!(changed(&["migrate"]).0, Some(0));
     assert_eq!(changed(&["migrate", "--check"]).0, Some(0));
@@ -144,6 +154,84 @@ async fn a_database_migrated_from_a_different_file_is_refused() {
             .contains("0002_usage is not the file that was applied"),
         "{run:?}"
     );
+}
+
+/// Replaces the function `usage_in_pieces` by another one, as if an older simusage had applied it.
+async fn apply_older_function(database: &TestDatabase, sql: &str) {
+    let statements = format!(
+        "drop function usage_in_pieces; {sql}; \
+         update simusage_functions set checksum = '' where name = 'usage_in_pieces'"
+    );
+    let connection = database.connect().await;
+    connection.batch_execute(&statements).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_changed_function_is_pending_then_applied() {
+    let database = TestDatabase::migrated().await;
+    let definitions = "select string_agg(pg_get_functiondef(oid), '' order by proname) from pg_proc \
+                       where pronamespace = 'public'::regnamespace and proname like 'usage%'";
+    let definitions = async || -> String {
+        let connection = database.connect().await;
+        connection.query_one(definitions, &[]).await.unwrap().get(0)
+    };
+    let current = definitions().await;
+    let parameters = "sim_card integer, organizations integer[], record_starts timestamptz[], \
+                      record_ends timestamptz[], hour_starts timestamptz[], hour_ends timestamptz[], \
+                      day_starts timestamptz[], day_ends timestamptz[]";
+    let columns = "table (instant timestamptz, bytes bigint, records bigint)";
+    let body = "language plpgsql as 'begin return; end'";
+    for older in [
+        format!("create function usage_in_pieces({parameters}) returns {columns} {body}"),
+        // Other columns, other types and other names of the parameters.
+        format!("create function usage_in_pieces({parameters}) returns table (bytes text) {body}"),
+        format!("create function usage_in_pieces(sim_card integer) returns {columns} {body}"),
+        format!(
+            "create function usage_in_pieces({}) returns {columns} {body}",
+            parameters.replace("sim_card", "card")
+        ),
+    ] {
+        apply_older_function(&database, &older).await;
+        let serve = simusage(database.url(), &["serve", "--listen", "127.0.0.1:0"]);
+        assert_eq!(serve.status, 1, "{serve:?}");
+        assert!(
+            serve
+                .stderr
+                .contains("not those of this program: usage_in_pieces; run `simusage migrate`"),
+            "{serve:?}"
+        );
+        let check = simusage(database.url(), &["migrate", "--check"]);
+        assert_eq!(
+            (check.status, &*check.stdout),
+            (1, "pending function usage_in_pieces\n")
+        );
+        let migrate = simusage(database.url(), &["migrate"]);
+        assert_eq!(
+            (migrate.status, &*migrate.stdout),
+            (0, "applied function usage_in_pieces\n"),
+            "{migrate:?}"
+        );
+        assert_eq!(definitions().await, current, "{older}");
+        assert_eq!(simusage(database.url(), &["migrate", "--check"]).status, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_function_that_changes_keeps_what_depends_on_it() {
+    let database = TestDatabase::migrated().await;
+    let connection = database.connect().await;
+    let dependants = "create view newest as select * from usage_freshness(now(), now()); \
+                      revoke execute on function usage_freshness from public; \
+                      update simusage_functions set checksum = ''";
+    connection.batch_execute(dependants).await.unwrap();
+    let before = snapshot(&database).await.len();
+    let migrate = simusage(database.url(), &["migrate"]);
+    assert_eq!(migrate.status, 0, "{migrate:?}");
+    assert_eq!(snapshot(&database).await.len(), before);
+    let public = "select count(*) from pg_proc, aclexplode(proacl) \
+                  where proname = 'usage_freshness' and grantee = 0";
+    assert_eq!(database.number(public).await, 0);
+    connection.batch_execute("drop view newest").await.unwrap();
 }
 
 #[tokio::test]

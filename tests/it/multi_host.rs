@@ -15,7 +15,7 @@ fn url(first: &Proxy, second: &Proxy, parameters: &str) -> String {
 }
 
 async fn ready(pool: &Pool) -> Result<(), StorageError> {
-    pool.ask(async |client| migrate::ensure_current(client).await)
+    pool.run(async |client| migrate::ensure_current(client).await)
         .await
 }
 
@@ -39,7 +39,7 @@ async fn the_second_host_is_used_while_the_first_is_unavailable() {
     assert_eq!((first.accepted(), second.accepted()), (1, 2));
     second.go_down();
     assert!(
-        connect(&config.database).await.unwrap_err().is_passing(),
+        connect(&config.database).await.unwrap_err().is_transient(),
         "they may come back"
     );
 }

@@ -66,7 +66,7 @@ async fn errors_are_logged_with_the_request_id() {
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(
         server
-            .until_logged("request failed with status 503: the database is away")
+            .until_logged("request failed with status 503: the database is unavailable")
             .contains("ERROR lost] ")
     );
     assert!(

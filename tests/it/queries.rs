@@ -17,7 +17,10 @@ const SOURCE: &str = "id int8, head_bytes int4, name text, position int8, line i
                       updated_at timestamptz";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 57] = [
+const EXPECTED: [(&str, &str, &str); 63] = [
+    ("functions/usage_freshness.sql", "", ""),
+    ("functions/usage_in_pieces.sql", "", ""),
+    ("functions/usage_series.sql", "", ""),
     ("ingest/add_organizations.sql", "_text 1", ""),
     ("ingest/add_sim_cards.sql", "_text 1", ""),
     ("ingest/add_source.sql", "text 2, int4 1, text 1", ""),
@@ -37,11 +40,12 @@ const EXPECTED: [(&str, &str, &str); 57] = [
     ("ingest/copy_rejected_records.sql", "", ""),
     ("ingest/copy_usage_records.sql", "", ""),
     ("ingest/count_rejected.sql", "_int8 1", "count int8"),
+    ("ingest/delete_placeholders.sql", "_timestamptz 1", ""),
     ("ingest/delete_rejected.sql", "_int8 1", ""),
+    ("ingest/delete_stale_hours.sql", "_int8 1", ""),
+    ("ingest/delete_unfinished_line.sql", "int8 2", ""),
     ("ingest/find_file.sql", "_text 1", SOURCE),
     ("ingest/find_source.sql", "text 2", SOURCE),
-    ("ingest/forget_stale_hours.sql", "_int8 1", ""),
-    ("ingest/forget_unfinished_line.sql", "int8 2", ""),
     ("ingest/head_lengths.sql", "", "head_bytes int4"),
     (
         "ingest/hours_not_open.sql",
@@ -82,23 +86,6 @@ const EXPECTED: [(&str, &str, &str); 57] = [
         "int8 3",
         "id int8, source text, line int8, format text, header bytea, raw bytea",
     ),
-    ("ingest/unmark_hours.sql", "_timestamptz 1", ""),
-    (
-        "ledger/applied.sql",
-        "",
-        "number int4, name text, checksum text",
-    ),
-    ("ledger/create.sql", "", ""),
-    ("ledger/exists.sql", "", "exists bool"),
-    ("ledger/lock.sql", "int8 1", "pg_advisory_lock void"),
-    ("ledger/newest.sql", "", "number int4"),
-    ("ledger/record.sql", "int4 1, text 3", ""),
-    (
-        "ledger/server.sql",
-        "",
-        "available text, installed text, license text",
-    ),
-    ("ledger/try_lock.sql", "int8 1", "taken bool"),
     ("queries/freshness.sql", "timestamptz 2", FRESHNESS),
     (
         "queries/inventory.sql",
@@ -119,6 +106,29 @@ const EXPECTED: [(&str, &str, &str); 57] = [
         "queries/usage_series.sql",
         "text 2, _int4 1, _timestamptz 7, int4 2, int8 2, timestamptz 2",
         SERIES,
+    ),
+    (
+        "schema_history/applied.sql",
+        "",
+        "number int4, name text, checksum text",
+    ),
+    ("schema_history/create.sql", "", ""),
+    ("schema_history/create_functions.sql", "", ""),
+    ("schema_history/exists.sql", "", "exists bool"),
+    ("schema_history/lock.sql", "int8 1", "pg_advisory_lock void"),
+    ("schema_history/record.sql", "int4 1, text 3", ""),
+    ("schema_history/record_function.sql", "text 3", ""),
+    (
+        "schema_history/server.sql",
+        "",
+        "available text, installed text, license text",
+    ),
+    ("schema_history/signatures.sql", "text 1", "signature text"),
+    ("schema_history/try_lock.sql", "int8 1", "taken bool"),
+    (
+        "schema_history/version.sql",
+        "_text 2",
+        "number int4, outdated _text",
     ),
     ("settings/add_columnstore_policy.sql", "text 1, int8 1", ""),
     (
@@ -254,7 +264,8 @@ async fn the_reader_role_can_run_every_statement_of_serve() {
     let database = TestDatabase::migrated().await;
     let mut connection = database.connect().await;
     let asked = |file: &str| {
-        file.starts_with("queries/") || ["tokens/load.sql", "ledger/newest.sql"].contains(&file)
+        file.starts_with("queries/")
+            || ["tokens/load.sql", "schema_history/version.sql"].contains(&file)
     };
     for (file, text) in statements().into_iter().filter(|(file, _)| asked(file)) {
         let parameters = connection.prepare(&text).await.unwrap().params().len();

@@ -553,7 +553,7 @@ async fn the_reader_role_can_serve_every_path_and_change_nothing() {
         "create table public.more (id integer)",
     ] {
         let error = pool
-            .ask(async |client| Ok(client.batch_execute(statement).await?))
+            .run(async |client| Ok(client.batch_execute(statement).await?))
             .await
             .unwrap_err()
             .to_string();
@@ -590,7 +590,7 @@ async fn a_user_who_may_not_create_roles_migrates_without_the_reader_role() {
     let database = TestDatabase::migrated().await;
     let admin = database.connect().await;
     // Roles are shared by all databases of the server, so the statement is run with another name.
-    let (_, statement) = include_str!("../../sql/migrations/0007_tokens.sql")
+    let (_, statement) = include_str!("../../sql/migrations/0004_tokens.sql")
         .split_once("\ndo $$")
         .unwrap();
     let name: String = admin

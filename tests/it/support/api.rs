@@ -61,7 +61,7 @@ impl Api {
     pub async fn with_pool(config: &Config, pool: Pool) -> Self {
         // Without a database there are no tokens.
         let known = pool
-            .ask(async |client| tokens::load(client).await)
+            .run(async |client| tokens::load(client).await)
             .await
             .unwrap_or_default();
         let access = Access::new(&config.serve, known);

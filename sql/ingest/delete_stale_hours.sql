@@ -1,8 +1,10 @@
--- Forgets hours that have been refreshed: those rows that were read before, because one that was added meanwhile
--- may have come too late for the refresh. Their days get a new version, in an order that two of these agree on.
+-- Deletes hours that have been refreshed, and gives their days a new version.
+--
+-- Deletes only rows that were read before the refresh: the refresh may have missed the records of
+-- rows added later. Days are updated in order, so that concurrent refreshes do not deadlock.
 --
 -- Parameters:
---   $1 bigint[]  rows
+--   $1 bigint[]  ids of stale hours
 
 with refreshed as (
     delete from stale_hours where id = any($1::bigint[]) returning start_at, end_at

@@ -1,30 +1,32 @@
--- Who may ask the API, and the role that its answers can be read with.
+-- API tokens, and the role that serve can read with.
 
--- A token is known by its hash alone. Rows stay when a token is revoked: as long as there is one, every request
--- needs a token, and a name keeps meaning what it meant in a log.
+-- Only a token's hash is stored. Revoked tokens keep their rows: while any row exists, every
+-- request needs a token, and a name in a log always refers to the same token.
 create table tokens (
     id integer generated always as identity primary key,
     name text not null unique,
-    -- SHA-256 of the token's text, which is as random as the hash is long, so that a slow hash would add nothing.
+    -- SHA-256 of the token's text. The text has as many random bits as the hash, so a slow hash
+    -- would not make it safer.
     hash bytea not null unique check (octet_length(hash) = 32),
-    -- Said rather than told from a lack of organizations, so that losing them can never widen what it sees.
+    -- Explicit rather than implied by having no organizations, so that deleting those never widens
+    -- access.
     sees_everything boolean not null,
     created_at timestamptz not null default now(),
-    -- The first instant at which it is no longer valid.
+    -- The first instant at which it is no longer valid; null: it does not expire.
     expires_at timestamptz,
     revoked_at timestamptz
 );
 
--- The organizations that a token is bound to.
+-- The organizations that a token gives access to.
 create table token_organizations (
     token_id integer not null references tokens,
     organization_id integer not null references organizations,
     primary key (token_id, organization_id)
 );
 
--- The role belongs to the whole server, so another database's migration may have made it, or may be making it now.
--- `simusage migrate` gives it its rights each time it runs, for they belong to this database, and whoever
--- migrates may have to ask somebody else for the role.
+-- Roles belong to the whole server, so the migration of another database may have created this one
+-- or may be creating it now. `simusage migrate` grants its rights on every run, because they belong
+-- to this database and an administrator may have to create the role first.
 do $$
 begin
     if not exists (select from pg_roles where rolname = 'simusage_reader') then

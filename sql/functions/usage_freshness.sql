@@ -1,0 +1,70 @@
+-- How fresh the usage of an interval is. Does not read the usage itself.
+--
+-- Parameters:
+--   interval_start  timestamptz
+--   interval_end    timestamptz
+--
+-- Columns, always one row:
+--   version            bigint       grows whenever the usage in the interval has changed; 0 if there
+--                                   never was any
+--   inventory_version  bigint       grows whenever the inventory is loaded
+--   stale_from         timestamptz  start of the first hours in the interval that the aggregates do
+--                                   not include yet; null if they include all
+--   complete_through   timestamptz  everything ingested up to this time is in the sums: the time of
+--                                   the newest record (for a Kafka topic, that of its slowest
+--                                   partition), or stale_from if that is earlier
+--   last_ingested_at   timestamptz  when ingest last advanced a source
+--
+-- PL/pgSQL caches the plan for the session. Inlined into the calling statement, these subqueries
+-- would be planned for every request, which takes longer than running them. The plan is generic
+-- even if the session forces custom plans: none of these tables has chunks, so the plan does not
+-- depend on the interval. The function is stable, so it uses the snapshot of the calling statement.
+
+create or replace function usage_freshness(interval_start timestamptz, interval_end timestamptz)
+returns table (
+    version bigint,
+    inventory_version bigint,
+    stale_from timestamptz,
+    complete_through timestamptz,
+    last_ingested_at timestamptz
+)
+language plpgsql
+stable
+rows 1
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select
+        coalesce(
+            (
+                select max(usage_versions.version)
+                from usage_versions
+                where day >= date_trunc('day', interval_start, 'UTC') and day < interval_end
+            ),
+            0
+        ),
+        (select inventory_version.version from inventory_version),
+        stale.stale_from,
+        least(
+            stale.stale_from,
+            greatest(
+                (select max(newest_record_at) from ingest_sources where kind <> 'kafka'),
+                (
+                    select max(topic.newest)
+                    from (
+                        select min(newest_record_at) as newest
+                        from ingest_sources
+                        where kind = 'kafka'
+                        group by regexp_replace(identity, '^([^/]*/[^/]*)/[0-9]+/', '\1/')
+                    ) as topic
+                )
+            )
+        ),
+        (select max(updated_at) from ingest_sources)
+    from (
+        select min(start_at) as stale_from from stale_hours where start_at < interval_end and end_at > interval_start
+    ) as stale;
+end
+$$

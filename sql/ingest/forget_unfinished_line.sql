@@ -1,8 +1,0 @@
--- Deletes the rejected record at or behind a source's position: a last line without a line end, which is now
--- read again.
---
--- Parameters:
---   $1 bigint  source
---   $2 bigint  position
-
-delete from rejected_records where source_id = $1 and position >= $2
