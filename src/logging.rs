@@ -78,8 +78,8 @@ fn json_line(time: &str, record: &Record<'_>) -> Result<Vec<u8>, serde_json::Err
     if let Some(request) = current_request() {
         object.serialize_entry("request", &*request)?;
     }
-    let mut fields = Fields(vec![]);
-    // `Fields` never returns an error.
+    let mut fields = LogFields(vec![]);
+    // `LogFields` never returns an error.
     let _ = record.key_values().visit(&mut fields);
     for (name, value) in fields.0 {
         object.serialize_entry(&name, &value)?;
@@ -90,9 +90,9 @@ fn json_line(time: &str, record: &Record<'_>) -> Result<Vec<u8>, serde_json::Err
 }
 
 /// Collects a record's key-values.
-struct Fields(Vec<(String, serde_json::Value)>);
+struct LogFields(Vec<(String, serde_json::Value)>);
 
-impl<'kvs> VisitSource<'kvs> for Fields {
+impl<'kvs> VisitSource<'kvs> for LogFields {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
         let value = match (value.to_u64(), value.to_f64()) {
             (Some(whole), _) => whole.into(),

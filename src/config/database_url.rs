@@ -23,7 +23,7 @@ pub struct Tls {
     /// How to verify the server's certificate.
     pub trust: Trust,
     /// The client certificate, if any.
-    pub identity: Option<Identity>,
+    pub identity: Option<ClientIdentity>,
 }
 
 /// How to verify the server's certificate.
@@ -48,7 +48,7 @@ pub enum Roots {
 
 /// A client certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct ClientIdentity {
     /// File of the certificate, `sslcert`.
     pub certificate: PathBuf,
     /// File of its private key, `sslkey`.
@@ -207,7 +207,7 @@ impl TlsParameters {
         }
         let identity = match (self.certificate, self.key) {
             (None, None) => None,
-            (Some(certificate), Some(key)) => Some(Identity {
+            (Some(certificate), Some(key)) => Some(ClientIdentity {
                 certificate: certificate.into(),
                 key: key.into(),
             }),
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(url.parameters().get_dbname(), Some("db"));
         assert_eq!(
             url.tls().identity,
-            Some(Identity {
+            Some(ClientIdentity {
                 certificate: "c".into(),
                 key: "k".into()
             })

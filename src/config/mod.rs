@@ -22,7 +22,7 @@ use serde::Deserialize;
 use toml::Value;
 
 pub use database::Database;
-pub use database_url::{DatabaseUrl, DatabaseUrlError, Identity, Roots, Tls, Trust};
+pub use database_url::{ClientIdentity, DatabaseUrl, DatabaseUrlError, Roots, Tls, Trust};
 pub use error::ConfigError;
 pub use ingest::{DirectCompress, Ingest};
 pub use kafka::{Kafka, Secret};

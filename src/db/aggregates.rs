@@ -14,12 +14,12 @@ pub(super) struct Aggregate {
     pub name: &'static str,
     /// What it reads: [`USAGE_RECORDS`], or an aggregate listed before it.
     pub source: &'static str,
-    pub bucket: Bucket,
+    pub bucket: BucketWidth,
 }
 
 /// The width of an aggregate's buckets, which also selects its storage settings.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Bucket {
+pub(super) enum BucketWidth {
     Hour,
     Day,
 }
@@ -29,26 +29,26 @@ pub(super) const AGGREGATES: [Aggregate; 4] = [
     Aggregate {
         name: "usage_hourly",
         source: USAGE_RECORDS,
-        bucket: Bucket::Hour,
+        bucket: BucketWidth::Hour,
     },
     Aggregate {
         name: "usage_daily",
         source: "usage_hourly",
-        bucket: Bucket::Day,
+        bucket: BucketWidth::Day,
     },
     Aggregate {
         name: "organization_usage_hourly",
         source: "usage_hourly",
-        bucket: Bucket::Hour,
+        bucket: BucketWidth::Hour,
     },
     Aggregate {
         name: "organization_usage_daily",
         source: "organization_usage_hourly",
-        bucket: Bucket::Day,
+        bucket: BucketWidth::Day,
     },
 ];
 
-impl Bucket {
+impl BucketWidth {
     pub fn width(self) -> TimeDelta {
         match self {
             Self::Hour => TimeDelta::hours(1),
@@ -61,16 +61,16 @@ impl Aggregate {
     /// The time span of a chunk, in days.
     pub fn chunk_interval_days(&self, storage: &Storage) -> u32 {
         match self.bucket {
-            Bucket::Hour => storage.hourly_chunk_interval_days,
-            Bucket::Day => storage.daily_chunk_interval_days,
+            BucketWidth::Hour => storage.hourly_chunk_interval_days,
+            BucketWidth::Day => storage.daily_chunk_interval_days,
         }
     }
 
     /// The age at which its buckets are dropped, in days; 0 for never.
     pub fn retention_days(&self, storage: &Storage) -> u32 {
         match self.bucket {
-            Bucket::Hour => storage.retention_hourly_days,
-            Bucket::Day => storage.retention_daily_days,
+            BucketWidth::Hour => storage.retention_hourly_days,
+            BucketWidth::Day => storage.retention_daily_days,
         }
     }
 

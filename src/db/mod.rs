@@ -33,6 +33,6 @@ pub use pool::{Lease, Pool, PoolStatus, Streaming};
 pub use refresh::{StaleHours, refresh_aggregates, refresh_helpers};
 pub use replay::{Replay, StillRejected, TakenRecord, count_rejected};
 pub use sources::{
-    Checkpoint, Claim, HEAD_BYTES, Identity, KnownSource, Outcome, enter_source, find_file,
+    Checkpoint, Claim, HEAD_BYTES, KnownSource, Outcome, SourceIdentity, enter_source, find_file,
     head_lengths, outcome, remove_run, rename_source,
 };

@@ -12,7 +12,7 @@ pub const HEAD_BYTES: usize = 4_096;
 
 /// What identifies a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Identity {
+pub enum SourceIdentity {
     /// A file, by its first bytes.
     File {
         /// How many bytes are hashed.
@@ -37,7 +37,7 @@ pub enum Identity {
     },
 }
 
-impl Identity {
+impl SourceIdentity {
     fn kind(&self) -> &'static str {
         match self {
             Self::File { .. } => "file",
@@ -222,9 +222,9 @@ pub async fn head_lengths(client: &Client) -> Result<Vec<usize>, WriteError> {
 /// Returns an error if the database is unreachable or rejects the statement.
 pub async fn find_file(
     client: &Client,
-    candidates: &[Identity],
+    candidates: &[SourceIdentity],
 ) -> Result<Option<KnownSource>, WriteError> {
-    let identities: Vec<String> = candidates.iter().map(Identity::text).collect();
+    let identities: Vec<String> = candidates.iter().map(SourceIdentity::text).collect();
     let row = client
         .query_opt(
             include_str!("../../sql/ingest/find_file.sql"),
@@ -240,7 +240,7 @@ pub async fn find_file(
 /// Returns an error if the database is unreachable or rejects a statement.
 pub async fn enter_source(
     client: &Client,
-    identity: &Identity,
+    identity: &SourceIdentity,
     name: &str,
 ) -> Result<KnownSource, WriteError> {
     let (kind, text, head_bytes) = (identity.kind(), identity.text(), identity.head_bytes());
@@ -265,7 +265,7 @@ pub async fn enter_source(
 pub async fn rename_source(
     client: &Client,
     id: i64,
-    identity: &Identity,
+    identity: &SourceIdentity,
 ) -> Result<(), WriteError> {
     let rename = include_str!("../../sql/ingest/rename_source.sql");
     match client

@@ -20,7 +20,7 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use x509_cert::der::Decode as _;
 
-use crate::config::{Identity, Roots, Tls, Trust};
+use crate::config::{ClientIdentity, Roots, Tls, Trust};
 use crate::pem;
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -71,8 +71,8 @@ impl Connector {
 }
 
 /// Reads the client's certificate and its key.
-fn load_identity(identity: &Identity) -> Result<CertifiedKey, BoxError> {
-    let Identity { certificate, key } = identity;
+fn load_identity(identity: &ClientIdentity) -> Result<CertifiedKey, BoxError> {
+    let ClientIdentity { certificate, key } = identity;
     let certificates = pem::certificates(certificate, &pem::read(certificate)?)?;
     let private_key = pem::key(key, &pem::read(key)?)?;
     let private_key = pem::provider().key_provider.load_private_key(private_key);

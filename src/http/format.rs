@@ -5,7 +5,7 @@ use actix_web::http::header::{ACCEPT, Accept, Header as _};
 
 /// The format of a response body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Format {
+pub(super) enum ResponseFormat {
     /// One JSON object with the rows of a page and the totals.
     Json,
     /// A header line, then one line per row.
@@ -14,7 +14,7 @@ pub(super) enum Format {
     Ndjson,
 }
 
-impl Format {
+impl ResponseFormat {
     /// Parses the value of the query parameter `format`.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::access::Caller;
 use super::cursor;
-use super::format::Format;
+use super::format::ResponseFormat;
 use super::listing::{Item, Listing, respond};
 use super::params::{
     CURSOR, Endpoint, FORMAT, ORGANIZATION, PAGE, PREFIX, Paging, Parameter, Parameters, SIZE,
@@ -42,7 +42,7 @@ struct InventoryCursor {
 }
 
 /// What a query returns about the whole list.
-pub(super) struct Summary {
+pub(super) struct InventorySummary {
     /// `None` for a query that continues at a cursor.
     total: Option<i64>,
     version: i64,
@@ -59,7 +59,7 @@ impl InventoryRequest {
         caller: Caller,
     ) -> Option<Self> {
         let (organization, prefix) = (parameters.organization(), parameters.prefix());
-        let paging = parameters.paging(Format::accepted(request))?;
+        let paging = parameters.paging(ResponseFormat::accepted(request))?;
         let scope = caller.scope;
         let list_digest = digest(request, &scope, &format!("{organization:?} {prefix:?}"));
         let cursor = parameters
@@ -75,7 +75,7 @@ impl InventoryRequest {
         })
     }
 
-    fn total(&self, summary: &Summary) -> i64 {
+    fn total(&self, summary: &InventorySummary) -> i64 {
         let cursor = self.cursor.as_ref();
         cursor
             .map(|cursor| cursor.total)
@@ -86,7 +86,7 @@ impl InventoryRequest {
 
 impl Listing for InventoryRequest {
     type Row = Assignment;
-    type Summary = Summary;
+    type Summary = InventorySummary;
     type Item = AssignmentItem;
 
     fn paging(&self) -> &Paging {
@@ -96,7 +96,7 @@ impl Listing for InventoryRequest {
     async fn query(
         &self,
         client: &Client,
-    ) -> Result<Option<(Summary, Rows<Assignment>)>, StorageError> {
+    ) -> Result<Option<(InventorySummary, Rows<Assignment>)>, StorageError> {
         let cursor = self.cursor.as_ref();
         let query = InventoryQuery {
             scope: &self.scope,
@@ -107,7 +107,7 @@ impl Listing for InventoryRequest {
         };
         let inventory = queries::inventory(client, query).await?;
         Ok(inventory.map(|inventory| {
-            let summary = Summary {
+            let summary = InventorySummary {
                 total: inventory.total,
                 version: inventory.version,
             };
@@ -120,7 +120,7 @@ impl Listing for InventoryRequest {
         ApiError::NoOrganization(organization.map(ToString::to_string).unwrap_or_default())
     }
 
-    fn tag(&self, summary: &Summary) -> Option<EntityTag> {
+    fn tag(&self, summary: &InventorySummary) -> Option<EntityTag> {
         let Self {
             list_digest,
             paging,
@@ -132,7 +132,7 @@ impl Listing for InventoryRequest {
         )))
     }
 
-    fn next(&self, summary: &Summary, rows: &mut Vec<Assignment>) -> Option<String> {
+    fn next(&self, summary: &InventorySummary, rows: &mut Vec<Assignment>) -> Option<String> {
         self.paging.truncate(rows)?;
         let row = rows.last()?;
         let cursor = InventoryCursor {
@@ -149,7 +149,7 @@ impl Listing for InventoryRequest {
 
     fn body(
         &self,
-        summary: &Summary,
+        summary: &InventorySummary,
         items: Vec<AssignmentItem>,
         next: Option<String>,
     ) -> impl Serialize {

@@ -10,7 +10,7 @@ use futures_util::stream::try_unfold;
 use serde::Serialize;
 
 use super::access::Caller;
-use super::format::Format;
+use super::format::ResponseFormat;
 use super::params::Paging;
 use super::problem::ApiError;
 use super::response::{Links, Rules, begin, telemetry, unchanged};
@@ -83,8 +83,8 @@ pub async fn respond<L: Listing>(
     listing: L,
 ) -> Result<HttpResponse, ApiError> {
     match listing.paging().format {
-        Format::Json => page(request, pool, listing).await,
-        Format::Csv | Format::Ndjson => stream(request, pool, listing).await,
+        ResponseFormat::Json => page(request, pool, listing).await,
+        ResponseFormat::Csv | ResponseFormat::Ndjson => stream(request, pool, listing).await,
     }
 }
 
@@ -127,7 +127,7 @@ pub fn write_page<L: Listing>(
     }
     telemetry(request).count_response(source, items.len());
     let body = listing.body(summary, items, links.next().map(str::to_owned));
-    begin(Format::Json, tag, Some(&links)).json(body)
+    begin(ResponseFormat::Json, tag, Some(&links)).json(body)
 }
 
 /// Responds with rows that are written as they arrive from the database, so memory does not grow
@@ -153,7 +153,7 @@ async fn stream<L: Listing>(
     let telemetry = telemetry(request).clone();
     telemetry.count_response(DataSource::Database, 0);
     let head = match listing.paging().format {
-        Format::Csv => format!("{}\n", L::Item::CSV_HEADER),
+        ResponseFormat::Csv => format!("{}\n", L::Item::CSV_HEADER),
         _ => String::new(),
     };
     let streaming = Streaming { rows, lease };
@@ -188,7 +188,7 @@ fn write_row<L: Listing>(
 ) -> io::Result<()> {
     let format = listing.paging().format;
     for item in listing.items(row) {
-        if format == Format::Csv {
+        if format == ResponseFormat::Csv {
             let [first, second, third] = item.csv();
             write!(chunk, "{first},{second},{third}")?;
         } else {

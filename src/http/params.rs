@@ -13,7 +13,7 @@ use utoipa::openapi::path::{self, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{KnownFormat, ObjectBuilder, Required, SchemaFormat, Type};
 
 use super::cursor;
-use super::format::Format;
+use super::format::ResponseFormat;
 use super::problem::{ApiError, ParameterProblem};
 use crate::domain::{Granularity, Interval, Order, OrganizationId, Page, Window, Zone};
 
@@ -226,7 +226,7 @@ pub trait Endpoint {
 pub struct Paging {
     pub page: Page,
     has_size: bool,
-    pub format: Format,
+    pub format: ResponseFormat,
     cursor: Option<String>,
 }
 
@@ -234,7 +234,7 @@ impl Paging {
     /// Whether all rows are requested, rather than a page.
     #[must_use]
     pub fn is_unbounded(&self) -> bool {
-        self.format != Format::Json && !self.has_size
+        self.format != ResponseFormat::Json && !self.has_size
     }
 
     /// The rows to query, counted from the cursor if there is one. A JSON page queries one more
@@ -251,7 +251,7 @@ impl Paging {
         };
         Window {
             offset,
-            limit: Some(self.page.size() + i64::from(self.format == Format::Json)),
+            limit: Some(self.page.size() + i64::from(self.format == ResponseFormat::Json)),
         }
     }
 
@@ -393,13 +393,13 @@ impl<E: Endpoint> Parameters<E> {
     }
 
     /// The page, its cursor and its format, which defaults to the `negotiated` one.
-    pub fn paging(&mut self, negotiated: Option<Format>) -> Option<Paging> {
+    pub fn paging(&mut self, negotiated: Option<ResponseFormat>) -> Option<Paging> {
         let number = self.number(PAGE);
         let size = self.number(SIZE);
         let cursor = self.value(CURSOR);
         self.is_unacceptable = negotiated.is_none() && !self.has(FORMAT);
-        let default = negotiated.unwrap_or(Format::Json);
-        let format = self.optional(FORMAT, default, Format::named);
+        let default = negotiated.unwrap_or(ResponseFormat::Json);
+        let format = self.optional(FORMAT, default, ResponseFormat::named);
         Some(Paging {
             page: Page::new(number?, size?)?,
             has_size: self.has(SIZE),
@@ -662,7 +662,10 @@ mod tests {
         } else {
             None
         };
-        let (every, page) = (parameters.every(), parameters.paging(Some(Format::Json)));
+        let (every, page) = (
+            parameters.every(),
+            parameters.paging(Some(ResponseFormat::Json)),
+        );
         let read = interval.zip(every).zip(page);
         match parameters.finish(read) {
             Ok(_) => Vec::new(),
@@ -783,7 +786,7 @@ mod tests {
     #[test]
     fn page_numbers_have_no_sign_and_do_not_overflow() {
         let page = |query: &str| {
-            let paging = parse(query).paging(Some(Format::Json));
+            let paging = parse(query).paging(Some(ResponseFormat::Json));
             paging.map(|paging| paging.page)
         };
         for text in [

@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use utoipa::IntoResponses;
 
 use super::cursor;
-use super::format::Format;
+use super::format::ResponseFormat;
 use super::params::with_page;
 use super::problem::{ApiError, Problem};
 use super::telemetry::{DataSource, Telemetry};
@@ -207,7 +207,7 @@ impl Links {
 /// A response without its body.
 #[must_use]
 pub fn begin(
-    format: Format,
+    format: ResponseFormat,
     tag: Option<&EntityTag>,
     links: Option<&Links>,
 ) -> HttpResponseBuilder {
@@ -217,7 +217,7 @@ pub fn begin(
     if let Some(links) = links {
         response.insert_header((LINK, links.header()));
     }
-    if format == Format::Csv {
+    if format == ResponseFormat::Csv {
         response.insert_header((CONTENT_DISPOSITION, "attachment; filename=\"usage.csv\""));
     }
     response

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::cursor;
-use super::format::Format;
+use super::format::ResponseFormat;
 use super::listing::{Context, Item, Listing, respond, write_page};
 use super::params::{
     CURSOR, END, EVERY, Endpoint, FILL, FORMAT, PAGE, Paging, Parameter, Parameters, SIZE, START,
@@ -93,7 +93,7 @@ impl SeriesRequest {
             None
         };
         let (every, fill) = (parameters.every(), parameters.fill());
-        let paging = parameters.paging(Format::accepted(request));
+        let paging = parameters.paging(ResponseFormat::accepted(request));
         let subject = parameters.found(subject);
         let (interval, every, zone, fill, paging) = (interval?, every?, zone?, fill?, paging?);
         let buckets = Buckets::new(interval, every, zone, rules.max_buckets);
@@ -358,7 +358,7 @@ async fn answer(
     let series = SeriesRequest::parse(&mut parameters, &context, subject);
     let series = parameters.finish(series)?;
     rules.check_records(series.zone, || series.pieces.first_record())?;
-    let cached = if series.paging.format == Format::Json {
+    let cached = if series.paging.format == ResponseFormat::Json {
         series_cache.get(&series.digest)
     } else {
         None

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::{Array, ArrayBuilder, Ref};
 
 use super::cursor;
-use super::format::Format;
+use super::format::ResponseFormat;
 use super::listing::{Context, Item, Listing, respond};
 use super::params::{
     CURSOR, END, EVERY, Endpoint, FORMAT, ORGANIZATION, PAGE, Paging, Parameter, Parameters, SIZE,
@@ -79,7 +79,7 @@ impl<T: Total> TotalsRequest<T> {
         let interval = parameters.interval(start, end);
         parameters.every();
         let order = parameters.order();
-        let paging = parameters.paging(Format::accepted(request));
+        let paging = parameters.paging(ResponseFormat::accepted(request));
         let organization = parameters.organization();
         let (interval, zone, order, paging) = (interval?, zone?, order?, paging?);
         let scope = caller.scope.clone();

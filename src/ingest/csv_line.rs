@@ -80,12 +80,12 @@ impl Default for Splitter {
 }
 
 /// The fields of one line.
-pub(super) struct Fields<'a> {
+pub(super) struct CsvFields<'a> {
     output: &'a [u8],
     ends: &'a [usize],
 }
 
-impl<'a> Fields<'a> {
+impl<'a> CsvFields<'a> {
     pub fn len(&self) -> usize {
         self.ends.len()
     }
@@ -102,7 +102,7 @@ impl<'a> Fields<'a> {
 
 impl Splitter {
     /// Returns `None` if a quote is not closed or the line contains a carriage return.
-    pub fn split(&mut self, line: &[u8]) -> Option<Fields<'_>> {
+    pub fn split(&mut self, line: &[u8]) -> Option<CsvFields<'_>> {
         // Enough room: unquoting never lengthens a field, the line end below adds at most one byte,
         // and a line has at most one more field than it has bytes.
         self.output.resize(self.output.len().max(line.len() + 1), 0);
@@ -122,7 +122,7 @@ impl Splitter {
             return None;
         }
         let (written, ends) = (written + more, ends + more_ends);
-        Some(Fields {
+        Some(CsvFields {
             output: &self.output[..written],
             ends: &self.ends[..ends],
         })

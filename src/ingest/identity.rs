@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use super::lines::{StreamPosition, is_timeout};
 use super::session::Session;
 use super::source::{OpenSource, Source};
-use crate::db::{self, HEAD_BYTES, Identity, KnownSource, WriteError};
+use crate::db::{self, HEAD_BYTES, KnownSource, SourceIdentity, WriteError};
 
 /// The size of a read while hashing the stored part.
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -31,8 +31,8 @@ pub(super) async fn identify(
 ) -> Result<KnownSource, WriteError> {
     let identity = match (&opened.source, source_id) {
         (Source::File(_), _) => return identify_file(session, opened).await,
-        (Source::Stdin, Some(name)) => Identity::Stream(name.to_owned()),
-        (Source::Stdin, None) => Identity::Run(run),
+        (Source::Stdin, Some(name)) => SourceIdentity::Stream(name.to_owned()),
+        (Source::Stdin, None) => SourceIdentity::Run(run),
     };
     session
         .repeat(async |connection| db::enter_source(connection, &identity, &opened.name).await)
@@ -50,12 +50,12 @@ async fn identify_file(
     lengths.push(head_bytes);
     let identity_of = |length: usize| {
         let head = opened.head.get(..length)?;
-        Some(Identity::File {
+        Some(SourceIdentity::File {
             head_bytes: length,
             hash: blake3::hash(head).to_hex().to_string(),
         })
     };
-    let candidates: Vec<Identity> = lengths.into_iter().filter_map(identity_of).collect();
+    let candidates: Vec<SourceIdentity> = lengths.into_iter().filter_map(identity_of).collect();
     let found = session
         .repeat(async |connection| db::find_file(connection, &candidates).await)
         .await?;

@@ -46,7 +46,7 @@ pub(super) struct Partition {
 /// The assigned partitions. Records are pending from when they are read until they are sent to the
 /// writer.
 #[derive(Default)]
-pub(super) struct Assignment {
+pub(super) struct AssignedPartitions {
     pub partitions: FxHashMap<i32, Partition>,
     /// When the first pending record was read.
     pub began: Option<Instant>,
@@ -61,7 +61,7 @@ pub(super) struct Assignment {
     pub failed: Option<anyhow::Error>,
 }
 
-impl Assignment {
+impl AssignedPartitions {
     pub fn set_encoder(&mut self, encoder: &Arc<RecordEncoder>) {
         for partition in self.partitions.values_mut() {
             partition.batch.set_encoder(encoder);
@@ -75,7 +75,7 @@ pub(super) struct MemberContext {
     cluster: Mutex<String>,
     /// The last error reported by librdkafka.
     problem: Mutex<Option<String>>,
-    assignment: Mutex<Assignment>,
+    assignment: Mutex<AssignedPartitions>,
     shared: Arc<SharedState>,
     sender: Sender<Request>,
 }
@@ -97,7 +97,7 @@ impl MemberContext {
         *lock(&self.cluster) = cluster;
     }
 
-    pub fn assignment(&self) -> MutexGuard<'_, Assignment> {
+    pub fn assignment(&self) -> MutexGuard<'_, AssignedPartitions> {
         lock(&self.assignment)
     }
 

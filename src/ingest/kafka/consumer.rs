@@ -14,7 +14,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::super::batch_builder::{BatchLimits, BatchSize, Payload, RecordPosition, Rejects};
 use super::super::options::Topic;
-use super::assignment::{Assignment, MemberContext, WriterStopped};
+use super::assignment::{AssignedPartitions, MemberContext, WriterStopped};
 use super::brokers::{BROKER_TIMEOUT, ensure_topic};
 use super::channel::{Request, SharedState};
 use crate::config::Config;
@@ -331,7 +331,7 @@ impl GroupMember {
 }
 
 /// Whether all assigned partitions have been read to the end.
-fn is_at_end(assignment: &Assignment) -> bool {
+fn is_at_end(assignment: &AssignedPartitions) -> bool {
     let Some(changed) = assignment.changed else {
         return false;
     };

@@ -11,7 +11,7 @@ use super::super::parallel_copy::ParallelCopy;
 use super::super::record_encoder::RecordEncoder;
 use super::super::store::Store;
 use super::channel::{PartitionBatch, Request, SharedState};
-use crate::db::{self, Claim, Identity, InventoryIndex, WriteError};
+use crate::db::{self, Claim, InventoryIndex, SourceIdentity, WriteError};
 
 /// Stores the batches of a topic's partitions.
 pub(in crate::ingest) struct TopicWriter<'a, 's> {
@@ -83,7 +83,7 @@ impl TopicWriter<'_, '_> {
         partition: i32,
     ) -> Result<Claim, WriteError> {
         let name = format!("{}/{partition}", topic.name);
-        let identity = Identity::Partition {
+        let identity = SourceIdentity::Partition {
             cluster: cluster.to_owned(),
             group: topic.group.clone(),
             topic: topic.name.clone(),
