@@ -43,7 +43,8 @@ pub(crate) fn within_request_sync<T>(request: Arc<str>, function: impl FnOnce() 
     REQUEST.sync_scope(request, function)
 }
 
-fn current_request() -> Option<Arc<str>> {
+/// The ID of the request that the current task handles.
+pub(crate) fn current_request() -> Option<Arc<str>> {
     REQUEST.try_with(Arc::clone).ok()
 }
 

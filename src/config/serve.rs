@@ -26,6 +26,14 @@ pub struct Serve {
     pub statement_timeout_ms: u64,
     /// How long a CSV or NDJSON response may take from its first row to its last.
     pub stream_timeout_ms: u64,
+    /// Queries that a token, or an address without one, may run at the same time.
+    pub max_queries_per_token: usize,
+    /// Further requests of the same client that may wait for these queries.
+    pub max_waiting_per_token: usize,
+    /// CSV and NDJSON responses sent at the same time, divided among the workers.
+    pub max_streams: usize,
+    /// How many of them go to the same token, or to the same address without one.
+    pub max_streams_per_token: usize,
     /// Maximum buckets of a time series.
     pub max_buckets: usize,
     /// Maximum pieces in which a time series is read.
@@ -70,6 +78,9 @@ impl Serve {
         check_positive([
             ("pool_size", self.pool_size as u64),
             ("pool_timeout_ms", self.pool_timeout_ms),
+            ("max_queries_per_token", self.max_queries_per_token as u64),
+            ("max_streams", self.max_streams as u64),
+            ("max_streams_per_token", self.max_streams_per_token as u64),
             ("max_connections", self.max_connections as u64),
             ("keep_alive_ms", self.keep_alive_ms),
             ("request_head_timeout_ms", self.request_head_timeout_ms),

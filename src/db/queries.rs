@@ -65,10 +65,7 @@ pub async fn usage_series(
     query: SeriesQuery<'_>,
 ) -> Result<Option<UsageRows<UsageBucket>>, StorageError> {
     let statement = include_str!("../../sql/queries/usage_series.sql");
-    let (sim_card, organization) = match subject {
-        Subject::SimCard(sim_card) => (Some(sim_card.as_str()), None),
-        Subject::Organization(organization) => (None, Some(organization.as_str())),
-    };
+    let (sim_card, organization) = names(subject);
     let SeriesQuery {
         scope,
         interval,
@@ -109,6 +106,33 @@ pub async fn usage_series(
         &interval.end(),
     ];
     usage(Rows::query(client, statement, &parameters, bucket).await?)
+}
+
+/// Whether the SIM card or the organization exists and the caller may see it. Cheaper than
+/// [`usage_series`], whose parameters may be large.
+///
+/// # Errors
+/// See [`StorageError`].
+pub async fn subject_exists(
+    client: &Client,
+    subject: &Subject,
+    scope: &Scope,
+) -> Result<bool, StorageError> {
+    let statement = client
+        .prepare_cached(include_str!("../../sql/queries/subject_exists.sql"))
+        .await?;
+    let (sim_card, organization) = names(subject);
+    let parameters: [&(dyn ToSql + Sync); 3] = [&sim_card, &organization, &scope.organizations()];
+    let row = client.query_one(&statement, &parameters).await?;
+    Ok(row.try_get("is_visible")?)
+}
+
+/// The SIM card or the organization.
+fn names(subject: &Subject) -> (Option<&str>, Option<&str>) {
+    match subject {
+        Subject::SimCard(sim_card) => (Some(sim_card.as_str()), None),
+        Subject::Organization(organization) => (None, Some(organization.as_str())),
+    }
 }
 
 /// Parameters of [`sim_card_totals`] and [`organization_totals`].

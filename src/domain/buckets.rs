@@ -14,16 +14,124 @@ const ORIGIN: NaiveDateTime = NaiveDate::from_ymd_opt(2000, 1, 3)
     .expect("a date that exists")
     .and_time(NaiveTime::MIN);
 
+const HOUR_S: i64 = 3_600;
+const DAY_S: i64 = 24 * HOUR_S;
+
+/// A local time has a single instant if the offset does not change this long before and after it,
+/// both times read as UTC: more than any offset.
+const OFFSET_MARGIN_S: i64 = 26 * HOUR_S;
+
+/// Shorter than any offset from UTC has been valid.
+const OFFSET_STEP_S: i64 = 6 * HOUR_S;
+
 /// Whole days between whole hours are read from the daily aggregate only if there are at least this
 /// many. Reading fewer from the hourly aggregate costs less than starting another piece.
 const MIN_DAYS: i64 = 10;
 
 /// The buckets that overlap an interval. The first may begin before the interval.
+///
+/// They are kept as runs at equal distances: a century of hours in UTC is one run, and in a zone
+/// with daylight saving time it is two runs per year.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buckets {
     interval: Interval,
-    /// Not empty, ascending, and all before the end of the interval.
-    starts: Vec<DateTime<Utc>>,
+    starts: Runs,
+}
+
+/// Ascending instants, on whole seconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Runs {
+    runs: Vec<Run>,
+    len: usize,
+}
+
+/// Instants at equal distances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    /// Index of the first instant among those of all runs.
+    index: usize,
+    /// The first instant, as a Unix time in seconds.
+    first: i64,
+    /// The distance in seconds, which means nothing if there is only one instant.
+    step: i64,
+    count: usize,
+}
+
+impl Run {
+    /// The instant at a position within the run.
+    fn at(self, position: usize) -> i64 {
+        self.first + self.step * i64::try_from(position).unwrap_or(i64::MAX)
+    }
+
+    fn last(self) -> i64 {
+        self.at(self.count - 1)
+    }
+}
+
+impl Runs {
+    /// Adds an instant, which must be after the last one.
+    fn push(&mut self, instant: i64) {
+        self.push_run(instant, 0, 1);
+    }
+
+    /// Adds instants at equal distances, the first of which must be after the last one.
+    fn push_run(&mut self, first: i64, step: i64, count: usize) {
+        if count == 0 {
+            return;
+        }
+        if let Some(last) = self.runs.last_mut() {
+            let distance = first - last.last();
+            if (last.count == 1 || last.step == distance) && (count == 1 || step == distance) {
+                last.step = distance;
+                last.count += count;
+                self.len += count;
+                return;
+            }
+        }
+        let index = self.len;
+        self.runs.push(Run {
+            index,
+            first,
+            step,
+            count,
+        });
+        self.len += count;
+    }
+
+    /// Removes all instants before the last one that is not after `start`.
+    fn start_at(&mut self, start: i64) {
+        let run = self
+            .runs
+            .partition_point(|run| run.first <= start)
+            .saturating_sub(1);
+        let old = std::mem::take(self);
+        for run in old.runs.into_iter().skip(run) {
+            let before = number_of_starts(run.first, run.step, run.count, start).saturating_sub(1);
+            self.push_run(run.at(before), run.step, run.count - before);
+        }
+    }
+
+    fn get(&self, index: usize) -> Option<i64> {
+        let run = self.runs.partition_point(|run| run.index <= index);
+        let run = self.runs.get(run.checked_sub(1)?)?;
+        let position = index - run.index;
+        (position < run.count).then(|| run.at(position))
+    }
+}
+
+/// How many instants of a run are not after `until`.
+fn number_of_starts(first: i64, step: i64, count: usize, until: i64) -> usize {
+    if until < first {
+        0
+    } else if count == 1 || step == 0 {
+        1
+    } else {
+        let steps = (until - first) / step;
+        usize::try_from(steps)
+            .unwrap_or(usize::MAX)
+            .saturating_add(1)
+            .min(count)
+    }
 }
 
 /// A series with more buckets than allowed.
@@ -147,9 +255,8 @@ impl Buckets {
         zone: Zone,
         max: usize,
     ) -> Result<Self, TooManyBuckets> {
-        let seconds = (interval.end() - interval.start()).num_seconds();
         // An estimate far above the limit avoids the work; near the limit the exact count decides.
-        if usize::try_from(seconds / width.about_seconds()).is_ok_and(|about| about / 2 > max) {
+        if Self::about(interval, width) / 2 > max {
             return Err(TooManyBuckets(max));
         }
         let mut starts = match width.unit() {
@@ -158,24 +265,42 @@ impl Buckets {
             Unit::Week => days(interval, width.count() * 7, zone),
             Unit::Month => months(interval, width.count(), zone),
         };
-        starts.sort_unstable();
-        starts.dedup();
         // The first bucket is the last one that does not begin after the interval's start.
-        let first = starts
-            .partition_point(|&start| start <= interval.start())
-            .saturating_sub(1);
-        starts.drain(..first);
-        if starts.len() > max {
+        starts.start_at(interval.start().timestamp());
+        if starts.len > max {
             Err(TooManyBuckets(max))
         } else {
             Ok(Self { interval, starts })
         }
     }
 
-    /// The start of each bucket, ascending.
+    /// The approximate number of buckets, without the work of finding their starts.
     #[must_use]
-    pub fn starts(&self) -> &[DateTime<Utc>] {
-        &self.starts
+    pub fn about(interval: Interval, width: Granularity) -> usize {
+        let seconds = (interval.end() - interval.start()).num_seconds();
+        usize::try_from(seconds / width.about_seconds()).unwrap_or(usize::MAX)
+    }
+
+    /// The number of buckets, which is at least 1.
+    #[expect(clippy::len_without_is_empty, reason = "there is always a bucket")]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.starts.len
+    }
+
+    /// The start of the bucket at an index.
+    #[must_use]
+    pub fn start(&self, index: usize) -> Option<DateTime<Utc>> {
+        self.starts.get(index).map(instant)
+    }
+
+    /// The start of each bucket, ascending.
+    pub fn starts(&self) -> impl Iterator<Item = DateTime<Utc>> {
+        let each = |run: &Run| {
+            let run = *run;
+            (0..run.count).map(move |position| instant(run.at(position)))
+        };
+        self.starts.runs.iter().flat_map(each)
     }
 
     /// The pieces to read for the buckets from index `from` on, limited to
@@ -183,52 +308,173 @@ impl Buckets {
     #[must_use]
     pub fn pieces(&self, from: usize) -> Pieces {
         let mut pieces = PieceList::default();
-        for (index, &start) in self.starts.iter().enumerate().skip(from) {
-            let end = self
-                .starts
-                .get(index + 1)
-                .copied()
-                .unwrap_or(self.interval.end());
-            let start = start
-                .max(self.interval.start())
-                .max(Interval::RECORDABLE.start());
-            if let Ok(bucket) = Interval::new(start, end.min(Interval::RECORDABLE.end())) {
-                pieces.add_bucket(bucket.parts());
+        for (number, run) in self.starts.runs.iter().enumerate() {
+            let last = run.count - 1;
+            let next = self.starts.runs.get(number + 1);
+            let end = next.map_or(self.interval.end(), |next| instant(next.first));
+            let mut position = from.saturating_sub(run.index);
+            while position < last {
+                let start = run.at(position);
+                // Whole hours of less than a day are one piece, however many buckets they are.
+                let is_hours = start % HOUR_S == 0 && run.step % HOUR_S == 0 && run.step < DAY_S;
+                // The first bucket may begin before the interval.
+                let is_first = run.index + position == 0;
+                let next = if is_hours && !is_first {
+                    last
+                } else {
+                    position + 1
+                };
+                self.add_bucket(&mut pieces, instant(start), instant(run.at(next)), is_hours);
+                position = next;
+            }
+            if position == last {
+                self.add_bucket(&mut pieces, instant(run.last()), end, false);
             }
         }
         pieces.with_short_days_as_hours().by_kind()
     }
+
+    /// Adds a bucket, or several buckets that are read as hours.
+    fn add_bucket(
+        &self,
+        pieces: &mut PieceList,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+        is_hours: bool,
+    ) {
+        let start = start
+            .max(self.interval.start())
+            .max(Interval::RECORDABLE.start());
+        let end = end.min(Interval::RECORDABLE.end());
+        let Ok(bucket) = Interval::new(start, end) else {
+            return;
+        };
+        if is_hours && start.timestamp_subsec_nanos() == 0 && start.timestamp() % HOUR_S == 0 {
+            pieces.add(PieceKind::Hours, start, end);
+        } else {
+            pieces.add_bucket(bucket.parts());
+        }
+    }
 }
 
-/// The leading starts that are before the interval's end.
-fn before_end(
-    interval: Interval,
-    starts: impl Iterator<Item = DateTime<Utc>>,
-) -> Vec<DateTime<Utc>> {
-    starts.take_while(|&start| start < interval.end()).collect()
+/// The instant of a Unix time that was calculated from instants.
+fn instant(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(seconds, 0).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
-fn hours(interval: Interval, count: u32, zone: Zone) -> Vec<DateTime<Utc>> {
+/// Collects the leading starts that are before the interval's end.
+fn before_end(interval: Interval, starts: impl Iterator<Item = DateTime<Utc>>) -> Runs {
+    let mut runs = Runs::default();
+    let mut last = None;
+    for start in starts.take_while(|&start| start < interval.end()) {
+        // A skipped day starts with the next one.
+        if last.replace(start) != Some(start) {
+            runs.push(start.timestamp());
+        }
+    }
+    runs
+}
+
+/// The starts of buckets of several hours. Local times that are far from a change of the zone's
+/// offset have one instant each, at equal distances; only those near a change are looked up.
+fn hours(interval: Interval, count: u32, zone: Zone) -> Runs {
     let width = TimeDelta::hours(count.into());
     // A day earlier, because some local times occur twice.
     let from = zone.wall_time(interval.start()) - TimeDelta::days(1) - width;
-    let steps = (from - ORIGIN)
-        .num_seconds()
-        .div_euclid(width.num_seconds());
-    let walls = (steps..)
-        .map_while(|step| ORIGIN.checked_add_signed(TimeDelta::hours(step * i64::from(count))));
+    let width = width.num_seconds();
+    let origin = ORIGIN.and_utc().timestamp();
+    let mut wall = origin + (from - ORIGIN).num_seconds().div_euclid(width) * width;
+    // The last start is before the interval's end, which may be within a second.
+    let last = (interval.end() - TimeDelta::nanoseconds(1)).timestamp();
+    let mut runs = Runs::default();
     if zone == Zone::UTC {
-        return before_end(interval, walls.map(|wall| wall.and_utc()));
+        let walls = number_of_starts(wall, width, usize::MAX, last);
+        runs.push_run(wall, width, walls);
+        return runs;
     }
+    let mut offsets = Offsets::new(zone, last + 2 * OFFSET_MARGIN_S);
+    let mut near = vec![];
     // Where clocks were set back, instants may be out of order by less than a day.
-    let until = interval.end() + TimeDelta::days(1);
-    let around = walls
-        .flat_map(|wall| zone.instants(wall))
-        .take_while(|&start| start < until);
-    around.filter(|&start| start < interval.end()).collect()
+    while wall - OFFSET_MARGIN_S <= last {
+        // The search for changes pays only if there are many buckets between them.
+        let (offset, until) = if width < DAY_S {
+            offsets.constant_from(wall - OFFSET_MARGIN_S)
+        } else {
+            (0, i64::MIN)
+        };
+        if wall + OFFSET_MARGIN_S <= until {
+            push_sorted(&mut runs, &mut near);
+            let walls = number_of_starts(wall, width, usize::MAX, until - OFFSET_MARGIN_S);
+            let first = wall - offset;
+            runs.push_run(
+                first,
+                width,
+                walls.min(number_of_starts(first, width, usize::MAX, last)),
+            );
+            wall += width * i64::try_from(walls).unwrap_or(i64::MAX);
+        } else {
+            let instants = zone.instants(instant(wall).naive_utc()).into_iter();
+            near.extend(
+                instants
+                    .map(|start| start.timestamp())
+                    .filter(|&start| start <= last),
+            );
+            wall += width;
+        }
+    }
+    push_sorted(&mut runs, &mut near);
+    runs
 }
 
-fn days(interval: Interval, count: u32, zone: Zone) -> Vec<DateTime<Utc>> {
+/// Moves instants to the runs, each of them once.
+fn push_sorted(runs: &mut Runs, instants: &mut Vec<i64>) {
+    instants.sort_unstable();
+    instants.dedup();
+    for instant in instants.drain(..) {
+        runs.push(instant);
+    }
+}
+
+/// Finds intervals in which the offset of a zone does not change.
+struct Offsets {
+    zone: Zone,
+    /// No offset is looked up after this instant.
+    end: i64,
+    offset: i64,
+    start: i64,
+    until: i64,
+}
+
+impl Offsets {
+    fn new(zone: Zone, end: i64) -> Self {
+        Self {
+            zone,
+            end,
+            offset: 0,
+            start: 0,
+            until: i64::MIN,
+        }
+    }
+
+    /// The offset from UTC at an instant, in seconds, and an instant up to which it does not
+    /// change. It is compared every [`OFFSET_STEP_S`], because no zone has had an offset for a
+    /// shorter time.
+    fn constant_from(&mut self, from: i64) -> (i64, i64) {
+        if from < self.start || from > self.until {
+            self.start = from;
+            self.offset = self.zone.offset_s(instant(from));
+            self.until = from;
+            while self.until < self.end
+                && self.zone.offset_s(instant(self.until + OFFSET_STEP_S)) == self.offset
+            {
+                self.until += OFFSET_STEP_S;
+            }
+        }
+        (self.offset, self.until)
+    }
+}
+
+fn days(interval: Interval, count: u32, zone: Zone) -> Runs {
     let first = zone.wall_time(interval.start()).date();
     let steps = (first - ORIGIN.date()).num_days().div_euclid(count.into()) - 1;
     let dates = (steps..).map_while(|step| {
@@ -238,7 +484,7 @@ fn days(interval: Interval, count: u32, zone: Zone) -> Vec<DateTime<Utc>> {
     before_end(interval, dates.map(|date| zone.day_start(date)))
 }
 
-fn months(interval: Interval, count: u32, zone: Zone) -> Vec<DateTime<Utc>> {
+fn months(interval: Interval, count: u32, zone: Zone) -> Runs {
     let first = zone.wall_time(interval.start()).date();
     let month = (i64::from(first.year()) - 2000) * 12 + i64::from(first.month0());
     let steps = month.div_euclid(count.into()) - 1;
@@ -279,8 +525,7 @@ mod tests {
         let parsed: Zone = zone.parse().unwrap();
         buckets(start, end, every, zone)
             .starts()
-            .iter()
-            .map(|&start| parsed.write(start))
+            .map(|start| parsed.write(start))
             .collect()
     }
 
@@ -365,6 +610,23 @@ mod tests {
                 "2020-03-29T03:00:00+02:00",
                 "2020-03-29T04:00:00+02:00"
             ]
+        );
+    }
+
+    #[test]
+    fn buckets_at_equal_distances_cost_no_memory_each() {
+        let century = |zone| buckets("1970-01-01T00:00:00Z", "2083-12-31T00:00:00Z", "hour", zone);
+        let utc = century("UTC");
+        assert_eq!((utc.len(), utc.starts.runs.len()), (999_288, 1));
+        assert_eq!(utc.start(999_287).unwrap(), at("2083-12-30T23:00:00Z"));
+        assert_eq!(utc.start(999_288), None);
+        assert_eq!(utc.pieces(0).count(), 1);
+        let berlin = century("Europe/Berlin");
+        assert_eq!(berlin.len(), 999_288);
+        assert!(
+            berlin.starts.runs.len() < 300,
+            "{}",
+            berlin.starts.runs.len()
         );
     }
 
@@ -616,7 +878,43 @@ mod tests {
         "Africa/Cairo",
     ];
 
+    /// The starts of hourly buckets, found by looking up each local time.
+    fn looked_up(interval: Interval, count: u32, zone: Zone) -> Vec<DateTime<Utc>> {
+        let width = TimeDelta::hours(count.into());
+        let from = zone.wall_time(interval.start()) - TimeDelta::days(1) - width;
+        let steps = (from - ORIGIN)
+            .num_seconds()
+            .div_euclid(width.num_seconds());
+        let mut starts: Vec<_> = (steps..i64::MAX)
+            .map(|step| ORIGIN + TimeDelta::hours(step * i64::from(count)))
+            .flat_map(|wall| zone.instants(wall))
+            .take_while(|&start| start < interval.end() + TimeDelta::days(2))
+            .filter(|&start| start < interval.end())
+            .collect();
+        starts.sort_unstable();
+        starts.dedup();
+        let first = starts.partition_point(|&start| start <= interval.start());
+        starts.drain(..first.saturating_sub(1));
+        starts
+    }
+
     proptest! {
+        #[test]
+        fn calculated_hours_are_those_that_a_lookup_finds(
+            start in -1_000_000_000_i64..5_000_000_000, length in 1_i64..40_000_000, zone in 0..ZONES.len(), count in 1_u32..30,
+        ) {
+            let start = DateTime::from_timestamp(start, 0).unwrap();
+            let interval = Interval::new(start, start + TimeDelta::seconds(length)).unwrap();
+            let zone: Zone = ZONES[zone].parse().unwrap();
+            let every = Granularity::new(count, Unit::Hour).unwrap();
+            let buckets = Buckets::new(interval, every, zone, usize::MAX).unwrap();
+            let expected = looked_up(interval, count, zone);
+            prop_assert_eq!(buckets.len(), expected.len());
+            prop_assert!(buckets.starts().eq(expected.iter().copied()));
+            let indexed = (0..buckets.len()).map(|index| buckets.start(index).unwrap());
+            prop_assert!(indexed.eq(expected));
+        }
+
         #[test]
         fn buckets_cover_the_interval_and_each_instant_is_read_once(
             start in 0_i64..7_218_118_400, length in 1_i64..40_000_000, zone in 0..ZONES.len(), width in 0..7_usize,
@@ -626,7 +924,7 @@ mod tests {
             let interval = Interval::new(start, start + TimeDelta::seconds(length)).unwrap();
             let zone: Zone = ZONES[zone].parse().unwrap();
             let buckets = Buckets::new(interval, every.parse().unwrap(), zone, usize::MAX).unwrap();
-            let starts = buckets.starts();
+            let starts: Vec<_> = buckets.starts().collect();
             prop_assert!(starts[0] <= interval.start() && starts.iter().skip(1).all(|&start| interval.contains(start)));
             prop_assert!(starts.is_sorted_by(|one, next| one < next));
             for (index, &start) in starts.iter().enumerate() {

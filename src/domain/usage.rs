@@ -16,7 +16,7 @@ pub enum Subject {
 /// The usage in one bucket of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsageBucket {
-    /// The bucket's index in [`super::Buckets::starts`].
+    /// The bucket's index in [`super::Buckets::start`].
     pub index: usize,
     /// The sum of `bytes-used`.
     pub bytes: i64,

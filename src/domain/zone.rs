@@ -35,6 +35,12 @@ impl Zone {
         instant.with_timezone(&self.0).naive_local()
     }
 
+    /// The offset from UTC at an instant, in seconds.
+    pub(super) fn offset_s(self, instant: DateTime<Utc>) -> i64 {
+        let offset = self.0.offset_from_utc_datetime(&instant.naive_utc());
+        offset.fix().local_minus_utc().into()
+    }
+
     /// The first instant of a local day. If midnight occurs twice this is the first one; if clocks
     /// skip midnight it is the instant at which they change.
     #[must_use]

@@ -20,8 +20,9 @@ use bytes::Bytes;
 use chrono::Utc;
 
 use super::auth::{MAX_TOKEN_AGE, Refusal, Tokens};
-use super::limits::{Limits, RateKey};
+use super::limits::{ClientKey, Limits};
 use super::problem::ApiError;
+use super::share::{Share, Shares};
 use crate::config::{Config, Serve};
 use crate::db::tokens::{self, KnownToken};
 use crate::db::{Pool, StorageError};
@@ -36,6 +37,7 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 pub struct Access {
     tokens: Arc<Tokens>,
     limits: Arc<Limits>,
+    shares: Arc<Shares>,
 }
 
 impl Access {
@@ -45,6 +47,7 @@ impl Access {
         Self {
             tokens: Arc::new(Tokens::new(tokens, Instant::now())),
             limits: Arc::new(Limits::new(serve)),
+            shares: Arc::new(Shares::new(serve)),
         }
     }
 
@@ -101,6 +104,7 @@ impl Access {
             }
             failing = outcome.is_err();
             self.limits.discard_idle();
+            self.shares.discard_idle();
         }
     }
 }
@@ -120,21 +124,7 @@ impl std::fmt::Debug for Access {
 pub(super) struct Caller {
     /// The organizations that the caller may see.
     pub scope: Scope,
-}
-
-impl Caller {
-    /// The caller of a request while no tokens exist.
-    fn anonymous() -> Self {
-        Self {
-            scope: Scope::everything(),
-        }
-    }
-}
-
-impl From<KnownToken> for Caller {
-    fn from(token: KnownToken) -> Self {
-        Self { scope: token.scope }
-    }
+    pub share: Arc<Share>,
 }
 
 impl FromRequest for Caller {
@@ -177,8 +167,8 @@ pub(super) async fn admit<B: MessageBody>(
         .authenticate(request.headers(), Instant::now(), Utc::now());
     // Without a valid token the address is limited; otherwise guessing tokens would be unlimited.
     let key = match &authenticated {
-        Ok(Some(token)) => RateKey::Token(token.id),
-        Ok(None) | Err(_) => RateKey::address_of(request.request()),
+        Ok(Some(token)) => ClientKey::Token(token.id),
+        Ok(None) | Err(_) => ClientKey::address_of(request.request()),
     };
     let admitted = match access.limits.count(&key) {
         Ok(()) => authenticated.map_err(ApiError::from),
@@ -186,7 +176,10 @@ pub(super) async fn admit<B: MessageBody>(
     };
     match admitted {
         Ok(token) => {
-            let caller = token.map_or_else(Caller::anonymous, Caller::from);
+            let caller = Caller {
+                scope: token.map_or_else(Scope::everything, |token| token.scope),
+                share: access.shares.of(key),
+            };
             request.extensions_mut().insert(caller);
             Ok(next.call(request).await?.map_into_left_body())
         }

@@ -17,8 +17,23 @@ pub(super) struct RequestLine {
     pub path: String,
 }
 
+/// What was sent in response to a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    pub status: StatusCode,
+    /// The size of the body.
+    pub bytes: u64,
+    /// Whether the response ended before its last byte.
+    pub is_aborted: bool,
+}
+
 /// Logs a request. `SIMUSAGE_LOG=info,simusage::access=off` turns the access log off.
-pub(super) fn write(line: &RequestLine, status: StatusCode, elapsed: Duration, bytes: u64) {
+pub(super) fn write(line: &RequestLine, sent: Sent, elapsed: Duration) {
+    let Sent {
+        status,
+        bytes,
+        is_aborted,
+    } = sent;
     let level = if PROBES.contains(&&*line.path) {
         Level::Debug
     } else {
@@ -27,6 +42,13 @@ pub(super) fn write(line: &RequestLine, status: StatusCode, elapsed: Duration, b
     let (method, path, status) = (line.method.as_str(), &*line.path, status.as_u16());
     let ms = elapsed.as_secs_f64() * 1_000.0;
     let ms = (ms * 1_000.0).round() / 1_000.0;
+    if is_aborted {
+        log::log!(
+            target: "simusage::access", level, method, path, status, ms, bytes, aborted = true;
+            "{method} {path} {status} {ms} ms {bytes} bytes, aborted"
+        );
+        return;
+    }
     log::log!(
         target: "simusage::access", level, method, path, status, ms, bytes;
         "{method} {path} {status} {ms} ms {bytes} bytes"

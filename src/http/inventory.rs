@@ -56,11 +56,11 @@ impl InventoryRequest {
     fn parse(
         parameters: &mut Parameters<Self>,
         request: &HttpRequest,
-        caller: Caller,
+        caller: &Caller,
     ) -> Option<Self> {
         let (organization, prefix) = (parameters.organization(), parameters.prefix());
         let paging = parameters.paging(ResponseFormat::accepted(request))?;
-        let scope = caller.scope;
+        let scope = caller.scope.clone();
         let list_digest = digest(request, &scope, &format!("{organization:?} {prefix:?}"));
         let cursor = parameters
             .cursor(&paging, &list_digest, "list", |_| true)
@@ -250,6 +250,6 @@ pub(super) async fn list(
     pool: web::Data<Pool>,
 ) -> Result<HttpResponse, ApiError> {
     let mut parameters = Parameters::parse(request.query_string());
-    let inventory = InventoryRequest::parse(&mut parameters, &request, caller);
-    respond(&request, &pool, parameters.finish(inventory)?).await
+    let inventory = InventoryRequest::parse(&mut parameters, &request, &caller);
+    respond(&request, &caller, &pool, parameters.finish(inventory)?).await
 }

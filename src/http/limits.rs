@@ -31,9 +31,34 @@ pub(super) enum Limit {
         requests_per_second: u32,
         retry_after_s: u64,
     },
+    #[error(
+        "{0} requests are already waiting for other queries of this client \
+         (serve.max_waiting_per_token). Send fewer requests at the same time."
+    )]
+    Waiting(usize),
+    #[error(
+        "{0} other queries of this client are taking too long (serve.max_queries_per_token). Send \
+         fewer requests at the same time."
+    )]
+    Queries(usize),
+    #[error(
+        "This client is already receiving {0} CSV or NDJSON responses \
+         (serve.max_streams_per_token). Read them to the end first."
+    )]
+    Streams(usize),
 }
 
 impl Limit {
+    /// The value of `Retry-After` in seconds, if a later request may succeed.
+    #[must_use]
+    pub fn retry_after_s(&self) -> Option<u64> {
+        match self {
+            Self::Rate { retry_after_s, .. } => Some(*retry_after_s),
+            Self::Waiting(_) | Self::Queries(_) | Self::Streams(_) => Some(1),
+            _ => None,
+        }
+    }
+
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
@@ -41,21 +66,23 @@ impl Limit {
             Self::Headers(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Body(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoLength(_) => StatusCode::LENGTH_REQUIRED,
-            Self::Rate { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Rate { .. } | Self::Waiting(_) | Self::Queries(_) | Self::Streams(_) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
         }
     }
 }
 
-/// What the rate limit counts requests by.
+/// A client that limits apply to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum RateKey {
+pub(super) enum ClientKey {
     /// A valid token, by its ID.
     Token(i32),
     /// The client's network, for requests without a valid token.
     Address(Option<IpAddr>),
 }
 
-impl RateKey {
+impl ClientKey {
     #[must_use]
     pub fn address_of(request: &HttpRequest) -> Self {
         Self::Address(request.peer_addr().map(|address| network(address.ip())))
@@ -84,7 +111,7 @@ pub(super) struct Limits {
 #[derive(Debug)]
 struct Rate {
     requests_per_second: NonZero<u32>,
-    limiter: DefaultKeyedRateLimiter<RateKey>,
+    limiter: DefaultKeyedRateLimiter<ClientKey>,
 }
 
 impl Limits {
@@ -106,7 +133,7 @@ impl Limits {
     ///
     /// # Errors
     /// Returns [`Limit::Rate`] if the key has used up its rate.
-    pub fn count(&self, key: &RateKey) -> Result<(), Limit> {
+    pub fn count(&self, key: &ClientKey) -> Result<(), Limit> {
         let Some(Rate {
             requests_per_second,
             limiter,

@@ -1,13 +1,19 @@
 //! The responder of all lists: one page as JSON, or a stream of rows as CSV or NDJSON.
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::io::{self, Write as _};
+use std::rc::Rc;
+use std::time::Duration;
 
 use actix_web::http::header::EntityTag;
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, web};
-use futures_util::stream::try_unfold;
+use futures_util::stream::unfold;
 use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
 
 use super::access::Caller;
 use super::format::ResponseFormat;
@@ -15,9 +21,11 @@ use super::params::Paging;
 use super::problem::ApiError;
 use super::response::{Links, Rules, begin, telemetry, unchanged};
 use super::series_cache::SeriesCache;
-use super::telemetry::DataSource;
+use super::share::{Streams, Turn};
+use super::telemetry::{DataSource, Telemetry};
 use crate::db::queries::Rows;
 use crate::db::{Client, Pool, StorageError, Streaming};
+use crate::logging::{current_request, within_request};
 
 /// Rows are sent in chunks of about this size.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -76,15 +84,32 @@ pub trait Item: Serialize + 'static {
     fn csv(&self) -> [&dyn Display; 3];
 }
 
-/// Queries the database and responds.
+/// Queries the database and responds, as soon as it is the caller's turn.
 pub async fn respond<L: Listing>(
     request: &HttpRequest,
+    caller: &Caller,
     pool: &Pool,
     listing: L,
 ) -> Result<HttpResponse, ApiError> {
+    let turn = caller.share.query().await?;
+    respond_in_turn(request, caller, turn, pool, listing).await
+}
+
+/// Like [`respond`], in a turn that the caller already has.
+pub async fn respond_in_turn<L: Listing>(
+    request: &HttpRequest,
+    caller: &Caller,
+    turn: Turn,
+    pool: &Pool,
+    listing: L,
+) -> Result<HttpResponse, ApiError> {
+    // A page keeps its turn until it is complete, a stream until its first row.
+    let _turn = turn;
     match listing.paging().format {
         ResponseFormat::Json => page(request, pool, listing).await,
-        ResponseFormat::Csv | ResponseFormat::Ndjson => stream(request, pool, listing).await,
+        ResponseFormat::Csv | ResponseFormat::Ndjson => {
+            stream(request, caller, pool, listing).await
+        }
     }
 }
 
@@ -131,13 +156,19 @@ pub fn write_page<L: Listing>(
 }
 
 /// Responds with rows that are written as they arrive from the database, so memory does not grow
-/// with their number. An error halfway aborts the response, so clients notice that it is
-/// incomplete.
+/// with their number.
+///
+/// A task of its own reads the rows. It ends at the timeout even while the client accepts no data,
+/// and gives the connection back. A response that is not complete is aborted, so clients notice.
 async fn stream<L: Listing>(
     request: &HttpRequest,
+    caller: &Caller,
     pool: &Pool,
     listing: L,
 ) -> Result<HttpResponse, ApiError> {
+    let streams: &web::Data<Streams> = request.app_data().expect("the app has streams");
+    let turn = caller.share.stream()?;
+    let slot = streams.slot().await?;
     let (found, mut lease) = pool
         .open(async |client| listing.query(client).await)
         .await?;
@@ -149,52 +180,118 @@ async fn stream<L: Listing>(
     if let Some(unchanged) = unchanged(request, tag.as_ref()) {
         return Ok(unchanged);
     }
-    let mut response = begin(listing.paging().format, tag.as_ref(), None);
+    let format = listing.paging().format;
+    let mut response = begin(format, tag.as_ref(), None);
     let telemetry = telemetry(request).clone();
     telemetry.count_response(DataSource::Database, 0);
-    let head = match listing.paging().format {
-        ResponseFormat::Csv => format!("{}\n", L::Item::CSV_HEADER),
-        _ => String::new(),
+    let (sender, chunks) = mpsc::channel(1);
+    let is_complete = Rc::new(Cell::new(false));
+    let stream = RowStream {
+        streaming: Streaming { rows, lease },
+        listing,
+        telemetry,
+        chunk: match format {
+            ResponseFormat::Csv => format!("{}\n", L::Item::CSV_HEADER).into_bytes(),
+            _ => vec![],
+        },
     };
-    let streaming = Streaming { rows, lease };
-    let state = Some((streaming, listing, head.into_bytes()));
-    let chunks = try_unfold((state, telemetry), async |(state, telemetry)| {
-        let Some((mut streaming, mut listing, mut chunk)) = state else {
-            return Ok(None);
-        };
-        while chunk.len() < CHUNK_BYTES {
-            let row = streaming
-                .next()
-                .await
-                .inspect_err(|error| log::error!("a response was aborted: {error}"))?;
-            let is_last = row.is_none();
-            telemetry.add_rows(usize::from(!is_last));
-            write_row(&mut listing, row, &mut chunk).expect("memory accepts every write");
-            if is_last {
-                return Ok::<_, StorageError>(Some((Bytes::from(chunk), (None, telemetry))));
+    let (timeout_ms, complete) = (streams.timeout_ms(), Rc::clone(&is_complete));
+    let task = async move {
+        complete.set(send_rows(stream, sender, timeout_ms).await);
+        drop((turn, slot));
+    };
+    match current_request() {
+        Some(id) => drop(spawn_local(within_request(id, task))),
+        None => drop(spawn_local(task)),
+    }
+    let body = unfold(chunks, move |mut chunks| {
+        let is_complete = Rc::clone(&is_complete);
+        async move {
+            match chunks.recv().await {
+                Some(chunk) => Some((Ok(chunk), chunks)),
+                None if is_complete.get() => None,
+                None => Some((Err(Aborted), chunks)),
             }
         }
-        let rest = (streaming, listing, Vec::with_capacity(CHUNK_BYTES + 1024));
-        Ok(Some((Bytes::from(chunk), (Some(rest), telemetry))))
     });
-    Ok(response.streaming(chunks))
+    Ok(response.streaming(body))
 }
 
-/// Writes the items of a row as lines.
-fn write_row<L: Listing>(
-    listing: &mut L,
-    row: Option<L::Row>,
-    chunk: &mut Vec<u8>,
-) -> io::Result<()> {
-    let format = listing.paging().format;
-    for item in listing.items(row) {
-        if format == ResponseFormat::Csv {
-            let [first, second, third] = item.csv();
-            write!(chunk, "{first},{second},{third}")?;
-        } else {
-            serde_json::to_writer(&mut *chunk, &item)?;
-        }
-        chunk.push(b'\n');
+/// A response ended before its last row.
+#[derive(Debug, thiserror::Error)]
+#[error("the response was aborted")]
+struct Aborted;
+
+/// Sends all rows, and returns whether that succeeded before the timeout.
+async fn send_rows<L: Listing>(
+    stream: RowStream<L>,
+    sender: mpsc::Sender<Bytes>,
+    timeout_ms: u64,
+) -> bool {
+    let disconnected = sender.clone();
+    tokio::select! {
+        biased;
+        () = disconnected.closed() => false,
+        sent = timeout(Duration::from_millis(timeout_ms), stream.send(&sender)) => match sent {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                log::error!("a response was aborted: {error}");
+                false
+            }
+            Err(_) => {
+                log::warn!(
+                    "a response was aborted: it was not read within {timeout_ms} ms \
+                     (serve.stream_timeout_ms)"
+                );
+                false
+            }
+        },
     }
+}
+
+/// A list that is being sent.
+struct RowStream<L: Listing> {
+    streaming: Streaming<L::Row>,
+    listing: L,
+    telemetry: web::Data<Telemetry>,
+    chunk: Vec<u8>,
+}
+
+impl<L: Listing> RowStream<L> {
+    async fn send(mut self, sender: &mpsc::Sender<Bytes>) -> Result<(), StorageError> {
+        let format = self.listing.paging().format;
+        loop {
+            let row = self.streaming.next().await?;
+            let is_last = row.is_none();
+            self.telemetry.add_rows(usize::from(!is_last));
+            // A row may have many items: the empty buckets before it.
+            for item in self.listing.items(row) {
+                write_item(format, &item, &mut self.chunk).expect("memory accepts every write");
+                if self.chunk.len() >= CHUNK_BYTES {
+                    let next = Vec::with_capacity(CHUNK_BYTES + 1024);
+                    let chunk = std::mem::replace(&mut self.chunk, next);
+                    // Fails if the client has disconnected, which ends this task.
+                    let _ = sender.send(chunk.into()).await;
+                }
+            }
+            if is_last {
+                if !self.chunk.is_empty() {
+                    let _ = sender.send(self.chunk.into()).await;
+                }
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Writes an item as a line.
+fn write_item(format: ResponseFormat, item: &impl Item, chunk: &mut Vec<u8>) -> io::Result<()> {
+    if format == ResponseFormat::Csv {
+        let [first, second, third] = item.csv();
+        write!(chunk, "{first},{second},{third}")?;
+    } else {
+        serde_json::to_writer(&mut *chunk, item)?;
+    }
+    chunk.push(b'\n');
     Ok(())
 }

@@ -22,6 +22,7 @@ mod process;
 mod request_id;
 mod response;
 mod series_cache;
+mod share;
 mod telemetry;
 mod tls;
 mod usage_series;
@@ -46,6 +47,7 @@ use health::Shutdown;
 use problem::ApiError;
 use response::Rules;
 use series_cache::SeriesCache;
+use share::Streams;
 use telemetry::Telemetry;
 
 /// Serves requests until SIGTERM or SIGINT, then finishes the requests in flight. While no tokens
@@ -211,9 +213,11 @@ pub fn app(
     let series_cache_bytes =
         config.serve.series_cache_mb.saturating_mul(1_000_000) / workers(&config.serve) as u64;
     let series_cache = SeriesCache::new(pool.clone(), series_cache_bytes);
+    let streams = Streams::new(&config.serve, workers(&config.serve), &pool);
     App::new()
         .app_data(web::Data::new(pool))
         .app_data(web::Data::new(series_cache))
+        .app_data(web::Data::new(streams))
         .app_data(web::Data::new(Rules::new(config)))
         .app_data(web::Data::new(access))
         .app_data(telemetry)

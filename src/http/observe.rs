@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::StatusCode;
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web;
 use bytes::Bytes;
 use pin_project_lite::pin_project;
 
-use super::access_log::{self, RequestLine};
+use super::access_log::{self, RequestLine, Sent};
 use super::request_id::{self, RequestId};
 use super::telemetry::Telemetry;
 use crate::logging::{within_request, within_request_sync};
@@ -42,7 +42,15 @@ pub(super) async fn observe(
     response
         .headers_mut()
         .insert(request_id::HEADER, observation.id.to_header());
-    Ok(response.map_body(|_, body| ObservedBody { body, observation }))
+    Ok(response.map_body(|_, body| {
+        observation.unsent = match body.size() {
+            _ if observation.line.method == Method::HEAD => Unsent::Nothing,
+            BodySize::None => Unsent::Nothing,
+            BodySize::Sized(bytes) => Unsent::Bytes(bytes),
+            BodySize::Stream => Unsent::End,
+        };
+        ObservedBody { body, observation }
+    }))
 }
 
 /// A request in flight. Dropping it records the request, after the last byte or when the client
@@ -56,6 +64,24 @@ struct Observation {
     started: Instant,
     status: StatusCode,
     bytes: u64,
+    unsent: Unsent,
+}
+
+/// What is missing from a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unsent {
+    /// The response is complete, or has no body.
+    Nothing,
+    /// This many bytes of a body of known size.
+    Bytes(u64),
+    /// The end of a stream.
+    End,
+}
+
+impl Unsent {
+    fn is_complete(self) -> bool {
+        matches!(self, Self::Nothing | Self::Bytes(0))
+    }
 }
 
 impl Observation {
@@ -70,6 +96,7 @@ impl Observation {
             started,
             status,
             bytes: 0,
+            unsent: Unsent::Nothing,
         }
     }
 }
@@ -77,6 +104,14 @@ impl Observation {
 impl Drop for Observation {
     fn drop(&mut self) {
         let elapsed = self.started.elapsed();
+        let sent = Sent {
+            status: self.status,
+            bytes: self.bytes,
+            is_aborted: !self.unsent.is_complete(),
+        };
+        if sent.is_aborted {
+            self.telemetry.count_aborted();
+        }
         self.telemetry.end(
             std::mem::take(&mut self.route),
             self.status,
@@ -84,7 +119,7 @@ impl Drop for Observation {
             self.bytes,
         );
         within_request_sync(self.id.text(), || {
-            access_log::write(&self.line, self.status, elapsed, self.bytes);
+            access_log::write(&self.line, sent, elapsed);
         });
     }
 }
@@ -112,8 +147,16 @@ impl<B: MessageBody> MessageBody for ObservedBody<B> {
         let this = self.project();
         let observation = this.observation;
         let polled = within_request_sync(observation.id.text(), || this.body.poll_next(context));
-        if let Poll::Ready(Some(Ok(bytes))) = &polled {
-            observation.bytes += bytes.len() as u64;
+        match &polled {
+            Poll::Ready(Some(Ok(bytes))) => {
+                let bytes = bytes.len() as u64;
+                observation.bytes += bytes;
+                if let Unsent::Bytes(unsent) = &mut observation.unsent {
+                    *unsent = unsent.saturating_sub(bytes);
+                }
+            }
+            Poll::Ready(None) => observation.unsent = Unsent::Nothing,
+            _ => {}
         }
         polled
     }

@@ -117,9 +117,9 @@ impl ApiError {
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::MethodNotAllowed => Some((ALLOW, HeaderValue::from_static(ALLOWED))),
-            Self::Limit(Limit::Rate { retry_after_s, .. }) => {
-                Some((RETRY_AFTER, (*retry_after_s).into()))
-            }
+            Self::Limit(limit) => limit
+                .retry_after_s()
+                .map(|seconds| (RETRY_AFTER, seconds.into())),
             Self::Unauthorized(error) => Some((WWW_AUTHENTICATE, error.challenge())),
             _ if self.status_code() == StatusCode::SERVICE_UNAVAILABLE => {
                 Some((RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS)))

@@ -56,6 +56,7 @@ pub(super) struct Telemetry {
     durations: Family<RequestLabels, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
     bytes: Counter,
+    aborted: Counter,
     rows: Counter,
     usage_responses: Family<SourceLabels, Counter>,
     pools: Pools,
@@ -86,6 +87,12 @@ impl Default for Telemetry {
             Unit::Bytes,
             bytes.clone(),
         );
+        let aborted = Counter::default();
+        registry.register(
+            "simusage_http_aborted_responses",
+            "Responses that ended before their last byte: the client disconnected or read too slowly",
+            aborted.clone(),
+        );
         registry.register(
             "simusage_http_response_rows",
             "Rows sent in responses: buckets, totals and assignments",
@@ -103,6 +110,7 @@ impl Default for Telemetry {
             durations,
             in_flight,
             bytes,
+            aborted,
             rows,
             usage_responses,
             pools,
@@ -137,6 +145,11 @@ impl Telemetry {
                 status: class(status),
             })
             .observe(seconds);
+    }
+
+    /// Counts a response that was not sent to its end.
+    pub(super) fn count_aborted(&self) {
+        self.aborted.inc();
     }
 
     /// Counts a response about usage and its rows. Streamed rows are added with [`Self::add_rows`].

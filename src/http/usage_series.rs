@@ -6,11 +6,12 @@ use std::ops::Range;
 use actix_web::http::header::EntityTag;
 use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
 use super::cursor;
 use super::format::ResponseFormat;
-use super::listing::{Context, Item, Listing, respond, write_page};
+use super::listing::{Context, Item, Listing, respond, respond_in_turn, write_page};
 use super::params::{
     CURSOR, END, EVERY, Endpoint, FILL, FORMAT, PAGE, Paging, Parameter, Parameters, SIZE, START,
     TZ,
@@ -18,13 +19,17 @@ use super::params::{
 use super::problem::{ApiError, Problem};
 use super::response::{CommonResponses, Rules, digest, has_tags, tag, unchanged};
 use super::series_cache::{CachedPage, SeriesCache};
+use super::share::Turn;
 use super::telemetry::DataSource;
 use crate::db::queries::{self, Rows, SeriesQuery, Totals};
 use crate::db::{Client, StorageError};
 use crate::domain::{
     Buckets, Freshness, Granularity, Interval, OrganizationId, Pieces, Scope, SimCardId, Subject,
-    UsageBucket, Window, Zone,
+    TooManyBuckets, UsageBucket, Window, Zone,
 };
+
+/// Calculating this many buckets takes less than a millisecond.
+const MAX_BUCKETS_ON_LOOP: usize = 1_000;
 
 pub(super) struct SeriesRequest {
     subject: Subject,
@@ -73,13 +78,25 @@ impl Endpoint for SeriesRequest {
     ];
 }
 
-impl SeriesRequest {
+/// The parameters of a series, before its buckets are known.
+struct SeriesParameters {
+    subject: Subject,
+    interval: Interval,
+    every: Granularity,
+    zone: Zone,
+    fill: bool,
+    paging: Paging,
+    cursor: Option<SeriesCursor>,
+    list_digest: String,
+}
+
+impl SeriesParameters {
     fn parse(
-        parameters: &mut Parameters<Self>,
+        parameters: &mut Parameters<SeriesRequest>,
         context: &Context,
         subject: Result<Subject, ApiError>,
     ) -> Option<Self> {
-        let (request, caller, rules, _, series_cache) = context;
+        let (request, caller, ..) = context;
         let zone = parameters.zone();
         // Dates are checked even if the zone is wrong.
         let (start, end) = (
@@ -96,25 +113,77 @@ impl SeriesRequest {
         let paging = parameters.paging(ResponseFormat::accepted(request));
         let subject = parameters.found(subject);
         let (interval, every, zone, fill, paging) = (interval?, every?, zone?, fill?, paging?);
-        let buckets = Buckets::new(interval, every, zone, rules.max_buckets);
+        let list_digest = digest(
+            request,
+            &caller.scope,
+            &format!("{interval} {every} {zone} {fill}"),
+        );
+        let cursor = parameters
+            .cursor(&paging, &list_digest, "series", |_| true)
+            .ok()?;
+        Some(Self {
+            subject: subject?,
+            interval,
+            every,
+            zone,
+            fill,
+            paging,
+            cursor,
+            list_digest,
+        })
+    }
+
+    /// Whether the buckets are calculated outside of the event loop. A series that has too many of
+    /// them by far is refused without calculating any.
+    fn is_large(&self, rules: &Rules) -> bool {
+        let about = Buckets::about(self.interval, self.every);
+        about > MAX_BUCKETS_ON_LOOP && about / 2 <= rules.max_buckets
+    }
+
+    /// A function that calculates the buckets, and what is read for this page and all after it.
+    fn buckets(
+        &self,
+        max: usize,
+    ) -> impl FnOnce() -> Result<(Buckets, Pieces), TooManyBuckets> + Send + use<> {
+        let (interval, every, zone) = (self.interval, self.every, self.zone);
+        let from = self.cursor.map_or(0, |cursor| cursor.from);
+        move || {
+            let buckets = Buckets::new(interval, every, zone, max)?;
+            let pieces = buckets.pieces(from);
+            Ok((buckets, pieces))
+        }
+    }
+}
+
+impl SeriesRequest {
+    fn new(
+        parameters: &mut Parameters<Self>,
+        context: &Context,
+        series: SeriesParameters,
+        buckets: Result<(Buckets, Pieces), TooManyBuckets>,
+    ) -> Option<Self> {
+        let (_, caller, rules, _, series_cache) = context;
+        let SeriesParameters {
+            subject,
+            interval,
+            every,
+            zone,
+            fill,
+            paging,
+            cursor,
+            list_digest,
+        } = series;
         let buckets = buckets.map_err(|error| {
             let reason = format!("the interval has {error}, the limit set by serve.max_buckets");
             parameters.refuse(EVERY, &every.to_string(), &reason);
         });
-        let buckets = buckets.ok()?;
-        let scope = caller.scope.clone();
-        let list_digest = digest(
-            request,
-            &scope,
-            &format!("{interval} {every} {zone} {fill}"),
-        );
-        let all = buckets.starts().len();
+        let (buckets, pieces) = buckets.ok()?;
+        let all = buckets.len();
         let is_valid = |cursor: &SeriesCursor| cursor.from < all;
-        let cursor = parameters
+        parameters
             .cursor(&paging, &list_digest, "series", is_valid)
             .ok()?;
         let from = cursor.map_or(0, |cursor| cursor.from);
-        let pieces = buckets.pieces(from);
         if pieces.count() > rules.max_pieces {
             let (count, max) = (pieces.count(), rules.max_pieces);
             let reason = format!(
@@ -134,8 +203,8 @@ impl SeriesRequest {
         };
         let digest = cursor::digest(&format!("{list_digest} {paging:?}"));
         Some(Self {
-            subject: subject?,
-            scope,
+            subject,
+            scope: caller.scope.clone(),
             interval,
             every,
             zone,
@@ -157,9 +226,9 @@ impl SeriesRequest {
     }
 
     fn date(&self, index: usize) -> String {
-        let start = self.buckets.starts().get(index);
+        let start = self.buckets.start(index);
         start
-            .map(|&start| self.zone.write(start))
+            .map(|start| self.zone.write(start))
             .unwrap_or_default()
     }
 
@@ -170,7 +239,7 @@ impl SeriesRequest {
             bytes: cursor.bytes,
         });
         if self.fill {
-            let rows = i64::try_from(self.buckets.starts().len()).unwrap_or(i64::MAX);
+            let rows = i64::try_from(self.buckets.len()).unwrap_or(i64::MAX);
             Totals { rows, ..totals }
         } else {
             totals
@@ -191,10 +260,11 @@ impl Listing for SeriesRequest {
         &self,
         client: &Client,
     ) -> Result<Option<(Self::Summary, Rows<UsageBucket>)>, StorageError> {
+        let starts: Vec<_> = self.buckets.starts().collect();
         let query = SeriesQuery {
             scope: &self.scope,
             interval: self.interval,
-            starts: self.buckets.starts(),
+            starts: &starts,
             pieces: &self.pieces,
             shown: (self.shown.start, self.shown.end),
             window: if self.fill {
@@ -208,12 +278,7 @@ impl Listing for SeriesRequest {
     }
 
     fn not_found(&self) -> ApiError {
-        match &self.subject {
-            Subject::SimCard(sim_card) => ApiError::NoSimCard(sim_card.to_string()),
-            Subject::Organization(organization) => {
-                ApiError::NoOrganization(organization.to_string())
-            }
-        }
+        not_found(&self.subject)
     }
 
     fn tag(&self, (_, freshness): &Self::Summary) -> Option<EntityTag> {
@@ -229,7 +294,7 @@ impl Listing for SeriesRequest {
 
     fn next(&self, &(totals, _): &Self::Summary, rows: &mut Vec<UsageBucket>) -> Option<String> {
         let next = if self.fill {
-            Some(self.shown.end).filter(|&end| end < self.buckets.starts().len())
+            Some(self.shown.end).filter(|&end| end < self.buckets.len())
         } else {
             self.paging.truncate(rows).map(|row| row.index)
         };
@@ -349,14 +414,55 @@ impl Item for Bucket {
     }
 }
 
+fn not_found(subject: &Subject) -> ApiError {
+    match subject {
+        Subject::SimCard(sim_card) => ApiError::NoSimCard(sim_card.to_string()),
+        Subject::Organization(organization) => ApiError::NoOrganization(organization.to_string()),
+    }
+}
+
+/// Prepares a request whose buckets take long to calculate: only if the subject exists, in another
+/// thread, and in the turn that the query needs anyway, so that a client that sends many such
+/// requests waits for itself.
+async fn prepare_large(
+    context: &Context,
+    series: SeriesParameters,
+) -> Result<(SeriesRequest, Turn), ApiError> {
+    let (request, caller, rules, pool, _) = context;
+    let turn = caller.share.query().await?;
+    let (subject, scope) = (&series.subject, &caller.scope);
+    let exists = pool
+        .run(async |client| queries::subject_exists(client, subject, scope).await)
+        .await?;
+    if !exists {
+        return Err(not_found(subject));
+    }
+    let buckets = spawn_blocking(series.buckets(rules.max_buckets))
+        .await
+        .map_err(|error| StorageError::Other(error.to_string().into()))?;
+    let mut parameters = Parameters::parse(request.query_string());
+    let series = SeriesRequest::new(&mut parameters, context, series, buckets);
+    Ok((parameters.finish(series)?, turn))
+}
+
 async fn answer(
     context: Context,
     subject: Result<Subject, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
-    let (request, _, rules, pool, series_cache) = &context;
+    let (request, caller, rules, pool, series_cache) = &context;
     let mut parameters = Parameters::parse(request.query_string());
-    let series = SeriesRequest::parse(&mut parameters, &context, subject);
-    let series = parameters.finish(series)?;
+    let series = SeriesParameters::parse(&mut parameters, &context, subject);
+    let is_large = series.as_ref().is_some_and(|series| series.is_large(rules));
+    let (series, turn) = if is_large {
+        let (series, turn) = prepare_large(&context, parameters.finish(series)?).await?;
+        (series, Some(turn))
+    } else {
+        let series = series.and_then(|series| {
+            let buckets = series.buckets(rules.max_buckets)();
+            SeriesRequest::new(&mut parameters, &context, series, buckets)
+        });
+        (parameters.finish(series)?, None)
+    };
     rules.check_records(series.zone, || series.pieces.first_record())?;
     let cached = if series.paging.format == ResponseFormat::Json {
         series_cache.get(&series.digest)
@@ -384,7 +490,10 @@ async fn answer(
             ));
         }
     }
-    respond(request, pool, series).await
+    match turn {
+        Some(turn) => respond_in_turn(request, caller, turn, pool, series).await,
+        None => respond(request, caller, pool, series).await,
+    }
 }
 
 /// Usage of a SIM card over time

@@ -348,7 +348,7 @@ impl Total for SimCardTotal {
 }
 
 async fn answer<T: Total>(context: Context) -> Result<HttpResponse, ApiError> {
-    let (request, _, rules, pool, series_cache) = &context;
+    let (request, caller, rules, pool, series_cache) = &context;
     let mut parameters = Parameters::parse(request.query_string());
     let totals = TotalsRequest::<T>::parse(&mut parameters, &context);
     let totals = parameters.finish(totals)?;
@@ -359,7 +359,7 @@ async fn answer<T: Total>(context: Context) -> Result<HttpResponse, ApiError> {
             return Ok(unchanged);
         }
     }
-    respond(request, pool, totals).await
+    respond(request, caller, pool, totals).await
 }
 
 /// Total usage of each organization

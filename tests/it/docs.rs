@@ -12,11 +12,12 @@ use crate::support::stack::{path, text};
 use crate::support::usage::Files;
 
 const BASE: &str = "127.0.0.1:8000";
-const GUIDES: [&str; 6] = [
+const GUIDES: [&str; 7] = [
     "getting-started",
     "ingest",
     "api",
     "operations",
+    "security",
     "migrating",
     "benchmarks",
 ];

@@ -1,6 +1,7 @@
 //! The integration tests, in one binary: the router and the built program against a real
 //! TimescaleDB.
 
+mod abuse;
 mod api;
 mod compose;
 mod database_tls;

@@ -17,7 +17,7 @@ const SOURCE: &str = "id int8, head_bytes int4, name text, position int8, line i
                       updated_at timestamptz";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 63] = [
+const EXPECTED: [(&str, &str, &str); 64] = [
     ("functions/usage_freshness.sql", "", ""),
     ("functions/usage_in_pieces.sql", "", ""),
     ("functions/usage_series.sql", "", ""),
@@ -101,6 +101,11 @@ const EXPECTED: [(&str, &str, &str); 63] = [
         "queries/simcard_totals.sql",
         "_int4 1, text 1, timestamptz 6, int4 1, int8 1, text 1, int8 2",
         TOTALS,
+    ),
+    (
+        "queries/subject_exists.sql",
+        "text 2, _int4 1",
+        "is_visible bool",
     ),
     (
         "queries/usage_series.sql",

@@ -526,6 +526,7 @@ async fn too_many_pieces_are_refused_and_the_limit_named() {
     let database = TestDatabase::migrated().await;
     let mut config = database.config();
     config.serve.max_pieces = 9;
+    config.serve.max_buckets = 1_000_000;
     let api = Api::new(&config).await;
     let path =
         "/api/v1/organization/o/usage?start=2020-01-01&end=2020-01-05&every=1day&tz=Asia/Kolkata";
