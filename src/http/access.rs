@@ -1,4 +1,4 @@
-//! Access control as middleware: size limits for every path, authentication and rate limits for
+//! Access control as middleware: size and rate limits for every path, and authentication for
 //! `/api`.
 //!
 //! Authentication uses the tokens in memory ([`super::auth`]), which [`Access::keep_current`]
@@ -189,13 +189,22 @@ pub(super) async fn admit<B: MessageBody>(
     }
 }
 
-/// Passes on requests that are within the size limits.
-pub(super) async fn check_sizes<B: MessageBody>(
+/// Passes on requests that are within the size limits and, outside of `/api`, within the rate limit
+/// of their address. [`admit`] counts the others.
+pub(super) async fn check_limits<B: MessageBody>(
     access: web::Data<Access>,
     mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
-    match access.limits.check_size(request.request()) {
+    let limits = &access.limits;
+    let checked = limits.check_size(request.request()).and_then(|()| {
+        if request.path().starts_with("/api/") {
+            Ok(())
+        } else {
+            limits.count(&ClientKey::address_of(request.request()))
+        }
+    });
+    match checked {
         Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
         Err(limit) => {
             let unread = request.take_payload();

@@ -6,8 +6,7 @@ use std::time::Duration;
 use actix_web::http::{Method, StatusCode};
 use log::Level;
 
-/// Paths that monitoring requests every few seconds. They are logged at debug level.
-const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+use super::limits::PROBES;
 
 /// The part of a request line that is logged.
 #[derive(Debug)]
@@ -27,7 +26,7 @@ pub(super) struct Sent {
     pub is_aborted: bool,
 }
 
-/// Logs a request. `SIMUSAGE_LOG=info,simusage::access=off` turns the access log off.
+/// Logs a request, and probes at debug level. `SIMUSAGE_LOG=info,simusage::access=off` turns the access log off.
 pub(super) fn write(line: &RequestLine, sent: Sent, elapsed: Duration) {
     let Sent {
         status,

@@ -80,12 +80,24 @@ pub(super) enum ClientKey {
     Token(i32),
     /// The client's network, for requests without a valid token.
     Address(Option<IpAddr>),
+    /// The client's network, for probes and metrics. Monitoring that shares an address with other
+    /// clients, for example that of a proxy, is not refused because of them.
+    Monitoring(Option<IpAddr>),
 }
 
+/// The paths that monitoring requests every few seconds.
+pub(super) const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+
 impl ClientKey {
+    /// The client of a request without a valid token.
     #[must_use]
     pub fn address_of(request: &HttpRequest) -> Self {
-        Self::Address(request.peer_addr().map(|address| network(address.ip())))
+        let network = request.peer_addr().map(|address| network(address.ip()));
+        if PROBES.contains(&request.path()) {
+            Self::Monitoring(network)
+        } else {
+            Self::Address(network)
+        }
     }
 }
 

@@ -22,13 +22,24 @@ pub fn serve_metrics(
     address: &str,
     render: impl Fn() -> String + Clone + Send + Sync + 'static,
 ) -> anyhow::Result<ServerHandle> {
+    serve_metrics_and(address, render, |_| ())
+}
+
+/// Like [`serve_metrics`], with further paths.
+pub(super) fn serve_metrics_and(
+    address: &str,
+    render: impl Fn() -> String + Clone + Send + Sync + 'static,
+    further: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
+) -> anyhow::Result<ServerHandle> {
     let server = HttpServer::new(move || {
         let render = render.clone();
         let handler = move || {
             let text = render();
             async move { HttpResponse::Ok().content_type(TEXT_FORMAT).body(text) }
         };
-        App::new().route("/metrics", web::get().to(handler))
+        App::new()
+            .route("/metrics", web::get().to(handler))
+            .configure(further.clone())
     })
     .workers(1)
     .disable_signals()

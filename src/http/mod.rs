@@ -23,6 +23,7 @@ mod request_id;
 mod response;
 mod series_cache;
 mod share;
+mod static_file;
 mod telemetry;
 mod tls;
 mod usage_series;
@@ -43,7 +44,7 @@ use crate::config::{Config, Serve};
 use crate::db::{self, Pool};
 use crate::signals::Signals;
 pub use access::Access;
-use health::Shutdown;
+use health::{Readiness, Shutdown};
 use problem::ApiError;
 use response::Rules;
 use series_cache::SeriesCache;
@@ -64,9 +65,13 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
     let tokens_pool = Pool::new(config, 1);
     let access = Access::open(config, &tokens_pool).await?;
     check_address(&config.serve.listen, &access, allow_anonymous)?;
+    tokio::task::spawn_blocking(|| {
+        page::prepare();
+        openapi::prepare();
+    });
     let workers = workers(&config.serve);
     let state = ServerState::new(access);
-    serve_metrics_separately(&config.serve, &state)?;
+    serve_metrics_separately(config, &state)?;
     let (worker_config, worker_state) = (config.clone(), state.clone());
     let pool_size = (config.serve.pool_size / workers).max(1);
     // The closure runs once in each worker's thread, so each worker drives its own connections.
@@ -119,13 +124,28 @@ fn check_address(listen: &str, access: &Access, allow_anonymous: bool) -> anyhow
     Ok(())
 }
 
-/// Serves `/metrics` on its own address if one is configured.
-fn serve_metrics_separately(serve: &Serve, state: &ServerState) -> anyhow::Result<()> {
-    if serve.metrics_listen.is_empty() || serve.metrics_listen == Serve::NO_METRICS {
+/// Serves `/metrics` and the probes on their own address if one is configured, in a thread and with
+/// a database connection that no client can occupy.
+fn serve_metrics_separately(config: &Config, state: &ServerState) -> anyhow::Result<()> {
+    let listen = &config.serve.metrics_listen;
+    if listen.is_empty() || listen == Serve::NO_METRICS {
         return Ok(());
     }
     let telemetry = state.telemetry.clone();
-    metrics::serve_metrics(&serve.metrics_listen, move || telemetry.to_prometheus()).map(drop)
+    let (config, readiness, shutdown) = (
+        config.clone(),
+        web::Data::<Readiness>::default(),
+        state.shutdown.clone(),
+    );
+    let probes = move |services: &mut web::ServiceConfig| {
+        services
+            .app_data(web::Data::new(Pool::new(&config, 1)))
+            .app_data(readiness.clone())
+            .app_data(shutdown.clone())
+            .service(get("/livez", health::live))
+            .service(get("/readyz", health::ready));
+    };
+    metrics::serve_metrics_and(listen, move || telemetry.to_prometheus(), probes).map(drop)
 }
 
 /// Waits for a signal, keeps serving for `serve.drain_ms` so that load balancers can notice, then
@@ -174,6 +194,7 @@ fn workers(serve: &Serve) -> usize {
 pub struct ServerState {
     access: Access,
     telemetry: web::Data<Telemetry>,
+    readiness: web::Data<Readiness>,
     shutdown: web::Data<Shutdown>,
 }
 
@@ -184,6 +205,7 @@ impl ServerState {
         Self {
             access,
             telemetry: web::Data::default(),
+            readiness: web::Data::default(),
             shutdown: web::Data::default(),
         }
     }
@@ -206,6 +228,7 @@ pub fn app(
     let ServerState {
         access,
         telemetry,
+        readiness,
         shutdown,
     } = state;
     telemetry.add_pool(pool.clone());
@@ -221,8 +244,9 @@ pub fn app(
         .app_data(web::Data::new(Rules::new(config)))
         .app_data(web::Data::new(access))
         .app_data(telemetry)
+        .app_data(readiness)
         .app_data(shutdown)
-        .wrap(from_fn(access::check_sizes))
+        .wrap(from_fn(access::check_limits))
         .wrap(Compress::default())
         .wrap(from_fn(observe::observe))
         .service(
@@ -246,7 +270,7 @@ pub fn app(
                 .default_service(web::to(async || Err::<String, _>(ApiError::NoPath))),
         )
         .service(get(openapi::PATH, openapi::describe))
-        .service(openapi::page())
+        .service(get("/docs/{name:.*}", openapi::page))
         .service(get("/", page::index))
         .service(get("/assets/{version}/{name}", page::asset))
         .service(get("/livez", health::live))

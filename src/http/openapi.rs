@@ -1,13 +1,24 @@
 //! The OpenAPI 3.1 description of the API, generated from the handlers and their types, and Swagger
 //! UI, which displays it.
 
-use actix_web::HttpResponse;
-use actix_web::http::header::{CACHE_CONTROL, ETAG, EntityTag};
+use std::borrow::Cow;
+use std::sync::{Arc, LazyLock};
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{SwaggerFile, serve};
 
+use super::problem::ApiError;
+use super::static_file::StaticFile;
 use super::{cursor, health, inventory, usage_series, usage_totals};
+
+/// Like the policy of the web page, but Swagger UI has styles and images in its code.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     connect-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; \
+     form-action 'none'";
 
 /// The path of the description.
 pub const PATH: &str = "/openapi.json";
@@ -61,17 +72,61 @@ pub fn description() -> String {
     text
 }
 
-/// Handles `GET /openapi.json`.
-pub(super) async fn describe() -> HttpResponse {
+static DESCRIPTION: LazyLock<StaticFile> = LazyLock::new(|| {
     let text = description();
-    HttpResponse::Ok()
-        .content_type("application/json")
-        .insert_header((CACHE_CONTROL, "no-cache"))
-        .insert_header((ETAG, EntityTag::new_weak(cursor::digest(&text))))
-        .body(text)
+    StaticFile::new("application/json", cursor::digest(&text), text.into())
+});
+
+/// The files of Swagger UI that its page loads.
+const NAMES: [&str; 8] = [
+    "index.html",
+    "index.css",
+    "swagger-ui.css",
+    "swagger-ui-bundle.js",
+    "swagger-ui-standalone-preset.js",
+    "swagger-initializer.js",
+    "favicon-16x16.png",
+    "favicon-32x32.png",
+];
+
+static FILES: LazyLock<FxHashMap<&str, StaticFile>> = LazyLock::new(|| {
+    let config = Arc::new(utoipa_swagger_ui::Config::from(PATH));
+    let file = |name| {
+        let SwaggerFile {
+            bytes,
+            content_type,
+            ..
+        } = serve(name, Arc::clone(&config)).ok()??;
+        let body = match bytes {
+            Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+            Cow::Owned(bytes) => bytes.into(),
+        };
+        let version = blake3::hash(&body).to_hex()[..16].to_owned();
+        Some((name, StaticFile::new(content_type, version, body)))
+    };
+    NAMES.into_iter().filter_map(file).collect()
+});
+
+/// Compresses all files, which would delay the first requests.
+pub(super) fn prepare() {
+    LazyLock::force(&DESCRIPTION);
+    LazyLock::force(&FILES);
 }
 
-/// Swagger UI under `/docs/`, with all of its files in the binary.
-pub(super) fn page() -> SwaggerUi {
-    SwaggerUi::new("/docs/{_:.*}").config(utoipa_swagger_ui::Config::from(PATH))
+/// Handles `GET /openapi.json`.
+pub(super) async fn describe(request: HttpRequest) -> HttpResponse {
+    DESCRIPTION.respond(&request, "no-cache", POLICY)
+}
+
+/// Handles `GET /docs/{name}`: Swagger UI, with all of its files in the binary.
+pub(super) async fn page(
+    request: HttpRequest,
+    name: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let name = match &**name {
+        "" => "index.html",
+        name => name,
+    };
+    let file = FILES.get(name).ok_or(ApiError::NoPath)?;
+    Ok(file.respond(&request, "no-cache", POLICY))
 }

@@ -2,13 +2,12 @@
 
 use std::sync::LazyLock;
 
-use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, EntityTag, Header as _, IfNoneMatch,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-};
 use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
 
 use super::problem::ApiError;
+use super::static_file::StaticFile;
 
 /// The page may load its own files and call the API of its own server, nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -86,8 +85,24 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 
 static INDEX: LazyLock<String> = LazyLock::new(|| PAGE.replace("VERSION", &VERSION));
 
-static INDEX_VERSION: LazyLock<String> =
-    LazyLock::new(|| short_hash(blake3::Hasher::new().update(INDEX.as_bytes())));
+static INDEX_FILE: LazyLock<StaticFile> = LazyLock::new(|| {
+    let version = short_hash(blake3::Hasher::new().update(INDEX.as_bytes()));
+    StaticFile::new(HTML, version, INDEX.clone().into())
+});
+
+static FILES: LazyLock<FxHashMap<&str, StaticFile>> = LazyLock::new(|| {
+    let file = |asset: &Asset| {
+        let body = Bytes::from_static(asset.body.as_bytes());
+        StaticFile::new(asset.content_type, VERSION.clone(), body)
+    };
+    assets().map(|asset| (asset.name, file(asset))).collect()
+});
+
+/// Compresses all files, which would delay the first requests.
+pub(super) fn prepare() {
+    LazyLock::force(&INDEX_FILE);
+    LazyLock::force(&FILES);
+}
 
 /// The first 64 bits in hexadecimal, enough to tell versions apart.
 fn short_hash(hasher: &blake3::Hasher) -> String {
@@ -96,7 +111,7 @@ fn short_hash(hasher: &blake3::Hasher) -> String {
 
 /// `GET /`
 pub(super) async fn index(request: HttpRequest) -> HttpResponse {
-    respond(&request, HTML, &INDEX_VERSION, "no-cache", &INDEX)
+    INDEX_FILE.respond(&request, "no-cache", POLICY)
 }
 
 /// `GET /assets/{version}/{name}`. Only the version of this binary exists.
@@ -105,49 +120,9 @@ pub(super) async fn asset(
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, ApiError> {
     let (version, name) = path.into_inner();
-    let found = assets()
-        .find(|asset| asset.name == name && version == *VERSION)
-        .ok_or(ApiError::NoPath)?;
-    Ok(respond(
-        &request,
-        found.content_type,
-        &VERSION,
-        "public, max-age=31536000, immutable",
-        found.body,
-    ))
-}
-
-/// Responds with a file, or with 304 if the client's copy is current. The `ETag` is weak because
-/// the body may be compressed.
-fn respond(
-    request: &HttpRequest,
-    content_type: &'static str,
-    version: &str,
-    cache_control: &'static str,
-    body: &'static str,
-) -> HttpResponse {
-    let tag = EntityTag::new_weak(version.to_owned());
-    let unchanged = match IfNoneMatch::parse(request) {
-        Ok(IfNoneMatch::Any) => true,
-        Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|candidate| candidate.weak_eq(&tag)),
-        Err(_) => false,
-    };
-    let mut response = if unchanged {
-        HttpResponse::NotModified()
-    } else {
-        HttpResponse::Ok()
-    };
-    response
-        .insert_header((ETAG, tag))
-        .insert_header((CACHE_CONTROL, cache_control))
-        .insert_header((CONTENT_SECURITY_POLICY, POLICY))
-        .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .insert_header((REFERRER_POLICY, "no-referrer"));
-    if unchanged {
-        response.finish()
-    } else {
-        response.content_type(content_type).body(body)
-    }
+    let file = FILES.get(&*name).filter(|_| version == *VERSION);
+    let file = file.ok_or(ApiError::NoPath)?;
+    Ok(file.respond(&request, "public, max-age=31536000, immutable", POLICY))
 }
 
 #[cfg(test)]

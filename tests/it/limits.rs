@@ -100,11 +100,13 @@ async fn requests_above_the_rate_limit_are_refused_with_the_time_to_wait() {
         (answer.detail(), answer.header("retry-after")),
         (detail, "1")
     );
-    // Each address has its own limit, and requests for other paths than /api are not counted.
+    // Each address has its own limit, and another one for probes.
     assert_eq!(api.send(from("192.0.2.2")).await.status, 404);
-    for _ in 0..20 {
-        assert_eq!(api.get("/livez").await.status, 200);
-    }
+    let probe = || {
+        let peer = "192.0.2.1:1000".parse().unwrap();
+        TestRequest::get().uri("/livez").peer_addr(peer)
+    };
+    assert_eq!(api.send(probe()).await.status, 200);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(api.send(from("192.0.2.1")).await.status, 404);
 
@@ -112,6 +114,31 @@ async fn requests_above_the_rate_limit_are_refused_with_the_time_to_wait() {
     let api = Api::new(&config).await;
     for _ in 0..50 {
         assert_eq!(api.send(from("192.0.2.1")).await.status, 404);
+    }
+}
+
+#[actix_web::test]
+async fn every_path_has_a_rate_limit() {
+    let mut config = config(UNREACHABLE);
+    config.serve.requests_per_second = 3;
+    let address = std::cell::Cell::new(0);
+    for path in [
+        "/",
+        "/docs/",
+        "/openapi.json",
+        "/nothing",
+        "/api/v1/nothing",
+        "/livez",
+        "/metrics",
+    ] {
+        let api = Api::new(&config).await;
+        address.set(address.get() + 1);
+        let (count, _) = count_until_refused(async || {
+            let peer = format!("192.0.2.{}:1000", address.get()).parse().unwrap();
+            api.send(TestRequest::get().uri(path).peer_addr(peer)).await
+        })
+        .await;
+        assert!((3..100).contains(&count), "{path}: {count}");
     }
 }
 

@@ -66,9 +66,10 @@ async fn requests_are_served_over_tls() {
     let authority = Authority::new("authority");
     let server = start(&database, &PairFiles::new(&authority.issue(&["localhost"])));
     server.until_logged("listening on https://");
-    for (offered, chosen) in [(&["h2", "http/1.1"][..], "h2"), (&["http/1.1"], "http/1.1")] {
+    // HTTP/2 is not offered, because its streams cannot be limited.
+    for offered in [&["h2", "http/1.1"][..], &["http/1.1"]] {
         let stream = connect(&server, &authority, offered).await;
-        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(chosen.as_bytes()));
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
     }
     let answer = get(connect(&server, &authority, &[]).await, "/readyz").await;
     assert!(
