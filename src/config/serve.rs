@@ -58,6 +58,8 @@ pub struct Serve {
     pub max_body_bytes: u64,
     /// Maximum number of open client connections.
     pub max_connections: usize,
+    /// How many of them may come from the same address. 0: no limit.
+    pub max_connections_per_address: usize,
     /// How long a client connection may be idle.
     pub keep_alive_ms: u64,
     /// How long a client may take to send the head of a request.

@@ -103,7 +103,7 @@ impl ClientKey {
 
 /// The addresses that one client can choose from: a /64 network with IPv6, a single address with
 /// IPv4.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
         address @ IpAddr::V4(_) => address,

@@ -6,6 +6,7 @@
 mod access;
 mod access_log;
 mod auth;
+mod connections;
 mod cursor;
 mod format;
 mod health;
@@ -37,7 +38,7 @@ use std::time::Duration;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::middleware::{Compress, from_fn};
-use actix_web::{App, FromRequest, Handler, HttpServer, Resource, Responder, web};
+use actix_web::{App, FromRequest, Handler, Resource, Responder, web};
 use anyhow::{Context as _, bail};
 
 use crate::config::{Config, Serve};
@@ -75,29 +76,15 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
     let (worker_config, worker_state) = (config.clone(), state.clone());
     let pool_size = (config.serve.pool_size / workers).max(1);
     // The closure runs once in each worker's thread, so each worker drives its own connections.
-    let server = HttpServer::new(move || {
+    let server_app = move || {
         app(
             &worker_config,
             Pool::new(&worker_config, pool_size),
             worker_state.clone(),
         )
-    })
-    .workers(workers)
-    .max_connections((config.serve.max_connections / workers).max(1))
-    .keep_alive(Duration::from_millis(config.serve.keep_alive_ms))
-    .client_request_timeout(Duration::from_millis(config.serve.request_head_timeout_ms))
-    .shutdown_timeout(config.serve.shutdown_timeout_ms.div_ceil(1_000))
-    .disable_signals();
-    let listen = &config.serve.listen;
-    let server = match tls::server_config(&config.serve)? {
-        Some(tls) => server.bind_rustls_0_23(listen, tls),
-        None => server.bind(listen),
-    }
-    .with_context(|| metrics::cannot_listen(listen, "--listen"))?;
-    for (address, scheme) in server.addrs_with_scheme() {
-        log::info!("listening on {scheme}://{address}");
-    }
-    let server = server.run();
+    };
+    let tls = tls::server_config(&config.serve)?;
+    let server = connections::start(&config.serve, workers, tls.as_ref(), server_app)?;
     let handle = server.handle();
     tokio::select! {
         result = server => result.context("the server failed"),

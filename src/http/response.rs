@@ -236,6 +236,10 @@ pub enum CommonResponses {
     /// Query parameters are wrong; `errors` lists each of them.
     #[response(status = 422, content_type = "application/problem+json")]
     Parameters(Problem<'static>),
+    /// The client sends too many requests, or too many at the same time; retry after `Retry-After`
+    /// seconds.
+    #[response(status = 429, content_type = "application/problem+json")]
+    TooMany(Problem<'static>),
     /// The server failed, or a total exceeds 64 bits.
     #[response(status = 500, content_type = "application/problem+json")]
     Failed(Problem<'static>),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::support::program::simusage;
-use crate::support::server::{Server, read, status};
+use crate::support::server::{Server, get_from, read, status};
 use crate::support::{TestDatabase, at, require_native_server};
 
 const SERIES: &str = "/api/v1/organization/honest/usage?start=2020-02-01&end=2020-02-08&every=1day";
@@ -347,4 +347,67 @@ async fn probes_cost_a_query_per_second_at_most() {
         statuses(attack("/metrics"));
         statuses(attack("/docs/swagger-ui.css"));
     });
+}
+
+/// Opens connections that send nothing, from an address of their own. Returns those that the server
+/// keeps open.
+async fn idle_connections(server: &Server, count: usize) -> Vec<tokio::net::TcpStream> {
+    let mut connected = vec![];
+    for _ in 0..count {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        connected.push(
+            socket
+                .connect(server.address().parse().unwrap())
+                .await
+                .unwrap(),
+        );
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    connected.retain(|stream| {
+        let read = stream.try_read(&mut [0; 1]);
+        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    });
+    connected
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_of_one_address_leave_room_for_others() {
+    let database = TestDatabase::migrated().await;
+    let settings = [
+        ("SIMUSAGE_SERVE_MAX_CONNECTIONS", "40"),
+        ("SIMUSAGE_SERVE_MAX_CONNECTIONS_PER_ADDRESS", "10"),
+    ];
+    let target = Target::start(&database, &settings).await;
+    let runtime = tokio::runtime::Handle::current();
+    target.withstand(|| {
+        for _ in 0..3 {
+            let open = tokio::task::block_in_place(|| {
+                runtime.block_on(idle_connections(&target.server, 200))
+            });
+            assert_eq!(open.len(), 10);
+            assert_eq!(status(&target.server.get("/livez")), 200);
+            drop(open);
+            // The server notices that they are closed.
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_are_answered_on_the_address_of_the_metrics() {
+    let database = TestDatabase::migrated().await;
+    let settings = [
+        ("SIMUSAGE_SERVE_METRICS_LISTEN", "127.0.0.1:0"),
+        ("SIMUSAGE_SERVE_MAX_CONNECTIONS", "2"),
+        ("SIMUSAGE_SERVE_WORKERS", "1"),
+    ];
+    let server = Server::start_with(database.url(), &[], &settings);
+    let _idle: Vec<_> = (0..4).map(|_| server.connect()).collect();
+    let line = server.until_logged("serving metrics on http://");
+    let (_, url) = line.split_once("http://").unwrap();
+    let (address, _) = url.split_once('/').unwrap();
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(status(&get_from(address, path)), 200, "{path}");
+    }
 }

@@ -1,0 +1,210 @@
+//! The listener for clients, with a limit for the connections from one address.
+//!
+//! actix-web's own server has no such limit: connections of one address would use up
+//! `serve.max_connections`, and all others would wait. It is applied before the TLS handshake.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix_http::HttpService;
+use actix_server::{Server, ServerBuilder};
+use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt as _, map_config};
+use actix_web::App;
+use actix_web::body::MessageBody;
+use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
+use actix_web::rt::net::TcpStream;
+use anyhow::Context as _;
+use rustc_hash::FxHashMap;
+use rustls::ServerConfig;
+
+use super::limits::network;
+use super::metrics;
+use crate::config::Serve;
+
+/// How long a connection that is being closed may take.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The open connections, by the client's network.
+#[derive(Debug, Clone)]
+struct Connections {
+    /// The maximum per network; 0: no limit.
+    max: usize,
+    open: Arc<Mutex<FxHashMap<IpAddr, usize>>>,
+}
+
+impl Connections {
+    fn new(max: usize) -> Self {
+        let open = Arc::default();
+        Self { max, open }
+    }
+
+    /// Counts a connection until the returned value is dropped. Returns `None` if it exceeds the
+    /// limit.
+    fn enter(&self, address: IpAddr) -> Option<OpenConnection> {
+        let network = network(address);
+        let connections = self.clone();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(network).or_default();
+        if self.max > 0 && *count >= self.max {
+            return None;
+        }
+        *count += 1;
+        Some(OpenConnection {
+            connections,
+            network,
+        })
+    }
+}
+
+#[derive(Debug)]
+struct OpenConnection {
+    connections: Connections,
+    network: IpAddr,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let open = self.connections.open.lock();
+        let mut open = open.unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.network);
+            }
+        }
+    }
+}
+
+/// Starts a server whose workers each run the app that `app` returns.
+///
+/// # Errors
+/// Returns an error if the address cannot be listened on.
+pub(super) fn start<T, B>(
+    serve: &Serve,
+    workers: usize,
+    tls: Option<&ServerConfig>,
+    app: impl Fn() -> App<T> + Send + Clone + 'static,
+) -> anyhow::Result<Server>
+where
+    T: ServiceFactory<
+            ServiceRequest,
+            Config = (),
+            Response = ServiceResponse<B>,
+            Error = actix_web::Error,
+            InitError = (),
+        > + 'static,
+    B: MessageBody + 'static,
+{
+    let builder = Server::build()
+        .workers(workers)
+        .max_concurrent_connections((serve.max_connections / workers).max(1))
+        .shutdown_timeout(serve.shutdown_timeout_ms.div_ceil(1_000))
+        .disable_signals();
+    let bound = TcpListener::bind(&serve.listen).and_then(|listener| {
+        let address = listener.local_addr()?;
+        listen(builder, listener, address, serve, tls, app)
+    });
+    let (builder, address) =
+        bound.with_context(|| metrics::cannot_listen(&serve.listen, "--listen"))?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    log::info!("listening on {scheme}://{address}");
+    Ok(builder.run())
+}
+
+fn listen<T, B>(
+    builder: ServerBuilder,
+    listener: TcpListener,
+    address: SocketAddr,
+    serve: &Serve,
+    tls: Option<&ServerConfig>,
+    app: impl Fn() -> App<T> + Send + Clone + 'static,
+) -> std::io::Result<(ServerBuilder, SocketAddr)>
+where
+    T: ServiceFactory<
+            ServiceRequest,
+            Config = (),
+            Response = ServiceResponse<B>,
+            Error = actix_web::Error,
+            InitError = (),
+        > + 'static,
+    B: MessageBody + 'static,
+{
+    let signal = builder.graceful_shutdown_signal();
+    let connections = Connections::new(serve.max_connections_per_address);
+    let keep_alive = Duration::from_millis(serve.keep_alive_ms);
+    let head_timeout = Duration::from_millis(serve.request_head_timeout_ms);
+    // A macro, because the type of the service depends on that of the connection.
+    macro_rules! service {
+        ($app:expr, $signal:expr) => {{
+            let (app, signal) = ($app().into_factory(), $signal.clone());
+            let app = app.map_err(|error: actix_web::Error| error.error_response());
+            HttpService::build()
+                .graceful_shutdown_signal(move || {
+                    let signal = signal.clone();
+                    async move { signal.notified().await }
+                })
+                .keep_alive(keep_alive)
+                .client_request_timeout(head_timeout)
+                .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+                .local_addr(address)
+                .finish(map_config(app, |()| AppConfig::default()))
+        }};
+    }
+    let builder = match tls.cloned() {
+        Some(tls) => builder.listen("simusage", listener, move || {
+            let service = service!(app, signal).rustls_0_23(tls.clone());
+            limited(connections.clone(), service)
+        }),
+        None => builder.listen("simusage", listener, move || {
+            limited(connections.clone(), service!(app, signal).tcp())
+        }),
+    }?;
+    Ok((builder, address))
+}
+
+/// Closes connections above the limit, and passes on the others.
+fn limited<F>(
+    connections: Connections,
+    service: F,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = F::Error, InitError = ()>
+where
+    F: ServiceFactory<TcpStream, Config = (), Response = (), InitError = ()>,
+{
+    actix_service::apply_fn_factory(service, move |stream: TcpStream, service: &F::Service| {
+        let address = stream.peer_addr().map(|address| address.ip());
+        let open = address.ok().and_then(|address| connections.enter(address));
+        let served = open
+            .is_some()
+            .then(|| actix_service::Service::call(service, stream));
+        async move {
+            let _open = open;
+            match served {
+                Some(served) => served.await,
+                None => Ok(()),
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_limited_per_address_until_they_close() {
+        let connections = Connections::new(2);
+        let enter = |address: &str| connections.enter(address.parse().unwrap());
+        let (one, _two) = (enter("192.0.2.1").unwrap(), enter("192.0.2.1").unwrap());
+        assert!(enter("192.0.2.1").is_none());
+        let other = enter("192.0.2.2").unwrap();
+        drop((one, other));
+        assert!(enter("192.0.2.1").is_some());
+        assert_eq!(connections.open.lock().unwrap().len(), 1);
+        assert!(
+            Connections::new(0)
+                .enter("192.0.2.1".parse().unwrap())
+                .is_some()
+        );
+    }
+}
