@@ -41,6 +41,12 @@ struct InventoryCursor {
     total: i64,
 }
 
+impl InventoryCursor {
+    fn is_valid(&self) -> bool {
+        SimCardId::parse(&self.sim_card).is_ok() && self.total >= 0
+    }
+}
+
 /// What a query returns about the whole list.
 pub(super) struct InventorySummary {
     /// `None` for a query that continues at a cursor.
@@ -63,7 +69,7 @@ impl InventoryRequest {
         let scope = caller.scope.clone();
         let list_digest = digest(request, &scope, &format!("{organization:?} {prefix:?}"));
         let cursor = parameters
-            .cursor(&paging, &list_digest, "list", |_| true)
+            .cursor(&paging, &list_digest, "list", InventoryCursor::is_valid)
             .ok()?;
         Some(Self {
             scope,

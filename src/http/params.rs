@@ -387,9 +387,16 @@ impl<E: Endpoint> Parameters<E> {
         self.found(OrganizationId::parse(&id).map_err(|_| ApiError::NoOrganization(id)))
     }
 
-    /// The start of an identifier.
+    /// The start of an identifier. PostgreSQL has no text with NUL, and no identifier has a control
+    /// character.
     pub fn prefix(&mut self) -> Option<String> {
-        self.value(PREFIX)
+        let prefix = self.value(PREFIX)?;
+        if !prefix.contains(char::is_control) {
+            return Some(prefix);
+        }
+        let shown = prefix.escape_debug().to_string();
+        self.refuse(PREFIX, &shown, "it contains a control character");
+        None
     }
 
     /// The page, its cursor and its format, which defaults to the `negotiated` one.

@@ -119,10 +119,12 @@ pub fn weak_tag(content: &str) -> EntityTag {
     )))
 }
 
-/// Whether the request is conditional.
+/// Whether the request names the responses that the client has. `If-None-Match: *` names none, and
+/// is true only of something that exists.
 #[must_use]
 pub fn has_tags(request: &HttpRequest) -> bool {
     request.headers().contains_key(IF_NONE_MATCH)
+        && !matches!(IfNoneMatch::parse(request), Ok(IfNoneMatch::Any))
 }
 
 /// The metrics of the server.

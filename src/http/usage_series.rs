@@ -179,7 +179,8 @@ impl SeriesRequest {
         });
         let (buckets, pieces) = buckets.ok()?;
         let all = buckets.len();
-        let is_valid = |cursor: &SeriesCursor| cursor.from < all;
+        let is_valid =
+            |cursor: &SeriesCursor| cursor.from < all && cursor.total >= 0 && cursor.bytes >= 0;
         parameters
             .cursor(&paging, &list_digest, "series", is_valid)
             .ok()?;

@@ -53,6 +53,12 @@ struct TotalsCursor {
     id: String,
 }
 
+impl TotalsCursor {
+    fn is_valid(&self) -> bool {
+        self.bytes >= 0 && !self.id.contains(char::is_control)
+    }
+}
+
 /// An item, which determines the endpoint's parameters and query.
 pub(super) trait Total: Item + From<UsageTotal> {
     const PARAMETERS: &'static [Parameter];
@@ -89,7 +95,7 @@ impl<T: Total> TotalsRequest<T> {
             &format!("{interval} {zone} {order:?} {organization:?}"),
         );
         let cursor = parameters
-            .cursor(&paging, &list_digest, "list", |_| true)
+            .cursor(&paging, &list_digest, "list", TotalsCursor::is_valid)
             .ok()?;
         let digest = cursor::digest(&format!("{list_digest} {paging:?}"));
         Some(Self {

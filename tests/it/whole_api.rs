@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 use futures_util::FutureExt as _;
@@ -361,6 +363,63 @@ async fn a_cursor_is_valid_only_for_its_own_query() {
         422
     );
     assert_eq!(api.get("/api/v1/inventory?cursor=hello").await.status, 422);
+}
+
+#[actix_web::test]
+async fn a_forged_cursor_or_prefix_is_refused() {
+    let database = TestDatabase::migrated().await;
+    let mut loaded = records("2020-01-01T00:00:00Z", 3);
+    loaded.push(("89440000000000000002", "x00g8", loaded[0].2, 1));
+    database.load(&loaded).await;
+    let api = Api::new(&database.config()).await;
+    let series =
+        "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-03&every=1hour&size=1";
+    for (path, forged) in [
+        (series, json!({"from": 1, "total": -999, "bytes": 1})),
+        (series, json!({"from": 1, "total": 1, "bytes": -999})),
+        (
+            "/api/v1/usage/simcards?size=1",
+            json!({"bytes": 1, "id": "8944\u{0}"}),
+        ),
+        (
+            "/api/v1/usage/simcards?size=1",
+            json!({"bytes": -1, "id": "8944"}),
+        ),
+        (
+            "/api/v1/inventory?size=1",
+            json!({"sim_card": "8944\u{0}", "valid_from": null, "total": 1}),
+        ),
+        (
+            "/api/v1/inventory?size=1",
+            json!({"sim_card": "8944", "valid_from": null, "total": -1}),
+        ),
+    ] {
+        let next = api.ok(path).await["next"].as_str().unwrap().to_owned();
+        let (link, cursor) = next.split_once("&cursor=").unwrap();
+        let cursor = URL_SAFE_NO_PAD.decode(cursor).unwrap();
+        let mut contents: Value = serde_json::from_slice(&cursor).unwrap();
+        contents[1] = forged;
+        let cursor = URL_SAFE_NO_PAD.encode(contents.to_string());
+        let (status, detail) = api.problem(&format!("{link}&cursor={cursor}")).await;
+        assert_eq!(status, 422, "{path}: {detail}");
+    }
+    let detail = r"Query parameter 'q' cannot be 8\0: it contains a control character.";
+    let path = "/api/v1/inventory?q=8%00";
+    assert_eq!(api.problem(path).await, (422, detail.to_owned()));
+}
+
+#[actix_web::test]
+async fn a_condition_on_any_response_holds_only_for_what_exists() {
+    let database = TestDatabase::migrated().await;
+    database.load(&records("2020-01-01T00:00:00Z", 3)).await;
+    let api = Api::new(&database.config()).await;
+    for (organization, expected) in [("x00g8", 304), ("nobody", 404)] {
+        let path = format!(
+            "/api/v1/organization/{organization}/usage?start=2020-01-01&end=2020-01-03&every=1hour"
+        );
+        let answer = api.get_with(&path, &[("if-none-match", "*")]).await;
+        assert_eq!(answer.status, expected, "{organization}");
+    }
 }
 
 #[actix_web::test]
