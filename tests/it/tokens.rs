@@ -111,7 +111,7 @@ async fn an_invalid_request_for_a_token_is_refused_and_nothing_is_stored() {
         (
             &["create", "taken"] as &[&str],
             1,
-            "there is a token taken already",
+            "a token named taken already exists",
         ),
         (
             &[
@@ -142,7 +142,7 @@ async fn an_invalid_request_for_a_token_is_refused_and_nothing_is_stored() {
         ),
         (&["create", " "], 2, "a name has 1 to 64 characters"),
         (&["create"], 2, "<NAME>"),
-        (&["revoke", "new"], 1, "there is no token new"),
+        (&["revoke", "new"], 1, "there is no token named new"),
     ] {
         let run = simusage(database.url(), &[&["token"], arguments].concat());
         assert_eq!((run.status, &*run.stdout), (status, ""), "{run:?}");
