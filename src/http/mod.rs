@@ -12,7 +12,7 @@ mod health;
 mod inventory;
 mod limits;
 mod listing;
-pub mod metrics;
+pub mod metrics_server;
 mod observe;
 pub mod openapi;
 mod page;
@@ -86,7 +86,7 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
         Some(tls) => server.bind_rustls_0_23(listen, tls),
         None => server.bind(listen),
     }
-    .with_context(|| metrics::cannot_listen(listen, "--listen"))?;
+    .with_context(|| metrics_server::cannot_listen(listen, "--listen"))?;
     for (address, scheme) in server.addrs_with_scheme() {
         log::info!("listening on {scheme}://{address}");
     }
@@ -123,7 +123,8 @@ fn serve_metrics_separately(serve: &Serve, state: &ServerState) -> anyhow::Resul
         return Ok(());
     }
     let telemetry = state.telemetry.clone();
-    metrics::serve_metrics(&serve.metrics_listen, move || telemetry.to_prometheus()).map(drop)
+    metrics_server::serve_metrics(&serve.metrics_listen, move || telemetry.to_prometheus())
+        .map(drop)
 }
 
 /// Waits for a signal, keeps serving for `serve.drain_ms` so that load balancers can notice, then

@@ -138,7 +138,7 @@ async fn an_invalid_request_for_a_token_is_refused_and_nothing_is_stored() {
         (
             &["create", "new", "--expires", "soon"],
             2,
-            "not a date (ex: 2030-12-31 / 2030-12-31T12:00:00Z)",
+            "not a date (e.g. 2030-12-31 / 2030-12-31T12:00:00Z)",
         ),
         (&["create", " "], 2, "a name has 1 to 64 characters"),
         (&["create"], 2, "<NAME>"),
