@@ -32,7 +32,7 @@ pub struct Cli {
     /// settings]
     #[arg(long, global = true, value_name = "URL", help_heading = GLOBAL)]
     pub database_url: Option<String>,
-    /// Format of the log on standard error, text or json [default: text]
+    /// Format of the log on standard error, text or json [default: log.format of the settings]
     #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = GLOBAL, hide_possible_values = true)]
     pub log_format: Option<LogFormat>,
     #[expect(missing_docs, reason = "clap lists the subcommands")]
@@ -46,12 +46,17 @@ impl Cli {
     /// # Errors
     /// Returns clap's error, which prints the usage.
     pub fn check(&self) -> Result<(), clap::Error> {
-        self.command
-            .check()
-            .map_err(|problem| Self::command().error(ErrorKind::ArgumentConflict, problem))
+        self.command.check().map_err(|(subcommand, problem)| {
+            let mut program = Self::command();
+            program.build();
+            match program.find_subcommand_mut(subcommand) {
+                Some(command) => command.error(ErrorKind::ArgumentConflict, problem),
+                None => program.error(ErrorKind::ArgumentConflict, problem),
+            }
+        })
     }
 
-    /// Loads the settings, of which the options take precedence.
+    /// Loads the settings. Options take precedence over all other sources.
     ///
     /// # Errors
     /// Returns the error of [`Config::load`].
@@ -172,13 +177,13 @@ mod tests {
 
     #[test]
     fn every_subcommand_has_a_manual_page() {
-        let overview = text(man::page(None, Cli::command()).unwrap());
+        let overview = text(man::page(&[], Cli::command()).unwrap());
         for (name, option) in subcommands() {
             assert!(
                 overview.contains(&format!("simusage\\-{name}(1)")),
                 "{name}: {overview}"
             );
-            let page = text(man::page(Some(&name), Cli::command()).unwrap());
+            let page = text(man::page(std::slice::from_ref(&name), Cli::command()).unwrap());
             assert!(
                 page.contains(&format!("simusage\\-{name}")) && page.contains("database\\-url"),
                 "{page}"
@@ -188,8 +193,10 @@ mod tests {
                 "{page}"
             );
         }
-        let error = man::page(Some("nothing"), Cli::command()).unwrap_err();
-        let message = "there is no subcommand nothing; choose one of migrate, ingest, serve";
+        let nested = man::page(&["token".to_owned(), "create".to_owned()], Cli::command());
+        assert!(text(nested.unwrap()).contains("\\-\\-organization"));
+        let error = man::page(&["nothing".to_owned()], Cli::command()).unwrap_err();
+        let message = "simusage has no subcommand nothing; choose one of migrate, ingest, serve";
         assert!(error.to_string().starts_with(message), "{error}");
     }
 }

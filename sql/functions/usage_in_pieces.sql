@@ -18,7 +18,7 @@
 --
 -- Each piece is a separate statement, planned with its own time range, so it scans only the one or
 -- two chunks it needs. A join with a table of pieces would compare every piece with every chunk
--- between the first and the last: a year by day in a time zone with half-hour offset took 6.7 s,
+-- between the first and the last: a year by day in a time zone with a half-hour offset took 6.7 s,
 -- and takes 0.2 s this way.
 
 create or replace function usage_in_pieces(

@@ -14,7 +14,7 @@ create table ingest_sources (
     identity text not null,
     -- How many bytes of a file the hash covers.
     head_bytes integer,
-    -- The name it was last read under, for people.
+    -- The name it was last read under.
     name text not null,
     -- The offset of the next byte to read, decompressed, and the number of lines that end before
     -- it.

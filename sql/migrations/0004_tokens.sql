@@ -25,7 +25,7 @@ create table token_organizations (
 );
 
 -- Roles belong to the whole server, so the migration of another database may have created this one
--- or may be creating it now. `simusage migrate` grants its rights on every run, because they belong
+-- or may be creating it now. `simusage migrate` grants its privileges on every run, because they belong
 -- to this database and an administrator may have to create the role first.
 do $$
 begin

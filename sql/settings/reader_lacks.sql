@@ -1,4 +1,4 @@
--- The rights that the role simusage_reader lacks, with the statements that grant them. No row if
+-- The privileges that the role simusage_reader lacks, with the statements that grant them. No row if
 -- the role does not exist.
 --
 -- Parameters:

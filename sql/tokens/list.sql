@@ -1,4 +1,4 @@
--- All tokens, revoked ones included, the oldest first, for people: without hashes.
+-- All tokens, revoked ones included, the oldest first, without hashes, for `simusage token list`.
 --
 -- Parameters: none
 -- Columns:

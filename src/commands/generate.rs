@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chrono::NaiveDate;
-use clap::{Args, Subcommand, value_parser};
+use clap::{Args, Subcommand, ValueEnum, value_parser};
 
-use super::format::FormatArg;
 use super::stdout;
 use crate::config::Config;
 use crate::{generate, ingest};
 
-/// The subcommands of `generate`, which write to standard output.
+/// The subcommands of `generate`.
 #[derive(Debug, Subcommand)]
 pub enum GenerateCommand {
     /// Generate usage records for the SIM cards of an inventory, in time order
@@ -45,9 +44,9 @@ pub struct GenerateUsageArgs {
     /// Seed of the random numbers; the same seed generates the same records
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Output format; auto is ndjson
-    #[arg(long, value_enum, default_value_t = FormatArg(Some(ingest::Format::Ndjson)))]
-    pub format: FormatArg,
+    /// Output format
+    #[arg(long, value_enum, default_value_t = OutputFormat::Ndjson)]
+    pub format: OutputFormat,
     /// Generate records with the current time until stopped
     #[arg(long, conflicts_with_all = ["start", "days", "records"])]
     pub follow: bool,
@@ -66,6 +65,15 @@ pub struct GenerateUsageArgs {
     /// Topic to send to
     #[arg(long, value_name = "NAME", requires = "kafka")]
     pub topic: Option<String>,
+}
+
+/// The formats that samples are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// One JSON object per line
+    Ndjson,
+    /// CSV with a header line
+    Csv,
 }
 
 /// Options of `generate inventory`.
@@ -99,7 +107,10 @@ pub(super) async fn run(command: GenerateCommand, config: &Config) -> anyhow::Re
 }
 
 async fn generate_usage(args: &GenerateUsageArgs, output: impl io::Write) -> anyhow::Result<()> {
-    let format = args.format.0.unwrap_or(ingest::Format::Ndjson);
+    let format = match args.format {
+        OutputFormat::Ndjson => ingest::Format::Ndjson,
+        OutputFormat::Csv => ingest::Format::Csv,
+    };
     let (inventory, seed) = (args.inventory.clone(), args.seed);
     if args.follow {
         let follow = generate::Follow {

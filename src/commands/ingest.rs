@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::format::FormatArg;
 use crate::config::Config;
-use crate::http::metrics::serve_metrics;
+use crate::http::metrics_server::serve_metrics;
 use crate::ingest::{self, Counters, Format, Options, Source, Topic};
 
 /// Exit status of an ingest that completed and rejected records.
@@ -42,7 +42,7 @@ pub struct IngestArgs {
     /// Format of the records; auto detects it from the file's name or content
     #[arg(long, value_enum, default_value_t = FormatArg(None))]
     pub format: FormatArg,
-    /// Name this stream. Replayed from the start, it resumes after the last stored record
+    /// Name the stream on standard input. If it is sent again from its start, records already stored are skipped
     #[arg(long, value_name = "NAME")]
     pub source_id: Option<String>,
     /// Read from Kafka until stopped; bootstrap brokers, as host:9092,other:9092

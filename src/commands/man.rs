@@ -8,42 +8,38 @@ use super::stdout;
 
 /// Options of `man`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example: simusage man ingest > /usr/local/share/man/man1/simusage-ingest.1"
-)]
+#[command(after_help = "\
+Examples:
+  simusage man ingest > /usr/local/share/man/man1/simusage-ingest.1
+  simusage man token create | man -l -")]
 pub struct ManArgs {
-    /// Subcommand to describe [default: the program as a whole]
-    pub subcommand: Option<String>,
+    /// Subcommand to describe, such as ingest or token create [default: the program as a whole]
+    pub subcommand: Vec<String>,
 }
 
 pub(super) fn run(args: &ManArgs, program: clap::Command) -> anyhow::Result<ExitCode> {
-    stdout::print(&page(args.subcommand.as_deref(), program)?)
+    stdout::print(&page(&args.subcommand, program)?)
 }
 
 /// The manual page of the program or of one of its subcommands.
 ///
 /// # Errors
 /// Returns an error that lists the subcommands if `subcommand` does not exist.
-pub(crate) fn page(
-    subcommand: Option<&str>,
-    mut program: clap::Command,
-) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn page(subcommand: &[String], mut program: clap::Command) -> anyhow::Result<Vec<u8>> {
     // Adds the global options to the subcommands.
     program.build();
-    let command = match subcommand {
-        None => program,
-        Some(name) => program.find_subcommand(name).cloned().ok_or_else(|| {
-            let known: Vec<_> = program
-                .get_subcommands()
-                .filter(|known| !known.is_hide_set())
-                .collect();
-            let known: Vec<_> = known.iter().map(|known| known.get_name()).collect();
+    let mut command = program;
+    for name in subcommand {
+        command = command.find_subcommand(name).cloned().ok_or_else(|| {
+            let known = command.get_subcommands().map(clap::Command::get_name);
+            let known: Vec<_> = known.filter(|&known| known != "help").collect();
             anyhow::anyhow!(
-                "there is no subcommand {name}; choose one of {}",
+                "{} has no subcommand {name}; choose one of {}",
+                command.get_name(),
                 known.join(", ")
             )
-        })?,
-    };
+        })?;
+    }
     let mut page = vec![];
     clap_mangen::Man::new(command)
         .source(concat!("simusage ", env!("CARGO_PKG_VERSION")))

@@ -45,7 +45,7 @@ pub enum Command {
     /// Print a manual page in roff format
     Man(ManArgs),
     /// Generate sample usage records or a sample inventory
-    #[command(subcommand, hide = true)]
+    #[command(subcommand)]
     Generate(GenerateCommand),
 }
 
@@ -53,10 +53,10 @@ impl Command {
     /// Checks combinations of options that clap cannot express.
     ///
     /// # Errors
-    /// Returns the message to print with the usage.
-    pub fn check(&self) -> Result<(), &'static str> {
+    /// Returns the subcommand and the message to print with its usage.
+    pub fn check(&self) -> Result<(), (&'static str, &'static str)> {
         match self {
-            Self::Ingest(args) => args.check(),
+            Self::Ingest(args) => args.check().map_err(|problem| ("ingest", problem)),
             _ => Ok(()),
         }
     }

@@ -75,7 +75,7 @@ fn parse_expiry(text: &str) -> Result<DateTime<Utc>, &'static str> {
             .ok()
             .map(|instant| instant.to_utc()),
     };
-    let instant = instant.ok_or("not a date (ex: 2030-12-31 / 2030-12-31T12:00:00Z)")?;
+    let instant = instant.ok_or("not a date (e.g. 2030-12-31 / 2030-12-31T12:00:00Z)")?;
     if instant <= Utc::now() {
         Err("this date is in the past")
     } else {

@@ -59,10 +59,10 @@ pub struct ClientIdentity {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DatabaseUrlError {
     /// The parser's error, which names the parameter at fault.
-    #[error("not a PostgreSQL URL: {0} (ex: postgresql://user@host:5432/database)")]
+    #[error("not a PostgreSQL URL: {0} (e.g. postgresql://user@host:5432/database)")]
     Syntax(String),
     /// There is no host to connect to.
-    #[error("not a PostgreSQL URL: no host (ex: postgresql://user@host:5432/database)")]
+    #[error("not a PostgreSQL URL: no host (e.g. postgresql://user@host:5432/database)")]
     NoHost,
     /// An `sslmode` that is not supported.
     #[error("sslmode cannot be '{0}', use disable, prefer, require, verify-ca or verify-full")]
@@ -77,7 +77,7 @@ pub enum DatabaseUrlError {
     )]
     SystemRootsWithoutHostname,
     /// Only one of `sslcert` and `sslkey`.
-    #[error("{0} needs {1}, too")]
+    #[error("{0} is set but {1} is not; set both")]
     Incomplete(&'static str, &'static str),
 }
 
@@ -330,8 +330,8 @@ mod tests {
                 "?sslmode=verify-ca",
                 "sslmode=verify-ca needs sslrootcert=FILE, the CA certificates to trust",
             ),
-            ("?sslcert=c", "sslcert needs sslkey, too"),
-            ("?sslkey=k", "sslkey needs sslcert, too"),
+            ("?sslcert=c", "sslcert is set but sslkey is not; set both"),
+            ("?sslkey=k", "sslkey is set but sslcert is not; set both"),
         ] {
             assert_eq!(parse(parameters).unwrap_err().to_string(), problem);
         }

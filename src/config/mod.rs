@@ -253,7 +253,7 @@ mod tests {
         );
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_ROLE", "a -c b=c")]),
-            "SIMUSAGE_SERVE_ROLE: serve.role: 'a -c b=c' cannot be the name of a role (ex: simusage_reader)"
+            "SIMUSAGE_SERVE_ROLE: serve.role: 'a -c b=c' cannot be the name of a role (e.g. simusage_reader)"
         );
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_MAX_URL_BYTES", "70000")]),
@@ -265,7 +265,7 @@ mod tests {
         );
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_TLS_KEY", "server.key")]),
-            "SIMUSAGE_SERVE_TLS_KEY: serve.tls_key: serve.tls_certificate must be set, too"
+            "SIMUSAGE_SERVE_TLS_KEY: serve.tls_key: serve.tls_certificate must also be set"
         );
         assert!(
             problem(None, &[("DATABASE_URL", "nonsense")])

@@ -109,7 +109,7 @@ impl Serve {
             return Ok(());
         }
         let problem = format!(
-            "'{}' cannot be the name of a role (ex: simusage_reader)",
+            "'{}' cannot be the name of a role (e.g. simusage_reader)",
             self.role
         );
         Err(InvalidValue::new("role", problem))
@@ -119,7 +119,7 @@ impl Serve {
         let is_address = |text: &str| text.parse::<SocketAddr>().is_ok();
         let listen = &self.listen;
         if !is_address(listen) {
-            let problem = format!("'{listen}' is not an address and port (ex: 127.0.0.1:8000)");
+            let problem = format!("'{listen}' is not an address and port (e.g. 127.0.0.1:8000)");
             return Err(InvalidValue::new("listen", problem));
         }
         let metrics = &self.metrics_listen;
@@ -127,7 +127,7 @@ impl Serve {
             return Ok(());
         }
         let problem =
-            format!("'{metrics}' is not an address and port (ex: 127.0.0.1:9100), empty or 'off'");
+            format!("'{metrics}' is not an address and port (e.g. 127.0.0.1:9100), empty or 'off'");
         Err(InvalidValue::new("metrics_listen", problem))
     }
 
@@ -137,7 +137,7 @@ impl Serve {
             (true, false) => ("tls_key", "serve.tls_certificate"),
             _ => return Ok(()),
         };
-        let problem = format!("{} must be set, too", missing.1);
+        let problem = format!("{} must also be set", missing.1);
         Err(InvalidValue::new(missing.0, problem))
     }
 }

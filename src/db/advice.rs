@@ -8,10 +8,10 @@ use super::tls::is_tls_failure;
 use crate::config::DatabaseUrl;
 
 const SET_PASSWORD: &str = "set it in DATABASE_URL, as postgresql://user:password@host/database; write special \
-                            characters as % and two hexadecimal digits (ex: %40 for @)";
+                            characters as % and two hexadecimal digits (e.g. %40 for @)";
 
 const CHECK_ADDRESS: &str = "is the server running at this address? set the address in DATABASE_URL or with \
-                             --database-url (ex: postgresql://user@host:5432/database)";
+                             --database-url (e.g. postgresql://user@host:5432/database)";
 
 /// What to do about a failed connection, if the error has a common cause.
 pub(super) fn on_connecting(error: &tokio_postgres::Error, url: &DatabaseUrl) -> Option<String> {

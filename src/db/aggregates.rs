@@ -1,4 +1,4 @@
-//! The continuous aggregates. Refresh, storage settings and the rights of `serve` follow this
+//! The continuous aggregates. Refresh, storage settings and the privileges of `serve` follow this
 //! table.
 
 use chrono::TimeDelta;

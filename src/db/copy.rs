@@ -65,7 +65,7 @@ pub struct RejectedRecord {
     pub reason: &'static str,
     /// The invalid field, if the reason concerns one.
     pub field: Option<&'static str>,
-    /// The problem, for people.
+    /// A description of the problem for users.
     pub detail: String,
     /// The record as it was read.
     pub raw: Vec<u8>,

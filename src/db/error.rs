@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 
 use super::tls;
 
-/// Why a database operation failed: a text for people, and the driver's error if there is one.
+/// Why a database operation failed: a text for users, and the driver's error if there is one.
 ///
 /// The text includes that of the driver's error, and may quote the server.
 #[derive(Debug, Clone)]
@@ -146,7 +146,7 @@ pub enum WriteError {
     /// Another process has advanced the source.
     #[error("another process is ingesting it")]
     Overtaken,
-    /// Any other error. A retry would fail, too.
+    /// Any other error. A retry would also fail.
     #[error("{0}")]
     Refused(#[source] Cause),
 }

@@ -72,7 +72,7 @@ pub(super) async fn apply(
 }
 
 /// Creates or replaces a function, and drops the old one where `create or replace` cannot change
-/// it. Otherwise keeps it, with the rights granted on it and the views that depend on it.
+/// it. Otherwise keeps it, with the privileges granted on it and the views that depend on it.
 async fn replace(
     transaction: &mut Transaction<'_>,
     function: &Function,

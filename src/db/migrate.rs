@@ -1,5 +1,5 @@
 //! Migrates a database to the schema of this program: numbered files, each applied once, then the
-//! SQL functions, the storage settings and the rights of the reader.
+//! SQL functions, the storage settings and the privileges of the reader.
 //!
 //! There are no down migrations. An applied file is never edited; a new file corrects its mistakes.
 
@@ -72,7 +72,7 @@ pub struct Report {
     pub migrations: Vec<&'static str>,
     /// Names of the SQL functions, in order.
     pub functions: Vec<&'static str>,
-    /// Descriptions of the changes of settings and rights.
+    /// Descriptions of the changes of settings and privileges.
     pub settings: Vec<String>,
 }
 
@@ -131,7 +131,7 @@ async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Resul
         .context("applying storage settings")?;
     report.settings = changes.iter().map(Change::to_string).collect();
     report.settings.extend(
-        reader::grant_rights(&connection)
+        reader::grant_privileges(&connection)
             .await
             .context("granting read access")?,
     );
@@ -159,7 +159,7 @@ pub async fn check(database: &Database, storage: &Storage) -> anyhow::Result<Rep
         .map(|migration| migration.name)
         .collect();
     let functions = outdated_functions(&connection).await?;
-    // Pending migrations may create the relations that settings and rights refer to.
+    // Pending migrations may create the relations that settings and privileges refer to.
     let mut settings = vec![];
     if migrations.is_empty() {
         settings.extend(
@@ -168,7 +168,7 @@ pub async fn check(database: &Database, storage: &Storage) -> anyhow::Result<Rep
                 .iter()
                 .map(Change::to_string),
         );
-        settings.extend(reader::pending_rights(&connection).await?);
+        settings.extend(reader::pending_privileges(&connection).await?);
     }
     Ok(Report {
         migrations,
@@ -306,7 +306,7 @@ async fn install_timescaledb(client: &Client) -> anyhow::Result<()> {
     );
     if server.installed.is_none() {
         client.batch_execute("create extension if not exists timescaledb").await.map_err(Cause::from).context(
-            "creating the extension timescaledb (requires the server to preload it, and the user to have the right)",
+            "creating the extension timescaledb (the server must preload it, and the user must have permission to create it)",
         )?;
     }
     Ok(())

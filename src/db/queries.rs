@@ -151,7 +151,7 @@ pub struct TotalsQuery<'a> {
 }
 
 /// The SIM cards with usage in the interval, of one organization or of all; `None` if the
-/// organization does not exist or the caller may not see it. Of a SIM card that changed its
+/// organization does not exist or the caller may not see it. For a SIM card that changed its
 /// organization, only the usage of this organization counts.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! The role that `serve` can read with. It cannot log in, and may read only what queries need.
 //!
-//! Every `migrate` grants the rights it lacks, rather than a migration: the role belongs to the
+//! Every `migrate` grants the privileges it lacks, rather than a migration: the role belongs to the
 //! server, and an administrator may create it after the schema.
 
 use tokio_postgres::Client;
@@ -27,14 +27,14 @@ const TABLES: [&str; 12] = [
 ];
 
 /// A right that the reader lacks.
-struct Right {
+struct Privilege {
     /// The schema or relation.
     subject: String,
     /// The statement that grants it.
     command: String,
 }
 
-async fn missing_rights(client: &Client) -> anyhow::Result<Vec<Right>> {
+async fn missing_privileges(client: &Client) -> anyhow::Result<Vec<Privilege>> {
     let statement = include_str!("../../sql/settings/reader_lacks.sql");
     let aggregates = AGGREGATES.iter().map(|aggregate| aggregate.name);
     let relations: Vec<&str> = TABLES.into_iter().chain(aggregates).collect();
@@ -44,27 +44,30 @@ async fn missing_rights(client: &Client) -> anyhow::Result<Vec<Right>> {
         .map_err(Cause::from)?;
     Ok(rows
         .iter()
-        .map(|row| Right {
+        .map(|row| Privilege {
             subject: row.get("subject"),
             command: row.get("command"),
         })
         .collect())
 }
 
-/// A description of the rights, if there are any.
-fn describe(rights: &[Right]) -> Option<String> {
-    let subjects: Vec<_> = rights.iter().map(|right| right.subject.as_str()).collect();
+/// A description of the privileges, if there are any.
+fn describe(privileges: &[Privilege]) -> Option<String> {
+    let subjects: Vec<_> = privileges
+        .iter()
+        .map(|right| right.subject.as_str())
+        .collect();
     (!subjects.is_empty()).then(|| format!("{READER}: read access to {}", subjects.join(", ")))
 }
 
-/// Describes what [`grant_rights`] would grant.
-pub(super) async fn pending_rights(client: &Client) -> anyhow::Result<Option<String>> {
-    Ok(describe(&missing_rights(client).await?))
+/// Describes what [`grant_privileges`] would grant.
+pub(super) async fn pending_privileges(client: &Client) -> anyhow::Result<Option<String>> {
+    Ok(describe(&missing_privileges(client).await?))
 }
 
-/// Grants the reader the rights that it lacks, and describes them. Logs a warning if the role does
+/// Grants the reader the privileges that it lacks, and describes them. Logs a warning if the role does
 /// not exist.
-pub(super) async fn grant_rights(client: &Client) -> anyhow::Result<Option<String>> {
+pub(super) async fn grant_privileges(client: &Client) -> anyhow::Result<Option<String>> {
     let statement = include_str!("../../sql/settings/reader_exists.sql");
     let exists: bool = client
         .query_one(statement, &[])
@@ -77,12 +80,12 @@ pub(super) async fn grant_rights(client: &Client) -> anyhow::Result<Option<Strin
              `create role {READER} nologin` as a role with CREATEROLE, then `simusage migrate` again"
         );
     }
-    let rights = missing_rights(client).await?;
-    for right in &rights {
+    let privileges = missing_privileges(client).await?;
+    for right in &privileges {
         client
             .batch_execute(&right.command)
             .await
             .map_err(Cause::from)?;
     }
-    Ok(describe(&rights))
+    Ok(describe(&privileges))
 }

@@ -39,7 +39,7 @@ pub struct StillRejected {
     pub reason: &'static str,
     /// The invalid field, if the reason concerns one.
     pub field: Option<&'static str>,
-    /// The problem, for people.
+    /// A description of the problem for users.
     pub detail: String,
 }
 

@@ -196,7 +196,7 @@ pub enum Outcome {
     Committed,
     /// The batch is not stored, and the source is still at its start.
     RolledBack,
-    /// The source is elsewhere: another process has advanced it.
+    /// The source is at another position: another process has advanced it.
     Overtaken,
 }
 

@@ -273,9 +273,9 @@ pub(super) fn advice(error: &tokio_postgres::Error) -> Option<&'static str> {
         Some(InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
         )) => Some("renew the server's certificate"),
-        Some(other) if other.to_string().contains("UnsupportedCertVersion") => {
-            Some("the server's certificate has X.509 version 1; replace it with one of version 3")
-        }
+        Some(other) if other.to_string().contains("UnsupportedCertVersion") => Some(
+            "the server's certificate is X.509 version 1; replace it with a version 3 certificate",
+        ),
         Some(AlertReceived(_)) => {
             Some("the server rejected the client's certificate; check sslcert and sslkey")
         }

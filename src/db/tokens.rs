@@ -79,7 +79,7 @@ pub async fn create(connection: &mut Connection, token: &NewToken<'_>) -> anyhow
     Ok(transaction.commit().await.map_err(Cause::from)?)
 }
 
-/// A token, for people.
+/// A token as `token list` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedToken {
     /// Its unique name.

@@ -27,7 +27,7 @@ pub struct Granularity {
 
 /// A text that is not a valid granularity.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a granularity (ex: 1day / 1hour)")]
+#[error("'{0}' is not a granularity (e.g. 1day / 1hour)")]
 pub struct UnknownGranularity(String);
 
 impl Granularity {

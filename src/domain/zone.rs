@@ -22,7 +22,7 @@ pub struct Zone(Tz);
 
 /// A text that is not the name of a time zone.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a time zone (ex: UTC, Europe/Berlin)")]
+#[error("'{0}' is not a time zone (e.g. UTC, Europe/Berlin)")]
 pub struct UnknownZone(String);
 
 impl Zone {

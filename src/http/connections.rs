@@ -19,7 +19,7 @@ use rustc_hash::FxHashMap;
 use rustls::ServerConfig;
 
 use super::limits::network;
-use super::metrics;
+use super::metrics_server;
 use crate::config::Serve;
 
 /// How long a connection that is being closed may take.
@@ -106,7 +106,7 @@ where
         listen(builder, listener, address, serve, tls, app)
     });
     let (builder, address) =
-        bound.with_context(|| metrics::cannot_listen(&serve.listen, "--listen"))?;
+        bound.with_context(|| metrics_server::cannot_listen(&serve.listen, "--listen"))?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     log::info!("listening on {scheme}://{address}");
     Ok(builder.run())

@@ -13,7 +13,7 @@ mod health;
 mod inventory;
 mod limits;
 mod listing;
-pub mod metrics;
+pub mod metrics_server;
 mod observe;
 pub mod openapi;
 mod page;
@@ -132,7 +132,7 @@ fn serve_metrics_separately(config: &Config, state: &ServerState) -> anyhow::Res
             .service(get("/livez", health::live))
             .service(get("/readyz", health::ready));
     };
-    metrics::serve_metrics_and(listen, move || telemetry.to_prometheus(), probes).map(drop)
+    metrics_server::serve_metrics_and(listen, move || telemetry.to_prometheus(), probes).map(drop)
 }
 
 /// Waits for a signal, keeps serving for `serve.drain_ms` so that load balancers can notice, then

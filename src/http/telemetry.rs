@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::metrics::TEXT_FORMAT;
+use super::metrics_server::TEXT_FORMAT;
 use super::process;
 use crate::db::Pool;
 

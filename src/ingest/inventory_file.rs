@@ -114,7 +114,7 @@ fn assignments(entries: impl Iterator<Item = (String, Entry)>) -> anyhow::Result
             parse_instant(&text).ok_or_else(|| {
                 anyhow!(
                     "{location}: {VALID_FROM}: '{text}' is not a date or a date-time with an offset \
-                     (ex: 2022-02-18, 2022-02-18T00:00:00Z)"
+                     (e.g. 2022-02-18, 2022-02-18T00:00:00Z)"
                 )
             })
         };

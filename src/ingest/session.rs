@@ -76,7 +76,7 @@ impl<'a> Session<'a> {
         &mut self.connection
     }
 
-    /// Runs an idempotent action until it succeeds, reconnecting after errors that may pass.
+    /// Runs an idempotent action until it succeeds, reconnecting after transient errors.
     ///
     /// # Errors
     /// Returns the action's error if it is permanent or the outage lasts too long.
@@ -95,7 +95,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Reconnects after an error that may pass.
+    /// Reconnects after a transient error.
     ///
     /// # Errors
     /// Returns `error` if it is permanent, or the last error if the outage lasts too long.

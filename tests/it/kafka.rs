@@ -615,7 +615,7 @@ async fn a_member_without_a_database_gives_up_its_partitions() {
     assert!(
         cut_off
             .stderr
-            .contains("partitions are revoked before their records are committed"),
+            .contains("partitions were revoked before their records were committed"),
         "{cut_off:?}"
     );
     until_stored(&database, 1_200).await;

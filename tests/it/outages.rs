@@ -124,7 +124,7 @@ async fn the_ingest_reconnects_after_its_backend_is_terminated() {
     let child = start(database.url(), &[&file], "20");
     for count in [200, 1_000, 2_000] {
         until_stored(&database, count).await;
-        let terminate = "select count(pg_terminate_backfinish(pid)) from pg_stat_activity \
+        let terminate = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
                          where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'";
         // While the program reconnects, it has no backend to terminate.
         database

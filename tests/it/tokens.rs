@@ -111,7 +111,7 @@ async fn an_invalid_request_for_a_token_is_refused_and_nothing_is_stored() {
         (
             &["create", "taken"] as &[&str],
             1,
-            "there is a token taken already",
+            "a token named taken already exists",
         ),
         (
             &[
@@ -138,11 +138,11 @@ async fn an_invalid_request_for_a_token_is_refused_and_nothing_is_stored() {
         (
             &["create", "new", "--expires", "soon"],
             2,
-            "not a date (ex: 2030-12-31 / 2030-12-31T12:00:00Z)",
+            "not a date (e.g. 2030-12-31 / 2030-12-31T12:00:00Z)",
         ),
         (&["create", " "], 2, "a name has 1 to 64 characters"),
         (&["create"], 2, "<NAME>"),
-        (&["revoke", "new"], 1, "there is no token new"),
+        (&["revoke", "new"], 1, "there is no token named new"),
     ] {
         let run = simusage(database.url(), &[&["token"], arguments].concat());
         assert_eq!((run.status, &*run.stdout), (status, ""), "{run:?}");

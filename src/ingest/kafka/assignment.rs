@@ -190,7 +190,7 @@ impl MemberContext {
         for request in [batches, Request::Barrier(done)] {
             ensure!(
                 self.send_within(request, left())?.is_none(),
-                "the database takes too long"
+                "the database is taking too long"
             );
         }
         barrier
@@ -249,7 +249,9 @@ impl MemberContext {
         match self.flush_within(batches, REVOKE_TIMEOUT) {
             Ok(()) => self.commit_offsets(consumer, CommitMode::Async),
             Err(error) => {
-                log::warn!("partitions are revoked before their records are committed: {error:#}");
+                log::warn!(
+                    "partitions were revoked before their records were committed; the next owner reads them again: {error:#}"
+                );
             }
         }
         self.assignment()

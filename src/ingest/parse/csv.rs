@@ -18,7 +18,7 @@ pub(in crate::ingest) struct CsvHeader {
 }
 
 impl CsvHeader {
-    /// Accepts the columns in any order, among others, in any case, and with `_` for `-`.
+    /// Accepts the columns in any order and letter case, with `_` for `-`, and ignores other columns.
     pub fn parse(line: &[u8]) -> Result<Self, HeaderError> {
         let columns = Columns::parse(line)?;
         Ok(Self {

@@ -13,7 +13,7 @@ pub(super) fn parse_bytes(text: &str) -> Result<i64, Defect> {
     let defect = |reason, problem| Err(Defect::of_field(reason, name::BYTES, text, problem));
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     if unsigned.is_empty() || !unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
-        return defect(Reason::InvalidBytes, "is not a whole number (ex: 1024)");
+        return defect(Reason::InvalidBytes, "is not a whole number (e.g. 1024)");
     }
     if unsigned.len() < text.len() {
         return defect(Reason::NegativeBytes, "is negative; it must be 0 or more");
@@ -42,7 +42,7 @@ pub(super) fn few_digits(digits: &[u8]) -> Option<i64> {
 /// rejected, because neither chrono nor PostgreSQL represents them.
 pub(super) fn parse_date(text: &str) -> Result<i64, Defect> {
     date_time(text.as_bytes()).ok_or_else(|| {
-        let problem = "is not a date-time with an offset (ex: 2022-02-18T00:00:00Z)";
+        let problem = "is not a date-time with an offset (e.g. 2022-02-18T00:00:00Z)";
         Defect::of_field(Reason::InvalidDate, name::DATE, text, problem)
     })
 }
