@@ -1,7 +1,8 @@
--- How often the inventory has been loaded.
+-- How often the inventory has changed, and its size.
 --
 -- Parameters: none
 -- Columns:
---   version  bigint
+--   version      bigint
+--   assignments  bigint
 
-select version from inventory_version
+select version, assignments from inventory_version

@@ -2,30 +2,102 @@
 --
 -- Only these tables contain the text identifiers. All others refer to SIM cards and organizations
 -- by 4-byte integers, which keep usage records narrow and COPY fast.
+--
+-- Identifiers are compared by their bytes (collation "C"): lists have the same order on every
+-- server, and an index on an identifier also finds prefixes.
 
 create table organizations (
     id integer generated always as identity primary key,
-    name text not null unique
+    name text collate "C" not null unique,
+    -- The number of its assignments.
+    assignments bigint not null default 0
 );
 
 create table sim_cards (
     id integer generated always as identity primary key,
-    iccid text not null unique
+    iccid text collate "C" not null unique
 );
 
 -- An assignment lasts from valid_from until the next row of the same SIM card. '-infinity' means
 -- that it has no start.
+--
+-- There are no foreign keys, because checking them row by row would take most of a load. Loads take
+-- the ids from the other two tables, from which nothing is ever deleted.
 create table sim_card_assignments (
-    sim_card_id integer not null references sim_cards,
+    sim_card_id integer not null,
     valid_from timestamptz not null,
-    organization_id integer not null references organizations,
+    organization_id integer not null,
+    -- The SIM card's, for the list of an organization in its order.
+    iccid text collate "C" not null,
     primary key (sim_card_id, valid_from)
 );
 
--- How often the inventory has been loaded, in one row. A long-running ingest compares it with the
--- version of its copy in memory.
+create unique index on sim_card_assignments (organization_id, iccid, valid_from);
+
+-- One row about the whole inventory.
 create table inventory_version (
-    version bigint not null
+    -- How often it has changed. A long-running ingest compares this with the version of its copy in
+    -- memory.
+    version bigint not null,
+    -- The number of assignments.
+    assignments bigint not null
 );
 
-insert into inventory_version values (0);
+insert into inventory_version values (0, 0);
+
+-- Counts assignments, and advances the version, in the transaction of each change. Statements that
+-- change nothing leave the version as it is.
+create function follow_assignments() returns trigger language plpgsql as $$
+declare
+    more bigint := 0;
+    fewer bigint := 0;
+begin
+    if tg_op = 'TRUNCATE' then
+        update inventory_version set version = version + 1, assignments = 0;
+        update organizations set assignments = 0 where assignments <> 0;
+        return null;
+    end if;
+    if tg_op <> 'DELETE' then
+        select count(*) into more from added;
+    end if;
+    if tg_op <> 'INSERT' then
+        select count(*) into fewer from removed;
+    end if;
+    if more + fewer = 0 then
+        return null;
+    end if;
+    update inventory_version set version = version + 1, assignments = assignments + more - fewer;
+    if tg_op <> 'DELETE' then
+        update organizations
+        set assignments = organizations.assignments + counted.assignments
+        from (
+            select organization_id, count(*) as assignments from added group by organization_id
+        ) as counted
+        where organizations.id = counted.organization_id;
+    end if;
+    if tg_op <> 'INSERT' then
+        update organizations
+        set assignments = organizations.assignments - counted.assignments
+        from (
+            select organization_id, count(*) as assignments from removed group by organization_id
+        ) as counted
+        where organizations.id = counted.organization_id;
+    end if;
+    return null;
+end
+$$;
+
+create trigger follow_inserts after insert on sim_card_assignments
+referencing new table as added
+for each statement execute function follow_assignments();
+
+create trigger follow_updates after update on sim_card_assignments
+referencing old table as removed new table as added
+for each statement execute function follow_assignments();
+
+create trigger follow_deletes after delete on sim_card_assignments
+referencing old table as removed
+for each statement execute function follow_assignments();
+
+create trigger follow_truncates after truncate on sim_card_assignments
+for each statement execute function follow_assignments();

@@ -8,39 +8,170 @@
 --   $5 timestamptz  and after this valid_from of it; null: no start
 --   $6 bigint       maximum number of rows; null for all
 --   $7 bigint       number of rows to skip
+--   $8 bigint       maximum number of SIM cards that start with $3 to count
 --
 -- Columns:
---   total              bigint       assignments on all pages; null if $4 is given: the client has it
---                                   from the first page
---   inventory_version  bigint       grows whenever the inventory is loaded
+--   total              bigint       assignments on all pages; null if $4 is given, because the client
+--                                   has it from the first page, or if there are more than $8 to count
+--   inventory_version  bigint       grows whenever the inventory changes
 --   sim_card           text         ICCID; null if the page is empty
 --   organization       text         name
 --   valid_from         timestamptz  null: no start (the driver cannot read '-infinity')
 --
 -- No row: the organization does not exist, or the caller may not see it. An empty page is one row
 -- with a null sim_card.
+--
+-- Identifiers consist of visible ASCII characters, so '' sorts before each of them and chr(127) after,
+-- and those that start with a prefix are the ones from the prefix to the prefix followed by chr(127).
+--
+-- A list of all organizations follows the index of SIM cards. Any other list merges one range of the
+-- index by organization and SIM card for each organization. Only the ranges whose first rows come
+-- first can contribute to the page, and only up to the row that the page would end with if each of
+-- them contributed one.
 
 with organization as (
     select id from organizations where name = $2 and ($1::integer[] is null or id = any($1))
 ),
+-- The organizations that limit the list.
+selected as (
+    select id, name, assignments, coalesce(starts_with(name, $3), false) as is_named
+    from organizations
+    where id = any($1) and $2::text is null
+    union all
+    select id, name, assignments, coalesce(starts_with(name, $3), false)
+    from organizations
+    where id = (select id from organization) and $2 is not null
+),
+-- The organizations that start with the prefix, if all are in the list.
+named as (
+    select id, name, assignments
+    from organizations
+    where name >= $3 and name < $3 || chr(127) and $1 is null and $2 is null
+),
+-- Where the page may start: the least row after ($4, $5). The minimum of timestamptz follows
+-- '-infinity'.
+start as (
+    select
+        coalesce($4::text, '') as iccid,
+        case when $4 is null then '-infinity'
+            else coalesce($5::timestamptz + interval '1 microsecond', '4714-11-24 00:00:00+00 BC')
+        end as valid_from
+),
+ranges as (
+    select
+        id,
+        name,
+        case when is_named then '' else coalesce($3, '') end as first_iccid,
+        case when is_named then chr(127) else coalesce($3, '') || chr(127) end as end_iccid
+    from selected
+    union all
+    -- The SIM cards that start with the prefix are in the list of all organizations.
+    select id, name, '', $3 from named
+    union all
+    select id, name, $3 || chr(127), chr(127) from named
+),
+heads as materialized (
+    select ranges.id, ranges.name, ranges.end_iccid, head.iccid, head.valid_from
+    from ranges
+    cross join start
+    cross join lateral (
+        select iccid, valid_from
+        from sim_card_assignments
+        where organization_id = ranges.id
+            -- With a second lower bound, the index would be read from either of them.
+            and (iccid, valid_from) >= (
+                greatest(ranges.first_iccid, start.iccid),
+                case when ranges.first_iccid > start.iccid then '-infinity' else start.valid_from end
+            )
+            and iccid < ranges.end_iccid
+        order by iccid, valid_from
+        limit 1
+    ) as head
+),
+-- No row if the page has room for more rows than there are ranges.
+bound as (
+    select iccid from heads where $6::bigint is not null order by iccid limit 1 offset $6 + $7 - 1
+),
 listed as (
-    select sim_cards.iccid as sim_card, organizations.name as organization, sim_card_assignments.valid_from
-    from sim_card_assignments
-    join sim_cards on sim_cards.id = sim_card_assignments.sim_card_id
-    join organizations on organizations.id = sim_card_assignments.organization_id
-    where ($1 is null or sim_card_assignments.organization_id = any($1))
-        and ($2::text is null or sim_card_assignments.organization_id = (select id from organization))
-        and ($3::text is null or starts_with(sim_cards.iccid, $3) or starts_with(organizations.name, $3))
+    (
+        select sim_cards.iccid as sim_card, organizations.name as organization, assignments.valid_from
+        from sim_cards
+        join sim_card_assignments as assignments on assignments.sim_card_id = sim_cards.id
+        join organizations on organizations.id = assignments.organization_id
+        where $1 is null and $2 is null
+            and sim_cards.iccid >= greatest(coalesce($3, ''), coalesce($4, ''))
+            and sim_cards.iccid < coalesce($3, '') || chr(127)
+            and (sim_cards.iccid > coalesce($4, '') or assignments.valid_from > coalesce($5, '-infinity'))
+        order by sim_cards.iccid, assignments.valid_from
+        limit $6 + $7
+    )
+    union all
+    select assignments.iccid, heads.name, assignments.valid_from
+    from heads
+    cross join lateral (
+        select iccid, valid_from
+        from sim_card_assignments
+        where organization_id = heads.id
+            and (iccid, valid_from) >= (heads.iccid, heads.valid_from)
+            and iccid < heads.end_iccid
+            and iccid <= coalesce((select iccid from bound), chr(127))
+        order by iccid, valid_from
+        limit $6 + $7
+    ) as assignments
+    where heads.iccid <= coalesce((select iccid from bound), chr(127))
 ),
 page as (
     select sim_card, organization, valid_from
     from listed
-    where $4::text is null or (sim_card, valid_from) > ($4, coalesce($5::timestamptz, '-infinity'))
     order by sim_card, valid_from
     limit $6 offset $7
+),
+-- The assignments of SIM cards that start with the prefix, up to one more than the maximum.
+prefixed as (
+    (
+        select assignments.organization_id
+        from (
+            select id
+            from sim_cards
+            where $1 is null and $2 is null and iccid >= $3 and iccid < $3 || chr(127)
+            order by iccid
+            limit $8::bigint + 1
+        ) as cards
+        left join lateral (
+            select organization_id
+            from sim_card_assignments
+            where sim_card_id = cards.id
+            offset 0
+        ) as assignments on true
+        limit $8 + 1
+    )
+    union all
+    (
+        select selected.id
+        from selected
+        cross join lateral (
+            select
+            from sim_card_assignments
+            where organization_id = selected.id and iccid >= $3 and iccid < $3 || chr(127)
+            limit $8 + 1
+        ) as assignments
+        where not selected.is_named
+        limit $8 + 1
+    )
+),
+total as (
+    select case
+        when $3 is null and $1 is null and $2 is null then (select assignments from inventory_version)
+        when $3 is null then (select coalesce(sum(assignments), 0)::bigint from selected)
+        when (select count(*) from prefixed) <= $8 then
+            (select count(organization_id) from prefixed where organization_id not in (select id from named))
+            + (select coalesce(sum(assignments), 0)::bigint from named)
+            + (select coalesce(sum(assignments), 0)::bigint from selected where is_named)
+    end as assignments
+    where $4 is null
 )
 select
-    case when $4 is null then (select count(*) from listed) end as total,
+    (select assignments from total) as total,
     (select version from inventory_version) as inventory_version,
     page.sim_card,
     page.organization,

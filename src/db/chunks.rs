@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::connect::Connection;
 use super::copy::{BatchWriter, TUPLE_BYTES, encode_usage_record};
 use super::error::WriteError;
-use super::inventory::RecordIds;
+use super::inventory_index::RecordIds;
 use crate::domain::Interval;
 
 /// The ids of a placeholder record. No SIM card and no organization has the id 0.

@@ -1,23 +1,60 @@
-//! Stores the inventory, and loads it as the index that ingest looks records up in.
+//! Loads an inventory file into the database.
+//!
+//! The file is compared with what is stored, so that a load writes only what it changes, by COPY.
+//! Every statement reads or writes by index, so the cost depends on the file and not on the
+//! inventory.
 
-use std::num::TryFromIntError;
-
+use bytes::{BufMut as _, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
-use futures_util::TryStreamExt as _;
-use rustc_hash::FxHashMap;
-use tokio_postgres::Client;
+use futures_util::{SinkExt as _, TryStreamExt as _};
+use tokio_postgres::Transaction;
+use tokio_postgres::types::ToSql;
 
 use super::connect::Connection;
+use super::copy::{HEADER, POSTGRES_EPOCH_US, TRAILER};
 use super::error::WriteError;
-use crate::domain::Assignment;
+use crate::domain::{AssignmentList, InventoryChanges, OrganizationId};
 
-const INVENTORY_INDEX: &str = include_str!("../../sql/ingest/inventory_index.sql");
 const ADD_ORGANIZATIONS: &str = include_str!("../../sql/ingest/add_organizations.sql");
-const ADD_SIM_CARDS: &str = include_str!("../../sql/ingest/add_sim_cards.sql");
-const ASSIGN_SIM_CARDS: &str = include_str!("../../sql/ingest/assign_sim_cards.sql");
+const ORGANIZATION_IDS: &str = include_str!("../../sql/ingest/organization_ids.sql");
+const STORED_ASSIGNMENTS: &str = include_str!("../../sql/ingest/stored_assignments.sql");
+const MOVE_ASSIGNMENTS: &str = include_str!("../../sql/ingest/move_assignments.sql");
 
-/// Assignments per statement, which limits the size of its arrays.
-const ASSIGNMENTS_AT_ONCE: usize = 50_000;
+/// Rows per statement, which limits the size of its arrays.
+const ROWS_AT_ONCE: usize = 10_000;
+
+/// Size of the pieces in which rows are sent.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// New assignments are stored in blocks of this many, in the order of SIM cards; each block is
+/// ordered by organization. Both of their indexes then grow in few places at a time, which remain in
+/// the processor's cache.
+const BLOCK_ROWS: usize = 65_536;
+
+/// A new assignment.
+struct Addition {
+    /// Index into the list.
+    index: usize,
+    sim_card: SimCardRef,
+}
+
+#[derive(Clone, Copy)]
+enum SimCardRef {
+    /// Its id.
+    Stored(i32),
+    /// Its number among the new SIM cards.
+    New(usize),
+}
+
+/// What a load has to write.
+#[derive(Default)]
+struct Changes {
+    /// For each new SIM card, the index of its first assignment in the list.
+    new_sim_cards: Vec<usize>,
+    added: Vec<Addition>,
+    /// Assignments that get another organization: the SIM card's id and the index in the list.
+    moved: Vec<(i32, usize)>,
+}
 
 /// Adds all assignments to the inventory, or none. Removes nothing.
 ///
@@ -25,209 +62,288 @@ const ASSIGNMENTS_AT_ONCE: usize = 50_000;
 /// Returns an error if the database is unreachable or rejects a statement.
 pub async fn store_inventory(
     connection: &mut Connection,
-    assignments: &[Assignment],
-) -> Result<(), WriteError> {
+    list: &AssignmentList,
+) -> Result<InventoryChanges, WriteError> {
     let transaction = connection.transaction().await?;
-    for assignments in assignments.chunks(ASSIGNMENTS_AT_ONCE) {
-        let sim_cards: Vec<&str> = assignments
-            .iter()
-            .map(|assignment| assignment.sim_card.as_str())
-            .collect();
-        let organizations: Vec<&str> = assignments
-            .iter()
-            .map(|assignment| assignment.organization.as_str())
-            .collect();
-        let valid_from: Vec<Option<DateTime<Utc>>> = assignments
-            .iter()
-            .map(|assignment| assignment.valid_from)
-            .collect();
-        transaction
-            .execute(ADD_ORGANIZATIONS, &[&organizations])
-            .await?;
-        transaction.execute(ADD_SIM_CARDS, &[&sim_cards]).await?;
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-            [&sim_cards, &organizations, &valid_from];
-        transaction.execute(ASSIGN_SIM_CARDS, &parameters).await?;
+    let lock = include_str!("../../sql/ingest/lock_inventory.sql");
+    let row = transaction.query_one(lock, &[]).await?;
+    let (before, has_sim_cards): (i64, bool) = (row.get("assignments"), row.get("has_sim_cards"));
+    let organizations = organization_ids(&transaction, list.organizations()).await?;
+    let changes = if has_sim_cards {
+        compare(&transaction, list, &organizations).await?
+    } else {
+        all_new(list)
+    };
+    let new_ids = take_ids(&transaction, changes.new_sim_cards.len()).await?;
+    copy_sim_cards(&transaction, list, &changes.new_sim_cards, new_ids).await?;
+    let (added, moved) = (changes.added.len(), changes.moved.len());
+    copy_assignments(&transaction, list, &organizations, changes.added, new_ids).await?;
+    move_assignments(&transaction, list, &organizations, &changes.moved).await?;
+    transaction.commit().await?;
+    let before = usize::try_from(before).unwrap_or_default();
+    Ok(InventoryChanges {
+        added: added as u64,
+        moved: moved as u64,
+        unchanged: (list.len() - added - moved) as u64,
+        left: (before + added).saturating_sub(list.len()) as u64,
+    })
+}
+
+/// The ids of the organizations, which are added if they are new.
+async fn organization_ids(
+    transaction: &Transaction<'_>,
+    organizations: &[OrganizationId],
+) -> Result<Vec<i32>, WriteError> {
+    let mut ids = Vec::with_capacity(organizations.len());
+    for organizations in organizations.chunks(ROWS_AT_ONCE) {
+        let names: Vec<&str> = organizations.iter().map(OrganizationId::as_str).collect();
+        transaction.execute(ADD_ORGANIZATIONS, &[&names]).await?;
+        let rows = transaction.query(ORGANIZATION_IDS, &[&names]).await?;
+        ids.extend(rows.iter().map(|row| row.get::<_, i32>("id")));
     }
-    transaction
-        .execute(
-            include_str!("../../sql/ingest/advance_inventory_version.sql"),
-            &[],
-        )
-        .await?;
-    Ok(transaction.commit().await?)
+    if ids.len() != organizations.len() {
+        let text = "an organization was deleted while the inventory was loaded; load it again";
+        return Err(WriteError::Refused(text.into()));
+    }
+    Ok(ids)
 }
 
-/// How often the inventory has been loaded. An [`InventoryIndex`] of another version is out of
-/// date.
-///
-/// # Errors
-/// Returns an error if the database is unreachable or rejects the statement.
-pub async fn inventory_version(client: &Client) -> Result<i64, WriteError> {
-    let row = client
-        .query_one(include_str!("../../sql/ingest/inventory_version.sql"), &[])
-        .await?;
-    Ok(row.get("version"))
+/// The changes if no SIM card is stored yet.
+fn all_new(list: &AssignmentList) -> Changes {
+    let mut changes = Changes::default();
+    for (index, assignment) in list.iter().enumerate() {
+        if index == 0 || list.get(index - 1).sim_card != assignment.sim_card {
+            changes.new_sim_cards.push(index);
+        }
+        changes.added.push(Addition {
+            index,
+            sim_card: SimCardRef::New(changes.new_sim_cards.len() - 1),
+        });
+    }
+    changes
 }
 
-/// The ids that a usage record contains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RecordIds {
-    /// The key of the SIM card in `sim_cards`.
-    pub sim_card: i32,
-    /// The key, in `organizations`, of the organization it was assigned to at the record's time.
-    pub organization: i32,
-}
-
-/// Why the inventory has no ids for a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LookupError {
-    /// The SIM card is not in the inventory.
-    Unknown,
-    /// The SIM card was not assigned to an organization at that time.
-    Unassigned,
-}
-
-/// The inventory in memory, for one lookup per record.
-#[derive(Debug, Default)]
-pub struct InventoryIndex {
-    /// See [`inventory_version`].
-    version: i64,
-    /// By ICCID: the SIM card's id, and the range of its assignments in `assignments`.
-    sim_cards: FxHashMap<Box<str>, (i32, u32, u32)>,
-    /// (valid from, in microseconds since 1970; organization), sorted by time for each SIM card.
+/// What is stored of one SIM card.
+#[derive(Default)]
+struct StoredSimCard {
+    id: Option<i32>,
+    /// (valid from, in microseconds since 1970; organization).
     assignments: Vec<(i64, i32)>,
 }
 
-impl InventoryIndex {
-    /// Loads the inventory.
-    ///
-    /// # Errors
-    /// Returns an error if the database is unreachable or rejects a statement.
-    pub async fn load(client: &Client) -> Result<Self, WriteError> {
-        // The version first: after a change in between, the index seems out of date and is loaded
-        // again.
-        let mut index = Self {
-            version: inventory_version(client).await?,
-            ..Self::default()
-        };
-        let parameters: [&str; 0] = [];
-        let rows = client.query_raw(INVENTORY_INDEX, parameters).await?;
-        let mut rows = std::pin::pin!(rows);
-        while let Some(row) = rows.try_next().await? {
-            let valid_from: Option<DateTime<Utc>> = row.get("valid_from");
-            let valid_from_us = valid_from.map_or(i64::MIN, |instant| instant.timestamp_micros());
-            index
-                .add(
-                    row.get("iccid"),
-                    row.get("sim_card_id"),
-                    valid_from_us,
-                    row.get("organization_id"),
-                )
-                .map_err(|error| {
-                    WriteError::Refused(format!("loading the inventory: {error}").into())
-                })?;
+/// Compares the list with what is stored.
+async fn compare(
+    transaction: &Transaction<'_>,
+    list: &AssignmentList,
+    organizations: &[i32],
+) -> Result<Changes, WriteError> {
+    let use_indexes = include_str!("../../sql/ingest/use_indexes.sql");
+    transaction.query_one(use_indexes, &[]).await?;
+    let statement = transaction.prepare(STORED_ASSIGNMENTS).await?;
+    let mut changes = Changes::default();
+    let mut start = 0;
+    while start < list.len() {
+        // SIM cards of the list with the index of their first assignment.
+        let (mut iccids, mut firsts) = (vec![], vec![]);
+        let mut end = start;
+        while end < list.len() {
+            let iccid = list.get(end).sim_card;
+            if iccids.last() != Some(&iccid) {
+                if iccids.len() == ROWS_AT_ONCE {
+                    break;
+                }
+                iccids.push(iccid);
+                firsts.push(end);
+            }
+            end += 1;
         }
-        Ok(index)
+        let stored = stored_sim_cards(transaction, &statement, &iccids).await?;
+        let ends = firsts.iter().copied().skip(1).chain([end]);
+        for ((first, end), stored) in firsts.iter().copied().zip(ends).zip(stored) {
+            let sim_card = stored.id.map_or_else(
+                || {
+                    changes.new_sim_cards.push(first);
+                    SimCardRef::New(changes.new_sim_cards.len() - 1)
+                },
+                SimCardRef::Stored,
+            );
+            for index in first..end {
+                let assignment = list.get(index);
+                let owner = stored
+                    .assignments
+                    .iter()
+                    .find(|(valid_from_us, _)| *valid_from_us == assignment.valid_from_us);
+                match (owner, stored.id) {
+                    (Some((_, owner)), _) if *owner == organizations[assignment.organization] => {}
+                    (Some(_), Some(id)) => changes.moved.push((id, index)),
+                    _ => changes.added.push(Addition { index, sim_card }),
+                }
+            }
+        }
+        start = end;
     }
+    Ok(changes)
+}
 
-    /// Creates an index without a database. All its ids are 0.
-    ///
-    /// # Errors
-    /// Returns an error if there are more than 4,294,967,295 assignments.
-    pub fn from_assignments(assignments: &[Assignment]) -> Result<Self, TryFromIntError> {
-        let mut sorted: Vec<(&str, i64)> = assignments
-            .iter()
-            .map(|assignment| {
-                let valid_from_us = assignment
-                    .valid_from
-                    .map_or(i64::MIN, |instant| instant.timestamp_micros());
-                (assignment.sim_card.as_str(), valid_from_us)
+async fn stored_sim_cards(
+    transaction: &Transaction<'_>,
+    statement: &tokio_postgres::Statement,
+    iccids: &[&str],
+) -> Result<Vec<StoredSimCard>, WriteError> {
+    let mut stored = Vec::new();
+    stored.resize_with(iccids.len(), StoredSimCard::default);
+    let parameters: [&(dyn ToSql + Sync); 1] = [&iccids];
+    let rows = transaction.query_raw(statement, parameters).await?;
+    let mut rows = std::pin::pin!(rows);
+    while let Some(row) = rows.try_next().await? {
+        let number: i64 = row.get(0);
+        let sim_card = usize::try_from(number - 1)
+            .ok()
+            .and_then(|index| stored.get_mut(index))
+            .ok_or_else(|| WriteError::Refused(format!("invalid number {number}").into()))?;
+        sim_card.id = Some(row.get(1));
+        let valid_from: Option<DateTime<Utc>> = row.get(2);
+        if let Some(organization) = row.get(3) {
+            let valid_from_us = valid_from.map_or(i64::MIN, |instant| instant.timestamp_micros());
+            sim_card.assignments.push((valid_from_us, organization));
+        }
+    }
+    Ok(stored)
+}
+
+/// Takes ids for new SIM cards, and returns the first.
+async fn take_ids(transaction: &Transaction<'_>, count: usize) -> Result<i32, WriteError> {
+    if count == 0 {
+        return Ok(0);
+    }
+    let too_many = |_| WriteError::Refused("there are no more ids for SIM cards".into());
+    let count = i64::try_from(count).map_err(too_many)?;
+    let statement = include_str!("../../sql/ingest/take_sim_card_ids.sql");
+    let last: i64 = transaction
+        .query_one(statement, &[&count])
+        .await?
+        .get("last");
+    i32::try_from(last).map_err(too_many)?;
+    i32::try_from(last - count + 1).map_err(too_many)
+}
+
+async fn copy_sim_cards(
+    transaction: &Transaction<'_>,
+    list: &AssignmentList,
+    new_sim_cards: &[usize],
+    first_id: i32,
+) -> Result<(), WriteError> {
+    let statement = include_str!("../../sql/ingest/copy_sim_cards.sql");
+    let rows = new_sim_cards.iter().zip(first_id..).map(|(&index, id)| {
+        move |buffer: &mut BytesMut| {
+            buffer.put_i16(2);
+            put_integer(buffer, id);
+            put_text(buffer, list.get(index).sim_card);
+        }
+    });
+    copy(transaction, statement, rows).await
+}
+
+async fn copy_assignments(
+    transaction: &Transaction<'_>,
+    list: &AssignmentList,
+    organizations: &[i32],
+    mut added: Vec<Addition>,
+    first_id: i32,
+) -> Result<(), WriteError> {
+    let organization = |index: usize| organizations[list.get(index).organization];
+    for block in added.chunks_mut(BLOCK_ROWS) {
+        block.sort_unstable_by_key(|addition| (organization(addition.index), addition.index));
+    }
+    let statement = include_str!("../../sql/ingest/copy_assignments.sql");
+    let rows = added.iter().map(|addition| {
+        let assignment = list.get(addition.index);
+        let organization = organization(addition.index);
+        let sim_card = match addition.sim_card {
+            SimCardRef::Stored(id) => id,
+            // The last id fits into 32 bits.
+            SimCardRef::New(number) => first_id + i32::try_from(number).unwrap_or_default(),
+        };
+        move |buffer: &mut BytesMut| {
+            buffer.put_i16(4);
+            put_integer(buffer, sim_card);
+            buffer.put_i32(8);
+            buffer.put_i64(match assignment.valid_from_us {
+                i64::MIN => i64::MIN,
+                valid_from_us => valid_from_us - POSTGRES_EPOCH_US,
+            });
+            put_integer(buffer, organization);
+            put_text(buffer, assignment.sim_card);
+        }
+    });
+    copy(transaction, statement, rows).await
+}
+
+async fn move_assignments(
+    transaction: &Transaction<'_>,
+    list: &AssignmentList,
+    organizations: &[i32],
+    moved: &[(i32, usize)],
+) -> Result<(), WriteError> {
+    for moved in moved.chunks(ROWS_AT_ONCE) {
+        let ids: Vec<i32> = moved.iter().map(|(id, _)| *id).collect();
+        let assignments = || moved.iter().map(|(_, index)| list.get(*index));
+        let valid_from: Vec<Option<DateTime<Utc>>> = assignments()
+            .map(|assignment| match assignment.valid_from_us {
+                i64::MIN => None,
+                valid_from_us => DateTime::from_timestamp_micros(valid_from_us),
             })
             .collect();
-        sorted.sort_unstable();
-        let mut index = Self::default();
-        for (iccid, valid_from_us) in sorted {
-            index.add(iccid, 0, valid_from_us, 0)?;
-        }
-        Ok(index)
+        let organizations: Vec<i32> = assignments()
+            .map(|assignment| organizations[assignment.organization])
+            .collect();
+        let parameters: [&(dyn ToSql + Sync); 3] = [&ids, &valid_from, &organizations];
+        transaction.execute(MOVE_ASSIGNMENTS, &parameters).await?;
     }
+    Ok(())
+}
 
-    /// Adds an assignment. Those of one SIM card must be added consecutively, in the order of time.
-    fn add(
-        &mut self,
-        iccid: &str,
-        sim_card: i32,
-        valid_from_us: i64,
-        organization: i32,
-    ) -> Result<(), TryFromIntError> {
-        let next = u32::try_from(self.assignments.len())?;
-        self.assignments.push((valid_from_us, organization));
-        if let Some((_, _, end)) = self.sim_cards.get_mut(iccid) {
-            *end = next + 1;
-        } else {
-            self.sim_cards
-                .insert(iccid.into(), (sim_card, next, next + 1));
+/// Copies rows in the binary format, and checks that the server has stored all of them. Each row
+/// appends itself to the buffer.
+async fn copy(
+    transaction: &Transaction<'_>,
+    statement: &str,
+    rows: impl Iterator<Item = impl FnOnce(&mut BytesMut)>,
+) -> Result<(), WriteError> {
+    let mut rows = rows.peekable();
+    if rows.peek().is_none() {
+        return Ok(());
+    }
+    let mut count = 0;
+    let mut sink = Box::pin(transaction.copy_in::<_, Bytes>(statement).await?);
+    let mut buffer = BytesMut::with_capacity(PIECE_BYTES + 1024);
+    buffer.extend_from_slice(HEADER);
+    for row in rows {
+        row(&mut buffer);
+        count += 1;
+        if buffer.len() >= PIECE_BYTES {
+            let piece = std::mem::replace(&mut buffer, BytesMut::with_capacity(PIECE_BYTES + 1024));
+            sink.send(piece.freeze()).await?;
         }
+    }
+    buffer.extend_from_slice(TRAILER);
+    sink.send(buffer.freeze()).await?;
+    let stored = sink.as_mut().finish().await?;
+    if stored == count {
         Ok(())
-    }
-
-    /// Looks up the ids for a record of the SIM card `iccid` at `time_us`, in microseconds since
-    /// 1970.
-    ///
-    /// # Errors
-    /// Returns an error if the SIM card is unknown or was not assigned at that time.
-    pub fn look_up(&self, iccid: &str, time_us: i64) -> Result<RecordIds, LookupError> {
-        let &(sim_card, start, end) = self.sim_cards.get(iccid).ok_or(LookupError::Unknown)?;
-        let assignments = &self.assignments[start as usize..end as usize];
-        let last = assignments
-            .iter()
-            .rev()
-            .find(|(valid_from_us, _)| *valid_from_us <= time_us);
-        last.map(|&(_, organization)| RecordIds {
-            sim_card,
-            organization,
-        })
-        .ok_or(LookupError::Unassigned)
-    }
-
-    /// The version it was loaded from: see [`inventory_version`].
-    #[must_use]
-    pub fn version(&self) -> i64 {
-        self.version
-    }
-
-    /// The number of SIM cards.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.sim_cards.len()
-    }
-
-    /// Whether there are no SIM cards.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.sim_cards.is_empty()
+    } else {
+        let text = format!("the server stored {stored} of {count} rows");
+        Err(WriteError::Refused(text.into()))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn put_integer(buffer: &mut BytesMut, value: i32) {
+    buffer.put_i32(4);
+    buffer.put_i32(value);
+}
 
-    #[test]
-    fn a_record_gets_the_organization_at_its_own_date() {
-        let mut index = InventoryIndex::default();
-        index.add("moved", 1, i64::MIN, 10).unwrap();
-        index.add("moved", 1, 100, 11).unwrap();
-        index.add("late", 2, 50, 12).unwrap();
-        let organization =
-            |iccid: &str, time_us| index.look_up(iccid, time_us).map(|ids| ids.organization);
-        assert_eq!(organization("moved", -1), Ok(10));
-        assert_eq!(organization("moved", 99), Ok(10));
-        assert_eq!(organization("moved", 100), Ok(11));
-        assert_eq!(organization("late", 49), Err(LookupError::Unassigned));
-        assert_eq!(organization("late", 50), Ok(12));
-        assert_eq!(organization("other", 50), Err(LookupError::Unknown));
-        assert_eq!(index.len(), 2);
-    }
+fn put_text(buffer: &mut BytesMut, text: &str) {
+    // An identifier has at most 64 bytes.
+    buffer.put_i32(i32::try_from(text.len()).unwrap_or_default());
+    buffer.extend_from_slice(text.as_bytes());
 }

@@ -251,10 +251,15 @@ pub struct InventoryQuery<'a> {
     pub window: Window,
 }
 
+/// How many assignments of SIM cards that start with a prefix are counted. Counting more would take
+/// longer than answering.
+pub const MAX_COUNTED: i64 = 1_000;
+
 /// A window of the inventory.
 #[derive(Debug)]
 pub struct Inventory {
-    /// The number of all assignments; `None` if the query has [`InventoryQuery::after`].
+    /// The number of all assignments; `None` if the query has [`InventoryQuery::after`], or a prefix
+    /// with more than [`MAX_COUNTED`] assignments.
     pub total: Option<i64>,
     /// Grows whenever the inventory is loaded.
     pub version: i64,
@@ -279,7 +284,7 @@ pub async fn inventory(
         after,
         window,
     } = query;
-    let parameters: [&(dyn ToSql + Sync); 7] = [
+    let parameters: [&(dyn ToSql + Sync); 8] = [
         &scope.organizations(),
         &organization.map(OrganizationId::as_str),
         &prefix,
@@ -287,6 +292,7 @@ pub async fn inventory(
         &after.and_then(|(_, valid_from)| valid_from),
         &window.limit,
         &window.offset,
+        &MAX_COUNTED,
     ];
     let Some((first, rows)) = Rows::query(client, statement, &parameters, assignment).await? else {
         return Ok(None);

@@ -14,7 +14,10 @@ pub use buckets::{Buckets, Pieces, TooManyBuckets};
 pub use granularity::{Granularity, Unit, UnknownGranularity};
 pub use id::{InvalidId, OrganizationId, SimCardId};
 pub use interval::{EmptyInterval, Interval, Parts};
-pub use inventory::Assignment;
+pub use inventory::{
+    Assignment, AssignmentList, AssignmentListBuilder, ConflictingOwners, InventoryChanges,
+    ListedAssignment,
+};
 pub use page::{Page, Window};
 pub use scope::Scope;
 pub use usage::{Freshness, Order, Subject, UsageBucket, UsageTotal};

@@ -24,10 +24,9 @@ pub(super) struct Device {
 /// Creates a device for each SIM card of an inventory.
 pub(super) fn devices(inventory: &Path, random: &mut fastrand::Rng) -> anyhow::Result<Vec<Device>> {
     let mut sim_cards: Vec<String> = read_inventory(inventory)?
-        .into_iter()
-        .map(|assignment| assignment.sim_card.into())
+        .iter()
+        .map(|assignment| assignment.sim_card.to_owned())
         .collect();
-    sim_cards.sort_unstable();
     sim_cards.dedup();
     ensure!(
         !sim_cards.is_empty(),

@@ -37,19 +37,19 @@ pub(super) struct InventoryRequest {
 struct InventoryCursor {
     sim_card: String,
     valid_from: Option<DateTime<Utc>>,
-    /// Assignments in the whole list.
-    total: i64,
+    /// Assignments in the whole list; `None` if they were not counted.
+    total: Option<i64>,
 }
 
 impl InventoryCursor {
     fn is_valid(&self) -> bool {
-        SimCardId::parse(&self.sim_card).is_ok() && self.total >= 0
+        SimCardId::parse(&self.sim_card).is_ok() && self.total.is_none_or(|total| total >= 0)
     }
 }
 
 /// What a query returns about the whole list.
 pub(super) struct InventorySummary {
-    /// `None` for a query that continues at a cursor.
+    /// `None` for a query that continues at a cursor, and if there are too many to count.
     total: Option<i64>,
     version: i64,
 }
@@ -66,6 +66,15 @@ impl InventoryRequest {
     ) -> Option<Self> {
         let (organization, prefix) = (parameters.organization(), parameters.prefix());
         let paging = parameters.paging(ResponseFormat::accepted(request))?;
+        if paging.window().offset > Self::MAX_SKIPPED {
+            let reason = format!(
+                "it skips more than {} assignments; follow 'next' from an earlier page, or stream the \
+                 list with format=ndjson",
+                Self::MAX_SKIPPED
+            );
+            parameters.refuse(PAGE, &paging.page.number().to_string(), &reason);
+            return None;
+        }
         let scope = caller.scope.clone();
         let list_digest = digest(request, &scope, &format!("{organization:?} {prefix:?}"));
         let cursor = parameters
@@ -81,12 +90,9 @@ impl InventoryRequest {
         })
     }
 
-    fn total(&self, summary: &InventorySummary) -> i64 {
+    fn total(&self, summary: &InventorySummary) -> Option<i64> {
         let cursor = self.cursor.as_ref();
-        cursor
-            .map(|cursor| cursor.total)
-            .or(summary.total)
-            .unwrap_or_default()
+        cursor.map_or(summary.total, |cursor| cursor.total)
     }
 }
 
@@ -94,6 +100,9 @@ impl Listing for InventoryRequest {
     type Row = Assignment;
     type Summary = InventorySummary;
     type Item = AssignmentItem;
+
+    /// Skipping an assignment costs as much as reading it.
+    const MAX_SKIPPED: i64 = 10_000;
 
     fn paging(&self) -> &Paging {
         &self.paging
@@ -172,11 +181,12 @@ impl Listing for InventoryRequest {
 /// One page of the inventory.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Assignments {
-    /// The assignments, by SIM card, then by time.
+    /// The assignments, by the bytes of the SIM card's identifier, then by time.
     items: Vec<AssignmentItem>,
-    /// Number of assignments in the whole list.
+    /// Number of assignments in the whole list; null for a `q` that more than 1,000 assignments of
+    /// SIM cards match.
     #[schema(minimum = 0)]
-    total: i64,
+    total: Option<i64>,
     /// Page number.
     #[schema(minimum = 1)]
     page: i64,

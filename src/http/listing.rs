@@ -46,6 +46,9 @@ pub trait Listing: 'static {
     type Summary;
     type Item: Item;
 
+    /// How many rows a page may skip without a cursor.
+    const MAX_SKIPPED: i64 = i64::MAX;
+
     fn paging(&self) -> &Paging;
 
     /// Queries the requested rows. Returns `None` if what was asked for does not exist.
@@ -145,7 +148,10 @@ pub fn write_page<L: Listing>(
     source: DataSource,
 ) -> HttpResponse {
     let next = listing.next(summary, &mut rows);
-    let links = Links::new(request, listing.paging().page, next.as_deref());
+    let page = listing.paging().page;
+    let previous = page.previous();
+    let previous = previous.filter(|page| page.offset() <= L::MAX_SKIPPED);
+    let links = Links::new(request, page, previous, next.as_deref());
     let mut items = Vec::with_capacity(rows.len());
     for row in rows.into_iter().map(Some).chain([None]) {
         items.extend(listing.items(row));

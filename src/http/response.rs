@@ -170,9 +170,14 @@ pub struct Links {
 }
 
 impl Links {
-    /// `next` is the cursor of the next page, if there is one.
+    /// `previous` is the previous page, if there is one, and `next` the cursor of the next page.
     #[must_use]
-    pub fn new(request: &HttpRequest, page: Page, next: Option<&str>) -> Self {
+    pub fn new(
+        request: &HttpRequest,
+        page: Page,
+        previous: Option<Page>,
+        next: Option<&str>,
+    ) -> Self {
         let to = |number: i64, cursor: Option<&str>| {
             format!(
                 "{}?{}",
@@ -182,7 +187,7 @@ impl Links {
         };
         Self {
             first: to(1, None),
-            previous: page.previous().map(|page| to(page.number(), None)),
+            previous: previous.map(|page| to(page.number(), None)),
             next: next.map(|cursor| to(page.number() + 1, Some(cursor))),
         }
     }

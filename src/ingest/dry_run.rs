@@ -19,7 +19,7 @@ use super::record_encoder::RecordEncoder;
 use super::summary::{SimCards, SourceStatus, SourceSummary, Summary, Tally};
 use crate::config::Config;
 use crate::db::{self, InventoryIndex, KnownSource, WriteError};
-use crate::domain::Assignment;
+use crate::domain::AssignmentList;
 
 /// Reads all sources and counts the records that [`super::ingest()`] would store and reject.
 /// `inventory` is the content of the inventory file, `size` the size of all sources in bytes.
@@ -29,11 +29,11 @@ use crate::domain::Assignment;
 pub(super) async fn dry_run(
     config: &Config,
     options: Options,
-    inventory: Option<Vec<Assignment>>,
+    inventory: Option<AssignmentList>,
     size: Option<u64>,
 ) -> anyhow::Result<Summary> {
     let started = Instant::now();
-    let (encoder, sim_cards) = encoder(config, &options, inventory.as_deref()).await?;
+    let (encoder, sim_cards) = encoder(config, &options, inventory.as_ref()).await?;
     let mut summary = Summary {
         dry_run: true,
         sim_cards: Some(sim_cards),
@@ -81,12 +81,11 @@ pub(super) async fn dry_run(
 async fn encoder(
     config: &Config,
     options: &Options,
-    inventory: Option<&[Assignment]>,
+    inventory: Option<&AssignmentList>,
 ) -> anyhow::Result<(RecordEncoder, SimCards)> {
     let days = config.storage.retention_records_days;
     let (inventory, sim_cards) = if let Some(assignments) = inventory {
-        let inventory =
-            InventoryIndex::from_assignments(assignments).context("reading the inventory")?;
+        let inventory = InventoryIndex::from_list(assignments).context("reading the inventory")?;
         (inventory, SimCards::InventoryFile)
     } else {
         match load_inventory(config).await {

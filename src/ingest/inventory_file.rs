@@ -1,19 +1,27 @@
 //! Reads an inventory from a JSON or CSV file. One invalid entry refuses the whole file, because
 //! records of a SIM card missing from the inventory would be rejected.
 
-use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 
 use super::csv_line::{Columns, HeaderError, Splitter};
-use crate::domain::{Assignment, OrganizationId, SimCardId};
+use crate::domain::{AssignmentList, AssignmentListBuilder, OrganizationId, SimCardId};
 
 const SIM_CARD: &str = "sim-card-id";
 const ORGANIZATION: &str = "org-id";
 const VALID_FROM: &str = "valid-from";
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Bytes read at once. The format is detected in the first of them.
+const BLOCK_BYTES: usize = 64 * 1024;
 
 /// An entry before validation.
 #[derive(Deserialize)]
@@ -33,111 +41,202 @@ struct Entry {
 /// # Errors
 /// Returns an error if the file cannot be read or an entry is invalid; it names the entry and the
 /// value.
-pub fn read_inventory(path: &Path) -> anyhow::Result<Vec<Assignment>> {
+pub fn read_inventory(path: &Path) -> anyhow::Result<AssignmentList> {
     let name = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| {
+    let file = File::open(path).with_context(|| {
         format!(
             "reading the inventory {name} (expected JSON such as \
              [{{\"sim-card-id\": \"89440001\", \"org-id\": \"a01b7\"}}], or CSV with these columns)"
         )
     })?;
-    parse_inventory(&text).with_context(|| format!("inventory {name}"))
+    parse_inventory(file).with_context(|| format!("inventory {name}"))
 }
 
 /// Parses JSON if the text starts with `[` or `{`, and CSV otherwise.
-pub(super) fn parse_inventory(text: &str) -> anyhow::Result<Vec<Assignment>> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let is_json = text.trim_start().starts_with(['[', '{']);
+pub(super) fn parse_inventory(input: impl std::io::Read) -> anyhow::Result<AssignmentList> {
+    let mut input = BufReader::with_capacity(BLOCK_BYTES, input);
+    let start = input.fill_buf().context("reading it")?;
+    if start.starts_with(BYTE_ORDER_MARK) {
+        input.consume(BYTE_ORDER_MARK.len());
+    }
+    let start = input.fill_buf().context("reading it")?;
+    let is_json =
+        start.trim_ascii_start().starts_with(b"[") || start.trim_ascii_start().starts_with(b"{");
     if is_json {
-        read_json(text)
+        read_json(input)
     } else {
-        read_csv(text)
+        read_csv(input)
     }
 }
 
-fn read_json(text: &str) -> anyhow::Result<Vec<Assignment>> {
-    let deserializer = &mut serde_json::Deserializer::from_str(text);
-    let entries: Vec<Entry> = serde_path_to_error::deserialize(deserializer)
-        .map_err(|error| anyhow!("{}: {}", error.path(), error.inner()))?;
-    assignments(
-        entries
-            .into_iter()
-            .enumerate()
-            .map(|(index, entry)| (format!("entry {}", index + 1), entry)),
-    )
+/// Validated entries, whose places are numbers of entries in JSON and of lines in CSV.
+struct Entries {
+    /// "entry" or "line".
+    unit: &'static str,
+    builder: AssignmentListBuilder,
 }
 
-fn read_csv(text: &str) -> anyhow::Result<Vec<Assignment>> {
-    let mut lines = text
-        .lines()
-        .enumerate()
-        .map(|(index, line)| (index + 1, line));
-    let (_, first) = lines.next().unwrap_or((1, ""));
+impl Entries {
+    fn new(unit: &'static str) -> Self {
+        Self {
+            unit,
+            builder: AssignmentListBuilder::default(),
+        }
+    }
+
+    fn add(
+        &mut self,
+        place: usize,
+        sim_card: &str,
+        organization: &str,
+        valid_from: Option<&str>,
+    ) -> anyhow::Result<()> {
+        let unit = self.unit;
+        let valid_from = valid_from
+            .map(|text| {
+                parse_instant(text).ok_or_else(|| {
+                    anyhow!(
+                        "{unit} {place}: {VALID_FROM}: '{text}' is not a date or a date-time with an \
+                         offset (e.g. 2022-02-18, 2022-02-18T00:00:00Z)"
+                    )
+                })
+            })
+            .transpose()?;
+        let sim_card = SimCardId::parse(sim_card)
+            .map_err(|error| anyhow!("{unit} {place}: {SIM_CARD}: {error}"))?;
+        let organization = OrganizationId::parse(organization)
+            .map_err(|error| anyhow!("{unit} {place}: {ORGANIZATION}: {error}"))?;
+        u32::try_from(place)
+            .and_then(|place| self.builder.add(&sim_card, organization, valid_from, place))
+            .with_context(|| format!("{unit} {place}: the file has too many; divide it"))
+    }
+
+    fn finish(self) -> anyhow::Result<AssignmentList> {
+        self.builder.finish().map_err(|conflict| {
+            anyhow!(
+                "{} {}: SIM card {} is assigned to {}, but an earlier entry assigns it to {} from the \
+                 same instant; remove one of them",
+                self.unit,
+                conflict.place,
+                conflict.sim_card,
+                conflict.organization,
+                conflict.before
+            )
+        })
+    }
+}
+
+fn read_json(input: impl BufRead) -> anyhow::Result<AssignmentList> {
+    let mut entries = Entries::new("entry");
+    let mut invalid = None;
+    let seed = EntriesSeed {
+        entries: &mut entries,
+        invalid: &mut invalid,
+    };
+    let mut json = serde_json::Deserializer::from_reader(input);
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
+    let read = seed.deserialize(tracked);
+    if let Some(error) = invalid {
+        return Err(error);
+    }
+    read.map_err(|error| anyhow!("{}: {error}", track.path()))?;
+    json.end()?;
+    entries.finish()
+}
+
+/// Adds the entries of a JSON array while it is read.
+struct EntriesSeed<'a> {
+    entries: &'a mut Entries,
+    /// Receives the error of an entry that is JSON but not valid.
+    invalid: &'a mut Option<anyhow::Error>,
+}
+
+impl<'de> DeserializeSeed<'de> for EntriesSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for EntriesSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        let mut number = 0;
+        while let Some(entry) = sequence.next_element::<Entry>()? {
+            number += 1;
+            let Entry {
+                sim_card,
+                organization,
+                valid_from,
+            } = &entry;
+            let added = self
+                .entries
+                .add(number, sim_card, organization, valid_from.as_deref());
+            if let Err(error) = added {
+                let stop = serde::de::Error::custom(&error);
+                *self.invalid = Some(error);
+                return Err(stop);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_csv(mut input: impl BufRead) -> anyhow::Result<AssignmentList> {
+    let mut line = vec![];
+    let mut next_line = |line: &mut Vec<u8>, number: usize| {
+        line.clear();
+        let length = input.read_until(b'\n', line);
+        let length = length.with_context(|| format!("reading line {number}"))?;
+        let end = line.strip_suffix(b"\n").map_or(line.len(), <[u8]>::len);
+        line.truncate(end);
+        let end = line.strip_suffix(b"\r").map_or(line.len(), <[u8]>::len);
+        line.truncate(end);
+        anyhow::Ok(length > 0)
+    };
+    next_line(&mut line, 1)?;
     let in_header = |error: HeaderError| anyhow!("line 1: {error}");
-    let columns = Columns::parse(first.as_bytes()).map_err(in_header)?;
+    let columns = Columns::parse(&line).map_err(in_header)?;
     let sim_card = columns.require(SIM_CARD).map_err(in_header)?;
     let organization = columns.require(ORGANIZATION).map_err(in_header)?;
     let valid_from = columns.find(VALID_FROM).map_err(in_header)?;
     let mut splitter = Splitter::default();
-    let mut entries = vec![];
-    for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-        let fields = splitter.split(line.as_bytes()).ok_or_else(|| {
-            anyhow!(
-                "line {number}: not a line of CSV; check for an unclosed quote or a carriage return"
-            )
-        })?;
-        if fields.len() != columns.len() {
-            bail!(
-                "line {number}: the line has {} fields and the header {} columns; quote fields that \
-                 contain commas",
-                fields.len(),
-                columns.len()
-            );
-        }
-        let text = |index: usize| String::from_utf8_lossy(fields.get(index)).into_owned();
-        let entry = Entry {
-            sim_card: text(sim_card),
-            organization: text(organization),
-            valid_from: valid_from.map(text).filter(|text| !text.is_empty()),
-        };
-        entries.push((format!("line {number}"), entry));
-    }
-    assignments(entries.into_iter())
-}
-
-/// Validates entries, each with its location for error messages. Repeated entries are dropped.
-fn assignments(entries: impl Iterator<Item = (String, Entry)>) -> anyhow::Result<Vec<Assignment>> {
-    let mut assignments: Vec<Assignment> = vec![];
-    let mut seen: HashMap<(SimCardId, Option<DateTime<Utc>>), OrganizationId> = HashMap::new();
-    for (location, entry) in entries {
-        let valid_from = |text: String| {
-            parse_instant(&text).ok_or_else(|| {
+    let mut entries = Entries::new("line");
+    let mut number = 2;
+    while next_line(&mut line, number)? {
+        if !line.trim_ascii().is_empty() {
+            let fields = splitter.split(&line).ok_or_else(|| {
                 anyhow!(
-                    "{location}: {VALID_FROM}: '{text}' is not a date or a date-time with an offset \
-                     (e.g. 2022-02-18, 2022-02-18T00:00:00Z)"
+                    "line {number}: not a line of CSV; check for an unclosed quote or a carriage return"
                 )
-            })
-        };
-        let assignment = Assignment {
-            sim_card: SimCardId::parse(&entry.sim_card)
-                .map_err(|error| anyhow!("{location}: {SIM_CARD}: {error}"))?,
-            organization: OrganizationId::parse(&entry.organization)
-                .map_err(|error| anyhow!("{location}: {ORGANIZATION}: {error}"))?,
-            valid_from: entry.valid_from.map(valid_from).transpose()?,
-        };
-        let key = (assignment.sim_card.clone(), assignment.valid_from);
-        match seen.insert(key, assignment.organization.clone()) {
-            None => assignments.push(assignment),
-            Some(before) if before == assignment.organization => {}
-            Some(before) => bail!(
-                "{location}: SIM card {} is assigned to {}, but an earlier entry assigns it to {before} \
-                 from the same instant; remove one of them",
-                assignment.sim_card,
-                assignment.organization
-            ),
+            })?;
+            if fields.len() != columns.len() {
+                bail!(
+                    "line {number}: the line has {} fields and the header {} columns; quote fields that \
+                     contain commas",
+                    fields.len(),
+                    columns.len()
+                );
+            }
+            let text = |index: usize| String::from_utf8_lossy(fields.get(index));
+            let valid_from = valid_from.map(text).filter(|text| !text.is_empty());
+            entries.add(
+                number,
+                &text(sim_card),
+                &text(organization),
+                valid_from.as_deref(),
+            )?;
         }
+        number += 1;
     }
-    Ok(assignments)
+    entries.finish()
 }
 
 /// Parses a date (midnight UTC) or a date-time with an offset.
@@ -158,7 +257,7 @@ fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> anyhow::Result<Vec<Assignment>> {
+    fn read(text: &str) -> anyhow::Result<AssignmentList> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("inventory");
         std::fs::write(&path, text).unwrap();
@@ -175,12 +274,9 @@ mod tests {
                        {"sim-card-id": "89440001", "org-id": "x00g8", "valid-from": "2022-02-18"}]"#;
         let csv = "valid_from,org-id,sim-card-id\r\n,a01b7,89440001\r\n2022-02-18T01:00:00+01:00,x00g8,\"89440001\"\r\n";
         let assignments = read(json).unwrap();
-        assert_eq!(assignments, read(csv).unwrap());
-        assert_eq!(assignments[0].valid_from, None);
-        assert_eq!(
-            assignments[1].valid_from.unwrap().timestamp(),
-            1_645_142_400
-        );
+        assert!(assignments.iter().eq(read(csv).unwrap().iter()));
+        let from: Vec<_> = assignments.iter().map(|row| row.valid_from_us).collect();
+        assert_eq!(from, [i64::MIN, 1_645_142_400_000_000]);
     }
 
     #[test]
@@ -212,5 +308,13 @@ mod tests {
             "{text}"
         );
         assert_eq!(read("sim-card-id,org-id\n1,a\n1,a\n").unwrap().len(), 1);
+        // The first conflict of the file is named, wherever the SIM card is in their order.
+        let text = problem("sim-card-id,org-id\n2,a\n1,a\n2,b\n1,b\n");
+        assert!(
+            text.contains(
+                "line 4: SIM card 2 is assigned to b, but an earlier entry assigns it to a"
+            ),
+            "{text}"
+        );
     }
 }

@@ -58,7 +58,7 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
         let stored = session
             .repeat(async |connection| db::store_inventory(connection, &assignments).await)
             .await;
-        stored.context("storing the inventory")?;
+        summary.inventory = Some(stored.context("storing the inventory")?);
         summary.assignments = Some(assignments.len());
     }
     let mut run = Run {

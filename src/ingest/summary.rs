@@ -11,6 +11,7 @@ use serde::ser::Serializer;
 
 use super::progress::{Counters, rate};
 use crate::db::BatchEnd;
+use crate::domain::InventoryChanges;
 
 /// Result of an ingest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -35,6 +36,9 @@ pub struct Summary {
     /// Assignments in the inventory file, if one was loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub assignments: Option<usize>,
+    /// What loading the inventory changed, unless this was a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<InventoryChanges>,
     /// Duration of the run.
     #[serde(rename = "elapsed-ms", serialize_with = "milliseconds")]
     pub elapsed: Duration,
@@ -152,7 +156,21 @@ impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(assignments) = self.assignments {
             let stored = if self.dry_run { ", not stored" } else { "" };
-            writeln!(formatter, "inventory: {assignments} assignments{stored}")?;
+            write!(formatter, "inventory: {assignments} assignments{stored}")?;
+            if let Some(InventoryChanges {
+                added,
+                moved,
+                unchanged,
+                left,
+            }) = self.inventory
+            {
+                write!(
+                    formatter,
+                    " ({added} added, {moved} moved, {unchanged} unchanged; {left} that the file lacks \
+                     were left)"
+                )?;
+            }
+            writeln!(formatter)?;
         }
         for SourceSummary {
             name, status, from, ..

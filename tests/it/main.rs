@@ -15,6 +15,7 @@ mod first_mistakes;
 mod generate;
 mod grafana;
 mod ingest;
+mod inventory;
 mod kafka;
 mod limits;
 mod migrate;

@@ -17,27 +17,26 @@ const SOURCE: &str = "id int8, head_bytes int4, name text, position int8, line i
                       updated_at timestamptz";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 64] = [
+const EXPECTED: [(&str, &str, &str); 69] = [
     ("functions/usage_freshness.sql", "", ""),
     ("functions/usage_in_pieces.sql", "", ""),
     ("functions/usage_series.sql", "", ""),
     ("ingest/add_organizations.sql", "_text 1", ""),
-    ("ingest/add_sim_cards.sql", "_text 1", ""),
     ("ingest/add_source.sql", "text 2, int4 1, text 1", ""),
     ("ingest/add_stale_hours.sql", "_timestamptz 2", ""),
-    ("ingest/advance_inventory_version.sql", "", ""),
     (
         "ingest/advance_source.sql",
         "int8 5, bytea 1, text 1, int8 3, timestamptz 1",
         "",
     ),
-    ("ingest/assign_sim_cards.sql", "_text 2, _timestamptz 1", ""),
     (
         "ingest/compresses_directly.sql",
         "",
         "compresses_directly bool",
     ),
+    ("ingest/copy_assignments.sql", "", ""),
     ("ingest/copy_rejected_records.sql", "", ""),
+    ("ingest/copy_sim_cards.sql", "", ""),
     ("ingest/copy_usage_records.sql", "", ""),
     ("ingest/count_rejected.sql", "_int8 1", "count int8"),
     ("ingest/delete_placeholders.sql", "_timestamptz 1", ""),
@@ -52,17 +51,28 @@ const EXPECTED: [(&str, &str, &str); 64] = [
         "_timestamptz 1",
         "hour timestamptz, is_stored bool",
     ),
+    ("ingest/inventory_index.sql", "", ""),
     (
-        "ingest/inventory_index.sql",
+        "ingest/inventory_version.sql",
         "",
-        "iccid text, sim_card_id int4, valid_from timestamptz, organization_id int4",
+        "version int8, assignments int8",
     ),
-    ("ingest/inventory_version.sql", "", "version int8"),
+    (
+        "ingest/lock_inventory.sql",
+        "",
+        "assignments int8, has_sim_cards bool",
+    ),
     (
         "ingest/lock_source.sql",
         "int8 1",
         "position int8, batches int8, writer int8",
     ),
+    (
+        "ingest/move_assignments.sql",
+        "_int4 1, _timestamptz 1, _int4 1",
+        "",
+    ),
+    ("ingest/organization_ids.sql", "_text 1", "id int4"),
     (
         "ingest/refreshes_in_batches.sql",
         "",
@@ -82,14 +92,25 @@ const EXPECTED: [(&str, &str, &str); 64] = [
         "id int8, start_at timestamptz, end_at timestamptz",
     ),
     (
+        "ingest/stored_assignments.sql",
+        "_text 1",
+        "number int8, sim_card_id int4, valid_from timestamptz, organization_id int4",
+    ),
+    (
         "ingest/take_rejected.sql",
         "int8 3",
         "id int8, source text, line int8, format text, header bytea, raw bytea",
     ),
+    ("ingest/take_sim_card_ids.sql", "int8 1", "last int8"),
+    (
+        "ingest/use_indexes.sql",
+        "",
+        "hashjoin text, mergejoin text",
+    ),
     ("queries/freshness.sql", "timestamptz 2", FRESHNESS),
     (
         "queries/inventory.sql",
-        "_int4 1, text 3, timestamptz 1, int8 2",
+        "_int4 1, text 3, timestamptz 1, int8 3",
         "total int8, inventory_version int8, sim_card text, organization text, valid_from timestamptz",
     ),
     (

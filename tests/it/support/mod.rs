@@ -205,8 +205,8 @@ impl TestDatabase {
             let first = previous.is_none();
             connection
                 .execute(
-                    "insert into sim_card_assignments (sim_card_id, valid_from, organization_id)
-                     select s.id, case when $4 then '-infinity'::timestamptz else $3 end, o.id
+                    "insert into sim_card_assignments (sim_card_id, valid_from, organization_id, iccid)
+                     select s.id, case when $4 then '-infinity'::timestamptz else $3 end, o.id, s.iccid
                      from sim_cards s, organizations o where s.iccid = $1 and o.name = $2",
                     &[sim, organization, time, &first],
                 )
@@ -335,7 +335,8 @@ async fn drop_objects(connection: &Connection) {
                 where schemaname = 'public' \
                 union all \
                 select format('drop function %s', oid::regprocedure) from pg_proc \
-                where pronamespace = 'public'::regnamespace and proname like 'usage%'";
+                where pronamespace = 'public'::regnamespace and not exists \
+                (select from pg_depend where objid = pg_proc.oid and deptype = 'e')";
     for row in connection.query(rest, &[]).await.unwrap() {
         connection.batch_execute(row.get(0)).await.unwrap();
     }

@@ -1,0 +1,3 @@
+-- Stores new SIM cards, from standard input.
+
+copy sim_cards (id, iccid) from stdin (format binary)

@@ -1,0 +1,230 @@
+//! Loading the inventory, and listing it by page and prefix.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::support::TestDatabase;
+use crate::support::api::Api;
+use crate::support::program::{Run, simusage};
+use crate::support::usage::Files;
+
+const COUNTED: &str = "select case when (select assignments from inventory_version) = count(*) \
+                       and not exists (select from organizations where assignments <> (select count(*) \
+                       from sim_card_assignments where organization_id = organizations.id)) \
+                       then count(*) else -1 end from sim_card_assignments";
+
+fn load(database: &TestDatabase, files: &Files, inventory: &str) -> Run {
+    let file = files.write("inventory.csv", inventory);
+    let run = simusage(database.url(), &["ingest", "--json", "--inventory", &file]);
+    assert_eq!(run.status, 0, "{run:?}");
+    run
+}
+
+async fn version(database: &TestDatabase) -> i64 {
+    database
+        .number("select version from inventory_version")
+        .await
+}
+
+#[tokio::test]
+async fn loading_reports_what_it_changed_and_counts_it() {
+    let database = TestDatabase::migrated().await;
+    let files = Files::new();
+    let header = "sim-card-id,org-id,valid-from\n";
+    let first = format!("{header}3,b,\n1,a,\n2,a,\n2,b,2020-02-01\n");
+    let changes = |added, moved, unchanged, left| json!({"added": added, "moved": moved, "unchanged": unchanged, "left": left});
+    let run = load(&database, &files, &first);
+    assert_eq!(run.json()["inventory"], changes(4, 0, 0, 0));
+    assert_eq!(database.number(COUNTED).await, 4);
+    let loaded = version(&database).await;
+
+    // Loading the same file again changes nothing, so nobody has to load the inventory again.
+    let run = load(&database, &files, &first);
+    assert_eq!(run.json()["inventory"], changes(0, 0, 4, 0));
+    assert_eq!(version(&database).await, loaded);
+
+    let second =
+        format!("{header}1,b,\n2,a,\n2,c,2020-03-01T00:00:00.000001Z\n4,d,\n1,a,2020-01-01\n");
+    let run = load(&database, &files, &second);
+    assert_eq!(run.json()["inventory"], changes(3, 1, 1, 2));
+    assert_eq!(run.json()["assignments"], 5);
+    assert_eq!(database.number(COUNTED).await, 7);
+    assert!(version(&database).await > loaded);
+    let ids = "select max(id)::bigint from sim_cards";
+    assert_eq!(database.number(ids).await, 4);
+
+    let file = files.write("inventory.csv", &second);
+    let run = simusage(database.url(), &["ingest", "--inventory", &file]);
+    let text =
+        "inventory: 5 assignments (0 added, 0 moved, 5 unchanged; 2 that the file lacks were left)";
+    assert_eq!(run.stdout.lines().next(), Some(text));
+
+    // Changes by SQL are counted, too, and have a new version.
+    let before = version(&database).await;
+    let connection = database.connect().await;
+    for change in [
+        "delete from sim_card_assignments where valid_from > '2020-02-15'",
+        "update sim_card_assignments set organization_id = (select id from organizations where name = 'd')",
+        "truncate sim_card_assignments",
+    ] {
+        connection.batch_execute(change).await.unwrap();
+        assert!(database.number(COUNTED).await >= 0, "{change}");
+    }
+    assert_eq!(version(&database).await, before + 3);
+}
+
+/// (SIM card, valid from, organization), in the order of lists.
+type Model = BTreeSet<(String, String, String)>;
+
+fn model() -> Model {
+    let mut model = Model::new();
+    let organizations = ["a", "B", "8", "89", "8x", "~~"];
+    for number in 0..60 {
+        let iccid = match number % 4 {
+            0 => format!("89{number}"),
+            1 => format!("8{number}x"),
+            2 => format!("a{number}"),
+            _ => format!("{number}"),
+        };
+        let owner = |shift: usize| organizations[(number * number + shift) % 6].to_owned();
+        model.insert((iccid.clone(), String::new(), owner(0)));
+        if number % 3 == 0 {
+            model.insert((iccid.clone(), "2020-01-01T00:00:00Z".to_owned(), owner(1)));
+            model.insert((iccid, "2021-01-01T00:00:00Z".to_owned(), owner(2)));
+        }
+    }
+    for iccid in ["8", "89", "~", "!"] {
+        model.insert((iccid.to_owned(), String::new(), "a".to_owned()));
+    }
+    model
+}
+
+/// Follows `next` from a path, and returns all items and the total of each page.
+async fn follow(api: &Api, token: &str, path: &str) -> (Vec<Value>, Vec<Value>) {
+    let (mut items, mut totals) = (vec![], vec![]);
+    let mut next = Some(path.to_owned());
+    while let Some(path) = next {
+        let mut answer = api.get_as(token, &path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        items.append(answer.body["items"].as_array_mut().unwrap());
+        totals.push(answer.body["total"].take());
+        next = answer.body["next"].as_str().map(str::to_owned);
+    }
+    (items, totals)
+}
+
+#[actix_web::test]
+async fn every_filter_lists_exactly_its_assignments_in_the_order_of_bytes() {
+    let database = TestDatabase::migrated().await;
+    let model = model();
+    let mut inventory = "sim-card-id,valid-from,org-id\n".to_owned();
+    for (iccid, valid_from, organization) in model.iter().rev() {
+        writeln!(inventory, "{iccid},{valid_from},{organization}").unwrap();
+    }
+    load(&database, &Files::new(), &inventory);
+    let all = ["a", "B", "8", "89", "8x", "~~"].as_slice();
+    let scopes = [("admin", all), ("two", &["8", "a"]), ("one", &["8x"])];
+    let mut tokens = vec![];
+    for (name, organizations) in scopes {
+        let mut arguments = vec!["token", "create", name];
+        for organization in organizations.iter().filter(|_| name != "admin") {
+            arguments.extend(["--organization", organization]);
+        }
+        let run = simusage(database.url(), &arguments);
+        assert_eq!(run.status, 0, "{run:?}");
+        tokens.push((run.stdout.trim().to_owned(), organizations));
+    }
+    let api = Api::new(&database.config()).await;
+    for (token, scope) in &tokens {
+        for organization in [None, Some("8"), Some("a")] {
+            if organization.is_some_and(|organization| !scope.contains(&organization)) {
+                continue;
+            }
+            for prefix in ["", "8", "89", "8x", "a", "~", "zz"] {
+                let expected: Vec<Value> = model
+                    .iter()
+                    .filter(|(iccid, _, owner)| {
+                        scope.contains(&owner.as_str())
+                            && organization.is_none_or(|organization| organization == owner)
+                            && (iccid.starts_with(prefix) || owner.starts_with(prefix))
+                    })
+                    .map(|(iccid, valid_from, owner)| {
+                        let valid_from = (!valid_from.is_empty()).then_some(valid_from);
+                        json!({"simcard": iccid, "organization": owner, "valid-from": valid_from})
+                    })
+                    .collect();
+                let mut query = String::new();
+                if let Some(organization) = organization {
+                    write!(query, "organization={organization}&").unwrap();
+                }
+                if !prefix.is_empty() {
+                    write!(query, "q={prefix}&").unwrap();
+                }
+                for size in [7, 1000] {
+                    let path = format!("/api/v1/inventory?{query}size={size}");
+                    let (items, totals) = follow(&api, token, &path).await;
+                    assert_eq!(items, expected, "{path}");
+                    assert!(
+                        totals.iter().all(|total| *total == expected.len()),
+                        "{path}"
+                    );
+                }
+                let path = format!("/api/v1/inventory?{query}size=5&page=3");
+                let page = api.get_as(token, &path).await.body;
+                let end = expected.len().min(15);
+                assert_eq!(page["items"], json!(expected[end.min(10)..end]), "{path}");
+                let path = format!("/api/v1/inventory?{query}format=ndjson");
+                let rows = api.get_as(token, &path).await.text;
+                let rows: Vec<Value> = rows
+                    .lines()
+                    .map(|line| serde_json::from_str(line).unwrap())
+                    .collect();
+                assert_eq!(rows, expected, "{path}");
+            }
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_long_list_is_counted_up_to_a_limit_and_not_skipped_through() {
+    let database = TestDatabase::migrated().await;
+    let mut inventory = "sim-card-id,org-id\n".to_owned();
+    for number in 0..1_500 {
+        writeln!(inventory, "{number:04},o{}", number % 2).unwrap();
+    }
+    load(&database, &Files::new(), &inventory);
+    let api = Api::new(&database.config()).await;
+    for (query, total) in [
+        ("", json!(1_500)),
+        ("organization=o1", json!(750)),
+        ("q=0", json!(1_000)),
+        ("q=1", json!(500)),
+        ("q=o", json!(1_500)),
+        ("q=o1", json!(750)),
+    ] {
+        let path = format!("/api/v1/inventory?{query}");
+        assert_eq!(api.ok(&path).await["total"], total, "{path}");
+    }
+    load(&database, &Files::new(), "sim-card-id,org-id\n0,o0\n");
+    let (items, totals) = {
+        let first = api.ok("/api/v1/inventory?q=0&size=600").await;
+        let second = api.ok(first["next"].as_str().unwrap()).await;
+        let items = [&first, &second].map(|page| page["items"].as_array().unwrap().len());
+        (items, [first["total"].clone(), second["total"].clone()])
+    };
+    assert_eq!((items, totals), ([600, 401], [Value::Null, Value::Null]));
+
+    let answer = api.get("/api/v1/inventory?page=12&size=1000").await;
+    assert_eq!(answer.status, 422);
+    assert_eq!(
+        answer.detail(),
+        "Query parameter 'page' cannot be 12: it skips more than 10000 assignments; follow 'next' from an \
+         earlier page, or stream the list with format=ndjson."
+    );
+    assert_eq!(
+        api.ok("/api/v1/inventory?page=11&size=1000").await["items"],
+        json!([])
+    );
+}
