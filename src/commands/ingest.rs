@@ -128,6 +128,15 @@ pub(super) async fn run(args: IngestArgs, config: &Config) -> anyhow::Result<Exi
     } else {
         println!("{summary}");
     }
+    let failed: Vec<&str> = summary.failed().collect();
+    anyhow::ensure!(
+        failed.is_empty(),
+        "{} of {} sources failed: {}; the errors are above. Correct these and run the command \
+         again; it stores only what is missing",
+        failed.len(),
+        summary.sources.len(),
+        failed.join(", ")
+    );
     Ok(if summary.rejected > 0 {
         ExitCode::from(SOME_REJECTED)
     } else {

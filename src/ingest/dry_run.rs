@@ -3,7 +3,7 @@
 //! Every source is read from its start, because only the database has the positions of earlier
 //! runs, and a dry run works without a database.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -14,7 +14,7 @@ use super::inventory::warn_if_empty;
 use super::options::Options;
 use super::pending_batch::{Message, PIECES_IN_FLIGHT};
 use super::progress::Progress;
-use super::reader::{READER_PANICKED, RecordReader};
+use super::reader::{READER_PANICKED, RecordReader, Stopped};
 use super::record_encoder::RecordEncoder;
 use super::summary::{SimCards, SourceStatus, SourceSummary, Summary, Tally};
 use crate::config::Config;
@@ -40,20 +40,23 @@ pub(super) async fn dry_run(
         assignments: inventory.map(|assignments| assignments.len()),
         ..Summary::default()
     };
-    let mut reader = RecordReader::new(config, &options, encoder);
+    let reader = Arc::new(Mutex::new(RecordReader::new(config, &options, encoder)));
     let counters = options.counters;
     let mut tally = Tally::new(Arc::clone(&counters));
     let progress = Progress::start(Arc::clone(&counters), size);
+    let is_only_source = options.sources.len() == 1;
     for source in options.sources {
         let timeout = Duration::from_millis(config.ingest.batch_age_ms);
         let counters = Arc::clone(&counters);
-        let mut source_summary = SourceSummary::new(source.name().to_string());
+        let name = source.name();
+        let mut source_summary = SourceSummary::new(name.to_string());
+        let reader = Arc::clone(&reader);
         let (sender, mut receiver) = mpsc::channel(PIECES_IN_FLIGHT);
         let reading = spawn_blocking(move || {
             let opened = source.open(counters, timeout)?;
             let known = KnownSource::unknown(&opened.name);
-            let read = reader.read(opened, &known, sender);
-            read.map(|()| reader).map_err(anyhow::Error::from)
+            let mut reader = reader.lock().expect(READER_PANICKED);
+            reader.read(opened, &known, sender)
         });
         while let Some(message) = receiver.recv().await {
             if let Message::End(end) = message {
@@ -62,13 +65,16 @@ pub(super) async fn dry_run(
                 source_summary.to = end.checkpoint.position;
             }
         }
-        reader = reading.await.context(READER_PANICKED)?.with_context(|| {
-            format!(
-                "stopped after {} valid records and {} rejected",
-                tally.stored, tally.rejected
-            )
-        })?;
-        summary.sources.push(source_summary);
+        match reading.await.context(READER_PANICKED)? {
+            Ok(()) => summary.sources.push(source_summary),
+            Err(Stopped::Source(error)) if !is_only_source => summary.add_failed(&name, &error),
+            Err(stopped) => {
+                return Err(anyhow::Error::from(stopped).context(format!(
+                    "stopped after {} valid records and {} rejected",
+                    tally.stored, tally.rejected
+                )));
+            }
+        }
     }
     drop(progress);
     summary.absorb(tally);

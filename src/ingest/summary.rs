@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::ser::Serializer;
 
 use super::progress::{Counters, rate};
-use crate::db::BatchEnd;
+use crate::db::{BatchEnd, with_causes};
 
 /// Result of an ingest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -54,6 +54,9 @@ pub struct SourceSummary {
     pub from: i64,
     /// Position after the last record that was stored or rejected.
     pub to: i64,
+    /// Why the source failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 impl SourceSummary {
@@ -64,6 +67,7 @@ impl SourceSummary {
             status: SourceStatus::Empty,
             from: 0,
             to: 0,
+            error: None,
         }
     }
 }
@@ -82,6 +86,8 @@ pub enum SourceStatus {
     Empty,
     /// The records were read in a dry run, and not stored.
     Read,
+    /// The source is unreadable or was refused. Records before the error may have been stored.
+    Failed,
 }
 
 /// Where a dry run looks up SIM cards.
@@ -135,6 +141,26 @@ impl Tally {
 }
 
 impl Summary {
+    /// Logs that a source failed, and adds it.
+    pub(super) fn add_failed(&mut self, name: &str, error: &anyhow::Error) {
+        let error = with_causes(error);
+        log::error!("{error}");
+        self.sources.push(SourceSummary {
+            status: SourceStatus::Failed,
+            error: Some(error),
+            ..SourceSummary::new(name.to_owned())
+        });
+    }
+
+    /// Names of the sources that failed.
+    pub fn failed(&self) -> impl Iterator<Item = &str> {
+        let is_failed = |source: &&SourceSummary| source.status == SourceStatus::Failed;
+        self.sources
+            .iter()
+            .filter(is_failed)
+            .map(|source| source.name.as_str())
+    }
+
     /// Takes over the counts of `tally`.
     pub(super) fn absorb(&mut self, tally: Tally) {
         self.read = tally.stored + tally.rejected;
@@ -163,6 +189,7 @@ impl fmt::Display for Summary {
                 SourceStatus::Empty => writeln!(formatter, "{name}: no records")?,
                 SourceStatus::Continued => writeln!(formatter, "{name}: continued at byte {from}")?,
                 SourceStatus::AlreadyIngested => writeln!(formatter, "{name}: already ingested")?,
+                SourceStatus::Failed => writeln!(formatter, "{name}: failed, see the error above")?,
             }
         }
         let stored = if self.dry_run {
