@@ -2,11 +2,15 @@
 //! records of a SIM card missing from the inventory would be rejected.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
-use chrono::{DateTime, NaiveDate, Utc};
-use serde::Deserialize;
+use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::csv_line::{Columns, HeaderError, Splitter};
 use crate::domain::{Assignment, OrganizationId, SimCardId};
@@ -25,6 +29,31 @@ struct Entry {
     organization: String,
     #[serde(rename = "valid-from", alias = "valid_from", default)]
     valid_from: Option<String>,
+}
+
+/// A value that only a JSON object represents. serde also accepts an array with the fields in order.
+struct JsonObject<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = T;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer
+            .deserialize_map(ObjectVisitor(PhantomData))
+            .map(Self)
+    }
 }
 
 /// Reads an inventory file: a JSON array of `{"sim-card-id", "org-id", "valid-from"?}`, or CSV with
@@ -57,13 +86,13 @@ pub(super) fn parse_inventory(text: &str) -> anyhow::Result<Vec<Assignment>> {
 
 fn read_json(text: &str) -> anyhow::Result<Vec<Assignment>> {
     let deserializer = &mut serde_json::Deserializer::from_str(text);
-    let entries: Vec<Entry> = serde_path_to_error::deserialize(deserializer)
+    let entries: Vec<JsonObject<Entry>> = serde_path_to_error::deserialize(deserializer)
         .map_err(|error| anyhow!("{}: {}", error.path(), error.inner()))?;
     assignments(
         entries
             .into_iter()
             .enumerate()
-            .map(|(index, entry)| (format!("entry {}", index + 1), entry)),
+            .map(|(index, JsonObject(entry))| (format!("entry {}", index + 1), entry)),
     )
 }
 
@@ -81,11 +110,9 @@ fn read_csv(text: &str) -> anyhow::Result<Vec<Assignment>> {
     let mut splitter = Splitter::default();
     let mut entries = vec![];
     for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-        let fields = splitter.split(line.as_bytes()).ok_or_else(|| {
-            anyhow!(
-                "line {number}: not a line of CSV; check for an unclosed quote or a carriage return"
-            )
-        })?;
+        let fields = splitter
+            .split(line.as_bytes())
+            .map_err(|error| anyhow!("line {number}: {error}"))?;
         if fields.len() != columns.len() {
             bail!(
                 "line {number}: the line has {} fields and the header {} columns; quote fields that \
@@ -140,7 +167,7 @@ fn assignments(entries: impl Iterator<Item = (String, Entry)>) -> anyhow::Result
     Ok(assignments)
 }
 
-/// Parses a date (midnight UTC) or a date-time with an offset.
+/// Parses a date (midnight UTC) or a date-time with an offset, in the years 1 to 9999.
 fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
     let midnight = || {
         text.parse::<NaiveDate>()
@@ -152,6 +179,7 @@ fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
         .ok()
         .map(|time| time.to_utc())
         .or_else(midnight)
+        .filter(|time| (1..=9999).contains(&time.year()))
 }
 
 #[cfg(test)]
@@ -193,6 +221,24 @@ mod tests {
         assert!(text.contains("[0]") && text.contains("org-id"), "{text}");
         let text = problem(r#"[{"sim-card-id": 1, "org-id": "a"}]"#);
         assert!(text.contains("[0].sim-card-id"), "{text}");
+        let text = problem(r#"[["1", "a", "2020-01-01"]]"#);
+        assert!(
+            text.contains("[0]") && text.contains("invalid type: sequence, expected an object"),
+            "{text}"
+        );
+        for date in [
+            "-0001-01-01",
+            "-1-01-01",
+            "0000-01-01",
+            "+12026-01-01",
+            "12026-01-01",
+        ] {
+            let text = problem(&format!("sim-card-id,org-id,valid-from\n1,a,{date}\n"));
+            assert!(
+                text.contains(&format!("line 2: valid-from: '{date}'")),
+                "{text}"
+            );
+        }
         let text = problem("sim-card-id,org-id\n1,a\n,a\n");
         assert!(text.contains("line 3: sim-card-id: ''"), "{text}");
         let text = problem("sim-card-id,org-id\n1,a,x\n");
