@@ -16,6 +16,7 @@ use super::pending_batch::{Message, PIECES_IN_FLIGHT};
 use super::progress::Progress;
 use super::reader::{READER_PANICKED, RecordReader, Stopped};
 use super::record_encoder::RecordEncoder;
+use super::source::OpenOptions;
 use super::summary::{SimCards, SourceStatus, SourceSummary, Summary, Tally};
 use crate::config::Config;
 use crate::db::{self, InventoryIndex, KnownSource, WriteError};
@@ -45,15 +46,24 @@ pub(super) async fn dry_run(
     let mut tally = Tally::new(Arc::clone(&counters));
     let progress = Progress::start(Arc::clone(&counters), size);
     let is_only_source = options.sources.len() == 1;
+    let open_options = OpenOptions {
+        format: options.format,
+        max_record_bytes: config.ingest.max_record_bytes,
+        timeout: Duration::from_millis(config.ingest.batch_age_ms),
+        counters: Arc::clone(&counters),
+    };
     for source in options.sources {
-        let timeout = Duration::from_millis(config.ingest.batch_age_ms);
-        let counters = Arc::clone(&counters);
+        let options = open_options.clone();
         let name = source.name();
         let mut source_summary = SourceSummary::new(name.to_string());
         let reader = Arc::clone(&reader);
         let (sender, mut receiver) = mpsc::channel(PIECES_IN_FLIGHT);
         let reading = spawn_blocking(move || {
-            let opened = source.open(counters, timeout)?;
+            let mut opened = source.open(&options)?;
+            if opened.scan.as_ref().is_some_and(|scan| !scan.has_records) {
+                opened.refuse_damaged()?;
+                return Ok(());
+            }
             let known = KnownSource::unknown(&opened.name);
             let mut reader = reader.lock().expect(READER_PANICKED);
             reader.read(opened, &known, sender)
@@ -61,6 +71,8 @@ pub(super) async fn dry_run(
         while let Some(message) = receiver.recv().await {
             if let Message::End(end) = message {
                 tally.add_batch(&end);
+                source_summary.stored += end.rows;
+                source_summary.rejected += end.rejected.len() as u64;
                 source_summary.status = SourceStatus::Read;
                 source_summary.to = end.checkpoint.position;
             }

@@ -9,20 +9,20 @@ use tokio::task::spawn_blocking;
 
 use super::dry_run::dry_run;
 use super::failure::Failure;
-use super::identity::identify;
+use super::identity::{Identified, identify};
 use super::inventory;
 use super::inventory_file::read_inventory;
 use super::kafka::{TopicWriter, store_topic};
 use super::options::{Options, Topic};
 use super::parallel_copy::ParallelCopy;
 use super::pending_batch::PIECES_IN_FLIGHT;
-use super::progress::{Counters, Progress};
+use super::progress::Progress;
 use super::reader::{READER_PANICKED, RecordReader, Stopped};
 use super::record_encoder::RecordEncoder;
 use super::refresher::Refresher;
 use super::replay::replay_rejected;
 use super::session::Session;
-use super::source::Source;
+use super::source::{OpenOptions, Source};
 use super::store::Store;
 use super::summary::{SourceStatus, SourceSummary, Summary, Tally};
 use crate::config::Config;
@@ -186,15 +186,23 @@ impl Run<'_> {
             sources,
             source_id,
             counters,
+            format,
+            as_new,
             ..
         } = options;
         let progress = Progress::start(Arc::clone(&counters), size);
         let is_only_source = sources.len() == 1;
+        let open_options = OpenOptions {
+            format,
+            max_record_bytes: self.config.ingest.max_record_bytes,
+            timeout: Duration::from_millis(self.config.ingest.batch_age_ms),
+            counters: Arc::clone(&counters),
+        };
         for source in sources {
             let name = source.name();
-            let counters = Arc::clone(&counters);
+            let options = open_options.clone();
             let stored = self
-                .store_source(&reader, source, counters, source_id.as_deref())
+                .store_source(&reader, source, options, source_id.as_deref(), as_new)
                 .await;
             match stored {
                 Ok(source) => summary.sources.push(source),
@@ -212,24 +220,35 @@ impl Run<'_> {
         &mut self,
         reader: &Arc<Mutex<RecordReader>>,
         source: Source,
-        counters: Arc<Counters>,
+        options: OpenOptions,
         source_id: Option<&str>,
+        as_new: bool,
     ) -> Result<SourceSummary, Failure> {
-        let timeout = Duration::from_millis(self.config.ingest.batch_age_ms);
-        let opened = spawn_blocking(move || source.open(counters, timeout))
+        let mut opened = spawn_blocking(move || source.open(&options))
             .await
             .context(READER_PANICKED)?
             .map_err(Failure::of_source)?;
         let name = Arc::clone(&opened.name);
         let mut source = SourceSummary::new(name.to_string());
-        let is_file = opened.source != Source::Stdin;
-        if is_file && opened.head.is_empty() {
+        if opened.scan.as_ref().is_some_and(|scan| !scan.has_records) {
+            opened.refuse_damaged().map_err(Failure::of_source)?;
             return Ok(source);
         }
-        let known = identify(&mut self.store.session, &opened, source_id, self.id).await?;
-        let is_lasting = is_file || source_id.is_some();
+        let session = &mut self.store.session;
+        let known = match identify(session, &opened, source_id, as_new, self.id).await? {
+            Identified::ToRead(known) => known,
+            Identified::AlreadyIngested(known) => {
+                opened.refuse_damaged().map_err(Failure::of_source)?;
+                source.set_already_ingested(&known);
+                return Ok(source);
+            }
+        };
+        let is_lasting = opened.scan.is_some() || source_id.is_some();
+        let before = (self.store.tally.stored, self.store.tally.rejected);
         let mut claim = Claim::new(&known, is_lasting, self.id, Arc::clone(&name));
         source.from = known.position;
+        let rejected_before = known.rejected > 0;
+        source.set_counts((known.stored, known.rejected));
         let (sender, mut receiver) = mpsc::channel(PIECES_IN_FLIGHT);
         let reader = Arc::clone(reader);
         let reading = spawn_blocking(move || {
@@ -264,6 +283,18 @@ impl Run<'_> {
             }
         }
         source.to = claim.position;
+        if rejected_before {
+            // Some may have been read again, or stored by a replay.
+            let counts = self
+                .store
+                .session
+                .repeat(async |connection| db::source_counts(connection, claim.id).await)
+                .await?;
+            source.set_counts(counts);
+        } else {
+            source.stored += self.store.tally.stored - before.0;
+            source.rejected = self.store.tally.rejected - before.1;
+        }
         source.status = match (source.from, claim.moved) {
             (0, false) => SourceStatus::Empty,
             (0, true) => SourceStatus::Stored,
