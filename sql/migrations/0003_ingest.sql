@@ -4,7 +4,7 @@
 -- that stores its records, so the two always agree.
 --
 -- kind      identity
--- file      length and hash of the first bytes
+-- file      number and hash of its lines when first seen
 -- stream    the name given on the command line
 -- run       a random number; the standard input of one run, or 'ended' for all that ended
 -- kafka     cluster, topic, partition and consumer group
@@ -12,8 +12,6 @@ create table ingest_sources (
     id bigint generated always as identity primary key,
     kind text not null,
     identity text not null,
-    -- How many bytes of a file the hash covers.
-    head_bytes integer,
     -- The name it was last read under.
     name text not null,
     -- The offset of the next byte to read, decompressed, and the number of lines that end before
@@ -35,11 +33,33 @@ create table ingest_sources (
     unique (kind, identity)
 );
 
--- Finds the files that were shorter than 4,096 bytes when first seen. There are few of them, and
--- each distinct length is one more hash to look up.
-create index on ingest_sources (head_bytes) where head_bytes < 4096;
+create index on ingest_sources (name, updated_at) where kind = 'file';
 create index on ingest_sources (newest_record_at) where kind <> 'kafka';
 create index on ingest_sources (updated_at);
+
+-- The fingerprints of files, for recognising copies: see src/ingest/fingerprint.rs. A fingerprint
+-- covers the lines that the file had when it was last read; those up to ingest_sources.line are
+-- stored.
+create table ingest_fingerprints (
+    source_id bigint primary key references ingest_sources on delete cascade,
+    -- 16 bits of the hash of all lines so far, little-endian, after each of the first lines and then
+    -- after fewer and fewer.
+    digests bytea not null,
+    -- The number of lines at which earlier runs found the file's end, and 64 bits of the hash there.
+    end_lines bigint[] not null,
+    end_digests bigint[] not null
+);
+
+create index on ingest_fingerprints ((end_digests[1]));
+
+-- Sampled records of files: the hash of each, and its line. There are about 60 of a file of 200 lines,
+-- and 200 of a file of a million lines. A table, because the planner would not use an index on arrays.
+create table ingest_samples (
+    hash bigint not null,
+    source_id bigint not null,
+    line bigint not null,
+    primary key (hash, source_id)
+);
 
 -- Dead letters: records that could not be stored, written in the transaction of their batch.
 create table rejected_records (

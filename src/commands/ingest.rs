@@ -27,11 +27,15 @@ Examples:
   simusage ingest usage-*.ndjson
   simusage ingest usage-2020-02.csv.gz
   tail -n +1 -F usage.log | simusage ingest --source-id usage -
+  simusage ingest --complete exported.csv
+  simusage ingest --as-new second-gateway.ndjson
   simusage ingest --kafka broker:9092 --topic usage --group simusage
   simusage ingest --inventory inventory.json --replay-rejects
   simusage ingest --dry-run --inventory inventory.json usage-*.ndjson
 
 Files are identified by their content. Ingesting a file again, under any name, stores only what was appended to it.
+A changed copy of a stored file is refused, because its other records would count twice. If all of its records are
+different ones that only look the same, --as-new stores them.
 
 --dry-run reads each FILE from the start, even if it was ingested before. It looks up SIM cards in the --inventory
 file or, without one, in the database. If the database is unavailable, SIM cards are not checked.")]
@@ -42,6 +46,12 @@ pub struct IngestArgs {
     /// Format of the records; auto detects it from the file's name or content
     #[arg(long, value_enum, default_value_t = FormatArg(None))]
     pub format: FormatArg,
+    /// Nothing will be appended: store a last line without a line end, whatever its last field
+    #[arg(long, conflicts_with_all = ["kafka", "replay_rejects"])]
+    pub complete: bool,
+    /// Store all records of FILE although some are stored already
+    #[arg(long, conflicts_with_all = ["kafka", "replay_rejects", "dry_run"])]
+    pub as_new: bool,
     /// Name the stream on standard input. If it is sent again from its start, records already stored are skipped
     #[arg(long, value_name = "NAME")]
     pub source_id: Option<String>,
@@ -106,6 +116,8 @@ impl IngestArgs {
             sources: self.files.into_iter().map(source).collect(),
             kafka,
             format: self.format.0,
+            complete: self.complete,
+            as_new: self.as_new,
             source_id: self.source_id,
             max_rejects: self.max_rejects,
             replay_rejects: self.replay_rejects,
@@ -128,7 +140,16 @@ pub(super) async fn run(args: IngestArgs, config: &Config) -> anyhow::Result<Exi
     } else {
         println!("{summary}");
     }
-    Ok(if summary.rejected > 0 {
+    let failed: Vec<&str> = summary.failed().collect();
+    anyhow::ensure!(
+        failed.is_empty(),
+        "{} of {} sources failed: {}; the errors are above. Correct these and run the command \
+         again; it stores only what is missing",
+        failed.len(),
+        summary.sources.len(),
+        failed.join(", ")
+    );
+    Ok(if summary.has_rejected() {
         ExitCode::from(SOME_REJECTED)
     } else {
         ExitCode::SUCCESS

@@ -35,6 +35,7 @@ pub use pool::{Lease, Pool, PoolStatus, Streaming};
 pub use refresh::{StaleHours, refresh_aggregates, refresh_helpers};
 pub use replay::{Replay, StillRejected, TakenRecord, count_rejected};
 pub use sources::{
-    Checkpoint, Claim, HEAD_BYTES, KnownSource, Outcome, SourceIdentity, enter_source, find_file,
-    head_lengths, outcome, remove_run, rename_source,
+    Checkpoint, Claim, KnownSource, Outcome, SimilarFile, SourceIdentity, StoredFingerprint,
+    enter_file, enter_source, find_files, find_whole_file, outcome, remove_run, reset_source,
+    set_fingerprint, source_counts,
 };

@@ -95,13 +95,14 @@ impl<'a> Replay<'a> {
         let rows = stored.len() as u64;
         self.batch.finish_copy(rows).await?;
         let transaction = self.batch.transaction();
-        let deleted = transaction
-            .execute(
+        let deleted: i64 = transaction
+            .query_one(
                 include_str!("../../sql/ingest/delete_rejected.sql"),
                 &[&stored],
             )
-            .await?;
-        if deleted != rows {
+            .await?
+            .get("count");
+        if u64::try_from(deleted) != Ok(rows) {
             let text = format!("only {deleted} of {rows} rejected records still exist");
             return Err(WriteError::Refused(text.into()));
         }

@@ -3,23 +3,16 @@
 //! This module finds, adds and checks sources. [`super::BatchWriter`] advances their positions.
 
 use chrono::{DateTime, Utc};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, GenericClient, Row};
 
+use super::connect::Connection;
 use super::error::WriteError;
-
-/// How many bytes at its start identify a file, unless the whole file was shorter when first seen.
-pub const HEAD_BYTES: usize = 4_096;
 
 /// What identifies a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceIdentity {
-    /// A file, by its first bytes.
-    File {
-        /// How many bytes are hashed.
-        head_bytes: usize,
-        /// Their hash, in hexadecimal.
-        hash: String,
-    },
+    /// A file, by the number and hash of its lines when first seen.
+    File(String),
     /// A stream, by its name.
     Stream(String),
     /// The standard input of one run, by the run's number.
@@ -40,7 +33,7 @@ pub enum SourceIdentity {
 impl SourceIdentity {
     fn kind(&self) -> &'static str {
         match self {
-            Self::File { .. } => "file",
+            Self::File(_) => "file",
             Self::Stream(_) => "stream",
             Self::Run(_) => "run",
             Self::Partition { .. } => "kafka",
@@ -49,8 +42,7 @@ impl SourceIdentity {
 
     fn text(&self) -> String {
         match self {
-            Self::File { head_bytes, hash } => format!("{head_bytes}-{hash}"),
-            Self::Stream(name) => name.clone(),
+            Self::File(name) | Self::Stream(name) => name.clone(),
             Self::Run(number) => number.to_string(),
             // Unambiguous, because clusters and topics have no slash in their names.
             Self::Partition {
@@ -59,13 +51,6 @@ impl SourceIdentity {
                 topic,
                 partition,
             } => format!("{cluster}/{topic}/{partition}/{group}"),
-        }
-    }
-
-    fn head_bytes(&self) -> Option<i32> {
-        match self {
-            Self::File { head_bytes, .. } => i32::try_from(*head_bytes).ok(),
-            _ => None,
         }
     }
 }
@@ -86,8 +71,6 @@ pub struct Checkpoint {
 pub struct KnownSource {
     /// Its key in `ingest_sources`.
     pub id: i64,
-    /// How many bytes identify it; `None` unless it is a file.
-    pub head_bytes: Option<i32>,
     /// The name it was last read under.
     pub name: String,
     /// The offset of the next byte to read.
@@ -98,6 +81,10 @@ pub struct KnownSource {
     pub prefix_hash: Vec<u8>,
     /// How many batches have advanced it.
     pub batches: i64,
+    /// How many of its records are stored, in all runs.
+    pub stored: i64,
+    /// How many of its records are rejected.
+    pub rejected: i64,
     /// When it was last advanced.
     pub updated_at: DateTime<Utc>,
 }
@@ -108,12 +95,13 @@ impl KnownSource {
     pub fn unknown(name: &str) -> Self {
         Self {
             id: 0,
-            head_bytes: None,
             name: name.to_owned(),
             position: 0,
             line: 0,
             prefix_hash: vec![],
             batches: 0,
+            stored: 0,
+            rejected: 0,
             updated_at: DateTime::UNIX_EPOCH,
         }
     }
@@ -123,7 +111,6 @@ impl From<Row> for KnownSource {
     fn from(row: Row) -> Self {
         Self {
             id: row.get("id"),
-            head_bytes: row.get("head_bytes"),
             name: row.get("name"),
             position: row.get("position"),
             line: row.get("line"),
@@ -131,6 +118,8 @@ impl From<Row> for KnownSource {
                 .get::<_, Option<Vec<u8>>>("prefix_hash")
                 .unwrap_or_default(),
             batches: row.get("batches"),
+            stored: row.get("stored"),
+            rejected: row.get("rejected"),
             updated_at: row.get("updated_at"),
         }
     }
@@ -200,38 +189,139 @@ pub enum Outcome {
     Overtaken,
 }
 
-/// All lengths of the first bytes that identify files.
-///
-/// # Errors
-/// Returns an error if the database is unreachable or rejects the statement.
-pub async fn head_lengths(client: &Client) -> Result<Vec<usize>, WriteError> {
-    let rows = client
-        .query(include_str!("../../sql/ingest/head_lengths.sql"), &[])
-        .await?;
-    let mut lengths: Vec<usize> = rows
-        .iter()
-        .filter_map(|row| usize::try_from(row.get::<_, i32>(0)).ok())
-        .collect();
-    lengths.push(HEAD_BYTES);
-    Ok(lengths)
+/// What the ledger keeps of a file's lines. `crate::ingest` defines the content.
+#[derive(Debug, Clone, Default)]
+pub struct StoredFingerprint {
+    /// After each of the first lines, and then after fewer and fewer.
+    pub digests: Vec<u16>,
+    /// The number of lines and the digest of all of them, in each run that found more, newest first.
+    pub ends: Vec<(i64, i64)>,
+    /// Hashes of sampled records, sorted, and the line of each. When read, only those that were
+    /// asked for.
+    pub samples: Vec<(i64, i64)>,
 }
 
-/// Finds a file in the ledger by any of its possible identities. The longest match wins.
+/// A file that may be the same as another one, or share records with it.
+#[derive(Debug, Clone)]
+pub struct SimilarFile {
+    /// Its row in the ledger.
+    pub known: KnownSource,
+    /// Empty if the file was not read to its end.
+    pub fingerprint: StoredFingerprint,
+}
+
+/// Finds a file that had exactly these lines when it was last read, all of which are stored or
+/// rejected. `end` is their number and digest.
 ///
 /// # Errors
 /// Returns an error if the database is unreachable or rejects the statement.
-pub async fn find_file(
+pub async fn find_whole_file(
     client: &Client,
-    candidates: &[SourceIdentity],
+    end: (i64, i64),
 ) -> Result<Option<KnownSource>, WriteError> {
-    let identities: Vec<String> = candidates.iter().map(SourceIdentity::text).collect();
-    let row = client
-        .query_opt(
-            include_str!("../../sql/ingest/find_file.sql"),
-            &[&identities],
+    let find = include_str!("../../sql/ingest/find_whole_file.sql");
+    let row = client.query_opt(find, &[&end.0, &end.1]).await?;
+    Ok(row.map(KnownSource::from))
+}
+
+/// The most files that [`find_files`] returns because of their records, and because of their name.
+const MAX_SIMILAR_FILES: i64 = 16;
+
+/// Finds the files that have the same identity or name, or some of these records. Most records in
+/// common first.
+///
+/// # Errors
+/// Returns an error if the database is unreachable or rejects the statement.
+pub async fn find_files(
+    client: &Client,
+    identity: &SourceIdentity,
+    name: &str,
+    hashes: &[i64],
+) -> Result<Vec<SimilarFile>, WriteError> {
+    let find = include_str!("../../sql/ingest/find_files.sql");
+    let rows = client
+        .query(
+            find,
+            &[&identity.text(), &name, &hashes, &MAX_SIMILAR_FILES],
         )
         .await?;
-    Ok(row.map(KnownSource::from))
+    let numbers = |row: &Row, column: &str| {
+        row.get::<_, Option<Vec<i64>>>(column)
+            .unwrap_or_default()
+            .into_iter()
+    };
+    let similar = |row: Row| {
+        let digests: Option<&[u8]> = row.get("digests");
+        let (pairs, _) = digests.unwrap_or_default().as_chunks::<2>();
+        let fingerprint = StoredFingerprint {
+            digests: pairs.iter().copied().map(u16::from_le_bytes).collect(),
+            ends: numbers(&row, "end_lines")
+                .zip(numbers(&row, "end_digests"))
+                .collect(),
+            samples: numbers(&row, "found_hashes")
+                .zip(numbers(&row, "found_lines"))
+                .collect(),
+        };
+        SimilarFile {
+            known: row.into(),
+            fingerprint,
+        }
+    };
+    Ok(rows.into_iter().map(similar).collect())
+}
+
+/// Sets the fingerprint of a file, of which the first of `ends` is used.
+///
+/// # Errors
+/// Returns an error if the database is unreachable or rejects the statement.
+pub async fn set_fingerprint(
+    client: &Client,
+    id: i64,
+    fingerprint: &StoredFingerprint,
+) -> Result<(), WriteError> {
+    set_fingerprint_on(client, id, fingerprint).await
+}
+
+async fn set_fingerprint_on(
+    client: &impl GenericClient,
+    id: i64,
+    fingerprint: &StoredFingerprint,
+) -> Result<(), WriteError> {
+    let digests: Vec<u8> = fingerprint
+        .digests
+        .iter()
+        .flat_map(|digest| digest.to_le_bytes())
+        .collect();
+    let (lines, end) = fingerprint.ends.first().copied().unwrap_or_default();
+    let (hashes, sample_lines): (Vec<i64>, Vec<i64>) = fingerprint.samples.iter().copied().unzip();
+    let set = include_str!("../../sql/ingest/set_fingerprint.sql");
+    client
+        .execute(set, &[&id, &digests, &lines, &end, &hashes, &sample_lines])
+        .await?;
+    Ok(())
+}
+
+/// Sets a source of which every record was rejected back to its start. Returns whether it was: not
+/// if some records are stored, or some of the rejected ones were deleted.
+///
+/// # Errors
+/// Returns an error if the database is unreachable or rejects the statement.
+pub async fn reset_source(client: &Client, known: &KnownSource) -> Result<bool, WriteError> {
+    let reset = include_str!("../../sql/ingest/reset_source.sql");
+    let updated = client
+        .execute(reset, &[&known.id, &known.position, &known.batches])
+        .await?;
+    Ok(updated == 1)
+}
+
+/// How many records of a source are stored and rejected, in all runs. 0 if the source was removed.
+///
+/// # Errors
+/// Returns an error if the database is unreachable or rejects the statement.
+pub async fn source_counts(client: &Client, id: i64) -> Result<(i64, i64), WriteError> {
+    let count = include_str!("../../sql/ingest/source_counts.sql");
+    let row = client.query_opt(count, &[&id]).await?;
+    Ok(row.map_or((0, 0), |row| (row.get("stored"), row.get("rejected"))))
 }
 
 /// Finds the source of an identity, and adds it if it does not exist.
@@ -243,11 +333,34 @@ pub async fn enter_source(
     identity: &SourceIdentity,
     name: &str,
 ) -> Result<KnownSource, WriteError> {
-    let (kind, text, head_bytes) = (identity.kind(), identity.text(), identity.head_bytes());
+    enter_source_on(client, identity, name).await
+}
+
+/// Finds the source of a file, and adds it if it does not exist, with its fingerprint.
+///
+/// # Errors
+/// Returns an error if the database is unreachable or rejects a statement.
+pub async fn enter_file(
+    connection: &mut Connection,
+    identity: &SourceIdentity,
+    name: &str,
+    fingerprint: &StoredFingerprint,
+) -> Result<KnownSource, WriteError> {
+    let transaction = connection.transaction().await?;
+    let known = enter_source_on(&transaction, identity, name).await?;
+    set_fingerprint_on(&transaction, known.id, fingerprint).await?;
+    transaction.commit().await?;
+    Ok(known)
+}
+
+async fn enter_source_on(
+    client: &impl GenericClient,
+    identity: &SourceIdentity,
+    name: &str,
+) -> Result<KnownSource, WriteError> {
+    let (kind, text) = (identity.kind(), identity.text());
     let add = include_str!("../../sql/ingest/add_source.sql");
-    client
-        .execute(add, &[&kind, &text, &head_bytes, &name])
-        .await?;
+    client.execute(add, &[&kind, &text, &name]).await?;
     let row = client
         .query_one(
             include_str!("../../sql/ingest/find_source.sql"),
@@ -255,26 +368,6 @@ pub async fn enter_source(
         )
         .await?;
     Ok(row.into())
-}
-
-/// Changes the identity of a source of which nothing is stored.
-///
-/// # Errors
-/// Returns an error if the database is unreachable or rejects the statement, or if another process
-/// has advanced the source.
-pub async fn rename_source(
-    client: &Client,
-    id: i64,
-    identity: &SourceIdentity,
-) -> Result<(), WriteError> {
-    let rename = include_str!("../../sql/ingest/rename_source.sql");
-    match client
-        .execute(rename, &[&id, &identity.text(), &identity.head_bytes()])
-        .await?
-    {
-        1 => Ok(()),
-        _ => Err(WriteError::Overtaken),
-    }
 }
 
 /// The outcome of the batch that ends at `position`. Waits for its transaction if that is still

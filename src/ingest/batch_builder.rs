@@ -192,6 +192,25 @@ impl BatchBuilder {
         }
     }
 
+    /// Adds the last record of a source that may still grow, and whose last line has no line end. A
+    /// record that the next byte could change is rejected.
+    pub fn push_unfinished(
+        &mut self,
+        payload: Payload<'_>,
+        position: RecordPosition,
+    ) -> Option<&RejectedRecord> {
+        if !payload.is_cut()
+            && !self.parser.lines_are_closed()
+            && self.parser.parse(payload.bytes).is_ok()
+        {
+            let problem = "the last line has no line end, so its last field may be incomplete; end \
+                           the line, or pass --complete if nothing will be appended";
+            let defect = Defect::of_line(Reason::UnfinishedLine, problem);
+            return Some(self.reject(payload, position, defect));
+        }
+        self.push(payload, position)
+    }
+
     fn reject(
         &mut self,
         payload: Payload<'_>,

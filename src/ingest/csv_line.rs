@@ -7,14 +7,26 @@ use csv_core::{ReadRecordResult, Reader};
 pub(super) enum HeaderError {
     #[error("the header is empty; name the columns in the first line")]
     Empty,
-    #[error("the header is not a line of CSV; check for an unclosed quote or a carriage return")]
-    Malformed,
+    #[error("the header is {0}")]
+    Malformed(SplitError),
     #[error("the header has the column {name} twice; remove or rename one")]
     DuplicateColumn { name: &'static str },
     #[error(
         "the header has no column {name} (it has: {present}); name the columns in the first line"
     )]
     MissingColumn { name: &'static str, present: String },
+}
+
+/// A line that is not CSV.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum SplitError {
+    #[error("not a line of CSV: a quote is not closed; close it, or double quotes within a field")]
+    UnclosedQuote,
+    #[error(
+        "not a line of CSV: there is a carriage return within the line; remove it, or end lines \
+         with a line feed"
+    )]
+    CarriageReturn,
 }
 
 /// The column names of a header, in lower case, with `_` replaced by `-`.
@@ -28,7 +40,7 @@ impl Columns {
             return Err(HeaderError::Empty);
         }
         let mut splitter = Splitter::default();
-        let fields = splitter.split(line).ok_or(HeaderError::Malformed)?;
+        let fields = splitter.split(line).map_err(HeaderError::Malformed)?;
         let name = |field| {
             String::from_utf8_lossy(field)
                 .trim()
@@ -101,8 +113,15 @@ impl<'a> CsvFields<'a> {
 }
 
 impl Splitter {
-    /// Returns `None` if a quote is not closed or the line contains a carriage return.
-    pub fn split(&mut self, line: &[u8]) -> Option<CsvFields<'_>> {
+    /// Splits a line without a line end.
+    ///
+    /// # Errors
+    /// Returns an error if a quote is not closed or there is a carriage return outside of quotes.
+    pub fn split(&mut self, line: &[u8]) -> Result<CsvFields<'_>, SplitError> {
+        // The reader would skip carriage returns before the first field.
+        if line.first() == Some(&b'\r') {
+            return Err(SplitError::CarriageReturn);
+        }
         // Enough room: unquoting never lengthens a field, the line end below adds at most one byte,
         // and a line has at most one more field than it has bytes.
         self.output.resize(self.output.len().max(line.len() + 1), 0);
@@ -112,17 +131,17 @@ impl Splitter {
             self.reader
                 .read_record(line, &mut self.output, &mut self.ends);
         if result == ReadRecordResult::Record {
-            return None;
+            return Err(SplitError::CarriageReturn);
         }
         // The line end completes the record unless a quote is still open.
         let (result, _, more, more_ends) =
             self.reader
                 .read_record(b"\n", &mut self.output[written..], &mut self.ends[ends..]);
         if result != ReadRecordResult::Record {
-            return None;
+            return Err(SplitError::UnclosedQuote);
         }
         let (written, ends) = (written + more, ends + more_ends);
-        Some(CsvFields {
+        Ok(CsvFields {
             output: &self.output[..written],
             ends: &self.ends[..ends],
         })

@@ -3,7 +3,7 @@
 //! Every source is read from its start, because only the database has the positions of earlier
 //! runs, and a dry run works without a database.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -14,8 +14,9 @@ use super::inventory::warn_if_empty;
 use super::options::Options;
 use super::pending_batch::{Message, PIECES_IN_FLIGHT};
 use super::progress::Progress;
-use super::reader::{READER_PANICKED, RecordReader};
+use super::reader::{READER_PANICKED, RecordReader, Stopped};
 use super::record_encoder::RecordEncoder;
+use super::source::OpenOptions;
 use super::summary::{SimCards, SourceStatus, SourceSummary, Summary, Tally};
 use crate::config::Config;
 use crate::db::{self, InventoryIndex, KnownSource, WriteError};
@@ -40,35 +41,52 @@ pub(super) async fn dry_run(
         assignments: inventory.map(|assignments| assignments.len()),
         ..Summary::default()
     };
-    let mut reader = RecordReader::new(config, &options, encoder);
+    let reader = Arc::new(Mutex::new(RecordReader::new(config, &options, encoder)));
     let counters = options.counters;
     let mut tally = Tally::new(Arc::clone(&counters));
     let progress = Progress::start(Arc::clone(&counters), size);
+    let is_only_source = options.sources.len() == 1;
+    let open_options = OpenOptions {
+        format: options.format,
+        max_record_bytes: config.ingest.max_record_bytes,
+        timeout: Duration::from_millis(config.ingest.batch_age_ms),
+        counters: Arc::clone(&counters),
+    };
     for source in options.sources {
-        let timeout = Duration::from_millis(config.ingest.batch_age_ms);
-        let counters = Arc::clone(&counters);
-        let mut source_summary = SourceSummary::new(source.name().to_string());
+        let options = open_options.clone();
+        let name = source.name();
+        let mut source_summary = SourceSummary::new(name.to_string());
+        let reader = Arc::clone(&reader);
         let (sender, mut receiver) = mpsc::channel(PIECES_IN_FLIGHT);
         let reading = spawn_blocking(move || {
-            let opened = source.open(counters, timeout)?;
+            let mut opened = source.open(&options)?;
+            if opened.scan.as_ref().is_some_and(|scan| !scan.has_records) {
+                opened.refuse_damaged()?;
+                return Ok(());
+            }
             let known = KnownSource::unknown(&opened.name);
-            let read = reader.read(opened, &known, sender);
-            read.map(|()| reader).map_err(anyhow::Error::from)
+            let mut reader = reader.lock().expect(READER_PANICKED);
+            reader.read(opened, &known, sender)
         });
         while let Some(message) = receiver.recv().await {
             if let Message::End(end) = message {
                 tally.add_batch(&end);
+                source_summary.stored += end.rows;
+                source_summary.rejected += end.rejected.len() as u64;
                 source_summary.status = SourceStatus::Read;
                 source_summary.to = end.checkpoint.position;
             }
         }
-        reader = reading.await.context(READER_PANICKED)?.with_context(|| {
-            format!(
-                "stopped after {} valid records and {} rejected",
-                tally.stored, tally.rejected
-            )
-        })?;
-        summary.sources.push(source_summary);
+        match reading.await.context(READER_PANICKED)? {
+            Ok(()) => summary.sources.push(source_summary),
+            Err(Stopped::Source(error)) if !is_only_source => summary.add_failed(&name, &error),
+            Err(stopped) => {
+                return Err(anyhow::Error::from(stopped).context(format!(
+                    "stopped after {} valid records and {} rejected",
+                    tally.stored, tally.rejected
+                )));
+            }
+        }
     }
     drop(progress);
     summary.absorb(tally);

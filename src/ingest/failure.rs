@@ -1,12 +1,13 @@
-//! The error that stops a run.
+//! The error that stops a run or a source.
 
 use crate::db::WriteError;
 
-/// An error that stops a run. It records whether the database is unavailable, because the final
-/// refresh would then only wait for it again.
+/// An error that stops a run, or only one of its sources. It records whether the database is
+/// unavailable, because the final refresh would then only wait for it again.
 pub(super) struct Failure {
     error: anyhow::Error,
     is_database_unavailable: bool,
+    is_of_source: bool,
 }
 
 impl Failure {
@@ -18,6 +19,19 @@ impl Failure {
         }
     }
 
+    /// An error of one source. The run continues with the next source.
+    pub fn of_source(error: anyhow::Error) -> Self {
+        Self {
+            error,
+            is_database_unavailable: false,
+            is_of_source: true,
+        }
+    }
+
+    pub fn is_of_source(&self) -> bool {
+        self.is_of_source
+    }
+
     pub fn is_database_unavailable(&self) -> bool {
         self.is_database_unavailable
     }
@@ -27,6 +41,8 @@ impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
         Self {
             is_database_unavailable: error.is_transient(),
+            // Another process stores this source, but not necessarily the next one.
+            is_of_source: matches!(error, WriteError::Overtaken),
             error: error.into(),
         }
     }
@@ -37,6 +53,7 @@ impl From<anyhow::Error> for Failure {
         Self {
             error,
             is_database_unavailable: false,
+            is_of_source: false,
         }
     }
 }

@@ -1,87 +1,277 @@
 //! Finds an open source in the ledger (`ingest_sources`) and checks that the part already stored
 //! has not changed.
 //!
-//! A file is identified by the hash of its first 4,096 bytes, or of all its bytes if it was shorter
-//! when first ingested. Its name is irrelevant, because files are rotated, renamed, compressed and
-//! copied. A file that begins with the complete content of a shorter one is therefore treated as
-//! the same file with lines appended.
+//! A file is recognised by its lines, not by its name, because files are rotated, renamed, compressed
+//! and copied. Its fingerprint is compared with those in the ledger:
+//!
+//! 1. All of its lines are the first lines of a stored file: it is already ingested.
+//! 2. Its first lines are all that is stored of a file: it is that file, and has grown.
+//! 3. It shares records with a stored file: it is refused as a changed copy. At least half of the
+//!    records of either must occur in the other, and at least three; or, if both have the same name,
+//!    a tenth and one. After a stored beginning, this applies to the lines that follow.
+//! 4. Otherwise it is new.
+//!
+//! Fewer common records do not make a copy, because equal records in different files are different
+//! records.
 
 use std::io::Read;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 
+use super::failure::Failure;
+use super::fingerprint::{Fingerprint, Sample};
 use super::lines::{StreamPosition, is_timeout};
+use super::scan::Scan;
 use super::session::Session;
 use super::source::{OpenSource, Source};
-use crate::db::{self, HEAD_BYTES, KnownSource, SourceIdentity, WriteError};
+use crate::db::{self, KnownSource, SimilarFile, SourceIdentity, StoredFingerprint};
 
 /// The size of a read while hashing the stored part.
 const BLOCK_BYTES: usize = 256 * 1024;
 
+/// What is known of a source.
+pub(super) enum Identified {
+    /// It is to be read after its stored part.
+    ToRead(KnownSource),
+    /// It has no line that is not in this source.
+    AlreadyIngested(KnownSource),
+}
+
 /// Finds the source in the ledger, or adds it. Standard input is identified by `source_id`; without
-/// one, it belongs to this run only and cannot be resumed.
+/// one, it belongs to this run only and cannot be resumed. With `as_new`, a file that shares records
+/// with others is not refused.
 ///
 /// # Errors
-/// Returns an error if the database is unreachable or rejects the statement.
+/// Returns an error if the source is a changed copy of a stored one, or if the database is
+/// unreachable or rejects a statement.
 pub(super) async fn identify(
     session: &mut Session<'_>,
     opened: &OpenSource,
     source_id: Option<&str>,
+    as_new: bool,
     run: i64,
-) -> Result<KnownSource, WriteError> {
-    let identity = match (&opened.source, source_id) {
-        (Source::File(_), _) => return identify_file(session, opened).await,
-        (Source::Stdin, Some(name)) => SourceIdentity::Stream(name.to_owned()),
-        (Source::Stdin, None) => SourceIdentity::Run(run),
+) -> Result<Identified, Failure> {
+    let identity = match (&opened.scan, source_id) {
+        (Some(scan), _) => return identify_file(session, opened, scan, as_new).await,
+        (None, Some(name)) => SourceIdentity::Stream(name.to_owned()),
+        (None, None) => SourceIdentity::Run(run),
     };
-    session
+    let known = session
         .repeat(async |connection| db::enter_source(connection, &identity, &opened.name).await)
-        .await
+        .await?;
+    Ok(Identified::ToRead(known))
 }
 
 async fn identify_file(
     session: &mut Session<'_>,
     opened: &OpenSource,
-) -> Result<KnownSource, WriteError> {
-    let head_bytes = opened.head.len().min(HEAD_BYTES);
-    let mut lengths = session
-        .repeat(async |connection| db::head_lengths(connection).await)
+    scan: &Scan,
+    as_new: bool,
+) -> Result<Identified, Failure> {
+    let fingerprint = &scan.fingerprint;
+    let name = &*opened.name;
+    // Most files of a folder that is ingested again have not changed.
+    let unchanged = session
+        .repeat(async |connection| db::find_whole_file(connection, end(fingerprint)).await)
         .await?;
-    lengths.push(head_bytes);
-    let identity_of = |length: usize| {
-        let head = opened.head.get(..length)?;
-        Some(SourceIdentity::File {
-            head_bytes: length,
-            hash: blake3::hash(head).to_hex().to_string(),
-        })
-    };
-    let candidates: Vec<SourceIdentity> = lengths.into_iter().filter_map(identity_of).collect();
-    let found = session
-        .repeat(async |connection| db::find_file(connection, &candidates).await)
-        .await?;
-    let Some(identity) = identity_of(head_bytes) else {
-        return Err(WriteError::Refused("the file is empty".into()));
-    };
-    match found {
-        // A shorter file of which nothing is stored, such as one with only a header, must not match
-        // every other file that begins with it, so this file takes over its row.
-        Some(found)
-            if found.position == 0 && found.head_bytes != i32::try_from(head_bytes).ok() =>
-        {
-            session
-                .repeat(async |connection| db::rename_source(connection, found.id, &identity).await)
-                .await?;
-            Ok(found)
-        }
-        Some(found) => Ok(found),
-        None => {
-            session
-                .repeat(async |connection| {
-                    db::enter_source(connection, &identity, &opened.name).await
-                })
-                .await
-        }
+    if let Some(known) = unchanged {
+        return Ok(Identified::AlreadyIngested(known));
     }
+    let identity = SourceIdentity::File(fingerprint.identity());
+    let hashes: Vec<i64> = fingerprint
+        .looked_up()
+        .map(|sample| sample.hash.cast_signed())
+        .collect();
+    let similar = session
+        .repeat(async |connection| db::find_files(connection, &identity, name, &hashes).await)
+        .await?;
+    if let Some(whole) = similar.iter().find(|file| contains(file, fingerprint))
+        && !must_be_read_again(whole, fingerprint)
+    {
+        return Ok(Identified::AlreadyIngested(whole.known.clone()));
+    }
+    let continued = similar
+        .iter()
+        .filter(|file| is_continued(file, fingerprint, name))
+        .max_by_key(|file| (file.known.line, file.known.position));
+    if !as_new {
+        refuse_copies(opened, fingerprint, &similar, continued).map_err(Failure::of_source)?;
+    }
+    let stored = to_store(fingerprint);
+    let Some(continued) = continued else {
+        let known = session
+            .repeat(async |connection| db::enter_file(connection, &identity, name, &stored).await)
+            .await?;
+        return Ok(Identified::ToRead(known));
+    };
+    let mut known = continued.known.clone();
+    if known.stored == 0
+        && known.position > 0
+        && session
+            .repeat(async |connection| db::reset_source(connection, &known).await)
+            .await?
+    {
+        log::info!(
+            "{name}: none of its records is stored, {} were rejected; reading it from its start",
+            known.rejected
+        );
+        known = KnownSource {
+            position: 0,
+            line: 0,
+            prefix_hash: vec![],
+            batches: known.batches + 1,
+            rejected: 0,
+            ..known
+        };
+    }
+    session
+        .repeat(async |connection| db::set_fingerprint(connection, known.id, &stored).await)
+        .await?;
+    Ok(Identified::ToRead(known))
+}
+
+/// Whether none of the file's records was stored.
+fn must_be_read_again(file: &SimilarFile, fingerprint: &Fingerprint) -> bool {
+    file.known.stored == 0 && lines_of(file) == fingerprint.lines()
+}
+
+/// The number of lines that are stored, without a last one that has no line end.
+fn lines_of(file: &SimilarFile) -> u64 {
+    u64::try_from(file.known.line).unwrap_or_default()
+}
+
+/// Whether all lines are certainly among the stored lines of `file`.
+fn contains(file: &SimilarFile, fingerprint: &Fingerprint) -> bool {
+    begins_like(file, fingerprint)
+        && (fingerprint.lines_after_digests() == 0
+            || file.fingerprint.ends.contains(&end(fingerprint)))
+}
+
+/// Whether the lines are among the stored lines of `file`, except perhaps the last ones, which have
+/// no digest.
+fn begins_like(file: &SimilarFile, fingerprint: &Fingerprint) -> bool {
+    let lines = lines_of(file);
+    fingerprint.lines() <= lines
+        && !file.fingerprint.digests.is_empty()
+        && first_difference(file, fingerprint, lines).is_none()
+}
+
+/// Whether the stored lines of `file` are the first lines.
+fn is_continued(file: &SimilarFile, fingerprint: &Fingerprint, name: &str) -> bool {
+    let lines = lines_of(file);
+    let agrees = |lines| {
+        lines <= fingerprint.lines() && first_difference(file, fingerprint, lines).is_none()
+    };
+    if file.fingerprint.digests.is_empty() {
+        return false;
+    }
+    if lines > 0 {
+        return agrees(lines);
+    }
+    // Nothing is stored yet, or only a line without a line end. The lines that the file had must
+    // still be there; the last one may have been longer.
+    let had = file.fingerprint.ends.first().map_or(0, |end| end.0);
+    let had = u64::try_from(had).unwrap_or_default();
+    agrees(had) || (agrees(had.saturating_sub(1)) && (had > 1 || file.known.name == name))
+}
+
+fn first_difference(file: &SimilarFile, fingerprint: &Fingerprint, lines: u64) -> Option<u64> {
+    fingerprint.first_difference(&file.fingerprint.digests, lines)
+}
+
+/// Refuses a file that is mostly stored already, other than as the beginning of `continued`.
+fn refuse_copies(
+    opened: &OpenSource,
+    fingerprint: &Fingerprint,
+    similar: &[SimilarFile],
+    continued: Option<&SimilarFile>,
+) -> anyhow::Result<()> {
+    let start = continued.map_or(0, lines_of);
+    let continued_id = continued.map(|file| file.known.id);
+    let others = similar
+        .iter()
+        .filter(|file| Some(file.known.id) != continued_id && file.known.position > 0);
+    for file in others {
+        let known = &file.known;
+        if continued.is_none() && begins_like(file, fingerprint) && known.stored > 0 {
+            bail!(
+                "{}: all of its lines but the last {} are stored already (from {}, {}), and these \
+                 cannot be compared; leave the file out if it is an older version of {0}, or pass \
+                 --as-new to store all of its records",
+                opened.name,
+                fingerprint.lines_after_digests(),
+                known.name,
+                when(known)
+            );
+        }
+        let samples: Vec<Sample> = file
+            .fingerprint
+            .samples
+            .iter()
+            .map(|&(hash, line)| Sample {
+                hash: hash.cast_unsigned(),
+                line: line.cast_unsigned(),
+            })
+            .collect();
+        let (found, in_common) = fingerprint.in_common(&samples, start);
+        let new = fingerprint.records().saturating_sub(start);
+        let theirs = u64::try_from(known.stored + known.rejected).unwrap_or_default();
+        let (least_found, least_share) = if known.name == *opened.name {
+            (1, 0.1)
+        } else {
+            (3, 0.5)
+        };
+        if found < least_found || in_common < least_share * as_float(new.min(theirs)) {
+            continue;
+        }
+        let difference = first_difference(file, fingerprint, lines_of(file))
+            .filter(|_| continued.is_none())
+            .map_or_else(String::new, |line| {
+                format!("; line {line} is the first that differs")
+            });
+        bail!(
+            "{}: about {:.0} of its {} {}records are stored already (from {}, {}){difference}. \
+             They would count twice. Write the records that are missing to a file of their own and \
+             ingest that, or pass --as-new if all records are different ones that look the same",
+            opened.name,
+            in_common.min(as_float(new.min(theirs))),
+            new,
+            if start > 0 { "new " } else { "" },
+            known.name,
+            when(known)
+        );
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for estimates only")]
+fn as_float(number: u64) -> f64 {
+    number as f64
+}
+
+/// The number of lines and the digest of all of them, as stored.
+fn end(fingerprint: &Fingerprint) -> (i64, i64) {
+    (
+        fingerprint.lines().cast_signed(),
+        fingerprint.chain().cast_signed(),
+    )
+}
+
+fn to_store(fingerprint: &Fingerprint) -> StoredFingerprint {
+    let mut samples: Vec<(i64, i64)> = fingerprint
+        .samples()
+        .map(|sample| (sample.hash.cast_signed(), sample.line.cast_signed()))
+        .collect();
+    samples.sort_unstable();
+    StoredFingerprint {
+        digests: fingerprint.digests().to_vec(),
+        ends: vec![end(fingerprint)],
+        samples,
+    }
+}
+
+fn when(known: &KnownSource) -> impl std::fmt::Display {
+    known.updated_at.format("%Y-%m-%d %H:%M UTC")
 }
 
 /// The part of a source that is already stored.
@@ -121,7 +311,7 @@ pub(super) fn skip_stored(
                 changed(
                     opened,
                     known,
-                    &format!("but it now has only {}", passed.place.position)
+                    &format!("but there are only {} now", passed.place.position)
                 )
             ),
             Ok(read) => read,
@@ -162,30 +352,36 @@ pub(super) fn refuse_grown_line(
 ) -> anyhow::Result<()> {
     let is_complete =
         next.is_empty() || next.starts_with(b"\n") || next.starts_with(b"\r\n") || next == b"\r";
-    let problem = format!(
-        "but line {}, which had no line end then, is longer now",
-        known.line + 1
-    );
-    anyhow::ensure!(is_complete, "{}", changed(opened, known, &problem));
-    Ok(())
+    if is_complete {
+        return Ok(());
+    }
+    Err(anyhow!(
+        "{}: line {}, which had no line end when it was ingested ({}), is longer now. The record that \
+         was stored cannot be changed: restore the line, and write what follows it on a line of its \
+         own",
+        opened.name,
+        known.line + 1,
+        when(known)
+    ))
 }
 
 /// The message for a source whose stored part has changed, ending in what to do.
 fn changed(opened: &OpenSource, known: &KnownSource, problem: &str) -> String {
     let OpenSource { name, source, .. } = opened;
     let advice = match source {
-        Source::File(_) => format!(
-            "restore the file's original contents, or, if none of its records was stored before, ingest it from \
-             standard input: simusage ingest - < {name}"
-        ),
+        // Its lines have been compared already.
+        Source::File(_) => {
+            "only line ends or a byte order mark can differ, so convert them back, or write the \
+             records that are missing to a file of their own"
+        }
         Source::Stdin => {
             "replay the stream from its beginning, or use another --source-id for different records"
-                .to_owned()
         }
     };
-    let when = known.updated_at.format("%Y-%m-%d %H:%M UTC");
     format!(
-        "{name}: its first {} bytes were ingested before (as {}, {when}), {problem}; {advice}",
-        known.position, known.name
+        "{name}: its first {} bytes were ingested before (as {}, {}), {problem}; {advice}",
+        known.position,
+        known.name,
+        when(known)
     )
 }

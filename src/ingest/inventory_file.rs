@@ -4,12 +4,14 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::marker::PhantomData;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::csv_line::{Columns, HeaderError, Splitter};
 use crate::domain::{AssignmentList, AssignmentListBuilder, OrganizationId, SimCardId};
@@ -33,6 +35,31 @@ struct Entry {
     organization: String,
     #[serde(rename = "valid-from", alias = "valid_from", default)]
     valid_from: Option<String>,
+}
+
+/// A value that only a JSON object represents. serde also accepts an array with the fields in order.
+struct JsonObject<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = T;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer
+            .deserialize_map(ObjectVisitor(PhantomData))
+            .map(Self)
+    }
 }
 
 /// Reads an inventory file: a JSON array of `{"sim-card-id", "org-id", "valid-from"?}`, or CSV with
@@ -169,7 +196,7 @@ impl<'de> Visitor<'de> for EntriesSeed<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
         let mut number = 0;
-        while let Some(entry) = sequence.next_element::<Entry>()? {
+        while let Some(JsonObject(entry)) = sequence.next_element::<JsonObject<Entry>>()? {
             number += 1;
             let Entry {
                 sim_card,
@@ -212,11 +239,9 @@ fn read_csv(mut input: impl BufRead) -> anyhow::Result<AssignmentList> {
     let mut number = 2;
     while next_line(&mut line, number)? {
         if !line.trim_ascii().is_empty() {
-            let fields = splitter.split(&line).ok_or_else(|| {
-                anyhow!(
-                    "line {number}: not a line of CSV; check for an unclosed quote or a carriage return"
-                )
-            })?;
+            let fields = splitter
+                .split(&line)
+                .map_err(|error| anyhow!("line {number}: {error}"))?;
             if fields.len() != columns.len() {
                 bail!(
                     "line {number}: the line has {} fields and the header {} columns; quote fields that \
@@ -239,7 +264,7 @@ fn read_csv(mut input: impl BufRead) -> anyhow::Result<AssignmentList> {
     entries.finish()
 }
 
-/// Parses a date (midnight UTC) or a date-time with an offset.
+/// Parses a date (midnight UTC) or a date-time with an offset, in the years 1 to 9999.
 fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
     let midnight = || {
         text.parse::<NaiveDate>()
@@ -251,6 +276,7 @@ fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
         .ok()
         .map(|time| time.to_utc())
         .or_else(midnight)
+        .filter(|time| (1..=9999).contains(&time.year()))
 }
 
 #[cfg(test)]
@@ -289,6 +315,24 @@ mod tests {
         assert!(text.contains("[0]") && text.contains("org-id"), "{text}");
         let text = problem(r#"[{"sim-card-id": 1, "org-id": "a"}]"#);
         assert!(text.contains("[0].sim-card-id"), "{text}");
+        let text = problem(r#"[["1", "a", "2020-01-01"]]"#);
+        assert!(
+            text.contains("[0]") && text.contains("invalid type: sequence, expected an object"),
+            "{text}"
+        );
+        for date in [
+            "-0001-01-01",
+            "-1-01-01",
+            "0000-01-01",
+            "+12026-01-01",
+            "12026-01-01",
+        ] {
+            let text = problem(&format!("sim-card-id,org-id,valid-from\n1,a,{date}\n"));
+            assert!(
+                text.contains(&format!("line 2: valid-from: '{date}'")),
+                "{text}"
+            );
+        }
         let text = problem("sim-card-id,org-id\n1,a\n,a\n");
         assert!(text.contains("line 3: sim-card-id: ''"), "{text}");
         let text = problem("sim-card-id,org-id\n1,a,x\n");

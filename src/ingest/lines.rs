@@ -53,6 +53,8 @@ pub(super) struct Lines<R> {
     /// Everything before this position is hashed. It lags behind the lines returned, because
     /// hashing many lines at once is cheaper; only its line count is up to date.
     hashed: StreamPosition,
+    /// Whether the bytes are hashed. If not, there are no checkpoints.
+    is_hashed: bool,
     /// The index of that position in `buffer`.
     hashed_index: usize,
     max_line_bytes: usize,
@@ -78,6 +80,7 @@ impl<R: Read> Lines<R> {
             buffer: vec![0; BLOCK_BYTES.max(2 * max_line_bytes)],
             filled: 0..0,
             hashed: start,
+            is_hashed: true,
             hashed_index: 0,
             max_line_bytes,
             ended: false,
@@ -98,10 +101,34 @@ impl<R: Read> Lines<R> {
         Ok(lines)
     }
 
+    /// Splits `input` from its start, without hashing it for checkpoints.
+    ///
+    /// # Errors
+    /// Returns an error if the stream cannot be read.
+    pub fn without_checkpoints(input: R, max_line_bytes: usize) -> io::Result<Self> {
+        let mut lines = Self::new(input, max_line_bytes, StreamPosition::default())?;
+        lines.is_hashed = false;
+        Ok(lines)
+    }
+
     /// The bytes that are read but not returned yet. Before the first line these are at least
     /// three, unless the stream is shorter.
     pub fn pending(&self) -> &[u8] {
         &self.buffer[self.filled.clone()]
+    }
+
+    /// Reads until [`Self::pending`] satisfies a condition, the buffer is full, or the stream ends.
+    ///
+    /// # Errors
+    /// Returns an error if the stream cannot be read.
+    pub fn read_until(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> io::Result<()> {
+        while !is_enough(self.pending()) && self.filled.len() < self.buffer.len() && !self.ended {
+            match self.fill() {
+                Err(error) if is_timeout(&error) => {}
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
     /// The position after the lines returned so far.
@@ -233,7 +260,9 @@ impl<R: Read> Lines<R> {
     /// Hashes the bytes of the lines returned since the last call.
     fn update_hash(&mut self) {
         let fresh = &self.buffer[self.hashed_index..self.filled.start];
-        self.hashed.hasher.update(fresh);
+        if self.is_hashed {
+            self.hashed.hasher.update(fresh);
+        }
         self.hashed.position += fresh.len() as u64;
         self.hashed_index = self.filled.start;
     }

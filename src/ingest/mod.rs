@@ -6,7 +6,8 @@
 //!                                  bounded channel
 //! ```
 //!
-//! `run` drives the stages. `identity` finds a source in the ledger and skips what is stored.
+//! `run` drives the stages. A file is read once (`scan`) to verify it and to take its
+//! `fingerprint`; `identity` then finds it in the ledger and skips what is stored.
 //! `batch_builder` parses (`parse`) and encodes (`record_encoder`) each record, or rejects it.
 //! `session` reconnects after outages. `kafka` has a consumer in place of the reader. `dry_run`
 //! stops before the database, and `replay` retries rejected records.
@@ -18,9 +19,11 @@
 //! or concurrent. All SQL is in [`crate::db`].
 
 mod batch_builder;
+mod compression;
 mod csv_line;
 mod dry_run;
 mod failure;
+mod fingerprint;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hours;
@@ -40,6 +43,7 @@ mod refresher;
 mod reject;
 mod replay;
 mod run;
+mod scan;
 mod session;
 mod source;
 mod store;

@@ -9,6 +9,10 @@ use super::source::Source;
 
 /// What to ingest, and how.
 #[derive(Debug, Clone, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a command-line option"
+)]
 pub struct Options {
     /// Inventory file to load first.
     pub inventory: Option<PathBuf>,
@@ -18,6 +22,11 @@ pub struct Options {
     pub kafka: Option<Topic>,
     /// Format of all sources. If `None`, it is detected for each of them.
     pub format: Option<Format>,
+    /// Whether nothing will be appended to the sources, so that a last line without a line end is a
+    /// whole record.
+    pub complete: bool,
+    /// Store a file that shares records with stored ones, unless it is stored itself.
+    pub as_new: bool,
     /// Name of standard input in the ledger. Without one, no later run can resume the stream.
     pub source_id: Option<String>,
     /// Stop once more records than this were rejected.

@@ -5,10 +5,13 @@
 //! The last line of a source may have no line end. It may be a complete record or one that is still
 //! being written; only a later run can tell.
 //!
-//! - If it is valid, it is stored and the source's position moves past it. Should the line grow
-//!   later, the source is refused, because the stored record was incomplete.
-//! - If it is invalid, it is rejected and the position stays before it. The next run reads the line
-//!   again, and its result replaces the rejected record.
+//! - If it is valid, and no byte after it could make it another valid record, it is stored and the
+//!   source's position moves past it. Should the line grow later, the source is refused.
+//! - Otherwise it is rejected and the position stays before it. The next run reads the line again,
+//!   and its result replaces the rejected record.
+//!
+//! The standard input of a single run, and sources that are said to be complete, do not grow: there,
+//! it is a line like any other.
 //!
 //! So at every commit, each line that was read is stored once or rejected once.
 
@@ -24,11 +27,11 @@ use super::batch_builder::{BatchBuilder, BatchLimits, Payload, RecordPosition, R
 use super::identity::{refuse_grown_line, skip_stored};
 use super::lines::{Lines, is_timeout};
 use super::options::Options;
-use super::parse::Format;
+use super::parse::{Format, json_layout};
 use super::pending_batch::Message;
 use super::progress::Counters;
 use super::record_encoder::RecordEncoder;
-use super::source::OpenSource;
+use super::source::{ErrorReader, OpenSource};
 use crate::config::Config;
 use crate::db::{KnownSource, TUPLE_BYTES};
 
@@ -39,6 +42,9 @@ pub(super) struct RecordReader {
     format: Option<Format>,
     limits: BatchLimits,
     max_record_bytes: usize,
+    is_complete: bool,
+    /// Whether standard input has a name in the ledger.
+    is_named: bool,
     encoder: Arc<RecordEncoder>,
     counters: Arc<Counters>,
     rejects: Rejects,
@@ -50,6 +56,8 @@ struct Reading {
     sender: Sender<Message>,
     /// The position after the last batch that was sent.
     sent_to: i64,
+    /// Whether more may be appended to a last line without a line end.
+    may_grow: bool,
     /// When the current batch began.
     began: Instant,
 }
@@ -74,6 +82,8 @@ impl RecordReader {
             format: options.format,
             limits: BatchLimits::of_file(&config.ingest),
             max_record_bytes: config.ingest.max_record_bytes,
+            is_complete: options.complete,
+            is_named: options.source_id.is_some(),
             encoder: Arc::new(encoder),
             counters: Arc::clone(&options.counters),
             rejects: Rejects::new(options.max_rejects, options.dry_run),
@@ -92,16 +102,13 @@ impl RecordReader {
         sender: Sender<Message>,
     ) -> Result<(), Stopped> {
         let longest = self.max_record_bytes;
+        let may_grow = !self.is_complete && (opened.scan.is_some() || self.is_named);
         let passed = skip_stored(&mut opened, known, longest)?;
         let input = std::mem::replace(&mut opened.input, Box::new(std::io::empty()));
-        let unit = if opened.compressed {
-            " (decompressed)"
-        } else {
-            ""
-        };
-        let failed = |error: std::io::Error, position: u64| {
-            anyhow!(error).context(format!("reading {} at byte {position}{unit}", opened.name))
-        };
+        // A line that continues in the damaged part is neither stored nor rejected.
+        let damage = opened.scan.as_mut().and_then(|scan| scan.error.take());
+        let input = input.chain(ErrorReader(damage));
+        let failed = |error: std::io::Error, position: u64| opened.unreadable(error, position);
         let start = passed.place.position;
         let mut lines =
             Lines::new(input, longest, passed.place).map_err(|error| failed(error, start))?;
@@ -131,6 +138,12 @@ impl RecordReader {
                 None => return Ok(()),
             }
         };
+        if format == Format::Ndjson && start == 0 && opened.scan.is_none() {
+            lines
+                .read_until(json_layout::is_enough)
+                .map_err(|error| failed(error, lines.read_to()))?;
+            refuse_array(&opened, lines.pending())?;
+        }
         let name = Arc::clone(&opened.name);
         let batch = BatchBuilder::new(name, format, header, Arc::clone(&self.encoder))
             .map_err(|problem| anyhow!("{}:1: {problem}", opened.name))?;
@@ -138,6 +151,7 @@ impl RecordReader {
             batch,
             sender,
             sent_to: known.position,
+            may_grow,
             began: Instant::now(),
         };
         let result = self.read_lines(&mut reading, &mut lines);
@@ -182,7 +196,12 @@ impl RecordReader {
                 line: line.number,
             };
             let number = line.number;
-            if let Some(rejected) = reading.batch.push(payload, position) {
+            let rejected = if line.unfinished && reading.may_grow {
+                reading.batch.push_unfinished(payload, position)
+            } else {
+                reading.batch.push(payload, position)
+            };
+            if let Some(rejected) = rejected {
                 let place = format_args!("{}:{number}", rejected.source);
                 self.rejects.count(rejected, place);
             }
@@ -229,7 +248,9 @@ impl RecordReader {
         {
             return Ok(());
         }
-        if let Some(position) = reading.batch.last_rejected() {
+        if let Some(position) = reading.batch.last_rejected()
+            && reading.may_grow
+        {
             lines.leave_unfinished(position);
         }
         let checkpoint = lines.checkpoint();
@@ -244,6 +265,17 @@ impl RecordReader {
             .blocking_send(Message::End(end))
             .map_err(|_| Stopped::ChannelClosed)
     }
+}
+
+/// Refuses a stream that begins with JSON which is not one object per line.
+fn refuse_array(opened: &OpenSource, beginning: &[u8]) -> anyhow::Result<()> {
+    let (line, rest) = json_layout::first_line(beginning);
+    if json_layout::may_span_lines(line)
+        && let Some(problem) = json_layout::problem(line, rest, true)
+    {
+        return Err(anyhow!("{}: {problem}", opened.name));
+    }
+    Ok(())
 }
 
 /// The first line; `None` if the source is empty.

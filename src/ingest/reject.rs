@@ -9,6 +9,8 @@ pub enum Reason {
     Malformed,
     /// The line is longer than `ingest.max_record_bytes`.
     TooLong,
+    /// The file ends within the line, or may.
+    UnfinishedLine,
     /// A field is absent, empty or null.
     MissingField,
     /// `sim-card-id` is not a string.
@@ -38,6 +40,7 @@ impl Reason {
         match self {
             Self::Malformed => "malformed",
             Self::TooLong => "too-long",
+            Self::UnfinishedLine => "unfinished-line",
             Self::MissingField => "missing-field",
             Self::InvalidSimCard => "invalid-sim-card",
             Self::InvalidBytes => "invalid-bytes",

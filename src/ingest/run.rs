@@ -1,6 +1,6 @@
 //! Runs an ingest from start to end.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 
 use super::dry_run::dry_run;
 use super::failure::Failure;
-use super::identity::identify;
+use super::identity::{Identified, identify};
 use super::inventory;
 use super::inventory_file::read_inventory;
 use super::kafka::{TopicWriter, store_topic};
@@ -22,7 +22,7 @@ use super::record_encoder::RecordEncoder;
 use super::refresher::Refresher;
 use super::replay::replay_rejected;
 use super::session::Session;
-use super::source::{OpenSource, Source};
+use super::source::{OpenOptions, Source};
 use super::store::Store;
 use super::summary::{SourceStatus, SourceSummary, Summary, Tally};
 use crate::config::Config;
@@ -32,22 +32,21 @@ use crate::db::{self, Claim, WriteError};
 /// resumes where earlier runs stopped. When this returns, even with an error, every stored record
 /// is in the aggregates, unless the database is unavailable.
 ///
+/// If one of several sources is unreadable or has changed, the others are still stored. The error
+/// is logged, and the summary has the source as failed.
+///
 /// # Errors
-/// Returns an error if a source is unreadable or has changed, if the database is unavailable for
-/// too long or rejects a statement, or if more records were rejected than allowed. Committed
+/// Returns an error if the only source is unreadable or has changed, if the database is unavailable
+/// for too long or rejects a statement, or if more records were rejected than allowed. Committed
 /// batches stay. The error says how far they reach, and another run resumes there.
 pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary> {
     let started = Instant::now();
-    // Check all inputs first, so that a misspelled name does not leave half of the work done.
     let inventory = options
         .inventory
         .as_deref()
         .map(read_inventory)
         .transpose()?;
-    let mut size = Some(0);
-    for source in &options.sources {
-        size = size.zip(source.size()?).map(|(size, this)| size + this);
-    }
+    let size = total_size(&options.sources)?;
     if options.dry_run {
         return dry_run(config, options, inventory, size).await;
     }
@@ -108,6 +107,24 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
     Ok(summary)
 }
 
+/// The size of all sources in bytes before decompression, if it is known.
+///
+/// # Errors
+/// Returns an error if the only source cannot be opened.
+fn total_size(sources: &[Source]) -> anyhow::Result<Option<u64>> {
+    let mut total = Some(0);
+    for source in sources {
+        let size = match source.size() {
+            Err(error) if sources.len() == 1 => return Err(error),
+            // Reported when it is the source's turn.
+            Err(_) => None,
+            Ok(size) => size,
+        };
+        total = total.zip(size).map(|(total, size)| total + size);
+    }
+    Ok(total)
+}
+
 /// The state of a run.
 struct Run<'a> {
     config: &'a Config,
@@ -160,25 +177,40 @@ impl Run<'_> {
         summary: &mut Summary,
     ) -> Result<(), Failure> {
         let encoder = self.encoder().await?;
-        let mut reader = RecordReader::new(self.config, &options, encoder);
+        let reader = Arc::new(Mutex::new(RecordReader::new(
+            self.config,
+            &options,
+            encoder,
+        )));
         let Options {
             sources,
             source_id,
             counters,
+            format,
+            as_new,
             ..
         } = options;
         let progress = Progress::start(Arc::clone(&counters), size);
+        let is_only_source = sources.len() == 1;
+        let open_options = OpenOptions {
+            format,
+            max_record_bytes: self.config.ingest.max_record_bytes,
+            timeout: Duration::from_millis(self.config.ingest.batch_age_ms),
+            counters: Arc::clone(&counters),
+        };
         for source in sources {
-            let timeout = Duration::from_millis(self.config.ingest.batch_age_ms);
-            let counters = Arc::clone(&counters);
-            let opened = spawn_blocking(move || source.open(counters, timeout))
-                .await
-                .context(READER_PANICKED)??;
-            let source_summary;
-            (reader, source_summary) = self
-                .store_source(reader, opened, source_id.as_deref())
-                .await?;
-            summary.sources.push(source_summary);
+            let name = source.name();
+            let options = open_options.clone();
+            let stored = self
+                .store_source(&reader, source, options, source_id.as_deref(), as_new)
+                .await;
+            match stored {
+                Ok(source) => summary.sources.push(source),
+                Err(failure) if failure.is_of_source() && !is_only_source => {
+                    summary.add_failed(&name, &failure.into());
+                }
+                Err(failure) => return Err(failure),
+            }
         }
         drop(progress);
         Ok(())
@@ -186,24 +218,42 @@ impl Run<'_> {
 
     async fn store_source(
         &mut self,
-        mut reader: RecordReader,
-        opened: OpenSource,
+        reader: &Arc<Mutex<RecordReader>>,
+        source: Source,
+        options: OpenOptions,
         source_id: Option<&str>,
-    ) -> Result<(RecordReader, SourceSummary), Failure> {
+        as_new: bool,
+    ) -> Result<SourceSummary, Failure> {
+        let mut opened = spawn_blocking(move || source.open(&options))
+            .await
+            .context(READER_PANICKED)?
+            .map_err(Failure::of_source)?;
         let name = Arc::clone(&opened.name);
         let mut source = SourceSummary::new(name.to_string());
-        let is_file = opened.source != Source::Stdin;
-        if is_file && opened.head.is_empty() {
-            return Ok((reader, source));
+        if opened.scan.as_ref().is_some_and(|scan| !scan.has_records) {
+            opened.refuse_damaged().map_err(Failure::of_source)?;
+            return Ok(source);
         }
-        let known = identify(&mut self.store.session, &opened, source_id, self.id).await?;
-        let is_lasting = is_file || source_id.is_some();
+        let session = &mut self.store.session;
+        let known = match identify(session, &opened, source_id, as_new, self.id).await? {
+            Identified::ToRead(known) => known,
+            Identified::AlreadyIngested(known) => {
+                opened.refuse_damaged().map_err(Failure::of_source)?;
+                source.set_already_ingested(&known);
+                return Ok(source);
+            }
+        };
+        let is_lasting = opened.scan.is_some() || source_id.is_some();
+        let before = (self.store.tally.stored, self.store.tally.rejected);
         let mut claim = Claim::new(&known, is_lasting, self.id, Arc::clone(&name));
         source.from = known.position;
+        let rejected_before = known.rejected > 0;
+        source.set_counts((known.stored, known.rejected));
         let (sender, mut receiver) = mpsc::channel(PIECES_IN_FLIGHT);
+        let reader = Arc::clone(reader);
         let reading = spawn_blocking(move || {
-            let result = reader.read(opened, &known, sender);
-            (reader, result)
+            let mut reader = reader.lock().expect(READER_PANICKED);
+            reader.read(opened, &known, sender)
         });
         let stored = self
             .parallel_copy
@@ -211,7 +261,7 @@ impl Run<'_> {
             .await;
         // Closing the channel stops the reader if it is still running.
         drop(receiver);
-        let (reader, read) = reading.await.context(READER_PANICKED)?;
+        let read = reading.await.context(READER_PANICKED)?;
         let so_far = || format!("{name} is stored up to byte {}", claim.position);
         stored.map_err(|error| Failure::from(error).context(so_far()))?;
         if !claim.resumable {
@@ -225,17 +275,32 @@ impl Run<'_> {
             Err(Stopped::ChannelClosed) => {
                 return Err(anyhow!("the reader's channel closed unexpectedly").into());
             }
-            Err(stopped) => {
+            Err(Stopped::Source(error)) => {
+                return Err(Failure::of_source(error).context(so_far()));
+            }
+            Err(stopped @ Stopped::TooManyRejects { .. }) => {
                 return Err(Failure::from(anyhow::Error::from(stopped)).context(so_far()));
             }
         }
         source.to = claim.position;
+        if rejected_before {
+            // Some may have been read again, or stored by a replay.
+            let counts = self
+                .store
+                .session
+                .repeat(async |connection| db::source_counts(connection, claim.id).await)
+                .await?;
+            source.set_counts(counts);
+        } else {
+            source.stored += self.store.tally.stored - before.0;
+            source.rejected = self.store.tally.rejected - before.1;
+        }
         source.status = match (source.from, claim.moved) {
             (0, false) => SourceStatus::Empty,
             (0, true) => SourceStatus::Stored,
             (_, true) => SourceStatus::Continued,
             (_, false) => SourceStatus::AlreadyIngested,
         };
-        Ok((reader, source))
+        Ok(source)
     }
 }

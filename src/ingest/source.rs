@@ -1,7 +1,10 @@
 //! Opens files and standard input, decompresses them, and detects the format of their records.
+//!
+//! A file is read twice: [`scan`] comes first, so that a file is recognised, and a damaged or
+//! unsuitable one refused, before anything of it is stored.
 
 use std::fs::File;
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{self, Cursor, Read, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -9,16 +12,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::compression::{Members, VerifiedMembers, is_compressed, peek};
 use super::parse::Format;
 use super::progress::Counters;
-use crate::db::HEAD_BYTES;
+use super::scan::{Scan, scan};
 
-/// The size of a read from a compressed file or from standard input.
+/// The size of a read from standard input.
 const READ_BYTES: usize = 128 * 1024;
-
-/// The base-2 logarithm of the largest zstd window accepted, 64 MiB, which bounds memory. Only
-/// `--ultra -22` and `--long=27` or more exceed it.
-const ZSTD_WINDOW_LOG: u32 = 26;
 
 /// A file or stream of usage records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,12 +34,48 @@ pub(super) struct OpenSource {
     pub source: Source,
     /// See [`Source::name`].
     pub name: Arc<str>,
-    /// The decompressed content, from its first byte.
+    /// The decompressed content, from its first byte, as far as it was scanned and is verified.
     pub input: Box<dyn Read + Send>,
-    /// The first [`HEAD_BYTES`] of a file's content, or all of it if it is shorter. Empty for
-    /// standard input.
-    pub head: Vec<u8>,
+    /// The result of reading a file once; `None` for standard input.
+    pub scan: Option<Scan>,
     pub compressed: bool,
+}
+
+/// How sources are opened.
+#[derive(Debug, Clone)]
+pub(super) struct OpenOptions {
+    /// See [`super::options::Options::format`].
+    pub format: Option<Format>,
+    /// The length at which lines are cut.
+    pub max_record_bytes: usize,
+    /// How long a read from standard input waits.
+    pub timeout: Duration,
+    pub counters: Arc<Counters>,
+}
+
+impl OpenSource {
+    /// Returns the error that the scan found, if any.
+    ///
+    /// # Errors
+    /// Returns that error.
+    pub(super) fn refuse_damaged(&mut self) -> anyhow::Result<()> {
+        let scan = self.scan.as_mut();
+        match scan.and_then(|scan| Some((scan.bytes, scan.error.take()?))) {
+            Some((position, error)) => Err(self.unreadable(error, position)),
+            None => Ok(()),
+        }
+    }
+
+    /// The error for a source that cannot be read at `position` of its content.
+    pub(super) fn unreadable(&self, error: io::Error, position: u64) -> anyhow::Error {
+        let unit = if self.compressed {
+            " (decompressed)"
+        } else {
+            ""
+        };
+        let context = format!("reading {} at byte {position}{unit}", self.name);
+        anyhow::Error::new(error).context(context)
+    }
 }
 
 impl Source {
@@ -66,49 +102,72 @@ impl Source {
         Ok(metadata.is_file().then_some(metadata.len()))
     }
 
-    /// Opens the source. If standard input is idle for `timeout`, its `read` returns
-    /// [`io::ErrorKind::TimedOut`] and can be called again.
+    /// Opens the source, and scans it if it is a file. If standard input is idle for `timeout`, its
+    /// `read` returns [`io::ErrorKind::TimedOut`] and can be called again.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be opened or read.
-    pub(super) fn open(
-        &self,
-        counters: Arc<Counters>,
-        timeout: Duration,
-    ) -> anyhow::Result<OpenSource> {
+    /// Returns an error if the file cannot be opened or read, or cannot contain usage records.
+    pub(super) fn open(&self, options: &OpenOptions) -> anyhow::Result<OpenSource> {
         let name = self.name();
-        let raw: Box<dyn Read + Send> = match self {
-            Self::Stdin => Box::new(TimeoutReader::new(io::stdin(), timeout)),
-            Self::File(path) => Box::new(open_file(path)?),
-        };
-        let (mut input, compressed) = decompress(CountingReader {
-            inner: raw,
-            counters,
-        })
-        .with_context(|| format!("reading {name}"))?;
-        let mut head = vec![];
-        if let Self::File(_) = self {
-            // The bytes before an error are valid content; the error is returned again after them.
-            let failed = input
-                .by_ref()
-                .take(HEAD_BYTES as u64)
-                .read_to_end(&mut head)
-                .err();
-            if head.is_empty()
-                && let Some(error) = failed
-            {
-                return Err(error).with_context(|| format!("reading {name}"));
+        let reading = || format!("reading {name}");
+        let (input, compressed, scan): (Box<dyn Read + Send>, _, _) = match self {
+            Self::Stdin => {
+                let raw = CountingReader {
+                    inner: TimeoutReader::new(io::stdin(), options.timeout),
+                    counters: Arc::clone(&options.counters),
+                };
+                let (beginning, raw) = peek(raw).with_context(reading)?;
+                if is_compressed(&beginning) {
+                    (Box::new(VerifiedMembers::new(raw)), true, None)
+                } else {
+                    (Box::new(raw), false, None)
+                }
             }
-            let rest = ErrorReader(failed).chain(input);
-            input = Box::new(Cursor::new(head.clone()).chain(rest));
-        }
+            Self::File(path) => {
+                let file = as_regular(open_file(path)?).with_context(reading)?;
+                let (scan, compressed) = self.scan(&file, options)?;
+                let raw = CountingReader {
+                    inner: from_start(&file).with_context(reading)?,
+                    counters: Arc::clone(&options.counters),
+                };
+                // What was not scanned, because the file has grown since, is left for a later run.
+                let input: Box<dyn Read + Send> = if compressed {
+                    Box::new(Members::new(raw).take(scan.bytes))
+                } else {
+                    Box::new(raw.take(scan.bytes))
+                };
+                (input, compressed, Some(scan))
+            }
+        };
         Ok(OpenSource {
             source: self.clone(),
             name,
             input,
-            head,
+            scan,
             compressed,
         })
+    }
+
+    /// Scans a regular file, and returns whether it is compressed.
+    fn scan(&self, file: &File, options: &OpenOptions) -> anyhow::Result<(Scan, bool)> {
+        let reading = || format!("reading {}", self.name());
+        let (beginning, raw) =
+            peek(from_start(file).with_context(reading)?).with_context(reading)?;
+        let compressed = is_compressed(&beginning);
+        if !compressed {
+            return Ok((scan(raw, self, options)?, compressed));
+        }
+        let mut members = Members::new(raw);
+        let scanned = scan(&mut members, self, options)?;
+        if scanned.error.is_none() {
+            return Ok((scanned, compressed));
+        }
+        // Only the members before the damaged one may be stored.
+        let members =
+            Members::new(from_start(file).with_context(reading)?).take(members.verified());
+        let verified = scan(members, self, options)?;
+        let error = scanned.error;
+        Ok((Scan { error, ..verified }, compressed))
     }
 
     /// Detects the format from the file's extension, or else from the first bytes of its content.
@@ -134,37 +193,21 @@ fn open_file(path: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Decompresses `raw` if its first bytes are those of gzip or zstd. Also returns whether they were.
-fn decompress(mut raw: impl Read + Send + 'static) -> io::Result<(Box<dyn Read + Send>, bool)> {
-    let mut magic = [0; 4];
-    let mut length = 0;
-    while length < magic.len() {
-        match raw.read(&mut magic[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::Interrupted | io::ErrorKind::TimedOut
-                ) => {}
-            Err(error) => return Err(error),
-        }
+/// The file itself if it is a regular one, else a temporary copy of its content.
+fn as_regular(mut file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() {
+        return Ok(file);
     }
-    let whole = Cursor::new(magic[..length].to_vec()).chain(raw);
-    let buffered = |whole| BufReader::with_capacity(READ_BYTES, whole);
-    Ok(match magic[..length] {
-        [0x1f, 0x8b, ..] => (
-            Box::new(flate2::bufread::MultiGzDecoder::new(buffered(whole))),
-            true,
-        ),
-        // A zstd frame, or a skippable frame, which may come first.
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered(whole))?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-            (Box::new(decoder), true)
-        }
-        _ => (Box::new(whole), false),
-    })
+    let mut copy = tempfile::tempfile()?;
+    io::copy(&mut file, &mut copy)?;
+    Ok(copy)
+}
+
+/// Another handle of the file, at its start. The position is shared by all handles.
+fn from_start(file: &File) -> io::Result<File> {
+    let mut file = file.try_clone()?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// Counts the bytes read.
@@ -182,7 +225,7 @@ impl<R: Read> Read for CountingReader<R> {
 }
 
 /// Returns the error, if any, from the first read, and then the end of the stream.
-struct ErrorReader(Option<io::Error>);
+pub(super) struct ErrorReader(pub Option<io::Error>);
 
 impl Read for ErrorReader {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -256,62 +299,6 @@ mod tests {
         assert_eq!(format("a.txt", "\n {\"a\":1}"), Format::Ndjson);
         assert_eq!(format("a", "sim-card-id,date"), Format::Csv);
         assert_eq!(Source::Stdin.detect_format(b""), Format::Ndjson);
-    }
-
-    fn gzip(content: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::default());
-        encoder.write_all(content).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    fn read(raw: Vec<u8>) -> (Vec<u8>, Option<io::ErrorKind>, bool) {
-        let (mut input, compressed) = decompress(Cursor::new(raw)).unwrap();
-        let mut content = vec![];
-        let error = input
-            .read_to_end(&mut content)
-            .err()
-            .map(|error| error.kind());
-        (content, error, compressed)
-    }
-
-    #[test]
-    fn compression_is_detected_from_the_content() {
-        let text = b"one\ntwo\n".repeat(10_000);
-        let frames = [
-            zstd::encode_all(&text[..80], 0).unwrap(),
-            zstd::encode_all(&text[80..], 19).unwrap(),
-        ]
-        .concat();
-        for (raw, compressed) in [
-            (text.clone(), false),
-            (gzip(&text), true),
-            (
-                [gzip(&text[..7]), gzip(&[]), gzip(&text[7..])].concat(),
-                true,
-            ),
-            (zstd::encode_all(&text[..], 3).unwrap(), true),
-            (frames, true),
-        ] {
-            assert_eq!(read(raw), (text.clone(), None, compressed));
-        }
-        for short in [&b""[..], b"a", b"abc"] {
-            assert_eq!(read(short.to_vec()), (short.to_vec(), None, false));
-        }
-    }
-
-    #[test]
-    fn truncated_compressed_content_is_returned_before_the_error() {
-        let text: Vec<u8> = (0..200_000_u32)
-            .flat_map(|number| format!("{number}\n").into_bytes())
-            .collect();
-        for whole in [gzip(&text), zstd::encode_all(&text[..], 3).unwrap()] {
-            for cut in [whole.len() / 2, whole.len() - 1] {
-                let (content, error, _) = read(whole[..cut].to_vec());
-                assert_eq!(error, Some(io::ErrorKind::UnexpectedEof));
-                assert!(!content.is_empty());
-                assert!(text.starts_with(&content));
-            }
-        }
     }
 
     #[test]

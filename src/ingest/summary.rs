@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::ser::Serializer;
 
 use super::progress::{Counters, rate};
-use crate::db::BatchEnd;
+use crate::db::{BatchEnd, KnownSource, with_causes};
 use crate::domain::InventoryChanges;
 
 /// Result of an ingest.
@@ -58,6 +58,13 @@ pub struct SourceSummary {
     pub from: i64,
     /// Position after the last record that was stored or rejected.
     pub to: i64,
+    /// Records of the source that are stored, in this and earlier runs.
+    pub stored: u64,
+    /// Records of the source that are rejected, in this and earlier runs.
+    pub rejected: u64,
+    /// Why the source failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 impl SourceSummary {
@@ -68,7 +75,23 @@ impl SourceSummary {
             status: SourceStatus::Empty,
             from: 0,
             to: 0,
+            stored: 0,
+            rejected: 0,
+            error: None,
         }
+    }
+
+    /// Sets the result of a source that has no line after those of `known`.
+    pub(super) fn set_already_ingested(&mut self, known: &KnownSource) {
+        self.status = SourceStatus::AlreadyIngested;
+        (self.from, self.to) = (known.position, known.position);
+        self.set_counts((known.stored, known.rejected));
+    }
+
+    /// Sets the records that the ledger has as stored and rejected.
+    pub(super) fn set_counts(&mut self, (stored, rejected): (i64, i64)) {
+        self.stored = u64::try_from(stored).unwrap_or_default();
+        self.rejected = u64::try_from(rejected).unwrap_or_default();
     }
 }
 
@@ -86,6 +109,8 @@ pub enum SourceStatus {
     Empty,
     /// The records were read in a dry run, and not stored.
     Read,
+    /// The source is unreadable or was refused. Records before the error may have been stored.
+    Failed,
 }
 
 /// Where a dry run looks up SIM cards.
@@ -139,6 +164,32 @@ impl Tally {
 }
 
 impl Summary {
+    /// Logs that a source failed, and adds it.
+    pub(super) fn add_failed(&mut self, name: &str, error: &anyhow::Error) {
+        let error = with_causes(error);
+        log::error!("{error}");
+        self.sources.push(SourceSummary {
+            status: SourceStatus::Failed,
+            error: Some(error),
+            ..SourceSummary::new(name.to_owned())
+        });
+    }
+
+    /// Whether this run rejected records, or an earlier one did and they are not stored since.
+    #[must_use]
+    pub fn has_rejected(&self) -> bool {
+        self.rejected > 0 || self.sources.iter().any(|source| source.rejected > 0)
+    }
+
+    /// Names of the sources that failed.
+    pub fn failed(&self) -> impl Iterator<Item = &str> {
+        let is_failed = |source: &&SourceSummary| source.status == SourceStatus::Failed;
+        self.sources
+            .iter()
+            .filter(is_failed)
+            .map(|source| source.name.as_str())
+    }
+
     /// Takes over the counts of `tally`.
     pub(super) fn absorb(&mut self, tally: Tally) {
         self.read = tally.stored + tally.rejected;
@@ -173,14 +224,26 @@ impl fmt::Display for Summary {
             writeln!(formatter)?;
         }
         for SourceSummary {
-            name, status, from, ..
+            name,
+            status,
+            from,
+            stored,
+            rejected,
+            ..
         } in &self.sources
         {
             match status {
                 SourceStatus::Stored | SourceStatus::Read => {}
                 SourceStatus::Empty => writeln!(formatter, "{name}: no records")?,
                 SourceStatus::Continued => writeln!(formatter, "{name}: continued at byte {from}")?,
+                SourceStatus::AlreadyIngested if *rejected > 0 => writeln!(
+                    formatter,
+                    "{name}: already ingested; {rejected} of its {} records were rejected, see \
+                     rejected_records",
+                    stored + rejected
+                )?,
                 SourceStatus::AlreadyIngested => writeln!(formatter, "{name}: already ingested")?,
+                SourceStatus::Failed => writeln!(formatter, "{name}: failed, see the error above")?,
             }
         }
         let stored = if self.dry_run {

@@ -11,6 +11,7 @@ mod embedded;
 mod embedded_server;
 mod exactly_once;
 mod exactness;
+mod files;
 mod first_mistakes;
 mod generate;
 mod grafana;

@@ -13,16 +13,19 @@ const SERIES: &str = "total int8, all_bytes int8, version int8, inventory_versio
 const TOTALS: &str = "total int8, all_bytes int8, version int8, inventory_version int8, stale_from timestamptz, \
                       complete_through timestamptz, last_ingested_at timestamptz, id text, bytes int8, records int8";
 
-const SOURCE: &str = "id int8, head_bytes int4, name text, position int8, line int8, prefix_hash bytea, batches int8, \
-                      updated_at timestamptz";
+const SOURCE: &str = "id int8, name text, position int8, line int8, prefix_hash bytea, batches int8, stored int8, \
+                      rejected int8, updated_at timestamptz";
+const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix_hash bytea, batches int8, \
+                            stored int8, rejected int8, updated_at timestamptz, digests bytea, end_lines _int8, \
+                            end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 69] = [
+const EXPECTED: [(&str, &str, &str); 71] = [
     ("functions/usage_freshness.sql", "", ""),
     ("functions/usage_in_pieces.sql", "", ""),
     ("functions/usage_series.sql", "", ""),
     ("ingest/add_organizations.sql", "_text 1", ""),
-    ("ingest/add_source.sql", "text 2, int4 1, text 1", ""),
+    ("ingest/add_source.sql", "text 3", ""),
     ("ingest/add_stale_hours.sql", "_timestamptz 2", ""),
     (
         "ingest/advance_source.sql",
@@ -40,12 +43,16 @@ const EXPECTED: [(&str, &str, &str); 69] = [
     ("ingest/copy_usage_records.sql", "", ""),
     ("ingest/count_rejected.sql", "_int8 1", "count int8"),
     ("ingest/delete_placeholders.sql", "_timestamptz 1", ""),
-    ("ingest/delete_rejected.sql", "_int8 1", ""),
+    ("ingest/delete_rejected.sql", "_int8 1", "count int8"),
     ("ingest/delete_stale_hours.sql", "_int8 1", ""),
     ("ingest/delete_unfinished_line.sql", "int8 2", ""),
-    ("ingest/find_file.sql", "_text 1", SOURCE),
+    (
+        "ingest/find_files.sql",
+        "text 2, _int8 1, int8 1",
+        SIMILAR_FILE,
+    ),
     ("ingest/find_source.sql", "text 2", SOURCE),
-    ("ingest/head_lengths.sql", "", "head_bytes int4"),
+    ("ingest/find_whole_file.sql", "int8 2", SOURCE),
     (
         "ingest/hours_not_open.sql",
         "_timestamptz 1",
@@ -80,11 +87,21 @@ const EXPECTED: [(&str, &str, &str); 69] = [
     ),
     ("ingest/reject_again.sql", "_int8 1, _text 3, text 1", ""),
     ("ingest/remove_run.sql", "int8 1", ""),
-    ("ingest/rename_source.sql", "int8 1, text 1, int4 1", ""),
+    ("ingest/reset_source.sql", "int8 3", ""),
     (
         "ingest/set_direct_compress.sql",
         "text 1",
         "set_config text",
+    ),
+    (
+        "ingest/set_fingerprint.sql",
+        "int8 1, bytea 1, int8 2, _int8 2",
+        "",
+    ),
+    (
+        "ingest/source_counts.sql",
+        "int8 1",
+        "stored int8, rejected int8",
     ),
     (
         "ingest/stale_hours.sql",

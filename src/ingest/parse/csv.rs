@@ -44,6 +44,17 @@ impl CsvParser {
         }
     }
 
+    /// See [`super::Parser::lines_are_closed`].
+    pub fn lines_are_closed(&self) -> bool {
+        let CsvHeader {
+            columns,
+            sim_card,
+            bytes,
+            ..
+        } = self.header;
+        ![sim_card, bytes].contains(&(columns - 1))
+    }
+
     pub fn parse(&mut self, line: &[u8]) -> Result<UsageRecord<'_>, Defect> {
         let CsvHeader {
             columns,
@@ -52,11 +63,10 @@ impl CsvParser {
             date,
         } = self.header;
         let malformed = |detail: String| Defect::of_line(Reason::Malformed, detail);
-        let fields = self.splitter.split(line).ok_or_else(|| {
-            malformed(
-                "not a line of CSV; check for an unclosed quote or a carriage return".to_owned(),
-            )
-        })?;
+        let fields = self
+            .splitter
+            .split(line)
+            .map_err(|error| malformed(error.to_string()))?;
         if fields.len() != columns {
             return Err(malformed(format!(
                 "the line has {} fields and the header {columns} columns; quote fields that contain commas",
@@ -136,7 +146,12 @@ mod tests {
         );
         assert_eq!(
             problem("\"date"),
-            "the header is not a line of CSV; check for an unclosed quote or a carriage return"
+            "the header is not a line of CSV: a quote is not closed; close it, or double quotes \
+             within a field"
+        );
+        assert!(
+            problem("date,sim-card-id,bytes-used\rx")
+                .contains(": there is a carriage return within the line; ")
         );
     }
 
@@ -166,6 +181,32 @@ mod tests {
         );
         assert_eq!(reason("1,2,"), (Reason::MissingField, Some("date")));
         assert_eq!(reason("1,2,tomorrow"), (Reason::InvalidDate, Some("date")));
+    }
+
+    #[test]
+    fn a_carriage_return_and_an_unclosed_quote_are_told_apart() {
+        let detail = |line: &str| {
+            parse("sim-card-id,bytes-used,date", line)
+                .unwrap_err()
+                .detail
+        };
+        assert!(detail("1,2\r3,4").contains("there is a carriage return within the line; "));
+        assert!(detail("\r1,2,3").contains("there is a carriage return within the line; "));
+        assert!(detail("1,\"2,3").contains("a quote is not closed; "));
+        assert!(detail("1,\"2\r,3").contains("a quote is not closed; "));
+    }
+
+    #[test]
+    fn a_line_is_closed_unless_its_last_column_can_grow() {
+        for (header, closed) in [
+            ("sim-card-id,bytes-used,date", true),
+            ("sim-card-id,bytes-used,date,note", true),
+            ("date,sim-card-id,bytes-used", false),
+            ("date,bytes-used,sim-card-id", false),
+        ] {
+            let parser = CsvParser::new(CsvHeader::parse(header.as_bytes()).unwrap());
+            assert_eq!(parser.lines_are_closed(), closed, "{header}");
+        }
     }
 
     #[test]

@@ -15,10 +15,11 @@ pub(super) fn parse_bytes(text: &str) -> Result<i64, Defect> {
     if unsigned.is_empty() || !unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
         return defect(Reason::InvalidBytes, "is not a whole number (e.g. 1024)");
     }
-    if unsigned.len() < text.len() {
+    // -0 is zero.
+    if unsigned.len() < text.len() && unsigned.bytes().any(|digit| digit != b'0') {
         return defect(Reason::NegativeBytes, "is negative; it must be 0 or more");
     }
-    match text.parse() {
+    match unsigned.parse() {
         Ok(bytes) => Ok(bytes),
         Err(_) => defect(Reason::BytesOverflow, "is larger than 9223372036854775807"),
     }
@@ -120,6 +121,8 @@ mod tests {
     fn bytes_are_exact_up_to_the_maximum() {
         assert_eq!(parse_bytes("0").unwrap(), 0);
         assert_eq!(parse_bytes("0010").unwrap(), 10);
+        assert_eq!(parse_bytes("-0").unwrap(), 0);
+        assert_eq!(parse_bytes("-0000000000000000000000").unwrap(), 0);
         assert_eq!(parse_bytes("9223372036854775807").unwrap(), i64::MAX);
         assert_eq!(parse_bytes("00000000000000000000007").unwrap(), 7);
     }
@@ -130,6 +133,7 @@ mod tests {
             ("9223372036854775808", Reason::BytesOverflow),
             ("99999999999999999999999", Reason::BytesOverflow),
             ("-1", Reason::NegativeBytes),
+            ("-01", Reason::NegativeBytes),
             ("", Reason::InvalidBytes),
             ("-", Reason::InvalidBytes),
             ("+1", Reason::InvalidBytes),

@@ -4,6 +4,7 @@
 
 mod csv;
 mod field;
+pub(super) mod json_layout;
 pub(super) mod ndjson;
 mod record;
 
@@ -106,6 +107,15 @@ impl Parser {
                 header.unwrap_or_default(),
             )?))),
         })
+    }
+
+    /// Whether no byte appended to a valid line can make it another valid record: a JSON object is
+    /// closed, and a CSV line ends in a date or in a column that is not read.
+    pub fn lines_are_closed(&self) -> bool {
+        match self {
+            Self::Ndjson => true,
+            Self::Csv(parser) => parser.lines_are_closed(),
+        }
     }
 
     pub fn parse<'a>(&'a mut self, line: &'a [u8]) -> Result<UsageRecord<'a>, Defect> {

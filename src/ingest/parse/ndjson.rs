@@ -112,14 +112,19 @@ fn plain_number(text: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Parses any line with `serde_json`.
 pub(in crate::ingest) fn parse_any(line: &[u8]) -> Result<UsageRecord<'_>, Defect> {
-    let object: Object<'_> = serde_json::from_slice(line).map_err(|error| {
+    let malformed = |problem: &dyn std::fmt::Display| {
         Defect::of_line(
             Reason::Malformed,
             format!(
-                "not a usage record in JSON: {error}; expected {{\"sim-card-id\": \"…\", \"bytes-used\": \"…\", \"date\": \"…\"}}"
+                "not a usage record in JSON: {problem}; expected {{\"sim-card-id\": \"…\", \"bytes-used\": \"…\", \"date\": \"…\"}}"
             ),
         )
-    })?;
+    };
+    // serde would also accept an array with the fields in order.
+    if line.trim_ascii_start().first() == Some(&b'[') {
+        return Err(malformed(&"it is an array, not an object"));
+    }
+    let object: Object<'_> = serde_json::from_slice(line).map_err(|error| malformed(&error))?;
     let sim_card = present(object.sim_card, name::SIM_CARD)?;
     let bytes = present(object.bytes, name::BYTES)?;
     let date = present(object.date, name::DATE)?;
@@ -190,6 +195,8 @@ mod tests {
             "null",
             "7",
             "[]",
+            r#"["1",5,"2026-05-01T12:00:00Z"]"#,
+            r#" ["1",5,"2026-05-01T12:00:00Z"] "#,
             "{}x",
             r#"{"date":1,"date":2}"#,
             "{\"sim-card-id\":\"\u{0}\"}",

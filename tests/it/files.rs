@@ -1,0 +1,623 @@
+//! Files as they occur in practice: changed, cumulative, growing, damaged and misnamed. None may
+//! lead to a wrong total with exit status 0.
+
+use std::io::Write as _;
+
+use serde_json::Value;
+
+use crate::support::TestDatabase;
+use crate::support::program::{Run, command, load_inventory, simusage, simusage_with_input};
+use crate::support::usage::{Files, csv, ndjson};
+
+/// A database with an inventory, and a folder for files.
+async fn ready() -> (TestDatabase, Files) {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    (database, Files::new())
+}
+
+fn ingest(database: &TestDatabase, arguments: &[&str]) -> Run {
+    simusage(database.url(), &[&["ingest", "--json"], arguments].concat())
+}
+
+/// The status of each source.
+fn statuses(run: &Run) -> Vec<Value> {
+    let summary = run.json();
+    let sources = summary["sources"].as_array().unwrap();
+    sources
+        .iter()
+        .map(|source| source["status"].clone())
+        .collect()
+}
+
+async fn stored(database: &TestDatabase) -> i64 {
+    database.number("select count(*) from usage_records").await
+}
+
+#[tokio::test]
+async fn a_bad_file_does_not_keep_the_others_from_being_stored() {
+    let (database, files) = ready().await;
+    let one = files.write("one.ndjson", ndjson(0..9));
+    let missing = files.0.path().join("missing.ndjson");
+    let missing = missing.to_str().unwrap();
+    let header = files.write("header.csv", "sim-card-id,bytes,date\n1,2,3\n");
+    let folder = files.0.path().to_str().unwrap();
+    let two = files.write("two.ndjson", ndjson(10..19));
+    let arguments = ["--dry-run", &one, missing, &header, folder, &two];
+    for arguments in [&arguments[..], &arguments[1..]] {
+        let run = ingest(&database, arguments);
+        assert_eq!((run.status, run.counts()), (1, (18, 18, 0)), "{run:?}");
+        let done = if arguments.len() == 6 {
+            "read"
+        } else {
+            "stored"
+        };
+        assert_eq!(
+            statuses(&run),
+            [done, "failed", "failed", "failed", done],
+            "{run:?}"
+        );
+        for text in [
+            "missing.ndjson: No such file",
+            "header.csv:1: the header has no column bytes-used",
+            "it is a directory",
+            "3 of 5 sources failed: ",
+        ] {
+            assert!(run.stderr.contains(text), "no '{text}' in {run:?}");
+        }
+    }
+    assert_eq!(stored(&database).await, 18);
+}
+
+/// The records of [`ndjson`], with other bytes.
+fn with_other_bytes(numbers: std::ops::Range<u64>) -> String {
+    ndjson(numbers).replace("\"bytes-used\": ", "\"bytes-used\": 9")
+}
+
+/// Asserts that the file is refused as a copy of stored data, and that nothing of it is stored.
+async fn assert_refused(database: &TestDatabase, file: &str, texts: &[&str]) {
+    let before = stored(database).await;
+    let run = ingest(database, &[file]);
+    assert_eq!(run.status, 1, "{run:?}");
+    for text in texts.iter().chain(&["--as-new"]) {
+        assert!(run.stderr.contains(text), "no '{text}' in {run:?}");
+    }
+    assert_eq!(stored(database).await, before, "{run:?}");
+}
+
+#[tokio::test]
+async fn a_changed_copy_is_refused_wherever_it_was_changed() {
+    let (database, files) = ready().await;
+    let text = ndjson(0..200);
+    let file = files.write("usage.ndjson", &text);
+    assert_eq!(ingest(&database, &[&file]).status, 3);
+    let lines: Vec<&str> = text.lines().collect();
+    for (number, name) in [
+        (1, "usage.ndjson"),
+        (4, "usage.ndjson"),
+        (4, "other"),
+        (200, "other"),
+    ] {
+        let mut changed = lines.clone();
+        let line = changed[number - 1].replace("\"bytes-used\": ", "\"bytes-used\": 7");
+        changed[number - 1] = &line;
+        let file = files.write(name, changed.join("\n") + "\n");
+        let difference = format!("line {number} is the first that differs");
+        assert_refused(
+            &database,
+            &file,
+            &["records are stored already (from ", &difference],
+        )
+        .await;
+    }
+    for (name, content) in [
+        (
+            "inserted",
+            [
+                lines[..3].join("\n"),
+                "\n# note\n".into(),
+                lines[3..].join("\n"),
+            ]
+            .concat(),
+        ),
+        ("removed", lines[5..].join("\n") + "\n"),
+        (
+            "reversed",
+            lines.iter().rev().copied().collect::<Vec<_>>().join("\n") + "\n",
+        ),
+        ("prepended", ndjson(300..450) + &text),
+        ("second-half", lines[100..].join("\n") + "\n"),
+        (
+            "much-is-new",
+            with_other_bytes(0..150) + &lines[150..].join("\n") + "\n" + &ndjson(200..210),
+        ),
+        (
+            "usage.ndjson",
+            with_other_bytes(0..150) + &lines[150..].join("\n") + "\n",
+        ),
+    ] {
+        let file = files.write(name, content);
+        if name == "much-is-new" {
+            // 50 of 210 records are the same, under another name.
+            assert_eq!(ingest(&database, &["--dry-run", &file]).status, 3);
+            continue;
+        }
+        assert_refused(&database, &file, &["records are stored already (from "]).await;
+    }
+    database.assert_has_exactly(200).await;
+}
+
+#[tokio::test]
+async fn a_copy_with_other_line_ends_or_a_byte_order_mark_is_already_ingested() {
+    for format in [ndjson, csv] {
+        let (database, files) = ready().await;
+        let text = format(0..9);
+        assert_eq!(ingest(&database, &[&files.write("usage", &text)]).status, 0);
+        for copy in [
+            text.replace('\n', "\r\n"),
+            format!("\u{feff}{text}"),
+            text.trim_end().to_owned(),
+        ] {
+            let run = ingest(&database, &[&files.write("copy", &copy)]);
+            assert_eq!(
+                (run.status, statuses(&run)),
+                (0, vec!["already-ingested".into()]),
+                "{run:?}"
+            );
+        }
+        // Grown and converted at the same time, the stored part cannot be passed over.
+        let grown = format!("\u{feff}{}", format(0..12));
+        let run = ingest(&database, &[&files.write("usage", grown)]);
+        assert_eq!(run.status, 1, "{run:?}");
+        assert!(
+            run.stderr
+                .contains("only line ends or a byte order mark can differ"),
+            "{run:?}"
+        );
+        assert_eq!(
+            ingest(&database, &[&files.write("usage", format(0..12))]).status,
+            3
+        );
+        database.assert_has_exactly(12).await;
+    }
+}
+
+#[tokio::test]
+async fn files_with_the_same_beginning_are_different_files() {
+    let (database, files) = ready().await;
+    // Longer than 4,096 bytes.
+    let columns: String = (0..400).fold(String::new(), |text, column| {
+        format!("{text},column-{column}")
+    });
+    let wide = |numbers: std::ops::Range<u64>| {
+        let text = csv(numbers);
+        let (header, records) = text.split_once('\n').unwrap();
+        let more = ",".repeat(400);
+        records
+            .lines()
+            .fold(format!("{header}{columns}\n"), |text, line| {
+                format!("{text}{line}{more}\n")
+            })
+    };
+    let preamble =
+        |numbers| "# a long preamble, which is not a record\n".repeat(200) + &ndjson(numbers);
+    for (count, contents) in [
+        (18, [wide(0..9), wide(10..19)]),
+        (36, [preamble(20..29), preamble(30..39)]),
+        // Equal records in different files are different records, also if one file has no others.
+        (41, [ndjson(50..53) + &ndjson(100..101), ndjson(52..53)]),
+        (
+            45,
+            [
+                ndjson(60..61) + &ndjson(62..63),
+                ndjson(63..64) + &ndjson(62..63),
+            ],
+        ),
+        (
+            50,
+            [
+                ndjson(70..71) + &ndjson(60..61),
+                ndjson(61..62) + &ndjson(51..53),
+            ],
+        ),
+    ] {
+        for (name, content) in ["one", "two"].into_iter().zip(contents) {
+            let file = files.write(&format!("{name}-{count}"), content);
+            let run = ingest(
+                &database,
+                &[
+                    "--format",
+                    if count == 18 { "csv" } else { "ndjson" },
+                    &file,
+                ],
+            );
+            assert!([0, 3].contains(&run.status), "{run:?}");
+        }
+        assert_eq!(stored(&database).await, count);
+    }
+}
+
+#[tokio::test]
+async fn all_versions_of_a_cumulative_export_are_accepted_in_any_order() {
+    for order in [[1, 2, 3, 4], [4, 3, 2, 1], [2, 4, 1, 3]] {
+        let (database, files) = ready().await;
+        let file =
+            |version: u64| files.write(&format!("export-{version}.csv"), csv(0..version * 40 + 1));
+        for given in 1..=4 {
+            let files: Vec<String> = order[..given]
+                .iter()
+                .map(|&version| file(version))
+                .collect();
+            let mut arguments: Vec<&str> = files.iter().map(String::as_str).collect();
+            // As a cron job does, and each file more than once.
+            for _ in 0..2 {
+                let run = ingest(&database, &arguments);
+                assert!([0, 3].contains(&run.status), "{run:?}");
+                let largest = order[..given].iter().max().unwrap();
+                database.assert_has_exactly(largest * 40 + 1).await;
+                arguments.reverse();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_long_file_is_compared_to_its_end() {
+    let (database, files) = ready().await;
+    let text = ndjson(0..70_003);
+    let lines: Vec<&str> = text.lines().collect();
+    let write = |name: &str, lines: &[&str]| files.write(name, lines.join("\n") + "\n");
+    let run = ingest(&database, &[&write("whole", &lines)]);
+    assert_eq!(run.status, 3, "{run:?}");
+    for count in [70_003, 70_002, 65_536, 65_535, 300] {
+        let run = ingest(&database, &[&write("prefix", &lines[..count])]);
+        assert_eq!(statuses(&run), ["already-ingested"], "{run:?}");
+    }
+    let file = write("prefix", &lines[..70_001]);
+    assert_refused(
+        &database,
+        &file,
+        &["all of its lines but the last 1 are stored already"],
+    )
+    .await;
+    let mut changed = lines.clone();
+    changed[70_000] = lines[0];
+    let file = write("changed", &changed);
+    assert_refused(&database, &file, &["line 70002 is the first that differs"]).await;
+    let file = write("part", &lines[30_000..]);
+    assert_refused(&database, &file, &["about "]).await;
+}
+
+#[tokio::test]
+async fn files_put_together_from_stored_ones_are_refused() {
+    let (database, files) = ready().await;
+    for (name, numbers) in [("january", 0..50), ("february", 50..90)] {
+        assert_eq!(
+            ingest(&database, &[&files.write(name, ndjson(numbers))]).status,
+            3
+        );
+    }
+    let all = files.write("all", ndjson(0..100));
+    assert_refused(
+        &database,
+        &all,
+        &[" of its 50 new records are stored already (from "],
+    )
+    .await;
+    database.assert_has_exactly(90).await;
+}
+
+#[tokio::test]
+async fn as_new_stores_a_similar_file_once() {
+    let (database, files) = ready().await;
+    let one = files.write("one", ndjson(0..9));
+    assert_eq!(ingest(&database, &[&one]).status, 0);
+    let two = files.write("two", ndjson(1..9));
+    assert_refused(&database, &two, &["about 8 of its 8 records"]).await;
+    for expected in ["stored", "already-ingested"] {
+        let run = ingest(&database, &["--as-new", &two]);
+        assert_eq!(
+            (run.status, statuses(&run)),
+            (0, vec![expected.into()]),
+            "{run:?}"
+        );
+        assert_eq!(stored(&database).await, 17);
+    }
+    // A file that is stored itself is never stored again.
+    for file in [&one, &two] {
+        let run = ingest(&database, &["--as-new", file]);
+        assert_eq!(statuses(&run), ["already-ingested"], "{run:?}");
+    }
+    assert_eq!(
+        simusage(database.url(), &["ingest", "--as-new", "--dry-run", &one]).status,
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_number_that_the_next_byte_could_change_is_not_stored() {
+    let (database, files) = ready().await;
+    let start = "date,sim-card-id,bytes-used\n2020-02-01T00:00:00Z,89440001,500\n2020-02-01T00:00:01Z,89440001,10";
+    let total = "select coalesce(sum(bytes), 0)::bigint from organization_usage_daily";
+    let file = files.write("grow.csv", start);
+    for _ in 0..2 {
+        let run = ingest(&database, &[&file]);
+        assert_eq!(
+            (run.status, run.json()["sources"][0]["rejected"].clone()),
+            (3, 1.into()),
+            "{run:?}"
+        );
+        assert!(
+            run.stderr.contains("grow.csv:3: unfinished-line: ")
+                && run.stderr.contains("--complete"),
+            "{run:?}"
+        );
+        assert_eq!(database.number(total).await, 500);
+    }
+    // Replaying does not store it either.
+    simusage(database.url(), &["ingest", "--replay-rejects"]);
+    assert_eq!(database.number(total).await, 500);
+    files.write("grow.csv", format!("{start}24\n"));
+    let run = ingest(&database, &[&file]);
+    assert_eq!((run.status, run.counts()), (0, (1, 1, 0)), "{run:?}");
+    assert_eq!(database.number(total).await, 1_524);
+    assert_eq!(
+        database
+            .number("select count(*) from rejected_records")
+            .await,
+        0
+    );
+
+    // The name of a SIM card may continue, too.
+    let file = files.write(
+        "card.csv",
+        "date,bytes-used,sim-card-id\n2020-02-01T00:00:00Z,1,89440001",
+    );
+    assert_eq!(ingest(&database, &[&file]).status, 3);
+    assert_eq!(database.number(total).await, 1_524);
+    // A complete file needs no line end.
+    for expected in ["stored", "already-ingested"] {
+        let run = ingest(&database, &["--complete", &file]);
+        assert_eq!(
+            (run.status, statuses(&run)),
+            (0, vec![expected.into()]),
+            "{run:?}"
+        );
+        assert_eq!(database.number(total).await, 1_525);
+    }
+}
+
+#[tokio::test]
+async fn a_last_line_that_cannot_change_needs_no_line_end() {
+    let (database, files) = ready().await;
+    let object = ndjson(0..2);
+    let date_last = "sim-card-id,bytes-used,date\n89440001,1,2020-02-01T00:00:00Z";
+    let other_last = "sim-card-id,bytes-used,date,note\n89440001,1,2020-02-01T00:00:01Z,";
+    for (name, content) in [
+        ("a", object.trim_end()),
+        ("b", date_last),
+        ("c", other_last),
+    ] {
+        let run = ingest(&database, &[&files.write(name, content)]);
+        assert_eq!((run.status, run.counts().2), (0, 0), "{run:?}");
+    }
+    assert_eq!(stored(&database).await, 4);
+    // The standard input of one run has ended, but a named stream may continue.
+    let open = "date,sim-card-id,bytes-used\n2020-02-01T00:00:00Z,89440001,5";
+    let run = simusage_with_input(database.url(), &["ingest", "-"], open);
+    assert_eq!(run.status, 0, "{run:?}");
+    let named = ["ingest", "--json", "--source-id", "meter", "-"];
+    for (input, status, count) in [(open.to_owned(), 3, 5), (format!("{open}1\n"), 0, 6)] {
+        let run = simusage_with_input(database.url(), &named, &input);
+        assert_eq!(run.status, status, "{run:?}");
+        assert_eq!(stored(&database).await, count);
+    }
+    // A line that ends in the middle of a record is read again.
+    let file = files.write("cut.ndjson", &ndjson(100..101)[..50]);
+    assert_eq!(ingest(&database, &[&file]).status, 3);
+    files.write("cut.ndjson", ndjson(100..105));
+    let run = ingest(&database, &[&file]);
+    assert_eq!((run.status, run.counts()), (0, (5, 5, 0)), "{run:?}");
+    assert_eq!(
+        database
+            .number("select count(*) from rejected_records")
+            .await,
+        0
+    );
+}
+
+/// gzip, or zstd with a checksum.
+fn compress(content: &str, zstd: bool) -> Vec<u8> {
+    if zstd {
+        let mut encoder = zstd::stream::write::Encoder::new(vec![], 1).unwrap();
+        encoder.include_checksum(true).unwrap();
+        encoder.write_all(content.as_bytes()).unwrap();
+        return encoder.finish().unwrap();
+    }
+    let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::none());
+    encoder.write_all(content.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn nothing_of_a_damaged_compressed_file_is_stored() {
+    for zstd in [false, true] {
+        let (database, files) = ready().await;
+        let intact = compress(&ndjson(0..200), zstd);
+        // Each time in another record, and once in the checksum.
+        for at in [intact.len() / 3, intact.len() / 2, intact.len() - 2] {
+            let mut damaged = intact.clone();
+            damaged[at] ^= 1;
+            let file = files.write("usage", &damaged);
+            let run = ingest(&database, &[&file]);
+            assert_eq!(run.status, 1, "{run:?}");
+            assert!(run.stderr.contains("at byte 0 (decompressed)"), "{run:?}");
+            let piped = command(database.url(), &["ingest", "-"])
+                .stdin(std::fs::File::open(&file).unwrap())
+                .output()
+                .unwrap();
+            assert_eq!(Run::from(piped).status, 1);
+            assert_eq!(stored(&database).await, 0);
+        }
+        // The members before the damaged one are intact.
+        let mut members = [
+            compress(&ndjson(0..100), zstd),
+            compress(&ndjson(100..200), zstd),
+        ]
+        .concat();
+        let last = members.len() - 2;
+        members[last] ^= 1;
+        let file = files.write("usage", &members);
+        let run = ingest(&database, &[&file]);
+        assert_eq!(run.status, 1, "{run:?}");
+        database.assert_has_exactly(100).await;
+        files.write("usage", [intact, vec![0; 1_024]].concat());
+        let run = ingest(&database, &[&file]);
+        assert_eq!(
+            (run.status, statuses(&run)),
+            (3, vec!["continued".into()]),
+            "{run:?}"
+        );
+        database.assert_has_exactly(200).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pipe_given_as_a_file_is_read_like_one() {
+    let (database, files) = ready().await;
+    let file = files.write("usage.gz", compress(&ndjson(0..100), false));
+    let program = env!("CARGO_BIN_EXE_simusage");
+    for status in [3, 3] {
+        let script = format!("'{program}' ingest <(cat '{file}')");
+        let run: Run = std::process::Command::new("bash")
+            .args(["-c", &script])
+            .env("DATABASE_URL", database.url())
+            .output()
+            .unwrap()
+            .into();
+        assert_eq!(run.status, status, "{run:?}");
+        database.assert_has_exactly(100).await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_which_every_record_was_rejected_is_read_again() {
+    let (database, files) = ready().await;
+    let file = files.write("usage.ndjson", csv(0..9));
+    // As NDJSON, nine records and the header are malformed.
+    for _ in 0..2 {
+        let run = ingest(&database, &[&file]);
+        assert_eq!((run.status, run.counts()), (3, (10, 0, 10)), "{run:?}");
+        assert_eq!(
+            database
+                .number("select count(*) from rejected_records")
+                .await,
+            10
+        );
+    }
+    let run = ingest(&database, &["--format", "csv", &file]);
+    assert_eq!((run.status, run.counts()), (0, (9, 9, 0)), "{run:?}");
+    assert_eq!(
+        database
+            .number("select count(*) from rejected_records")
+            .await,
+        0
+    );
+    let run = ingest(&database, &[&file]);
+    assert_eq!(
+        (run.status, statuses(&run)),
+        (0, vec!["already-ingested".into()]),
+        "{run:?}"
+    );
+    database.assert_has_exactly(9).await;
+}
+
+#[tokio::test]
+async fn the_ledger_knows_which_records_are_still_rejected() {
+    let (database, files) = ready().await;
+    let file = files.write("usage.ndjson", ndjson(0..20));
+    assert_eq!(ingest(&database, &[&file]).status, 3);
+    let counts = |run: &Run| {
+        let source = &run.json()["sources"][0];
+        (
+            source["stored"].as_u64().unwrap(),
+            source["rejected"].as_u64().unwrap(),
+        )
+    };
+    let run = ingest(&database, &[&file]);
+    assert_eq!((run.status, counts(&run)), (3, (18, 2)), "{run:?}");
+    let inventory = files.write("inventory.csv", "sim-card-id,org-id\n89440099,a01b7\n");
+    let run = ingest(&database, &["--inventory", &inventory, "--replay-rejects"]);
+    assert_eq!((run.status, run.counts()), (0, (2, 2, 0)), "{run:?}");
+    let run = ingest(&database, &[&file]);
+    assert_eq!((run.status, counts(&run)), (0, (20, 0)), "{run:?}");
+    assert_eq!(stored(&database).await, 20);
+}
+
+#[tokio::test]
+async fn json_that_is_not_one_object_per_line_is_refused() {
+    let (database, files) = ready().await;
+    let text = ndjson(0..9);
+    let lines: Vec<&str> = text.lines().collect();
+    let pretty = text
+        .replace('{', "{\n  ")
+        .replace(", ", ",\n  ")
+        .replace('}', "\n}");
+    for (content, problem) in [
+        (format!("[{}]\n", lines.join(",\n")), "this is a JSON array"),
+        (
+            format!("[\n{}\n]\n", lines.join(",\n")),
+            "this is a JSON array",
+        ),
+        (format!("[{}]", lines.join(", ")), "this is a JSON array"),
+        (lines.join(",\n"), "this is a JSON array"),
+        (pretty.clone(), "this JSON value spans several lines"),
+        (
+            format!("{text}{pretty}"),
+            "this JSON value spans several lines",
+        ),
+        (
+            format!("{{\"records\": [\n{}\n]}}\n", lines.join(",\n")),
+            "this JSON value spans several lines",
+        ),
+    ] {
+        for arguments in [&["--dry-run"][..], &[]] {
+            let file = files.write("usage.json", &content);
+            let run = ingest(&database, &[arguments, &[&file]].concat());
+            assert_eq!(run.status, 1, "{run:?}");
+            assert!(
+                run.stderr.contains(problem) && run.stderr.contains("jq -c"),
+                "{run:?}"
+            );
+        }
+        if !content.starts_with(lines[0]) || content.starts_with(&format!("{},", lines[0])) {
+            let run = simusage_with_input(database.url(), &["ingest", "-"], &content);
+            assert_eq!(run.status, 1, "{run:?}");
+            assert!(run.stderr.contains(problem), "{run:?}");
+        }
+    }
+    let rows =
+        "select (select count(*) from usage_records) + (select count(*) from rejected_records)";
+    assert_eq!(database.number(rows).await, 0);
+    assert_eq!(
+        ingest(&database, &[&files.write("usage.json", &text)]).status,
+        0
+    );
+    database.assert_has_exactly(9).await;
+}
+
+#[tokio::test]
+async fn arrays_and_zero_are_not_mistaken() {
+    let (database, files) = ready().await;
+    let date = "2020-02-01T12:00:00Z";
+    let text = format!(
+        "{{\"sim-card-id\":\"89440001\",\"bytes-used\":-0,\"date\":\"{date}\"}}\n\
+         [\"89440001\",5,\"{date}\"]\n\
+         {{\"sim-card-id\":\"89440001\",\"bytes-used\":\"-0\",\"date\":\"{date}\"}}\n"
+    );
+    let run = ingest(&database, &[&files.write("usage.ndjson", text)]);
+    assert_eq!((run.status, run.counts()), (3, (3, 2, 1)), "{run:?}");
+    assert_eq!(run.json()["reasons"]["malformed"], 1);
+    let sum = "select sum(bytes)::bigint from organization_usage_daily";
+    assert_eq!(database.number(sum).await, 0);
+}
