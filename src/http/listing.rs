@@ -164,7 +164,7 @@ pub fn write_page<L: Listing>(
 /// Responds with rows that are written as they arrive from the database, so memory does not grow
 /// with their number.
 ///
-/// A task of its own reads the rows. It ends at the timeout even while the client accepts no data,
+/// A separate task reads the rows. It ends at the timeout even while the client accepts no data,
 /// and gives the connection back. A response that is not complete is aborted, so clients notice.
 async fn stream<L: Listing>(
     request: &HttpRequest,

@@ -40,7 +40,7 @@ async fn loading_reports_what_it_changed_and_counts_it() {
     assert_eq!(database.number(COUNTED).await, 4);
     let loaded = version(&database).await;
 
-    // Loading the same file again changes nothing, so nobody has to load the inventory again.
+    // Loading the same file again changes nothing, so no ingest reloads the inventory.
     let run = load(&database, &files, &first);
     assert_eq!(run.json()["inventory"], changes(0, 0, 4, 0));
     assert_eq!(version(&database).await, loaded);

@@ -222,7 +222,7 @@ create table posting_closings (
 -- ends. A page closes only when none of its batches is open. Blocks nobody and is blocked by nobody: the lock is
 -- shared and nobody ever takes it exclusively.
 --
--- The number is read again after the lock: if the page was ended in between, whoever ends it may not have seen
+-- The number is read again after the lock: if the page was ended in between, whoever ends it might not have seen
 -- the lock, and the batch takes a number of the next page.
 create function begin_posting() returns bigint
 language plpgsql volatile as $$
