@@ -24,10 +24,9 @@
 -- Identifiers consist of visible ASCII characters, so '' sorts before each of them and chr(127) after,
 -- and those that start with a prefix are the ones from the prefix to the prefix followed by chr(127).
 --
--- A list of all organizations follows the index of SIM cards. Any other list merges one range of the
--- index by organization and SIM card for each organization. Only the ranges whose first rows come
--- first can contribute to the page, and only up to the row that the page would end with if each of
--- them contributed one.
+-- A list of all organizations follows the index of SIM cards. Any other list merges ranges of the index
+-- by organization and SIM card. Only the ranges whose first rows come first can contribute to the page,
+-- one for each of its rows, and only up to a row that bounds the page.
 
 with organization as (
     select id from organizations where name = $2 and ($1::integer[] is null or id = any($1))
@@ -66,11 +65,13 @@ ranges as (
     from selected
     union all
     -- The SIM cards that start with the prefix are in the list of all organizations.
-    select id, name, '', $3 from named
+    select id, name, '', $3 from named where (select min(iccid) from sim_cards) < $3
     union all
-    select id, name, $3 || chr(127), chr(127) from named
+    select id, name, $3 || chr(127), chr(127)
+    from named
+    where (select max(iccid) from sim_cards) > $3 || chr(127)
 ),
-heads as materialized (
+heads as (
     select ranges.id, ranges.name, ranges.end_iccid, head.iccid, head.valid_from
     from ranges
     cross join start
@@ -88,9 +89,27 @@ heads as materialized (
         limit 1
     ) as head
 ),
--- No row if the page has room for more rows than there are ranges.
+-- The ranges that can contribute to the page.
+lowest as materialized (
+    select * from heads order by iccid limit $6::bigint + $7
+),
+-- The last row of the page is not after this one: that many rows, an equal share of each range, are up
+-- to it. No row if the ranges have fewer.
 bound as (
-    select iccid from heads where $6::bigint is not null order by iccid limit 1 offset $6 + $7 - 1
+    select share.iccid
+    from lowest
+    cross join lateral (
+        select iccid
+        from sim_card_assignments
+        where organization_id = lowest.id
+            and (iccid, valid_from) >= (lowest.iccid, lowest.valid_from)
+            and iccid < lowest.end_iccid
+        order by iccid, valid_from
+        limit ($6 + $7 - 1) / greatest((select count(*) from lowest), 1) + 1
+    ) as share
+    where $6 is not null
+    order by share.iccid
+    limit 1 offset $6 + $7 - 1
 ),
 listed as (
     (
@@ -106,19 +125,19 @@ listed as (
         limit $6 + $7
     )
     union all
-    select assignments.iccid, heads.name, assignments.valid_from
-    from heads
+    select assignments.iccid, lowest.name, assignments.valid_from
+    from lowest
     cross join lateral (
         select iccid, valid_from
         from sim_card_assignments
-        where organization_id = heads.id
-            and (iccid, valid_from) >= (heads.iccid, heads.valid_from)
-            and iccid < heads.end_iccid
+        where organization_id = lowest.id
+            and (iccid, valid_from) >= (lowest.iccid, lowest.valid_from)
+            and iccid < lowest.end_iccid
             and iccid <= coalesce((select iccid from bound), chr(127))
         order by iccid, valid_from
         limit $6 + $7
     ) as assignments
-    where heads.iccid <= coalesce((select iccid from bound), chr(127))
+    where lowest.iccid <= coalesce((select iccid from bound), chr(127))
 ),
 page as (
     select sim_card, organization, valid_from

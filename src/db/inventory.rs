@@ -26,11 +26,6 @@ const ROWS_AT_ONCE: usize = 10_000;
 /// Size of the pieces in which rows are sent.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// New assignments are stored in blocks of this many, in the order of SIM cards; each block is
-/// ordered by organization. Both of their indexes then grow in few places at a time, which remain in
-/// the processor's cache.
-const BLOCK_ROWS: usize = 65_536;
-
 /// A new assignment.
 struct Addition {
     /// Index into the list.
@@ -77,7 +72,7 @@ pub async fn store_inventory(
     let new_ids = take_ids(&transaction, changes.new_sim_cards.len()).await?;
     copy_sim_cards(&transaction, list, &changes.new_sim_cards, new_ids).await?;
     let (added, moved) = (changes.added.len(), changes.moved.len());
-    copy_assignments(&transaction, list, &organizations, changes.added, new_ids).await?;
+    copy_assignments(&transaction, list, &organizations, &changes.added, new_ids).await?;
     move_assignments(&transaction, list, &organizations, &changes.moved).await?;
     transaction.commit().await?;
     let before = usize::try_from(before).unwrap_or_default();
@@ -248,17 +243,13 @@ async fn copy_assignments(
     transaction: &Transaction<'_>,
     list: &AssignmentList,
     organizations: &[i32],
-    mut added: Vec<Addition>,
+    added: &[Addition],
     first_id: i32,
 ) -> Result<(), WriteError> {
-    let organization = |index: usize| organizations[list.get(index).organization];
-    for block in added.chunks_mut(BLOCK_ROWS) {
-        block.sort_unstable_by_key(|addition| (organization(addition.index), addition.index));
-    }
     let statement = include_str!("../../sql/ingest/copy_assignments.sql");
     let rows = added.iter().map(|addition| {
         let assignment = list.get(addition.index);
-        let organization = organization(addition.index);
+        let organization = organizations[assignment.organization];
         let sim_card = match addition.sim_card {
             SimCardRef::Stored(id) => id,
             // The last id fits into 32 bits.
