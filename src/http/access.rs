@@ -69,7 +69,7 @@ impl Access {
         Ok(Self::new(&config.serve, tokens))
     }
 
-    /// See [`Tokens::are_required`].
+    /// Whether requests need a token: one has been created, even if all are revoked by now.
     #[must_use]
     pub fn requires_token(&self) -> bool {
         self.tokens.are_required()
