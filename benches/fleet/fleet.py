@@ -99,12 +99,14 @@ class Simusage:
         """Runs to the end; returns standard output, seconds and peak memory in MB."""
         started = time.perf_counter()
         process = subprocess.Popen([self.binary, *map(str, arguments)], stdout=subprocess.PIPE, env=self.environment())
-        output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        memory = 0
+        # The kernel's own maximum would include this process, from which the child is forked.
+        while process.poll() is None:
+            memory = max(memory, peak_memory(process.pid))
+            time.sleep(0.02)
         if process.returncode:
             sys.exit(f"{self.name}: simusage {arguments[0]} ended with status {process.returncode}")
-        return output, time.perf_counter() - started, usage.ru_maxrss / 1000
+        return process.stdout.read(), time.perf_counter() - started, memory
 
     @contextlib.contextmanager
     def serve(self):
@@ -120,6 +122,15 @@ class Simusage:
                 yield process
             finally:
                 process.terminate()
+
+
+def peak_memory(pid):
+    """The peak memory of a running process in MB, or 0 if it has ended."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1000
+    return 0
 
 
 def get(path, connection=None):
