@@ -183,8 +183,8 @@ async fn large_inventory(database: &TestDatabase, cards: u32) {
     let insert = format!(
         "insert into sim_cards (iccid) select '8944' || lpad(number::text, 15, '0')
          from generate_series(1, {cards}) as number;
-         insert into sim_card_assignments (sim_card_id, valid_from, organization_id)
-         select sim_cards.id, '-infinity', organizations.id from sim_cards, organizations
+         insert into sim_card_assignments (sim_card_id, valid_from, organization_id, iccid)
+         select sim_cards.id, '-infinity', organizations.id, iccid from sim_cards, organizations
          where iccid like '8944%' and name = 'attacker';
          analyze"
     );
