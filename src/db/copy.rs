@@ -8,6 +8,7 @@ use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CopyInSink, Transaction};
 
+use super::binary_format::{HEADER, POSTGRES_EPOCH_US, TRAILER};
 use super::connect::Connection;
 use super::error::WriteError;
 use super::inventory_index::RecordIds;
@@ -18,15 +19,6 @@ use crate::failpoint;
 
 const COPY_USAGE_RECORDS: &str = include_str!("../../sql/ingest/copy_usage_records.sql");
 const COPY_REJECTED_RECORDS: &str = include_str!("../../sql/ingest/copy_rejected_records.sql");
-
-/// Signature, flags and length of the header extension: see PostgreSQL's manual on COPY.
-pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-
-/// The field count -1, which ends the data.
-pub(super) const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
-
-/// The epoch of PostgreSQL's timestamps, 2000-01-01T00:00:00Z, in microseconds since 1970.
-pub(super) const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
 /// The size of an encoded usage record: a field count, and four fields with their lengths.
 pub const TUPLE_BYTES: usize = 2 + (4 + 8) + (4 + 4) + (4 + 4) + (4 + 8);

@@ -10,8 +10,8 @@ use futures_util::{SinkExt as _, TryStreamExt as _};
 use tokio_postgres::Transaction;
 use tokio_postgres::types::ToSql;
 
+use super::binary_format::{HEADER, POSTGRES_EPOCH_US, TRAILER};
 use super::connect::Connection;
-use super::copy::{HEADER, POSTGRES_EPOCH_US, TRAILER};
 use super::error::WriteError;
 use crate::domain::{AssignmentList, InventoryChanges, OrganizationId};
 

@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use tokio_postgres::binary_copy::BinaryCopyOutStream;
 use tokio_postgres::types::{FromSql, Type};
 
-use super::copy::POSTGRES_EPOCH_US;
+use super::binary_format::POSTGRES_EPOCH_US;
 use super::error::WriteError;
 use crate::domain::AssignmentList;
 

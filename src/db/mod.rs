@@ -3,6 +3,7 @@
 
 mod advice;
 mod aggregates;
+mod binary_format;
 mod chunks;
 mod connect;
 mod copy;

@@ -9,7 +9,6 @@ use super::fingerprint::Fingerprint;
 use super::lines::Lines;
 use super::parse::{Format, Parser, json_layout};
 use super::reject::Reason;
-use super::source::{OpenOptions, Source};
 
 /// How many lines of a file are examined for JSON that spans several lines.
 const EXAMINED_LINES: u32 = 100;
@@ -33,8 +32,9 @@ pub(super) struct Scan {
 /// Returns an error if the file cannot contain usage records.
 pub(super) fn scan(
     input: impl Read,
-    source: &Source,
-    options: &OpenOptions,
+    name: &str,
+    max_record_bytes: usize,
+    detect_format: impl FnOnce(&[u8]) -> Format,
 ) -> anyhow::Result<Scan> {
     let mut scan = Scan {
         bytes: 0,
@@ -42,7 +42,7 @@ pub(super) fn scan(
         has_records: false,
         error: None,
     };
-    let lines = Lines::without_checkpoints(input, options.max_record_bytes);
+    let lines = Lines::without_checkpoints(input, max_record_bytes);
     let mut lines = match lines {
         Ok(lines) => lines,
         Err(error) => {
@@ -50,9 +50,7 @@ pub(super) fn scan(
             return Ok(scan);
         }
     };
-    let format = options
-        .format
-        .unwrap_or_else(|| source.detect_format(lines.pending()));
+    let format = detect_format(lines.pending());
     let mut parser = match format {
         Format::Ndjson => Some(Parser::Ndjson),
         Format::Csv => None,
@@ -67,7 +65,7 @@ pub(super) fn scan(
                 break;
             }
         };
-        let place = |number: u64| format!("{}:{number}", source.name());
+        let place = |number: u64| format!("{name}:{number}");
         let Some(parser) = &mut parser else {
             let header = Parser::new(format, Some(line.bytes));
             parser = Some(header.with_context(|| place(line.number))?);

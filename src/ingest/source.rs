@@ -150,22 +150,28 @@ impl Source {
 
     /// Scans a regular file, and returns whether it is compressed.
     fn scan(&self, file: &File, options: &OpenOptions) -> anyhow::Result<(Scan, bool)> {
-        let reading = || format!("reading {}", self.name());
+        let name = self.name();
+        let reading = || format!("reading {name}");
+        let detect_format = |content: &[u8]| {
+            let format = options.format;
+            format.unwrap_or_else(|| self.detect_format(content))
+        };
+        let longest = options.max_record_bytes;
         let (beginning, raw) =
             peek(from_start(file).with_context(reading)?).with_context(reading)?;
         let compressed = is_compressed(&beginning);
         if !compressed {
-            return Ok((scan(raw, self, options)?, compressed));
+            return Ok((scan(raw, &name, longest, detect_format)?, compressed));
         }
         let mut members = Members::new(raw);
-        let scanned = scan(&mut members, self, options)?;
+        let scanned = scan(&mut members, &name, longest, detect_format)?;
         if scanned.error.is_none() {
             return Ok((scanned, compressed));
         }
         // Only the members before the damaged one may be stored.
         let members =
             Members::new(from_start(file).with_context(reading)?).take(members.verified());
-        let verified = scan(members, self, options)?;
+        let verified = scan(members, &name, longest, detect_format)?;
         let error = scanned.error;
         Ok((Scan { error, ..verified }, compressed))
     }
