@@ -41,13 +41,13 @@ pub struct Buckets {
 /// Ascending instants, on whole seconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Runs {
-    runs: Vec<Run>,
+    runs: Vec<BucketRun>,
     len: usize,
 }
 
 /// Instants at equal distances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Run {
+struct BucketRun {
     /// Index of the first instant among those of all runs.
     index: usize,
     /// The first instant, as a Unix time in seconds.
@@ -57,7 +57,7 @@ struct Run {
     count: usize,
 }
 
-impl Run {
+impl BucketRun {
     /// The instant at a position within the run.
     fn at(self, position: usize) -> i64 {
         self.first + self.step * i64::try_from(position).unwrap_or(i64::MAX)
@@ -89,7 +89,7 @@ impl Runs {
             }
         }
         let index = self.len;
-        self.runs.push(Run {
+        self.runs.push(BucketRun {
             index,
             first,
             step,
@@ -296,7 +296,7 @@ impl Buckets {
 
     /// The start of each bucket, ascending.
     pub fn starts(&self) -> impl Iterator<Item = DateTime<Utc>> {
-        let each = |run: &Run| {
+        let each = |run: &BucketRun| {
             let run = *run;
             (0..run.count).map(move |position| instant(run.at(position)))
         };
