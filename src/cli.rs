@@ -28,11 +28,11 @@ pub struct Cli {
     /// Settings file [default: config.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub config: Option<PathBuf>,
-    /// Database to use, as postgresql://user@host:port/database [default: database.url of the
+    /// Database to use, as postgresql://user@host:port/database [default: database.url in the
     /// settings]
     #[arg(long, global = true, value_name = "URL", help_heading = GLOBAL)]
     pub database_url: Option<String>,
-    /// Format of the log on standard error, text or json [default: log.format of the settings]
+    /// Format of the log on standard error, text or json [default: log.format in the settings]
     #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = GLOBAL, hide_possible_values = true)]
     pub log_format: Option<LogFormat>,
     #[expect(missing_docs, reason = "clap lists the subcommands")]

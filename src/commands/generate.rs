@@ -41,7 +41,7 @@ pub struct GenerateUsageArgs {
     /// Total number of records
     #[arg(long, value_name = "N", default_value_t = 40_320)]
     pub records: u64,
-    /// Seed of the random numbers; the same seed generates the same records
+    /// Seed for the random numbers; the same seed generates the same records
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Output format

@@ -34,8 +34,8 @@ Examples:
   simusage ingest --dry-run --inventory inventory.json usage-*.ndjson
 
 Files are identified by their content. Ingesting a file again, under any name, stores only what was appended to it.
-A changed copy of a stored file is refused, because its other records would count twice. If all of its records are
-different ones that only look the same, --as-new stores them.
+A changed copy of a stored file is refused, because its unchanged records would count twice. If all of its records are
+new and only look the same as stored ones, pass --as-new to store them.
 
 --dry-run reads each FILE from the start, even if it was ingested before. It looks up SIM cards in the --inventory
 file or, without one, in the database. If the database is unavailable, SIM cards are not checked.")]
@@ -46,10 +46,10 @@ pub struct IngestArgs {
     /// Format of the records; auto detects it from the file's name or content
     #[arg(long, value_enum, default_value_t = FormatArg(None))]
     pub format: FormatArg,
-    /// Nothing will be appended: store a last line without a line end, whatever its last field
+    /// Treat the input as complete: store the last line even if it has no line ending
     #[arg(long, conflicts_with_all = ["kafka", "replay_rejects"])]
     pub complete: bool,
-    /// Store all records of FILE although some are stored already
+    /// Store all records of FILE even if some look as if they were already stored
     #[arg(long, conflicts_with_all = ["kafka", "replay_rejects", "dry_run"])]
     pub as_new: bool,
     /// Name the stream on standard input. If it is sent again from its start, records already stored are skipped
@@ -143,7 +143,7 @@ pub(super) async fn run(args: IngestArgs, config: &Config) -> anyhow::Result<Exi
     let failed: Vec<&str> = summary.failed().collect();
     anyhow::ensure!(
         failed.is_empty(),
-        "{} of {} sources failed: {}; the errors are above. Correct these and run the command \
+        "{} of {} sources failed: {}; see the errors above. Correct them and run the command \
          again; it stores only what is missing",
         failed.len(),
         summary.sources.len(),

@@ -15,7 +15,7 @@ Examples:
   simusage migrate --check
   simusage migrate --database-url postgresql://simusage@db.example.net/simusage
 
-It is safe to run this at every start, and from several machines at the same time. Changes of the storage settings
+It is safe to run this at every start, and from several machines at the same time. Changes to the storage settings
 ([storage] in config.toml) take effect when it runs.")]
 pub struct MigrateArgs {
     /// Report pending changes without applying them; exit with status 1 if there are any

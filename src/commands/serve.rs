@@ -18,7 +18,7 @@ Examples:
 
 On SIGTERM or SIGINT, the server finishes the requests in flight and exits. [serve] in config.toml has more settings.")]
 pub struct ServeArgs {
-    /// Address and port to listen on [default: serve.listen of the settings]
+    /// Address and port to listen on [default: serve.listen in the settings]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
     /// Accept unauthenticated requests on any address until the first token is created

@@ -16,7 +16,7 @@ use crate::token::Token;
 /// The subcommands of `token`.
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Create a token and print it once. From the first token on, every request to /api needs one
+    /// Create a token and print it once. Once a token has been created, every request to /api needs one
     Create(CreateTokenArgs),
     /// List all tokens, including expired and revoked ones
     #[command(after_help = "\
@@ -47,7 +47,7 @@ pub struct CreateTokenArgs {
     /// Organization whose data the token can read; repeat for several [default: all organizations]
     #[arg(long = "organization", value_name = "ID", value_parser = OrganizationId::parse)]
     pub organizations: Vec<OrganizationId>,
-    /// Last day (UTC) on which the token is valid, or the time it expires, as 2030-12-31T12:00:00Z
+    /// Last day (UTC) on which the token is valid, or the exact time at which it expires, such as 2030-12-31T12:00:00Z
     /// [default: never]
     #[arg(long, value_name = "DATE", value_parser = parse_expiry)]
     pub expires: Option<DateTime<Utc>>,
@@ -61,7 +61,7 @@ fn parse_name(text: &str) -> Result<String, &'static str> {
     if fits {
         Ok(text.to_owned())
     } else {
-        Err("a name has 1 to 64 characters on one line, with no space at either end")
+        Err("a name must have 1 to 64 characters on one line, with no space at either end")
     }
 }
 

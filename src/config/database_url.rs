@@ -65,7 +65,7 @@ pub enum DatabaseUrlError {
     #[error("not a PostgreSQL URL: no host (e.g. postgresql://user@host:5432/database)")]
     NoHost,
     /// An `sslmode` that is not supported.
-    #[error("sslmode cannot be '{0}', use disable, prefer, require, verify-ca or verify-full")]
+    #[error("sslmode cannot be '{0}'; use disable, prefer, require, verify-ca or verify-full")]
     SslMode(String),
     /// `sslmode=verify-ca` without `sslrootcert`.
     #[error("sslmode=verify-ca needs sslrootcert=FILE, the CA certificates to trust")]
@@ -324,7 +324,7 @@ mod tests {
         for (parameters, problem) in [
             (
                 "?sslmode=allow",
-                "sslmode cannot be 'allow', use disable, prefer, require, verify-ca or verify-full",
+                "sslmode cannot be 'allow'; use disable, prefer, require, verify-ca or verify-full",
             ),
             (
                 "?sslmode=verify-ca",

@@ -68,7 +68,7 @@ pub(super) fn check_positive(
     values: impl IntoIterator<Item = (&'static str, u64)>,
 ) -> Result<(), InvalidValue> {
     match values.into_iter().find(|(_, value)| *value == 0) {
-        Some((key, _)) => Err(InvalidValue::new(key, "0 is too low, use at least 1")),
+        Some((key, _)) => Err(InvalidValue::new(key, "0 is too low; use at least 1")),
         None => Ok(()),
     }
 }
@@ -83,6 +83,6 @@ pub(super) fn check_range(
         return Ok(());
     }
     let (least, most) = range.into_inner();
-    let problem = format!("{value} is out of range, use {least} to {most}");
+    let problem = format!("{value} is out of range; use {least} to {most}");
     Err(InvalidValue::new(key, problem))
 }

@@ -249,7 +249,7 @@ mod tests {
         );
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_POOL_SIZE", "0")]),
-            "SIMUSAGE_SERVE_POOL_SIZE: serve.pool_size: 0 is too low, use at least 1"
+            "SIMUSAGE_SERVE_POOL_SIZE: serve.pool_size: 0 is too low; use at least 1"
         );
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_ROLE", "a -c b=c")]),
@@ -257,7 +257,7 @@ mod tests {
         );
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_MAX_URL_BYTES", "70000")]),
-            "SIMUSAGE_SERVE_MAX_URL_BYTES: serve.max_url_bytes: 70000 is out of range, use 256 to 65536"
+            "SIMUSAGE_SERVE_MAX_URL_BYTES: serve.max_url_bytes: 70000 is out of range; use 256 to 65536"
         );
         assert_eq!(
             problem(None, &[("SIMUSAGE_LOG_FORMT", "x")]),

@@ -43,7 +43,7 @@ impl Storage {
         ] {
             // A refresh ends one day inside retention, and must still cover a whole daily bucket.
             if (1..3).contains(&days) {
-                let problem = format!("{days} is too low, use at least 3, or 0 to keep everything");
+                let problem = format!("{days} is too low; use at least 3, or 0 to keep everything");
                 return Err(InvalidValue::new(key, problem));
             }
         }

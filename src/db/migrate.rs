@@ -381,7 +381,7 @@ fn pending(applied: &[Applied]) -> anyhow::Result<Vec<Migration>> {
         };
         ensure!(
             migration.checksum() == row.checksum,
-            "the database was migrated by a different simusage: migration {} is not the file that was applied as {}; \
+            "the database was migrated by a different simusage: migration {} differs from the one that was applied as {}; \
              use the simusage that migrated it, or a new database",
             migration.name,
             row.name
@@ -513,7 +513,7 @@ mod tests {
             pending(&[edited])
                 .unwrap_err()
                 .to_string()
-                .contains("0002_usage is not the file")
+                .contains("0002_usage differs from the one")
         );
     }
 }

@@ -32,12 +32,12 @@ pub(super) enum Limit {
         retry_after_s: u64,
     },
     #[error(
-        "{0} requests are already waiting for other queries of this client \
+        "{0} requests from this client are already waiting for its other queries to finish \
          (serve.max_waiting_per_token). Send fewer requests at the same time."
     )]
     Waiting(usize),
     #[error(
-        "{0} other queries of this client are taking too long (serve.max_queries_per_token). Send \
+        "{0} other queries from this client are taking too long (serve.max_queries_per_token). Send \
          fewer requests at the same time."
     )]
     Queries(usize),

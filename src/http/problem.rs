@@ -40,7 +40,7 @@ pub(super) enum ApiError {
     NoPath,
     /// The query needs records that the retention policy may have deleted.
     #[error(
-        "A bucket boundary splits the hour at {hour}, and records before {kept_from} are deleted. \
+        "A bucket boundary splits the hour at {hour}, and records before {kept_from} have been deleted. \
          Use buckets and an interval that start and end on whole UTC hours."
     )]
     RecordsGone {

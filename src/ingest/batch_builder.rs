@@ -203,7 +203,7 @@ impl BatchBuilder {
             && !self.parser.lines_are_closed()
             && self.parser.parse(payload.bytes).is_ok()
         {
-            let problem = "the last line has no line end, so its last field may be incomplete; end \
+            let problem = "the last line has no line ending, so its last field may be incomplete; end \
                            the line, or pass --complete if nothing will be appended";
             let defect = Defect::of_line(Reason::UnfinishedLine, problem);
             return Some(self.reject(payload, position, defect));

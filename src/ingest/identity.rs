@@ -195,8 +195,8 @@ fn refuse_copies(
         let known = &file.known;
         if continued.is_none() && begins_like(file, fingerprint) && known.stored > 0 {
             bail!(
-                "{}: all of its lines but the last {} are stored already (from {}, {}), and these \
-                 cannot be compared; leave the file out if it is an older version of {0}, or pass \
+                "{}: all of its lines except the last {} are stored already (from {}, {}), and the last lines \
+                 cannot be compared; leave the file out if it is an older version of {2}, or pass \
                  --as-new to store all of its records",
                 opened.name,
                 fingerprint.lines_after_digests(),
@@ -231,8 +231,8 @@ fn refuse_copies(
             });
         bail!(
             "{}: about {:.0} of its {} {}records are stored already (from {}, {}){difference}. \
-             They would count twice. Write the records that are missing to a file of their own and \
-             ingest that, or pass --as-new if all records are different ones that look the same",
+             They would count twice. Write only the missing records to a separate file and \
+             ingest that, or pass --as-new if all records are new and only look the same",
             opened.name,
             in_common.min(as_float(new.min(theirs))),
             new,
@@ -356,7 +356,7 @@ pub(super) fn refuse_grown_line(
         return Ok(());
     }
     Err(anyhow!(
-        "{}: line {}, which had no line end when it was ingested ({}), is longer now. The record that \
+        "{}: line {}, which had no line ending when it was ingested ({}), has grown since. The record that \
          was stored cannot be changed: restore the line, and write what follows it on a line of its \
          own",
         opened.name,
@@ -371,8 +371,8 @@ fn changed(opened: &OpenSource, known: &KnownSource, problem: &str) -> String {
     let advice = match source {
         // Its lines have been compared already.
         Source::File(_) => {
-            "only line ends or a byte order mark can differ, so convert them back, or write the \
-             records that are missing to a file of their own"
+            "only line endings or a byte order mark can differ; restore them, or write only the \
+             missing records to a separate file"
         }
         Source::Stdin => {
             "replay the stream from its beginning, or use another --source-id for different records"

@@ -135,7 +135,7 @@ impl Entries {
             .map_err(|error| anyhow!("{unit} {place}: {ORGANIZATION}: {error}"))?;
         u32::try_from(place)
             .and_then(|place| self.builder.add(&sim_card, organization, valid_from, place))
-            .with_context(|| format!("{unit} {place}: the file has too many; divide it"))
+            .with_context(|| format!("{unit} {place}: the inventory file is too large; split it"))
     }
 
     fn finish(self) -> anyhow::Result<AssignmentList> {
@@ -244,7 +244,7 @@ fn read_csv(mut input: impl BufRead) -> anyhow::Result<AssignmentList> {
                 .map_err(|error| anyhow!("line {number}: {error}"))?;
             if fields.len() != columns.len() {
                 bail!(
-                    "line {number}: the line has {} fields and the header {} columns; quote fields that \
+                    "line {number}: the line has {} fields but the header has {} columns; quote fields that \
                      contain commas",
                     fields.len(),
                     columns.len()

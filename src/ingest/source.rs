@@ -193,7 +193,7 @@ fn open_file(path: &Path) -> anyhow::Result<File> {
         .with_context(|| format!("opening {}", path.display()))?;
     anyhow::ensure!(
         !metadata.is_dir(),
-        "opening {}: it is a directory; give the files in it",
+        "opening {}: it is a directory; pass the files in it instead",
         path.display()
     );
     Ok(file)

@@ -217,7 +217,7 @@ impl fmt::Display for Summary {
             {
                 write!(
                     formatter,
-                    " ({added} added, {moved} moved, {unchanged} unchanged; {left} that the file lacks \
+                    " ({added} added, {moved} moved, {unchanged} unchanged; {left} not in the file \
                      were left)"
                 )?;
             }

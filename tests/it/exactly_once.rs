@@ -131,8 +131,8 @@ async fn a_file_whose_ingested_part_changed_is_refused_with_a_reason() {
     assert_eq!(run.status, 1, "{run:?}");
     let reason = [
         &format!(" of its 210 records are stored already (from {file}, "),
-        "; line 200 is the first that differs. They would count twice. Write the records that are \
-         missing to a file of their own",
+        "; line 200 is the first that differs. They would count twice. Write only the \
+         missing records to a separate file",
     ];
     assert!(
         reason.iter().all(|text| run.stderr.contains(text)),
@@ -294,7 +294,7 @@ async fn an_unterminated_last_line_is_read_again_unless_it_was_stored() {
     assert_eq!(run.status, 1, "{run:?}");
     assert!(
         run.stderr
-            .contains("line 5, which had no line end when it was ingested"),
+            .contains("line 5, which had no line ending when it was ingested"),
         "{run:?}"
     );
 }

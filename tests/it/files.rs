@@ -171,7 +171,7 @@ async fn a_copy_with_other_line_ends_or_a_byte_order_mark_is_already_ingested() 
         assert_eq!(run.status, 1, "{run:?}");
         assert!(
             run.stderr
-                .contains("only line ends or a byte order mark can differ"),
+                .contains("only line endings or a byte order mark can differ"),
             "{run:?}"
         );
         assert_eq!(
@@ -277,7 +277,7 @@ async fn a_long_file_is_compared_to_its_end() {
     assert_refused(
         &database,
         &file,
-        &["all of its lines but the last 1 are stored already"],
+        &["all of its lines except the last 1 are stored already"],
     )
     .await;
     let mut changed = lines.clone();

@@ -58,7 +58,7 @@ async fn loading_reports_what_it_changed_and_counts_it() {
     let file = files.write("inventory.csv", &second);
     let run = simusage(database.url(), &["ingest", "--inventory", &file]);
     let text =
-        "inventory: 5 assignments (0 added, 0 moved, 5 unchanged; 2 that the file lacks were left)";
+        "inventory: 5 assignments (0 added, 0 moved, 5 unchanged; 2 not in the file were left)";
     assert_eq!(run.stdout.lines().next(), Some(text));
 
     // Changes by SQL are counted, too, and have a new version.

@@ -151,7 +151,7 @@ async fn a_database_migrated_from_a_different_file_is_refused() {
     assert_eq!(run.status, 1, "{run:?}");
     assert!(
         run.stderr
-            .contains("0002_usage is not the file that was applied"),
+            .contains("0002_usage differs from the one that was applied"),
         "{run:?}"
     );
 }

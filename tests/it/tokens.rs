@@ -140,7 +140,7 @@ async fn an_invalid_request_for_a_token_is_refused_and_nothing_is_stored() {
             2,
             "not a date (e.g. 2030-12-31 / 2030-12-31T12:00:00Z)",
         ),
-        (&["create", " "], 2, "a name has 1 to 64 characters"),
+        (&["create", " "], 2, "a name must have 1 to 64 characters"),
         (&["create"], 2, "<NAME>"),
         (&["revoke", "new"], 1, "there is no token named new"),
     ] {

@@ -55,7 +55,7 @@ pub(in crate::ingest) async fn store_topic(
         match stored {
             Err(WriteError::Overtaken) => {
                 log::warn!(
-                    "another member of group {} has moved a partition; rejoining the group",
+                    "another member of group {} has taken over a partition; rejoining the group",
                     topic.group
                 );
                 tokio::time::sleep(REJOIN_AFTER).await;

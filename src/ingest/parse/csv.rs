@@ -69,7 +69,7 @@ impl CsvParser {
             .map_err(|error| malformed(error.to_string()))?;
         if fields.len() != columns {
             return Err(malformed(format!(
-                "the line has {} fields and the header {columns} columns; quote fields that contain commas",
+                "the line has {} fields but the header has {columns} columns; quote fields that contain commas",
                 fields.len()
             )));
         }
