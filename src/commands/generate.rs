@@ -54,7 +54,7 @@ pub struct GenerateUsageArgs {
     #[arg(long, value_name = "N", requires = "follow", default_value_t = 10)]
     #[arg(value_parser = value_parser!(u32).range(1..=100_000))]
     pub rate: u32,
-    /// Send records to Kafka instead of standard output; bootstrap brokers, as host:9092,other:9092
+    /// Send records to Kafka instead of standard output; BROKERS are the bootstrap brokers, as host:9092,other:9092
     #[arg(
         long,
         value_name = "BROKERS",

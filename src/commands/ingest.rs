@@ -55,7 +55,7 @@ pub struct IngestArgs {
     /// Name the stream on standard input. If it is sent again from its start, records already stored are skipped
     #[arg(long, value_name = "NAME")]
     pub source_id: Option<String>,
-    /// Read from Kafka until stopped; bootstrap brokers, as host:9092,other:9092
+    /// Read from Kafka until stopped; BROKERS are the bootstrap brokers, as host:9092,other:9092
     #[arg(long, value_name = "BROKERS", requires_all = ["topic", "group"], conflicts_with_all = ["files", "source_id"])]
     pub kafka: Option<String>,
     /// Topic to read; each message is one JSON object

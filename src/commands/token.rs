@@ -16,7 +16,7 @@ use crate::token::Token;
 /// The subcommands of `token`.
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Create a token and print it once. Once a token has been created, every request to /api needs one
+    /// Create a token and print it; it is not shown again. After the first one, every request to /api needs a token
     Create(CreateTokenArgs),
     /// List all tokens, including expired and revoked ones
     #[command(after_help = "\

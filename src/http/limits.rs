@@ -37,7 +37,7 @@ pub(super) enum Limit {
     )]
     Waiting(usize),
     #[error(
-        "{0} other queries from this client are taking too long (serve.max_queries_per_token). Send \
+        "The request waited too long for other queries from this client; at most {0} run at the same time (serve.max_queries_per_token). Send \
          fewer requests at the same time."
     )]
     Queries(usize),

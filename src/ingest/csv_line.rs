@@ -20,7 +20,9 @@ pub(super) enum HeaderError {
 /// A line that is not CSV.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SplitError {
-    #[error("not a line of CSV: a quote is not closed; close it, or double quotes within a field")]
+    #[error(
+        "not a line of CSV: a quote is not closed; close it, or write each quote within a field twice"
+    )]
     UnclosedQuote,
     #[error(
         "not a line of CSV: there is a carriage return within the line; remove it, or end lines \

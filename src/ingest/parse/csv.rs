@@ -146,8 +146,8 @@ mod tests {
         );
         assert_eq!(
             problem("\"date"),
-            "the header is not a line of CSV: a quote is not closed; close it, or double quotes \
-             within a field"
+            "the header is not a line of CSV: a quote is not closed; close it, or write each quote \
+             within a field twice"
         );
         assert!(
             problem("date,sim-card-id,bytes-used\rx")
