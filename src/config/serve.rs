@@ -126,8 +126,9 @@ impl Serve {
         if metrics.is_empty() || metrics == Self::NO_METRICS || is_address(metrics) {
             return Ok(());
         }
-        let problem =
-            format!("'{metrics}' is not an address and port (e.g. 127.0.0.1:9100), empty or 'off'");
+        let problem = format!(
+            "'{metrics}' is neither an address and port (e.g. 127.0.0.1:9100) nor 'off'; correct it or leave it empty"
+        );
         Err(InvalidValue::new("metrics_listen", problem))
     }
 

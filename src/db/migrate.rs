@@ -207,7 +207,7 @@ pub async fn ensure_current(client: &Client) -> Result<(), StorageError> {
             number.map_or_else(|| "none".to_owned(), |number| number.to_string())
         };
         let detail = format!(
-            "the newest applied migration is {}, this program needs {}",
+            "the newest applied migration is {}, but this program needs {}",
             text(version.migration),
             text(newest)
         );

@@ -231,7 +231,7 @@ fn refuse_copies(
             });
         bail!(
             "{}: about {:.0} of its {} {}records are stored already (from {}, {}){difference}. \
-             They would count twice. Write only the missing records to a separate file and \
+             The stored records would count twice. Write only the missing records to a separate file and \
              ingest that, or pass --as-new if all records are new and only look the same",
             opened.name,
             in_common.min(as_float(new.min(theirs))),
@@ -371,7 +371,7 @@ fn changed(opened: &OpenSource, known: &KnownSource, problem: &str) -> String {
     let advice = match source {
         // Its lines have been compared already.
         Source::File(_) => {
-            "only line endings or a byte order mark can differ; restore them, or write only the \
+            "only its line endings or byte order mark can have changed; restore them, or write only the \
              missing records to a separate file"
         }
         Source::Stdin => {

@@ -131,7 +131,7 @@ async fn a_file_whose_ingested_part_changed_is_refused_with_a_reason() {
     assert_eq!(run.status, 1, "{run:?}");
     let reason = [
         &format!(" of its 210 records are stored already (from {file}, "),
-        "; line 200 is the first that differs. They would count twice. Write only the \
+        "; line 200 is the first that differs. The stored records would count twice. Write only the \
          missing records to a separate file",
     ];
     assert!(

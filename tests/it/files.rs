@@ -171,7 +171,7 @@ async fn a_copy_with_other_line_ends_or_a_byte_order_mark_is_already_ingested() 
         assert_eq!(run.status, 1, "{run:?}");
         assert!(
             run.stderr
-                .contains("only line endings or a byte order mark can differ"),
+                .contains("only its line endings or byte order mark can have changed"),
             "{run:?}"
         );
         assert_eq!(
