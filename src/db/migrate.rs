@@ -217,7 +217,7 @@ pub async fn ensure_current(client: &Client) -> Result<(), StorageError> {
         [] => Ok(()),
         outdated => {
             let detail = format!(
-                "these SQL functions are not those of this program: {}",
+                "these SQL functions differ from the ones this program needs: {}",
                 outdated.join(", ")
             );
             Err(StorageError::NotMigrated(detail.into()))
@@ -381,10 +381,10 @@ fn pending(applied: &[Applied]) -> anyhow::Result<Vec<Migration>> {
         };
         ensure!(
             migration.checksum() == row.checksum,
-            "the database was migrated by a different simusage: migration {} differs from the one that was applied as {}; \
+            "the database was migrated by a different simusage: its migration {} differs from this program's {}; \
              use the simusage that migrated it, or a new database",
-            migration.name,
-            row.name
+            row.name,
+            migration.name
         );
     }
     let is_new = |migration: &&Migration| applied.iter().all(|row| row.number != migration.number);
@@ -513,7 +513,7 @@ mod tests {
             pending(&[edited])
                 .unwrap_err()
                 .to_string()
-                .contains("0002_usage differs from the one")
+                .contains("0002_usage differs from this program")
         );
     }
 }

@@ -137,7 +137,7 @@ impl FromRequest for Caller {
         let caller = request.extensions().get::<Self>().cloned();
         ready(caller.ok_or_else(|| {
             let text = format!(
-                "the handler of {} needs authentication, but its path is not covered by it",
+                "the handler of {} needs authentication, but authentication does not cover that path",
                 request.path()
             );
             StorageError::Other(text.into()).into()

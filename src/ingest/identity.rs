@@ -112,7 +112,7 @@ async fn identify_file(
             .await?
     {
         log::info!(
-            "{name}: none of its records is stored, {} were rejected; reading it from its start",
+            "{name}: none of its records are stored and {} were rejected; reading it from the start",
             known.rejected
         );
         known = KnownSource {
@@ -357,8 +357,8 @@ pub(super) fn refuse_grown_line(
     }
     Err(anyhow!(
         "{}: line {}, which had no line ending when it was ingested ({}), has grown since. The record that \
-         was stored cannot be changed: restore the line, and write what follows it on a line of its \
-         own",
+         was stored cannot be changed: restore the line as it was, and put the \
+         added text on a new line",
         opened.name,
         known.line + 1,
         when(known)
@@ -371,7 +371,7 @@ fn changed(opened: &OpenSource, known: &KnownSource, problem: &str) -> String {
     let advice = match source {
         // Its lines have been compared already.
         Source::File(_) => {
-            "only its line endings or byte order mark can have changed; restore them, or write only the \
+            "the change must be in its line endings or byte order mark; restore them, or write only the \
              missing records to a separate file"
         }
         Source::Stdin => {

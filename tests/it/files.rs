@@ -171,7 +171,7 @@ async fn a_copy_with_other_line_ends_or_a_byte_order_mark_is_already_ingested() 
         assert_eq!(run.status, 1, "{run:?}");
         assert!(
             run.stderr
-                .contains("only its line endings or byte order mark can have changed"),
+                .contains("the change must be in its line endings or byte order mark"),
             "{run:?}"
         );
         assert_eq!(

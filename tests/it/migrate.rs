@@ -150,8 +150,7 @@ async fn a_database_migrated_from_a_different_file_is_refused() {
     let run = simusage(database.url(), &["migrate"]);
     assert_eq!(run.status, 1, "{run:?}");
     assert!(
-        run.stderr
-            .contains("0002_usage differs from the one that was applied"),
+        run.stderr.contains("0002_usage differs from this program"),
         "{run:?}"
     );
 }
@@ -195,9 +194,9 @@ async fn a_changed_function_is_pending_then_applied() {
         let serve = simusage(database.url(), &["serve", "--listen", "127.0.0.1:0"]);
         assert_eq!(serve.status, 1, "{serve:?}");
         assert!(
-            serve
-                .stderr
-                .contains("not those of this program: usage_in_pieces; run `simusage migrate`"),
+            serve.stderr.contains(
+                "differ from the ones this program needs: usage_in_pieces; run `simusage migrate`"
+            ),
             "{serve:?}"
         );
         let check = simusage(database.url(), &["migrate", "--check"]);

@@ -250,7 +250,7 @@ impl MemberContext {
             Ok(()) => self.commit_offsets(consumer, CommitMode::Async),
             Err(error) => {
                 log::warn!(
-                    "partitions were revoked before their records were committed; the next owner reads them again: {error:#}"
+                    "partitions were revoked before their records were committed: {error:#}; the next owner will read those records again"
                 );
             }
         }
