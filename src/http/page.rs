@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use super::problem::ApiError;
 use super::static_file::StaticFile;
 
-/// The page may load its own files and call the API of its own server, nothing else.
+/// The page may load its own files and call the API of the server that sent it, nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; form-action 'none'";
 

@@ -14,6 +14,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::csv_line::{Columns, HeaderError, Splitter};
+use super::lines::trim_carriage_return;
 use crate::domain::{AssignmentList, AssignmentListBuilder, OrganizationId, SimCardId};
 
 const SIM_CARD: &str = "sim-card-id";
@@ -224,8 +225,7 @@ fn read_csv(mut input: impl BufRead) -> anyhow::Result<AssignmentList> {
         let length = length.with_context(|| format!("reading line {number}"))?;
         let end = line.strip_suffix(b"\n").map_or(line.len(), <[u8]>::len);
         line.truncate(end);
-        let end = line.strip_suffix(b"\r").map_or(line.len(), <[u8]>::len);
-        line.truncate(end);
+        line.truncate(trim_carriage_return(line).len());
         anyhow::Ok(length > 0)
     };
     next_line(&mut line, 1)?;

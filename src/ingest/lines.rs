@@ -291,7 +291,7 @@ pub(super) fn is_timeout(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::TimedOut
 }
 
-fn trim_carriage_return(line: &[u8]) -> &[u8] {
+pub(super) fn trim_carriage_return(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 

@@ -222,8 +222,8 @@ create table posting_closings (
 -- ends. A page closes only when none of its batches is open. Blocks nobody and is blocked by nobody: the lock is
 -- shared and nobody ever takes it exclusively.
 --
--- The number is read again after the lock: if the page was ended in between, whoever ends it might not have seen
--- the lock, and the batch takes a number of the next page.
+-- The number is read again after the lock: if the page ended in between, the closer might have missed the lock,
+-- and the batch takes a number of the next page.
 create function begin_posting() returns bigint
 language plpgsql volatile as $$
 declare
