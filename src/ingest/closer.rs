@@ -56,37 +56,38 @@ impl Closer {
         self.commits.send_modify(|commits| *commits += 1);
     }
 
-    /// Stops the tasks, and closes what is left: a bulk load, and periods that are due.
+    /// Stops the tasks, and closes what is left: a bulk load, periods that are due, and the last page.
+    /// An ingest that stores nothing closes what a killed one has left.
     ///
     /// # Errors
     /// Returns an error if the database is unavailable for too long or rejects a statement. All
     /// steps can be repeated.
     pub async fn finish(&mut self, session: &mut Session<'_>) -> Result<(), WriteError> {
         self.stop_tasks().await;
-        if *self.commits.borrow() == 0 {
-            return Ok(());
-        }
         let began = Instant::now();
         failpoint::pass("before-refresh");
         let config = session.config();
-        session
+        let closed = session
             .repeat(async |connection| {
                 db::prepare_closing(connection).await?;
                 let open = db::open_periods(connection).await?;
-                if open.bulk > 0 || is_due(config, open) {
+                let closed = if open.bulk > 0 || is_due(config, open) {
                     let helpers = db::connect_additional(&config.database, connection, 1).await;
                     for helper in &helpers {
                         db::prepare_closing(helper).await?;
                     }
-                    db::close_period(connection, helpers.first()).await?;
+                    db::close_period(connection, helpers.first()).await?
                 } else {
-                    db::close_page(connection).await?;
-                }
+                    db::close_page(connection).await?
+                };
                 failpoint::pass("after-refresh");
-                db::drop_old(connection).await
+                db::drop_old(connection).await?;
+                Ok(closed)
             })
             .await?;
-        self.counters.add_refresh();
+        if closed {
+            self.counters.add_refresh();
+        }
         self.spent = began.elapsed();
         Ok(())
     }
