@@ -1,5 +1,5 @@
 -- Fails with SQLSTATE SU001 if an interval begins before the first day that a level still has in full.
--- The message is that day.
+-- The detail is that day.
 --
 -- Parameters:
 --   needed_level    text         a level of usage_levels
@@ -14,7 +14,13 @@ declare
 begin
     select kept_from into kept from usage_levels where level = needed_level;
     if interval_start < kept::timestamp at time zone 'UTC' then
-        raise exception using errcode = 'SU001', message = to_char(kept, 'YYYY-MM-DD');
+        raise exception using
+            errcode = 'SU001',
+            message = format(
+                '%s no longer has everything before %s: begin the interval there or later, or use wider buckets',
+                needed_level, to_char(kept, 'YYYY-MM-DD')
+            ),
+            detail = to_char(kept, 'YYYY-MM-DD');
     end if;
 end
 $$

@@ -105,8 +105,8 @@ impl From<tokio_postgres::Error> for StorageError {
             };
         };
         if code.code() == NOT_KEPT {
-            let day = error.as_db_error().map(|error| error.message().to_owned());
-            return Self::NotKept(day.unwrap_or_default());
+            let day = error.as_db_error().and_then(|error| error.detail());
+            return Self::NotKept(day.unwrap_or_default().to_owned());
         }
         if *code == SqlState::NUMERIC_VALUE_OUT_OF_RANGE {
             Self::TotalOverflow

@@ -45,6 +45,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function!("usage_series"),
     function!("sim_card_list"),
     function!("organization_list"),
+    function!("usage_by_organization"),
 ];
 
 /// The names and checksums of all functions: the parameters of `schema_history/version.sql`.

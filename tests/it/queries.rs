@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 89] = [
+const EXPECTED: [(&str, &str, &str); 90] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -36,6 +36,7 @@ const EXPECTED: [(&str, &str, &str); 89] = [
     ("functions/sim_card_list.sql", "", ""),
     ("functions/sim_card_parts.sql", "", ""),
     ("functions/time_within.sql", "", ""),
+    ("functions/usage_by_organization.sql", "", ""),
     ("functions/usage_freshness.sql", "", ""),
     ("functions/usage_series.sql", "", ""),
     ("ingest/add_organizations.sql", "_text 1", ""),
