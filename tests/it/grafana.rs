@@ -261,20 +261,16 @@ async fn the_alert_for_open_periods_fires_until_an_ingest_runs() {
         .unwrap()
         .text;
     let connection = database.connect().await;
-    let records = async || {
-        connection
-            .query_one(sql, &[])
-            .await
-            .unwrap()
-            .get::<_, f64>(0)
-            .round() as u64
-    };
+    let query = format!("select records::bigint from ({sql}) as alert");
+    let records = async || database.number(&query).await;
     let later = "update ingest_sources set updated_at = updated_at - interval '1 hour'";
     assert_eq!(records().await, 0, "there are no records");
     let files = Files::new();
     // The second file goes to the columnstore.
-    for (name, numbers, batch) in [("recent", 0..100, "50"), ("bulk", 1_000..26_000, "25000")] {
-        let stored = (numbers.end - numbers.start) / 10 * 9;
+    for (name, numbers, batch, stored) in [
+        ("recent", 0..100, "50", 90),
+        ("bulk", 1_000..26_000, "25000", 22_500),
+    ] {
         let file = files.write(&format!("{name}.ndjson"), ndjson(numbers));
         let died = command(database.url(), &["ingest", &file])
             .env("SIMUSAGE_INGEST_BATCH_ROWS", batch)
@@ -305,22 +301,18 @@ async fn the_alert_for_open_periods_fires_until_an_ingest_runs() {
 async fn usage_by_organization_adds_up_the_records_of_each_bucket() {
     let database = TestDatabase::migrated().await;
     let start = at("2020-02-26T22:50:00Z");
-    let cards = ["89440001", "89440002", "89440010"];
-    let records: Vec<_> = (0..1_500_i32)
-        .map(|number| {
-            let card = (number % 3) as usize;
-            let organization = ["a01b7", "x00g8"][card / 2];
-            let bytes = if number % 500 == 7 {
-                i64::MAX / 4
-            } else {
-                1_000
-            };
-            (
-                cards[card],
-                organization,
-                start + TimeDelta::minutes(7) * number,
-                bytes,
-            )
+    let owners = [
+        ("89440001", "a01b7"),
+        ("89440002", "a01b7"),
+        ("89440010", "x00g8"),
+    ];
+    let records: Vec<_> = (0..1_500)
+        .zip(owners.iter().cycle())
+        .map(|(number, (card, organization))| {
+            let is_large = number % 500 == 7;
+            let bytes = if is_large { i64::MAX / 4 } else { 1_000 };
+            let time = start + TimeDelta::minutes(7) * number;
+            (*card, *organization, time, bytes)
         })
         .collect();
     database.load(&records).await;
