@@ -134,7 +134,7 @@ async fn every_answer_during_ingests_has_each_committed_byte_once() {
     let connection = database.connect().await;
     let committed = async || -> i64 { connection.query_one(committed, &[]).await.unwrap().get(0) };
     let mut answers = 0;
-    while Instant::now() < deadline || !writers.iter().all(|writer| writer.is_finished()) {
+    while Instant::now() < deadline || !writers.iter().all(std::thread::JoinHandle::is_finished) {
         for paths in ALL {
             let before = committed().await;
             let bytes: i64 = paths
