@@ -11,7 +11,7 @@ use super::error::Cause;
 const READER: &str = "simusage_reader";
 
 /// The tables that `serve` reads, besides the aggregates. A query of another table needs it here.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "organizations",
     "sim_cards",
     "sim_card_assignments",
@@ -22,6 +22,7 @@ const TABLES: [&str; 12] = [
     "usage_versions",
     "tokens",
     "token_organizations",
+    "cursor_key",
     "simusage_migrations",
     "simusage_functions",
 ];

@@ -1,6 +1,7 @@
-//! API tokens. Rows are added and marked as revoked, but never deleted.
+//! API tokens, and the key of cursors. Tokens are added and marked as revoked, but never deleted.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -146,15 +147,44 @@ pub struct KnownToken {
     pub revoked: bool,
 }
 
-/// Loads all tokens, revoked ones included.
+/// What `serve` needs to recognise its clients and its own cursors.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials {
+    /// All tokens, revoked ones included.
+    pub tokens: Vec<KnownToken>,
+    /// Authenticates page cursors.
+    pub cursor_key: CursorKey,
+}
+
+/// The key that authenticates page cursors. `Debug` does not print it.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct CursorKey(pub [u8; 32]);
+
+impl fmt::Debug for CursorKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("…")
+    }
+}
+
+/// Loads all tokens and the key of cursors.
 ///
 /// # Errors
-/// Returns an error if the database is unreachable or rejects the statement.
-pub async fn load(client: &Client) -> Result<Vec<KnownToken>, StorageError> {
+/// Returns an error if the database is unreachable or rejects a statement.
+pub async fn load(client: &Client) -> Result<Credentials, StorageError> {
     let rows = client
         .query(include_str!("../../sql/tokens/load.sql"), &[])
         .await?;
-    rows.iter().map(known).collect()
+    let key = client
+        .query_one(include_str!("../../sql/tokens/cursor_key.sql"), &[])
+        .await?;
+    let key: &[u8] = key.try_get("key")?;
+    let key = key
+        .try_into()
+        .map_err(|_| StorageError::Other("the key of cursors does not have 32 bytes".into()))?;
+    Ok(Credentials {
+        tokens: rows.iter().map(known).collect::<Result<_, _>>()?,
+        cursor_key: CursorKey(key),
+    })
 }
 
 fn known(row: &Row) -> Result<KnownToken, StorageError> {

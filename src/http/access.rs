@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use super::limits::{ClientKey, Limits};
 use super::problem::ApiError;
 use super::share::{Share, Shares};
 use crate::config::{Config, Serve};
-use crate::db::tokens::{self, KnownToken};
+use crate::db::tokens::{self, Credentials, CursorKey};
 use crate::db::{Pool, StorageError};
 use crate::domain::Scope;
 
@@ -32,23 +32,33 @@ use crate::domain::Scope;
 /// reload.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The tokens and limits, shared by all workers.
+/// The tokens, the limits and the key of cursors, shared by all workers.
 #[derive(Clone)]
 pub struct Access {
     tokens: Arc<Tokens>,
     limits: Arc<Limits>,
     shares: Arc<Shares>,
+    cursor_key: Arc<RwLock<CursorKey>>,
 }
 
 impl Access {
-    /// Uses `tokens` as if they had just been loaded.
+    /// Uses `credentials` as if they had just been loaded.
     #[must_use]
-    pub fn new(serve: &Serve, tokens: Vec<KnownToken>) -> Self {
+    pub fn new(serve: &Serve, credentials: Credentials) -> Self {
         Self {
-            tokens: Arc::new(Tokens::new(tokens, Instant::now())),
+            tokens: Arc::new(Tokens::new(credentials.tokens, Instant::now())),
             limits: Arc::new(Limits::new(serve)),
             shares: Arc::new(Shares::new(serve)),
+            cursor_key: Arc::new(RwLock::new(credentials.cursor_key)),
         }
+    }
+
+    /// The key that authenticates cursors.
+    pub(super) fn cursor_key(&self) -> CursorKey {
+        *self
+            .cursor_key
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Loads the tokens from the database.
@@ -56,7 +66,7 @@ impl Access {
     /// # Errors
     /// Returns an error if the database is unreachable or rejects the query.
     pub async fn open(config: &Config, pool: &Pool) -> anyhow::Result<Self> {
-        let tokens = pool
+        let credentials = pool
             .run(async |client| tokens::load(client).await)
             .await
             .with_context(|| {
@@ -66,7 +76,7 @@ impl Access {
                 };
                 format!("reading the tokens from {}{role}", config.database.url)
             })?;
-        Ok(Self::new(&config.serve, tokens))
+        Ok(Self::new(&config.serve, credentials))
     }
 
     /// Whether requests need a token: one has been created, even if all are revoked by now.
@@ -75,14 +85,20 @@ impl Access {
         self.tokens.are_required()
     }
 
-    /// Reloads the tokens.
+    /// Reloads the tokens and the key of cursors.
     ///
     /// # Errors
     /// Returns an error if the database is unreachable or rejects the query. The tokens in memory
     /// then stay in use.
     pub async fn refresh(&self, pool: &Pool) -> Result<(), StorageError> {
-        let tokens = pool.run(async |client| tokens::load(client).await).await?;
+        let Credentials { tokens, cursor_key } =
+            pool.run(async |client| tokens::load(client).await).await?;
         self.tokens.replace(tokens, Instant::now());
+        // After a restore, the database may have another key.
+        *self
+            .cursor_key
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = cursor_key;
         Ok(())
     }
 
@@ -251,6 +267,7 @@ mod tests {
     use actix_web::test::{TestRequest, call_service, init_service, read_body};
 
     use super::*;
+    use crate::db::tokens::KnownToken;
     use crate::token::TokenHash;
 
     const TEXT: &str = "simusage_0000";
@@ -272,8 +289,12 @@ mod tests {
             expires_at: None,
             revoked: false,
         };
+        let credentials = Credentials {
+            tokens: vec![token],
+            ..Credentials::default()
+        };
         let app = App::new()
-            .app_data(web::Data::new(Access::new(&serve, vec![token])))
+            .app_data(web::Data::new(Access::new(&serve, credentials)))
             .service(
                 web::scope("/api")
                     .wrap(from_fn(admit))

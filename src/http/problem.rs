@@ -32,6 +32,9 @@ pub(super) enum ApiError {
     /// All invalid parameters of the request.
     #[error("{}", join(.0))]
     Parameters(Vec<ParameterProblem>),
+    /// The same, if the cursor is not authentic.
+    #[error("{}", join(.0))]
+    ForgedCursor(Vec<ParameterProblem>),
     #[error("No organization {0} found!")]
     NoOrganization(String),
     #[error("No simcard {0} found!")]
@@ -133,6 +136,7 @@ impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         match self {
             Self::Parameters(_) | Self::RecordsGone { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::ForgedCursor(_) => StatusCode::BAD_REQUEST,
             Self::NoOrganization(_) | Self::NoSimCard(_) | Self::NoPath => StatusCode::NOT_FOUND,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -156,10 +160,9 @@ impl ResponseError for ApiError {
             title: status.canonical_reason().unwrap_or_default(),
             status: status.as_u16(),
             detail: self.detail(),
-            errors: if let Self::Parameters(problems) = self {
-                problems
-            } else {
-                &[]
+            errors: match self {
+                Self::Parameters(problems) | Self::ForgedCursor(problems) => problems,
+                _ => &[],
             },
         };
         let body = serde_json::to_string(&problem).expect("strings and numbers serialize as JSON");

@@ -8,7 +8,8 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use chrono::{DateTime, TimeDelta, Utc};
 use utoipa::IntoResponses;
 
-use super::cursor;
+use super::access::Access;
+use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
 use super::params::with_page;
 use super::problem::{ApiError, Problem};
@@ -82,13 +83,18 @@ fn oldest(days: u32) -> Option<DateTime<Utc>> {
 }
 
 /// Identifies a list by its path, the caller's scope, and the parameters that select its rows.
+///
+/// # Panics
+/// Panics if the app was built without [`Access`].
 #[must_use]
-pub fn digest(request: &HttpRequest, scope: &Scope, parameters: &str) -> String {
-    cursor::digest(&format!(
+pub(super) fn list_id(request: &HttpRequest, scope: &Scope, parameters: &str) -> ListId {
+    let access: &web::Data<Access> = request.app_data().expect("the app has access control");
+    let query = format!(
         "{} {:?} {parameters}",
         request.path(),
         scope.organizations()
-    ))
+    );
+    ListId::new(&query, access.cursor_key())
 }
 
 /// The tag of a response over an interval; `None` if its aggregates are stale, or if retention may
@@ -237,6 +243,9 @@ pub enum CommonResponses {
     /// The client's copy is current.
     #[response(status = 304)]
     NotModified,
+    /// No server of this database created the cursor, or it was changed.
+    #[response(status = 400, content_type = "application/problem+json")]
+    ForgedCursor(Problem<'static>),
     /// The `Accept` header allows none of the formats.
     #[response(status = 406, content_type = "application/problem+json")]
     NotAcceptable(Problem<'static>),

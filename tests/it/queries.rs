@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 71] = [
+const EXPECTED: [(&str, &str, &str); 72] = [
     ("functions/usage_freshness.sql", "", ""),
     ("functions/usage_in_pieces.sql", "", ""),
     ("functions/usage_series.sql", "", ""),
@@ -217,6 +217,7 @@ const EXPECTED: [(&str, &str, &str); 71] = [
         "id int4",
     ),
     ("tokens/bind.sql", "int4 1, _text 1", "name text"),
+    ("tokens/cursor_key.sql", "", "key bytea"),
     (
         "tokens/list.sql",
         "",
@@ -308,7 +309,12 @@ async fn the_reader_role_can_run_every_statement_of_serve() {
     let mut connection = database.connect().await;
     let asked = |file: &str| {
         file.starts_with("queries/")
-            || ["tokens/load.sql", "schema_history/version.sql"].contains(&file)
+            || [
+                "tokens/load.sql",
+                "tokens/cursor_key.sql",
+                "schema_history/version.sql",
+            ]
+            .contains(&file)
     };
     for (file, text) in statements().into_iter().filter(|(file, _)| asked(file)) {
         let parameters = connection.prepare(&text).await.unwrap().params().len();
