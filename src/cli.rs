@@ -67,7 +67,7 @@ impl Cli {
             log_format: self.log_format,
         };
         self.command.override_settings(&mut overrides);
-        Config::load(self.config.as_deref(), std::env::vars(), &overrides)
+        Config::load(self.config.as_deref(), environment()?, &overrides)
     }
 
     /// Runs the subcommand.
@@ -77,6 +77,24 @@ impl Cli {
     pub async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         self.command.run(config, Self::command).await
     }
+}
+
+/// The environment variables that are text. Those of other programs may have any value.
+fn environment() -> Result<Vec<(String, String)>, ConfigError> {
+    let mut variables = vec![];
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else {
+            continue;
+        };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) if name == "DATABASE_URL" || name.starts_with("SIMUSAGE_") => {
+                return Err(ConfigError::NotUtf8 { name });
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(variables)
 }
 
 #[cfg(test)]

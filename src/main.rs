@@ -6,18 +6,22 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use simusage::cli::Cli;
 use simusage::config::LogFormat;
+use simusage::printable::printable;
 use simusage::{db, logging};
 
 /// Exit status of invalid usage or configuration. clap uses the same.
 const INVALID_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    cli.check().unwrap_or_else(|error| error.exit());
+    let parsed = Cli::try_parse().and_then(|cli| cli.check().map(|()| cli));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
     let config = match cli.load_config() {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("simusage: {error}");
+            eprintln!("simusage: {}", printable(&error.to_string()));
             return ExitCode::from(INVALID_USAGE);
         }
     };
@@ -29,9 +33,21 @@ fn main() -> ExitCode {
     outcome.unwrap_or_else(|error| {
         let text = db::with_causes(&error);
         match format {
-            LogFormat::Text => eprintln!("simusage: {text}"),
+            LogFormat::Text => eprintln!("simusage: {}", printable(&text)),
             LogFormat::Json => log::error!("{text}"),
         }
         ExitCode::FAILURE
     })
+}
+
+/// Prints clap's error, or its help.
+fn explain(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    let safe: String = text.lines().map(|line| printable(line) + "\n").collect();
+    if safe.trim_end() == text.trim_end() {
+        error.exit()
+    }
+    // Without colours.
+    eprint!("{safe}");
+    ExitCode::from(INVALID_USAGE)
 }

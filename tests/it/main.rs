@@ -29,6 +29,7 @@ mod parallel_copy;
 mod queries;
 mod replay;
 mod schemathesis;
+mod secrets;
 mod serve;
 mod support;
 mod tls;
