@@ -13,6 +13,7 @@ mod ingest;
 mod kafka;
 mod layers;
 mod log;
+mod networks;
 mod serve;
 mod storage;
 
@@ -28,6 +29,7 @@ pub use ingest::{DirectCompress, Ingest};
 pub use kafka::{Kafka, Secret};
 use layers::{Layers, Origins};
 pub use log::{Log, LogFormat};
+pub use networks::{Networks, NotANetwork};
 pub use serve::Serve;
 pub use storage::Storage;
 
@@ -197,6 +199,7 @@ mod tests {
                     _ if key == "url" => "postgresql://other@elsewhere/db".to_owned(),
                     _ if key == "format" => "json".to_owned(),
                     _ if key == "direct_compress" => "on".to_owned(),
+                    _ if key == "trusted_proxies" => "10.0.0.0/8".to_owned(),
                     _ => "127.0.0.1:9".to_owned(),
                 };
                 // The certificate and its key must be set together.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 
 use super::error::{InvalidValue, check_positive, check_range};
+use super::networks::Networks;
 
 /// How the server answers requests.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -48,6 +49,8 @@ pub struct Serve {
     pub shutdown_timeout_ms: u64,
     /// Role that database sessions switch to. Empty: none.
     pub role: String,
+    /// Proxies whose `X-Forwarded-For` names the client.
+    pub trusted_proxies: Networks,
     /// Requests per second that a token, or an address without one, may send. 0: no limit.
     pub requests_per_second: u32,
     /// Maximum length of path and query string.

@@ -24,7 +24,7 @@ use super::limits::{ClientKey, Limits};
 use super::problem::ApiError;
 use super::share::{Share, Shares};
 use crate::config::{Config, Serve};
-use crate::db::tokens::{self, Credentials, CursorKey};
+use crate::db::tokens::{self, Credentials, CursorKey, KnownToken};
 use crate::db::{Pool, StorageError};
 use crate::domain::Scope;
 
@@ -143,6 +143,10 @@ pub(super) struct Caller {
     pub share: Arc<Share>,
 }
 
+/// The name of the token in a request, even if it is no longer valid; an extension of the request.
+#[derive(Debug, Clone)]
+pub(super) struct TokenName(pub Arc<str>);
+
 impl FromRequest for Caller {
     type Error = ApiError;
     type Future = Ready<Result<Self, ApiError>>;
@@ -164,7 +168,7 @@ impl FromRequest for Caller {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Unauthorized(error) => error.into(),
+            Refusal::Unauthorized { error, .. } => error.into(),
             Refusal::Outdated { .. } => {
                 StorageError::Unavailable(refusal.to_string().into()).into()
             }
@@ -181,6 +185,13 @@ pub(super) async fn admit<B: MessageBody>(
     let authenticated = access
         .tokens
         .authenticate(request.headers(), Instant::now(), Utc::now());
+    if let Ok(Some(KnownToken { name, .. }))
+    | Err(Refusal::Unauthorized {
+        name: Some(name), ..
+    }) = &authenticated
+    {
+        request.extensions_mut().insert(TokenName(name.clone()));
+    }
     // Without a valid token the address is limited; otherwise guessing tokens would be unlimited.
     let key = match &authenticated {
         Ok(Some(token)) => ClientKey::Token(token.id),
@@ -267,7 +278,6 @@ mod tests {
     use actix_web::test::{TestRequest, call_service, init_service, read_body};
 
     use super::*;
-    use crate::db::tokens::KnownToken;
     use crate::token::TokenHash;
 
     const TEXT: &str = "simusage_0000";

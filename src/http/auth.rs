@@ -3,7 +3,7 @@
 //! Tokens are looked up in memory. If the database becomes unavailable, the loaded tokens stay
 //! valid for [`MAX_TOKEN_AGE`].
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -31,6 +31,17 @@ pub(super) enum AuthError {
 }
 
 impl AuthError {
+    /// The label of metrics and log lines.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Missing => "token_missing",
+            Self::Unknown => "token_unknown",
+            Self::Expired => "token_expired",
+            Self::Revoked => "token_revoked",
+        }
+    }
+
     /// The value of `WWW-Authenticate`. RFC 6750 omits the error if the request had no token.
     #[must_use]
     pub fn challenge(self) -> HeaderValue {
@@ -53,11 +64,22 @@ impl AuthError {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     /// The client's mistake.
-    #[error(transparent)]
-    Unauthorized(#[from] AuthError),
+    #[error("{error}")]
+    Unauthorized {
+        /// What is wrong.
+        error: AuthError,
+        /// The name of the token, if it is known.
+        name: Option<Arc<str>>,
+    },
     /// The tokens have not been reloaded for longer than [`MAX_TOKEN_AGE`].
     #[error("the tokens were last read {age_s} s ago")]
     Outdated { age_s: u64 },
+}
+
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Self {
+        Self::Unauthorized { error, name: None }
+    }
 }
 
 /// All tokens, in memory.
@@ -90,7 +112,7 @@ impl LoadedTokens {
         }
     }
 
-    fn find(&self, text: &str, now: DateTime<Utc>) -> Result<&KnownToken, AuthError> {
+    fn find(&self, text: &str, now: DateTime<Utc>) -> Result<&KnownToken, Refusal> {
         let hash = TokenHash::of(text);
         let candidates = self
             .by_prefix
@@ -101,13 +123,15 @@ impl LoadedTokens {
             .iter()
             .find(|token| token.hash == hash)
             .ok_or(AuthError::Unknown)?;
-        if token.revoked {
-            Err(AuthError::Revoked)
+        let error = if token.revoked {
+            AuthError::Revoked
         } else if token.expires_at.is_some_and(|expires_at| expires_at <= now) {
-            Err(AuthError::Expired)
+            AuthError::Expired
         } else {
-            Ok(token)
-        }
+            return Ok(token);
+        };
+        let name = Some(Arc::clone(&token.name));
+        Err(Refusal::Unauthorized { error, name })
     }
 }
 
@@ -215,7 +239,7 @@ mod tests {
 
     fn auth_error(tokens: &Tokens, values: &[&str]) -> AuthError {
         match authenticate(tokens, values, 0) {
-            Err(Refusal::Unauthorized(error)) => error,
+            Err(Refusal::Unauthorized { error, .. }) => error,
             other => panic!("{other:?}"),
         }
     }

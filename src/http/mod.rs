@@ -6,6 +6,7 @@
 mod access;
 mod access_log;
 mod auth;
+mod client_address;
 mod connections;
 mod cursor;
 mod format;
@@ -84,7 +85,13 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
         )
     };
     let tls = tls::server_config(&config.serve)?;
-    let server = connections::start(&config.serve, workers, tls.as_ref(), server_app)?;
+    let server = connections::start(
+        &config.serve,
+        workers,
+        tls.as_ref(),
+        state.telemetry.clone(),
+        server_app,
+    )?;
     let handle = server.handle();
     tokio::select! {
         result = server => result.context("the server failed"),

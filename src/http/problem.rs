@@ -66,6 +66,10 @@ pub(super) enum ApiError {
     Storage(#[from] StorageError),
 }
 
+/// Why a request failed; an extension of the response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FailureReason(pub &'static str);
+
 fn join(problems: &[ParameterProblem]) -> String {
     problems
         .iter()
@@ -114,6 +118,29 @@ impl ApiError {
                 "The request failed. See the server's log for details.".to_owned()
             }
         }
+    }
+
+    /// The label of metrics and log lines.
+    fn reason(&self) -> FailureReason {
+        FailureReason(match self {
+            Self::Parameters(_) => "parameters",
+            Self::ForgedCursor(_) => "cursor",
+            Self::NoOrganization(_) | Self::NoSimCard(_) | Self::NoPath => "not_found",
+            Self::RecordsGone { .. } => "records_gone",
+            Self::NotAcceptable => "not_acceptable",
+            Self::MethodNotAllowed => "method",
+            Self::Limit(limit) => limit.reason(),
+            Self::Unauthorized(error) => error.reason(),
+            Self::ShuttingDown => "shutting_down",
+            Self::Storage(error) => match error {
+                StorageError::Unavailable(_) => "database_unavailable",
+                StorageError::Busy => "database_busy",
+                StorageError::Timeout => "query_timeout",
+                StorageError::TotalOverflow => "total_overflow",
+                StorageError::NotMigrated(_) => "not_migrated",
+                StorageError::Other(_) => "internal",
+            },
+        })
     }
 
     /// The header that tells the client how to proceed.
@@ -172,6 +199,7 @@ impl ResponseError for ApiError {
         if let Some((name, value)) = self.header() {
             response.headers_mut().insert(name, value);
         }
+        response.extensions_mut().insert(self.reason());
         response
     }
 }

@@ -14,14 +14,15 @@ use super::format::ResponseFormat;
 use super::params::with_page;
 use super::problem::{ApiError, Problem};
 use super::telemetry::{DataSource, Telemetry};
-use crate::config::{Config, Storage};
+use crate::config::{Config, Networks, Storage};
 use crate::domain::{Freshness, Interval, Page, Scope, Zone};
 
-/// The settings that limit responses.
+/// The settings that requests are checked against.
 #[derive(Debug, Clone)]
 pub struct Rules {
     pub max_buckets: usize,
     pub max_pieces: usize,
+    pub trusted_proxies: Networks,
     storage: Storage,
 }
 
@@ -31,6 +32,7 @@ impl Rules {
         Self {
             max_buckets: config.serve.max_buckets,
             max_pieces: config.serve.max_pieces,
+            trusted_proxies: config.serve.trusted_proxies.clone(),
             storage: config.storage.clone(),
         }
     }

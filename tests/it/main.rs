@@ -3,6 +3,7 @@
 
 mod abuse;
 mod api;
+mod clients;
 mod compose;
 mod database_tls;
 mod docs;
