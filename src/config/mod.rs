@@ -16,6 +16,7 @@ mod log;
 mod networks;
 mod serve;
 mod storage;
+mod web;
 
 use std::path::Path;
 
@@ -32,6 +33,7 @@ pub use log::{Log, LogFormat};
 pub use networks::{Networks, NotANetwork};
 pub use serve::Serve;
 pub use storage::Storage;
+pub use web::{CorsOrigins, HostNames, RequireToken};
 
 /// The file that is read from the working directory if `--config` is not given.
 const DEFAULT_FILE: &str = "config.toml";
@@ -199,6 +201,9 @@ mod tests {
                     _ if key == "url" => "postgresql://other@elsewhere/db".to_owned(),
                     _ if key == "format" => "json".to_owned(),
                     _ if key == "direct_compress" => "on".to_owned(),
+                    _ if key == "require_token" => "true".to_owned(),
+                    _ if key == "hosts" => "simusage".to_owned(),
+                    _ if key == "cors_origins" => "https://a".to_owned(),
                     _ if key == "trusted_proxies" => "10.0.0.0/8".to_owned(),
                     _ => "127.0.0.1:9".to_owned(),
                 };

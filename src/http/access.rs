@@ -20,10 +20,11 @@ use bytes::Bytes;
 use chrono::Utc;
 
 use super::auth::{MAX_TOKEN_AGE, Refusal, Tokens};
+use super::hosts;
 use super::limits::{ClientKey, Limits};
 use super::problem::ApiError;
 use super::share::{Share, Shares};
-use crate::config::{Config, Serve};
+use crate::config::{Config, HostNames, Serve};
 use crate::db::tokens::{self, Credentials, CursorKey, KnownToken};
 use crate::db::{Pool, StorageError};
 use crate::domain::Scope;
@@ -36,6 +37,7 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Access {
     tokens: Arc<Tokens>,
+    hosts: Arc<HostNames>,
     limits: Arc<Limits>,
     shares: Arc<Shares>,
     cursor_key: Arc<RwLock<CursorKey>>,
@@ -46,7 +48,12 @@ impl Access {
     #[must_use]
     pub fn new(serve: &Serve, credentials: Credentials) -> Self {
         Self {
-            tokens: Arc::new(Tokens::new(credentials.tokens, Instant::now())),
+            tokens: Arc::new(Tokens::new(
+                credentials.tokens,
+                serve.require_token,
+                Instant::now(),
+            )),
+            hosts: Arc::new(serve.hosts.clone()),
             limits: Arc::new(Limits::new(serve)),
             shares: Arc::new(Shares::new(serve)),
             cursor_key: Arc::new(RwLock::new(credentials.cursor_key)),
@@ -79,10 +86,16 @@ impl Access {
         Ok(Self::new(&config.serve, credentials))
     }
 
-    /// Whether requests need a token: one has been created, even if all are revoked by now.
+    /// Whether requests need a token, by `serve.require_token`. With `auto`, they do once one has been
+    /// created, even if all are revoked by now.
     #[must_use]
     pub fn requires_token(&self) -> bool {
         self.tokens.are_required()
+    }
+
+    /// Whether a token has ever existed.
+    pub(super) fn has_tokens(&self) -> bool {
+        self.tokens.exist()
     }
 
     /// Reloads the tokens and the key of cursors.
@@ -216,26 +229,30 @@ pub(super) async fn admit<B: MessageBody>(
     }
 }
 
-/// Passes on requests that are within the size limits and, outside of `/api`, within the rate limit
-/// of their address. [`admit`] counts the others.
+/// Passes on requests that are addressed to an allowed host, within the size limits and, outside of
+/// `/api`, within the rate limit of their address. [`admit`] counts the others.
 pub(super) async fn check_limits<B: MessageBody>(
     access: web::Data<Access>,
     mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
     let limits = &access.limits;
-    let checked = limits.check_size(request.request()).and_then(|()| {
-        if request.path().starts_with("/api/") {
-            Ok(())
-        } else {
-            limits.count(&ClientKey::address_of(request.request()))
+    let check = || -> Result<(), ApiError> {
+        limits.check_size(request.request())?;
+        if !request.path().starts_with("/api/") {
+            limits.count(&ClientKey::address_of(request.request()))?;
         }
-    });
-    match checked {
+        // Orchestrators and load balancers may use any name for probes.
+        if !["/livez", "/readyz"].contains(&request.path()) {
+            hosts::check(request.headers(), &access.hosts, access.requires_token())?;
+        }
+        Ok(())
+    };
+    match check() {
         Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
-        Err(limit) => {
+        Err(error) => {
             let unread = request.take_payload();
-            let refusal = ApiError::from(limit).error_response();
+            let refusal = error.error_response();
             let refusal = refusal.map_body(|_, body| {
                 BoxBody::new(RefusalBody {
                     body,

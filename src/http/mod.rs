@@ -11,6 +11,7 @@ mod connections;
 mod cursor;
 mod format;
 mod health;
+mod hosts;
 mod inventory;
 mod limits;
 mod listing;
@@ -40,9 +41,9 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::middleware::{Compress, from_fn};
 use actix_web::{App, FromRequest, Handler, Resource, Responder, web};
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
-use crate::config::{Config, Serve};
+use crate::config::{Config, RequireToken, Serve};
 use crate::db::{self, Pool};
 use crate::signals::Signals;
 pub use access::Access;
@@ -53,9 +54,9 @@ use series_cache::SeriesCache;
 use share::Streams;
 use telemetry::Telemetry;
 
-/// Serves requests until SIGTERM or SIGINT, then finishes the requests in flight. While no tokens
-/// exist, anyone can read all data; on an address other than loopback that requires
-/// `allow_anonymous`.
+/// Serves requests until SIGTERM or SIGINT, then finishes the requests in flight. Unless
+/// `serve.require_token` says otherwise, anyone can read all data while no tokens exist; on an address
+/// other than loopback that requires `allow_anonymous`.
 ///
 /// # Errors
 /// Returns an error if the database is unreachable or not migrated, if the address cannot be
@@ -66,7 +67,7 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
     check_database(config).await?;
     let tokens_pool = Pool::new(config, 1);
     let access = Access::open(config, &tokens_pool).await?;
-    check_address(&config.serve.listen, &access, allow_anonymous)?;
+    check_anonymous_access(&config.serve, &access, allow_anonymous)?;
     tokio::task::spawn_blocking(|| {
         page::prepare();
         openapi::prepare();
@@ -101,8 +102,29 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
 }
 
 /// Refuses anonymous access on an address other than loopback, unless it is allowed explicitly.
-fn check_address(listen: &str, access: &Access, allow_anonymous: bool) -> anyhow::Result<()> {
+fn check_anonymous_access(
+    serve: &Serve,
+    access: &Access,
+    allow_anonymous: bool,
+) -> anyhow::Result<()> {
+    let listen = &serve.listen;
+    if serve.require_token == RequireToken::True {
+        ensure!(
+            !allow_anonymous,
+            "--allow-anonymous contradicts serve.require_token = true; remove one of them"
+        );
+        if !access.has_tokens() {
+            log::warn!(
+                "no tokens exist, and serve.require_token is true: /api refuses every request until \
+                 `simusage token create NAME` creates one; check that this is the right database"
+            );
+        }
+    }
     if access.requires_token() {
+        return Ok(());
+    }
+    if serve.require_token == RequireToken::False {
+        log::warn!("serve.require_token is false: anyone who can reach {listen} can read all data");
         return Ok(());
     }
     let is_local = listen

@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::auth::AuthError;
+use super::hosts::ForeignHost;
 use super::limits::Limit;
 use crate::db::StorageError;
 
@@ -60,6 +61,8 @@ pub(super) enum ApiError {
     Limit(#[from] Limit),
     #[error(transparent)]
     Unauthorized(#[from] AuthError),
+    #[error(transparent)]
+    Host(#[from] ForeignHost),
     #[error("The server is shutting down. Send the request to another server.")]
     ShuttingDown,
     #[error(transparent)]
@@ -131,6 +134,7 @@ impl ApiError {
             Self::MethodNotAllowed => "method",
             Self::Limit(limit) => limit.reason(),
             Self::Unauthorized(error) => error.reason(),
+            Self::Host(_) => "host",
             Self::ShuttingDown => "shutting_down",
             Self::Storage(error) => match error {
                 StorageError::Unavailable(_) => "database_unavailable",
@@ -169,6 +173,7 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Limit(limit) => limit.status(),
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Host(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::Storage(StorageError::TotalOverflow | StorageError::Other(_)) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

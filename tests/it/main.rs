@@ -3,6 +3,7 @@
 
 mod abuse;
 mod api;
+mod browsers;
 mod clients;
 mod compose;
 mod database_tls;

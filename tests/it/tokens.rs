@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use simusage::db::Pool;
 
 use crate::support::api::Api;
-use crate::support::program::simusage;
+use crate::support::program::{Run, command, simusage};
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, status};
 use crate::support::{TestDatabase, at, require_native_server};
@@ -514,6 +514,58 @@ async fn without_tokens_the_server_listens_only_locally_unless_anonymous_access_
         let server = Server::start_with(database.url(), options, &everywhere);
         assert_eq!(status(&server.get(PATHS[0])), 401, "{options:?}");
         assert_eq!(server.status_as(&token, PATHS[0]), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_required_always_or_never_if_the_settings_say_so() {
+    let database = two_tenants().await;
+    let required = ("SIMUSAGE_SERVE_REQUIRE_TOKEN", "true");
+    let optional = ("SIMUSAGE_SERVE_REQUIRE_TOKEN", "false");
+    let everywhere = ("SIMUSAGE_SERVE_LISTEN", "0.0.0.0:0");
+    // An empty or wrong database opens nothing.
+    let server = Server::start_with(database.url(), &[], &[required, everywhere]);
+    server.until_logged("no tokens exist, and serve.require_token is true");
+    for path in PATHS {
+        assert_eq!(status(&server.get(path)), 401, "{path}");
+    }
+    let token = create(&database, &["bound", "--organization", "x00g9"]);
+    let deadline = Instant::now() + EFFECTIVE_WITHIN;
+    while server.status_as(&token, "/api/v1/inventory") != 200 {
+        assert!(Instant::now() < deadline, "the token is not accepted");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(server);
+    let server = Server::start_with(database.url(), &[], &[optional, everywhere]);
+    server.until_logged("serve.require_token is false: anyone who can reach 0.0.0.0:0");
+    let foreign = FOREIGN[0].0;
+    assert_eq!(status(&server.get(foreign)), 200);
+    assert_eq!(server.status_as(&token, foreign), 404);
+    assert_eq!(server.status_as("simusage_0", foreign), 401);
+    drop(server);
+    for (settings, arguments, expected_status, expected) in [
+        (
+            required,
+            &["--allow-anonymous"] as &[&str],
+            1,
+            "--allow-anonymous contradicts serve.require_token = true",
+        ),
+        (
+            ("SIMUSAGE_SERVE_REQUIRE_TOKEN", "yes"),
+            &[],
+            2,
+            "SIMUSAGE_SERVE_REQUIRE_TOKEN: serve.require_token: cannot be 'yes'; use true, false or auto",
+        ),
+    ] {
+        let mut command = command(
+            database.url(),
+            &[&["serve", "--listen=127.0.0.1:0"], arguments].concat(),
+        );
+        let run = Run::from(command.env(settings.0, settings.1).output().unwrap());
+        assert!(
+            run.status == expected_status && run.stderr.contains(expected),
+            "{run:?}"
+        );
     }
 }
 
