@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::body::{BodySize, BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
 use actix_web::middleware::Next;
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, ResponseError as _, web};
 use anyhow::Context as _;
@@ -239,7 +240,8 @@ pub(super) async fn check_limits<B: MessageBody>(
     let limits = &access.limits;
     let check = || -> Result<(), ApiError> {
         limits.check_size(request.request())?;
-        if !request.path().starts_with("/api/") {
+        // A preflight request does not reach `admit`.
+        if !request.path().starts_with("/api/") || request.method() == Method::OPTIONS {
             limits.count(&ClientKey::address_of(request.request()))?;
         }
         // Orchestrators and load balancers may use any name for probes.

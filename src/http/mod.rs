@@ -8,6 +8,7 @@ mod access_log;
 mod auth;
 mod client_address;
 mod connections;
+mod cors;
 mod cursor;
 mod format;
 mod health;
@@ -262,6 +263,7 @@ pub fn app(
         .app_data(telemetry)
         .app_data(readiness)
         .app_data(shutdown)
+        .wrap(cors::middleware(&config.serve.cors_origins))
         .wrap(from_fn(access::check_limits))
         .wrap(Compress::default())
         .wrap(from_fn(observe::observe))

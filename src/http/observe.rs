@@ -6,6 +6,9 @@ use std::time::Instant;
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{
+    HeaderMap, HeaderValue, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage as _, web};
@@ -35,6 +38,7 @@ pub(super) async fn observe(
         request.headers(),
         &rules.trusted_proxies,
     );
+    let hsts = rules.hsts.clone();
     request.extensions_mut().insert(client);
     let line = RequestLine {
         method: request.method().clone(),
@@ -60,6 +64,7 @@ pub(super) async fn observe(
     response
         .headers_mut()
         .insert(request_id::HEADER, observation.id.to_header());
+    set_security_headers(response.headers_mut(), hsts);
     Ok(response.map_body(|_, body| {
         observation.unsent = match body.size() {
             _ if observation.line.method == Method::HEAD => Unsent::Nothing,
@@ -69,6 +74,14 @@ pub(super) async fn observe(
         };
         ObservedBody { body, observation }
     }))
+}
+
+/// Sets the headers of all responses that limit what browsers do with them.
+fn set_security_headers(headers: &mut HeaderMap, hsts: Option<HeaderValue>) {
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(hsts) = hsts {
+        headers.insert(STRICT_TRANSPORT_SECURITY, hsts);
+    }
 }
 
 /// A request in flight. Dropping it records the request, after the last byte or when the client

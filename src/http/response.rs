@@ -1,8 +1,8 @@
 //! What the responses of all resources share: entity tags, headers and links.
 
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, ETAG, EntityTag, Header as _, IF_NONE_MATCH, IfNoneMatch,
-    LINK, VARY,
+    CACHE_CONTROL, CONTENT_DISPOSITION, ETAG, EntityTag, Header as _, HeaderValue, IF_NONE_MATCH,
+    IfNoneMatch, LINK, VARY,
 };
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -14,7 +14,7 @@ use super::format::ResponseFormat;
 use super::params::with_page;
 use super::problem::{ApiError, Problem};
 use super::telemetry::{DataSource, Telemetry};
-use crate::config::{Config, Networks, Storage};
+use crate::config::{Config, Networks, Serve, Storage};
 use crate::domain::{Freshness, Interval, Page, Scope, Zone};
 
 /// The settings that requests are checked against.
@@ -23,6 +23,8 @@ pub struct Rules {
     pub max_buckets: usize,
     pub max_pieces: usize,
     pub trusted_proxies: Networks,
+    /// The value of `Strict-Transport-Security`, if it is sent.
+    pub hsts: Option<HeaderValue>,
     storage: Storage,
 }
 
@@ -32,6 +34,7 @@ impl Rules {
         Self {
             max_buckets: config.serve.max_buckets,
             max_pieces: config.serve.max_pieces,
+            hsts: hsts(&config.serve),
             trusted_proxies: config.serve.trusted_proxies.clone(),
             storage: config.storage.clone(),
         }
@@ -77,6 +80,13 @@ impl Rules {
             .filter_map(oldest)
             .any(|oldest| interval.start() < oldest)
     }
+}
+
+/// The value of `Strict-Transport-Security`; `None` without HTTPS.
+fn hsts(serve: &Serve) -> Option<HeaderValue> {
+    let is_sent = serve.tls_files().is_some() && serve.hsts_days > 0;
+    let value = format!("max-age={}", serve.hsts_days.saturating_mul(86_400));
+    HeaderValue::try_from(value).ok().filter(|_| is_sent)
 }
 
 /// The oldest instant that a retention of `days` keeps; `None` for 0, which keeps everything.
