@@ -159,7 +159,7 @@ mod tests {
             "http://localhost:8000/",
             "the server requires a password: set it",
             "there is no setting kafka.password; [kafka] has sasl_password, ssl_key_password",
-            "grant simusage_reader to me",
+            "grant simusage_reader_usage to me",
         ] {
             assert_eq!(printable(text), text);
         }

@@ -261,7 +261,7 @@ mod tests {
         );
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_ROLE", "a -c b=c")]),
-            "SIMUSAGE_SERVE_ROLE: serve.role: 'a -c b=c' cannot be the name of a role (e.g. simusage_reader)"
+            "SIMUSAGE_SERVE_ROLE: serve.role: 'a -c b=c' cannot be the name of a role (e.g. simusage_reader_usage)"
         );
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_MAX_URL_BYTES", "70000")]),

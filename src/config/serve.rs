@@ -121,7 +121,7 @@ impl Serve {
             return Ok(());
         }
         let problem = format!(
-            "'{}' cannot be the name of a role (e.g. simusage_reader)",
+            "'{}' cannot be the name of a role (e.g. simusage_reader_usage)",
             self.role
         );
         Err(InvalidValue::new("role", problem))

@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 72] = [
+const EXPECTED: [(&str, &str, &str); 73] = [
     ("functions/usage_freshness.sql", "", ""),
     ("functions/usage_in_pieces.sql", "", ""),
     ("functions/usage_series.sql", "", ""),
@@ -189,12 +189,17 @@ const EXPECTED: [(&str, &str, &str); 72] = [
         "",
         "relation text, setting text, seconds int8",
     ),
-    ("settings/reader_exists.sql", "", "exists bool"),
+    (
+        "settings/reader_exists.sql",
+        "text 1",
+        "exists bool, may_create bool, command text",
+    ),
     (
         "settings/reader_lacks.sql",
-        "_text 1",
-        "subject text, command text",
+        "text 1, _text 2",
+        "reader text, lacks bool, subject text, command text",
     ),
+    ("settings/reader_name.sql", "", "name text"),
     ("settings/remove_columnstore_policy.sql", "text 1", ""),
     (
         "settings/remove_refresh_policy.sql",
@@ -307,6 +312,7 @@ async fn every_statement_has_the_expected_types() {
 async fn the_reader_role_can_run_every_statement_of_serve() {
     let database = TestDatabase::migrated().await;
     let mut connection = database.connect().await;
+    let reader = database.reader().await;
     let asked = |file: &str| {
         file.starts_with("queries/")
             || [
@@ -325,7 +331,7 @@ async fn the_reader_role_can_run_every_statement_of_serve() {
         };
         let transaction = connection.transaction().await.unwrap();
         transaction
-            .batch_execute("set local role simusage_reader")
+            .batch_execute(&format!("set local role {reader}"))
             .await
             .unwrap();
         transaction
