@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
 
 use crate::commands::Command;
 use crate::config::{Config, ConfigError, LogFormat, Overrides};
+use crate::signals::Hangups;
 
 /// The heading of the options that every subcommand has.
 const GLOBAL: &str = "Global options";
@@ -75,6 +77,8 @@ impl Cli {
     /// # Errors
     /// Returns the subcommand's error.
     pub async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        // Neither a terminal that closes nor a request to reload ends the process.
+        let _hangups = Hangups::listen().context("listening for signals")?;
         self.command.run(config, Self::command).await
     }
 }

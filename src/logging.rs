@@ -29,7 +29,10 @@ pub fn start(format: LogFormat) {
     );
     match format {
         LogFormat::Text => builder.format(write_text),
-        LogFormat::Json => builder.format(write_json),
+        LogFormat::Json => {
+            std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+            builder.format(write_json)
+        }
     };
     builder.init();
 }

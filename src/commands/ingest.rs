@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::format::FormatArg;
+use super::stdout;
 use crate::config::Config;
 use crate::http::metrics_server::serve_metrics;
 use crate::ingest::{self, Counters, Format, Options, Source, Topic};
@@ -135,11 +137,12 @@ pub(super) async fn run(args: IngestArgs, config: &Config) -> anyhow::Result<Exi
         serve_metrics(&address.to_string(), move || counters.to_prometheus())?;
     }
     let summary = ingest::ingest(config, args.into_options(counters)).await?;
-    if json {
-        println!("{}", serde_json::to_string(&summary)?);
+    let text = if json {
+        serde_json::to_string(&summary)?
     } else {
-        println!("{summary}");
-    }
+        summary.to_string()
+    };
+    stdout::print(text + "\n").context("the ingest has ended, but its summary is not shown")?;
     let failed: Vec<&str> = summary.failed().collect();
     anyhow::ensure!(
         failed.is_empty(),

@@ -199,7 +199,8 @@ async fn schema_version(client: &Client) -> Result<SchemaVersion, tokio_postgres
 /// Checks that the schema is the one of this program: the same newest migration and SQL functions.
 ///
 /// # Errors
-/// Returns [`StorageError::NotMigrated`] if it is not, or an error if the database is unreachable.
+/// Returns [`StorageError::NotMigrated`] or [`StorageError::NewerSchema`] if it is not, or an error if
+/// the database is unreachable.
 pub async fn ensure_current(client: &Client) -> Result<(), StorageError> {
     let version = schema_version(client).await?;
     let newest = MIGRATIONS.last().map(|migration| migration.number);
@@ -212,7 +213,11 @@ pub async fn ensure_current(client: &Client) -> Result<(), StorageError> {
             text(version.migration),
             text(newest)
         );
-        return Err(StorageError::NotMigrated(detail.into()));
+        return Err(if version.migration > newest {
+            StorageError::NewerSchema(detail.into())
+        } else {
+            StorageError::NotMigrated(detail.into())
+        });
     }
     match version.outdated_functions.as_slice() {
         [] => Ok(()),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, Row};
 
@@ -26,12 +26,17 @@ pub struct NewToken<'a> {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// Creates a token with its organizations.
+/// Creates a token with its organizations. Calls `deliver`, which gives the token to its user, before it
+/// is committed.
 ///
 /// # Errors
-/// Returns an error if the name is taken, an organization does not exist, or the database is
-/// unreachable or rejects a statement. Then nothing is created.
-pub async fn create(connection: &mut Connection, token: &NewToken<'_>) -> anyhow::Result<()> {
+/// Returns an error if the name is taken, an organization does not exist, `deliver` fails, or the
+/// database is unreachable or rejects a statement. Then nothing is created.
+pub async fn create(
+    connection: &mut Connection,
+    token: &NewToken<'_>,
+    deliver: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let transaction = connection.transaction().await.map_err(Cause::from)?;
     let add = include_str!("../../sql/tokens/add.sql");
     let everything = token.organizations.is_empty();
@@ -77,7 +82,10 @@ pub async fn create(connection: &mut Connection, token: &NewToken<'_>) -> anyhow
             unknown.join(", ")
         );
     }
-    Ok(transaction.commit().await.map_err(Cause::from)?)
+    deliver()?;
+    let committed = transaction.commit().await.map_err(Cause::from);
+    committed
+        .context("the token that was printed may not be valid; check with `simusage token list`")
 }
 
 /// A token as `token list` shows it.

@@ -33,8 +33,10 @@ mod tls;
 mod usage_series;
 mod usage_totals;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -43,10 +45,11 @@ use actix_web::dev::{ServerHandle, ServiceFactory, ServiceRequest, ServiceRespon
 use actix_web::middleware::{Compress, from_fn};
 use actix_web::{App, FromRequest, Handler, Resource, Responder, web};
 use anyhow::{Context as _, bail, ensure};
+use tokio::sync::Notify;
 
 use crate::config::{Config, RequireToken, Serve};
 use crate::db::{self, Pool};
-use crate::signals::Signals;
+use crate::signals::{Hangups, Signals};
 pub use access::Access;
 use health::{Readiness, Shutdown};
 use problem::ApiError;
@@ -64,7 +67,9 @@ use telemetry::Telemetry;
 /// listened on or would allow anonymous access, or if a second signal arrives before all requests
 /// have finished.
 pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()> {
-    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let listening = "cannot listen for signals";
+    let mut signals = Signals::listen().context(listening)?;
+    let hangups = Hangups::listen().context(listening)?;
     check_database(config).await?;
     let tokens_pool = Pool::new(config, 1);
     let access = Access::open(config, &tokens_pool).await?;
@@ -86,7 +91,8 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
             worker_state.clone(),
         )
     };
-    let tls = tls::server_config(&config.serve)?;
+    let reload = Arc::<Notify>::default();
+    let tls = tls::server_config(&config.serve, Arc::clone(&reload))?;
     let server = connections::start(
         &config.serve,
         workers,
@@ -99,6 +105,7 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
         result = server => result.context("the server failed"),
         result = stop(&mut signals, handle, &config.serve, &state.shutdown) => result,
         never = state.access.keep_current(&tokens_pool) => match never {},
+        never = reload_on_hangup(hangups, &state.access, &tokens_pool, &reload) => match never {},
     }
 }
 
@@ -163,6 +170,24 @@ fn serve_metrics_separately(config: &Config, state: &ServerState) -> anyhow::Res
             .service(get("/readyz", health::ready));
     };
     metrics_server::serve_metrics_and(listen, move || telemetry.to_prometheus(), probes).map(drop)
+}
+
+/// Reloads the tokens and the certificate at each SIGHUP.
+async fn reload_on_hangup(
+    mut hangups: Hangups,
+    access: &Access,
+    tokens_pool: &Pool,
+    reload: &Notify,
+) -> Infallible {
+    loop {
+        hangups.next().await;
+        log::info!("reloading the tokens and the TLS certificate, because of SIGHUP");
+        reload.notify_one();
+        match access.refresh(tokens_pool).await {
+            Ok(()) => log::info!("reloaded the tokens"),
+            Err(error) => log::warn!("cannot reload the tokens: {error}"),
+        }
+    }
 }
 
 /// Waits for a signal, keeps serving for `serve.drain_ms` so that load balancers can notice, then

@@ -114,6 +114,9 @@ impl ApiError {
             StorageError::Unavailable(_) => {
                 "The database is unavailable. Try again later.".to_owned()
             }
+            StorageError::NewerSchema(_) => {
+                "The database has been migrated to a newer version. Try again later.".to_owned()
+            }
             StorageError::NotMigrated(_) => {
                 "The database has not been migrated to this version. Try again later.".to_owned()
             }
@@ -142,6 +145,7 @@ impl ApiError {
                 StorageError::Timeout => "query_timeout",
                 StorageError::TotalOverflow => "total_overflow",
                 StorageError::NotMigrated(_) => "not_migrated",
+                StorageError::NewerSchema(_) => "newer_schema",
                 StorageError::Other(_) => "internal",
             },
         })
@@ -218,6 +222,7 @@ mod tests {
         for error in [
             StorageError::Unavailable("secret".into()),
             StorageError::NotMigrated("secret".into()),
+            StorageError::NewerSchema("secret".into()),
             StorageError::Other("secret".into()),
         ] {
             assert!(!ApiError::from(error).detail().contains("secret"));
@@ -233,6 +238,7 @@ mod tests {
             (StorageError::Timeout, 503, true),
             (StorageError::Unavailable("".into()), 503, true),
             (StorageError::NotMigrated("".into()), 503, true),
+            (StorageError::NewerSchema("".into()), 503, true),
         ] {
             let response = ApiError::from(error).error_response();
             assert_eq!(

@@ -26,6 +26,7 @@ mod multi_host;
 mod openapi;
 mod operations;
 mod outages;
+mod output;
 mod page;
 mod parallel_copy;
 mod queries;

@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use crate::support::UNREACHABLE;
 use crate::support::program::{Run, command, inventory};
 use crate::support::usage::Files;
 
@@ -75,7 +76,7 @@ fn a_password_in_a_connection_string_is_hidden() {
             assert_hidden(&run(&mut command(&url, &arguments)), &url);
             let option = format!("--database-url={url}");
             let mut json = command(
-                "",
+                UNREACHABLE,
                 &[&arguments[..], &[&option, "--log-format=json"]].concat(),
             );
             assert_hidden(&run(json.env("SIMUSAGE_LOG", "trace")), &option);
@@ -99,7 +100,10 @@ fn a_connection_string_in_a_wrong_place_is_hidden() {
         &["token", "create", url, url],
         &[url],
     ] {
-        assert_hidden(&run(&mut command("", arguments)), &format!("{arguments:?}"));
+        assert_hidden(
+            &run(&mut command(UNREACHABLE, arguments)),
+            &format!("{arguments:?}"),
+        );
     }
     for name in [
         "SIMUSAGE_SERVE_LISTEN",
@@ -110,7 +114,7 @@ fn a_connection_string_in_a_wrong_place_is_hidden() {
         "SIMUSAGE_INGEST_DIRECT_COMPRESS",
         "SIMUSAGE_SERVE_TLS_KEY",
     ] {
-        let mut command = command("", &["migrate", "--check"]);
+        let mut command = command(UNREACHABLE, &["migrate", "--check"]);
         assert_hidden(&run(command.env(name, url)), name);
     }
 }
@@ -122,7 +126,7 @@ fn a_variable_that_is_not_text_is_hidden() {
     use std::os::unix::ffi::OsStrExt as _;
 
     let value = OsStr::from_bytes(b"postgresql://me:Zq7first\xff@127.0.0.1:1/db");
-    let mut migrate = command("", &["migrate", "--check"]);
+    let mut migrate = command(UNREACHABLE, &["migrate", "--check"]);
     let failed = run(migrate.env("DATABASE_URL", value));
     assert_hidden(&failed, "invalid UTF-8");
     assert_eq!(failed.status, 2);
@@ -131,7 +135,7 @@ fn a_variable_that_is_not_text_is_hidden() {
         "{failed:?}"
     );
     // Variables of other programs do not matter.
-    let mut help = command("", &["migrate", "--check"]);
+    let mut help = command(UNREACHABLE, &["migrate", "--check"]);
     help.env("DATABASE_URL", "postgresql://me@127.0.0.1:1/db")
         .env("OTHER", value);
     assert_eq!(run(&mut help).status, 1);
@@ -167,7 +171,7 @@ fn a_secret_in_a_settings_file_is_hidden() {
         ] {
             let text = format!("[{section}]\n{}\n", line.replace("KEY", key));
             let file = files.write("settings.toml", &text);
-            let mut migrate = command("", &["migrate", "--check", "--config", &file]);
+            let mut migrate = command(UNREACHABLE, &["migrate", "--check", "--config", &file]);
             let failed = run(migrate.env_remove("DATABASE_URL"));
             assert_hidden(&failed, &text);
             assert_eq!(failed.status, 2, "{text}: {failed:?}");
@@ -181,20 +185,20 @@ fn a_secret_in_a_settings_file_is_hidden() {
             "1979-05-27",
         ] {
             let file = files.write("settings.toml", format!("[{section}]\n{key} = {value}\n"));
-            let mut migrate = command("", &["migrate", "--check", "--config", &file]);
+            let mut migrate = command(UNREACHABLE, &["migrate", "--check", "--config", &file]);
             let failed = run(migrate.env_remove("DATABASE_URL"));
             let shown = failed.stderr.contains("82374") || failed.stderr.contains("1979");
             assert!(failed.status == 2 && !shown, "{failed:?}");
         }
     }
     let file = files.write("settings.toml", "[kafka]\nsasl_password = 123456\n");
-    let failed = run(&mut command("", &["migrate", "--config", &file]));
+    let failed = run(&mut command(UNREACHABLE, &["migrate", "--config", &file]));
     let expected = format!(
         "simusage: {file}: kafka.sasl_password: the value is not text; write it in quotes\n"
     );
     assert_eq!(failed.stderr, expected);
     let file = files.write("settings.toml", "[kafka]\n\nsasl_password = Zq7first\n");
-    let failed = run(&mut command("", &["migrate", "--config", &file]));
+    let failed = run(&mut command(UNREACHABLE, &["migrate", "--config", &file]));
     let expected = format!(
         "simusage: {file} is not valid TOML: line 3, column 17: string values must be quoted, expected \
          literal string; correct this line\n"
@@ -207,7 +211,7 @@ fn a_password_for_kafka_is_hidden() {
     let inventory = inventory();
     let generate = |settings: &[(&str, &str)]| {
         let mut command = command(
-            "",
+            UNREACHABLE,
             &[
                 "generate",
                 "usage",
@@ -276,7 +280,7 @@ fn errors_have_no_control_characters_and_a_bounded_length() {
         &["generate", "usage", "--inventory", &text],
     ] {
         for format in ["text", "json"] {
-            let mut failing = command("", arguments);
+            let mut failing = command(UNREACHABLE, arguments);
             let failed = run(failing.env("SIMUSAGE_LOG_FORMAT", format));
             assert_ne!(failed.status, 0, "{failed:?}");
             let (stderr, control) = (&failed.stderr, ['\u{1b}', '\u{7}', '\r', '\u{202e}']);

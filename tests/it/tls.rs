@@ -10,7 +10,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::support::TestDatabase;
-use crate::support::certificates::{Authority, PairFiles};
+use crate::support::certificates::{Authority, Pair, PairFiles};
 use crate::support::program::command;
 use crate::support::server::Server;
 
@@ -119,6 +119,49 @@ async fn new_connections_use_a_replaced_certificate_unless_it_is_invalid() {
     assert!(
         answer.starts_with("HTTP/1.1 200 OK\r\n"),
         "the connection opened before does not continue: {answer}"
+    );
+}
+
+#[tokio::test]
+async fn sighup_reloads_tokens_and_certificate() {
+    let database = TestDatabase::migrated().await;
+    let authority = Authority::new("authority");
+    let files = PairFiles::new(&authority.issue(&["localhost"]));
+    let server = start(&database, &files);
+    server.signal("-HUP");
+    server.until_logged("reloading the tokens and the TLS certificate, because of SIGHUP");
+    server.until_logged("reloaded the tokens");
+    server.until_logged("reloaded the TLS certificate from");
+    let answer = get(connect(&server, &authority, &[]).await, "/livez").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(
+        answer.contains("strict-transport-security: max-age=31536000\r\n"),
+        "{answer}"
+    );
+    server.signal("-TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_warned_about_and_not_loaded() {
+    let database = TestDatabase::migrated().await;
+    let expired = Pair::self_signed("localhost", 2001);
+    let server = start(&database, &PairFiles::new(&expired));
+    server.until_logged("expired on 2001-01-01 00:00:00 UTC, so clients reject it; renew it");
+    drop(server);
+    let authority = Authority::new("authority");
+    let valid = authority.issue(&["localhost"]);
+    let files = PairFiles::new(&valid);
+    let server = start(&database, &files);
+    files.write(&expired);
+    let refused = server.until_logged("cannot reload the TLS certificate, keeping the current one");
+    assert!(
+        refused.ends_with("expired on 2001-01-01 00:00:00 UTC; renew it"),
+        "{refused}"
+    );
+    assert_eq!(
+        certificate(&connect(&server, &authority, &[]).await),
+        valid.der()
     );
 }
 
