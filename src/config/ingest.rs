@@ -20,6 +20,8 @@ pub struct Ingest {
     pub connections: usize,
     /// Whether COPY writes into the columnstore directly.
     pub direct_compress: DirectCompress,
+    /// Age at which rejected records are deleted. 0: never.
+    pub keep_rejected_days: u32,
     /// How long to retry when the connection to the database is lost. 0 disables retries.
     pub retry_for_ms: u64,
 }
@@ -44,6 +46,12 @@ impl Ingest {
             ("refresh_every_ms", self.refresh_every_ms),
             ("connections", self.connections as u64),
         ])?;
+        // Longer than any retention, and still an interval of PostgreSQL.
+        check_range(
+            "keep_rejected_days",
+            self.keep_rejected_days.into(),
+            0..=36_500,
+        )?;
         let bytes = self.max_record_bytes as u64;
         check_range("max_record_bytes", bytes, 1_024..=16_777_216)
     }

@@ -53,7 +53,8 @@ const MIGRATIONS: &[Migration] = &[
     migration!(3, "0003_ingest"),
     migration!(4, "0004_tokens"),
     migration!(5, "0005_log_every_change"),
-    migration!(10, "0010_cursor_key"),
+    migration!(11, "0011_cursor_key"),
+    migration!(12, "0012_rejected_age"),
 ];
 
 impl Migration {

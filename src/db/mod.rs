@@ -17,6 +17,7 @@ mod pool;
 pub mod queries;
 mod reader;
 mod refresh;
+mod rejected;
 mod replay;
 mod settings;
 mod sources;
@@ -34,6 +35,7 @@ pub use inventory::store_inventory;
 pub use inventory_index::{InventoryIndex, LookupError, RecordIds, inventory_version};
 pub use pool::{Lease, Pool, PoolStatus, Streaming};
 pub use refresh::{StaleHours, refresh_aggregates, refresh_helpers};
+pub use rejected::delete_old_rejected;
 pub use replay::{Replay, StillRejected, TakenRecord, count_rejected};
 pub use sources::{
     Checkpoint, Claim, KnownSource, Outcome, SimilarFile, SourceIdentity, StoredFingerprint,

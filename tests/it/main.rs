@@ -4,7 +4,7 @@
 mod abuse;
 mod api;
 mod browsers;
-mod clients;
+mod callers;
 mod compose;
 mod database_tls;
 mod docs;

@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 73] = [
+const EXPECTED: [(&str, &str, &str); 74] = [
     ("functions/usage_freshness.sql", "", ""),
     ("functions/usage_in_pieces.sql", "", ""),
     ("functions/usage_series.sql", "", ""),
@@ -42,6 +42,7 @@ const EXPECTED: [(&str, &str, &str); 73] = [
     ("ingest/copy_sim_cards.sql", "", ""),
     ("ingest/copy_usage_records.sql", "", ""),
     ("ingest/count_rejected.sql", "_int8 1", "count int8"),
+    ("ingest/delete_old_rejected.sql", "int8 2", "count int8"),
     ("ingest/delete_placeholders.sql", "_timestamptz 1", ""),
     ("ingest/delete_rejected.sql", "_int8 1", "count int8"),
     ("ingest/delete_stale_hours.sql", "_int8 1", ""),

@@ -123,6 +123,49 @@ async fn new_connections_use_a_replaced_certificate_unless_it_is_invalid() {
 }
 
 #[tokio::test]
+async fn health_checks_use_tls_if_the_server_does() {
+    let database = TestDatabase::migrated().await;
+    let authority = Authority::new("authority");
+    let files = PairFiles::new(&authority.issue(&["localhost"]));
+    let with_tls = start(&database, &files);
+    let plain = Server::start(database.url());
+    let (certificate, key) = (files.certificate(), files.key());
+    let health = |server: &Server, arguments: &[&str], uses_tls: bool| {
+        let mut command = command(database.url(), &[&["health"], arguments].concat());
+        command.env("SIMUSAGE_SERVE_LISTEN", server.address());
+        if uses_tls {
+            command
+                .env("SIMUSAGE_SERVE_TLS_CERTIFICATE", &certificate)
+                .env("SIMUSAGE_SERVE_TLS_KEY", &key);
+        }
+        crate::support::program::Run::from(command.output().unwrap())
+    };
+    for (server, uses_tls) in [(&with_tls, true), (&plain, false)] {
+        for arguments in [&[] as &[&str], &["--ready"]] {
+            let run = health(server, arguments, uses_tls);
+            assert_eq!(
+                (run.status, &*run.stdout, &*run.stderr),
+                (0, "", ""),
+                "{arguments:?}"
+            );
+        }
+        let run = health(server, &[], !uses_tls);
+        assert_eq!(run.status, 1, "{run:?}");
+    }
+    plain.signal("-TERM");
+    let address = plain.address().to_owned();
+    plain.wait();
+    let mut stopped = command(database.url(), &["health"]);
+    let run = stopped
+        .env("SIMUSAGE_SERVE_LISTEN", &address)
+        .output()
+        .unwrap();
+    let run = crate::support::program::Run::from(run);
+    let expected = format!("cannot connect to {address}; check that serve is running");
+    assert!(run.status == 1 && run.stderr.contains(&expected), "{run:?}");
+}
+
+#[tokio::test]
 async fn sighup_reloads_tokens_and_certificate() {
     let database = TestDatabase::migrated().await;
     let authority = Authority::new("authority");
