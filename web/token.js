@@ -17,7 +17,7 @@ export function initToken(onChange) {
   $('forget').addEventListener('click', forget);
 }
 
-/** Forgets the token, and starts the page again without a view, so that nothing is shown or kept in memory. */
+/** Forgets the token, and starts the page again, so that nothing is shown or kept in memory. */
 function forget() {
   setToken(null);
   document.body.replaceChildren();

@@ -7,7 +7,8 @@ use crate::config::Database;
 /// The most records that one statement deletes, so that no transaction takes long.
 const MAX_DELETED: i64 = 10_000;
 
-/// Deletes rejected records that are older than `days`, on a connection of its own. Returns how many.
+/// Deletes rejected records that are older than `days`, on another connection. Returns how
+/// many.
 ///
 /// # Errors
 /// Returns an error if the database is unreachable or rejects a statement.

@@ -1,7 +1,7 @@
 //! Opaque page cursors: a position in a list, encoded for the link to the next page.
 //!
 //! A cursor is valid only for the query it was created for, so it contains a digest of that query.
-//! A keyed hash authenticates it, so that clients cannot make up positions.
+//! A keyed hash authenticates it, so that clients cannot forge positions.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! Which host names requests may be addressed to, against DNS rebinding.
 //!
 //! A page can make its own name resolve to the address of this server. The browser then lets it
-//! read responses, as those of its own origin, but sends its name as the `Host`. An address cannot
+//! read responses, as if they came from its origin, but sends its name as the `Host`. An address cannot
 //! be made to resolve to another one, so addresses are always allowed.
 
 use std::net::IpAddr;

@@ -469,8 +469,8 @@ impl<E: Endpoint> Parameters<E> {
     /// Returns what was parsed, which is `None` only after an error.
     ///
     /// # Errors
-    /// Returns all wrong and unknown parameters, a forged cursor among them; or else that no format is acceptable; or else that
-    /// something does not exist.
+    /// Returns all wrong and unknown parameters, a forged cursor among them; or else that no format is
+    /// acceptable; or else that something does not exist.
     pub fn finish<T>(mut self, parsed: Option<T>) -> Result<T, ApiError> {
         let is_known = |name: &str| E::PARAMETERS.iter().any(|known| known.name == name);
         for (name, _) in self.given.iter().filter(|(name, _)| !is_known(name)) {
