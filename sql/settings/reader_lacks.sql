@@ -39,7 +39,7 @@ select
     reader.rolname,
     true,
     'function ' || pg_proc.proname,
-    format('grant execute on function %s to %I', pg_proc.oid::regprocedure, reader.rolname)
+    format('grant execute on routine %s to %I', pg_proc.oid::regprocedure, reader.rolname)
 from reader
 cross join pg_proc
 where

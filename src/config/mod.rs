@@ -26,7 +26,7 @@ use toml::Value;
 pub use database::Database;
 pub use database_url::{ClientIdentity, DatabaseUrl, DatabaseUrlError, Roots, Tls, Trust};
 pub use error::ConfigError;
-pub use ingest::{DirectCompress, Ingest};
+pub use ingest::Ingest;
 pub use kafka::{Kafka, Secret};
 use layers::{Layers, Origins};
 pub use log::{Log, LogFormat};
@@ -200,7 +200,6 @@ mod tests {
                     Value::Integer(number) => (number + 5).to_string(),
                     _ if key == "url" => "postgresql://other@elsewhere/db".to_owned(),
                     _ if key == "format" => "json".to_owned(),
-                    _ if key == "direct_compress" => "on".to_owned(),
                     _ if key == "require_token" => "true".to_owned(),
                     _ if key == "hosts" => "simusage".to_owned(),
                     _ if key == "cors_origins" => "https://a".to_owned(),

@@ -7,20 +7,20 @@
 
 use tokio_postgres::Client;
 
-use super::aggregates::{AGGREGATES, USAGE_RECORDS};
+use super::aggregates::{AGGREGATES, RECORD_TABLES};
 use super::error::Cause;
 use super::functions::FUNCTIONS;
 
-/// The tables that `serve` reads, besides the aggregates. A query of another table needs it here.
-const TABLES: [&str; 13] = [
+/// The tables that `serve` reads, besides those of records and the aggregates. A query of another
+/// table needs it here.
+const TABLES: [&str; 12] = [
     "organizations",
     "sim_cards",
     "sim_card_assignments",
-    USAGE_RECORDS,
     "inventory_version",
     "ingest_sources",
-    "stale_hours",
-    "usage_versions",
+    "usage_levels",
+    "posting_days",
     "tokens",
     "token_organizations",
     "cursor_key",
@@ -71,8 +71,11 @@ async fn reader(client: &Client) -> anyhow::Result<Reader> {
 /// The privileges to change, in order.
 async fn wrong_privileges(client: &Client, reader: &Reader) -> anyhow::Result<Vec<Privilege>> {
     let statement = include_str!("../../sql/settings/reader_lacks.sql");
-    let aggregates = AGGREGATES.iter().map(|aggregate| aggregate.name);
-    let relations: Vec<&str> = TABLES.into_iter().chain(aggregates).collect();
+    let relations: Vec<&str> = TABLES
+        .into_iter()
+        .chain(RECORD_TABLES)
+        .chain(AGGREGATES)
+        .collect();
     let functions: Vec<&str> = FUNCTIONS.iter().map(|function| function.name).collect();
     let rows = client
         .query(statement, &[&reader.name, &relations, &functions])

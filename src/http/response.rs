@@ -5,27 +5,24 @@ use actix_web::http::header::{
     IfNoneMatch, LINK, VARY,
 };
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
-use chrono::{DateTime, TimeDelta, Utc};
 use utoipa::IntoResponses;
 
 use super::access::Access;
 use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
 use super::params::with_page;
-use super::problem::{ApiError, Problem};
+use super::problem::Problem;
 use super::telemetry::{DataSource, Telemetry};
-use crate::config::{Config, Networks, Serve, Storage};
-use crate::domain::{Freshness, Interval, Page, Scope, Zone};
+use crate::config::{Config, Networks, Serve};
+use crate::domain::{Freshness, Page, Scope};
 
 /// The settings that requests are checked against.
 #[derive(Debug, Clone)]
 pub struct Rules {
     pub max_buckets: usize,
-    pub max_pieces: usize,
     pub trusted_proxies: Networks,
     /// The value of `Strict-Transport-Security`, if it is sent.
     pub hsts: Option<HeaderValue>,
-    storage: Storage,
 }
 
 impl Rules {
@@ -33,52 +30,9 @@ impl Rules {
     pub fn new(config: &Config) -> Self {
         Self {
             max_buckets: config.serve.max_buckets,
-            max_pieces: config.serve.max_pieces,
             hsts: hsts(&config.serve),
             trusted_proxies: config.serve.trusted_proxies.clone(),
-            storage: config.storage.clone(),
         }
-    }
-
-    /// Checks that retention has not deleted any of the records to be summed. `first`, the oldest
-    /// of their hours, is computed only if records are deleted at all.
-    ///
-    /// # Errors
-    /// Returns an error if they may have been deleted.
-    pub fn check_records(
-        &self,
-        zone: Zone,
-        first: impl FnOnce() -> Option<DateTime<Utc>>,
-    ) -> Result<(), ApiError> {
-        let Some(kept_from) = oldest(self.storage.retention_records_days) else {
-            return Ok(());
-        };
-        match first() {
-            Some(first) if first < kept_from => Err(ApiError::RecordsGone {
-                hour: zone.write(first),
-                kept_from: zone.write(kept_from),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether the interval starts before the oldest data that retention keeps.
-    fn is_expiring(&self, interval: Interval) -> bool {
-        let Storage {
-            retention_records_days,
-            retention_hourly_days,
-            retention_daily_days,
-            ..
-        } = self.storage;
-        let periods = [
-            retention_records_days,
-            retention_hourly_days,
-            retention_daily_days,
-        ];
-        periods
-            .into_iter()
-            .filter_map(oldest)
-            .any(|oldest| interval.start() < oldest)
     }
 }
 
@@ -87,11 +41,6 @@ fn hsts(serve: &Serve) -> Option<HeaderValue> {
     let is_sent = serve.tls_files().is_some() && serve.hsts_days > 0;
     let value = format!("max-age={}", serve.hsts_days.saturating_mul(86_400));
     HeaderValue::try_from(value).ok().filter(|_| is_sent)
-}
-
-/// The oldest instant that a retention of `days` keeps; `None` for 0, which keeps everything.
-fn oldest(days: u32) -> Option<DateTime<Utc>> {
-    (days > 0).then(|| Utc::now() - TimeDelta::days(days.into()))
 }
 
 /// Identifies a list by its path, the caller's scope, and the parameters that select its rows.
@@ -109,22 +58,15 @@ pub(super) fn list_id(request: &HttpRequest, scope: &Scope, parameters: &str) ->
     ListId::new(&query, access.cursor_key())
 }
 
-/// The tag of a response over an interval; `None` if its aggregates are stale, or if retention may
-/// delete some of its data.
+/// The tag of a response over an interval.
 #[must_use]
-pub fn tag(
-    rules: &Rules,
-    interval: Interval,
-    freshness: &Freshness,
-    digest: &str,
-) -> Option<EntityTag> {
-    let is_stable = freshness.is_settled && !rules.is_expiring(interval);
+pub fn tag(freshness: &Freshness, digest: &str) -> EntityTag {
     let Freshness {
         version,
         inventory_version,
         ..
     } = freshness;
-    is_stable.then(|| weak_tag(&format!("{digest} {version} {inventory_version}")))
+    weak_tag(&format!("{digest} {version} {inventory_version}"))
 }
 
 /// The tag of a response that `content` determines. It is weak because compressed responses have

@@ -595,6 +595,8 @@ async fn the_reader_role_can_serve_every_path_and_change_nothing() {
     for statement in [
         "insert into organizations (name) values ('x')",
         "delete from usage_records",
+        "delete from usage_records_recent",
+        "update usage_levels set closed_before = 0",
         "update tokens set revoked_at = null",
         "truncate token_organizations",
         "select raw from rejected_records",
@@ -609,7 +611,9 @@ async fn the_reader_role_can_serve_every_path_and_change_nothing() {
         assert!(error.contains("[42501]"), "{statement}: {error}");
     }
     assert_eq!(
-        database.number("select count(*) from usage_records").await,
+        database
+            .number("select count(*) from all_usage_records")
+            .await,
         2
     );
 }
@@ -687,10 +691,10 @@ async fn migrate_restores_missing_rights_and_check_reports_them() {
         ),
         (
             format!(
-                "revoke all on usage_records from {reader}; \
+                "revoke all on ingest_sources from {reader}; \
                  revoke execute on all functions in schema public from public"
             ),
-            "read access to usage_records, function usage_freshness",
+            "read access to ingest_sources, function ",
         ),
         // As in a dump that was restored on another server.
         (
@@ -729,19 +733,19 @@ async fn the_reader_of_another_database_loses_its_rights() {
     let other = format!("{}_other", database.reader().await);
     let create = format!(
         "drop role if exists {other}; create role {other}; \
-         grant select on tokens, usage_records, usage_hourly to {other}"
+         grant select on tokens, organizations, ingest_sources to {other}"
     );
     connection.batch_execute(&create).await.unwrap();
     let pending = simusage(database.url(), &["migrate", "--check"]);
     let migrated = simusage(database.url(), &["migrate"]);
     let rights = format!(
-        "select count(*) from unnest(array['tokens', 'usage_records', 'usage_hourly']) as r (name) \
+        "select count(*) from unnest(array['tokens', 'organizations', 'ingest_sources']) as r (name) \
          where has_table_privilege('{other}', name, 'select')"
     );
     let left = database.number(&rights).await;
     let drop = format!("drop owned by {other}; drop role {other}");
     connection.batch_execute(&drop).await.unwrap();
-    let line = format!("pending {other}: no access to tokens, usage_hourly, usage_records\n");
+    let line = format!("pending {other}: no access to ingest_sources, organizations, tokens\n");
     assert!(pending.status == 1 && pending.stdout == line, "{pending:?}");
     assert_eq!((migrated.status, left), (0, 0), "{migrated:?}");
 }
@@ -767,8 +771,8 @@ async fn a_login_of_one_database_cannot_read_another() {
     let mut outcomes = vec![];
     for statement in [
         "select from tokens",
-        "select from usage_records",
-        "select from usage_daily",
+        "select from organizations",
+        "select from ingest_sources",
     ] {
         outcomes.push((read(&one, statement).await, read(&other, statement).await));
     }
