@@ -14,14 +14,16 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
 FROM debian:bookworm-slim
 # sslmode=verify-full uses the CA certificates of the system if sslrootcert is not given.
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
-RUN useradd --system --no-create-home --uid 10001 simusage
+RUN groupadd --system --gid 10001 simusage \
+    && useradd --system --no-create-home --uid 10001 --gid 10001 simusage
 COPY --from=build /usr/local/bin/simusage /usr/local/bin/simusage
 COPY examples/inventory.json /usr/local/share/simusage/inventory.json
-USER simusage
+# Numeric, so that orchestrators can check that it is not root.
+USER 10001:10001
 ENV SIMUSAGE_SERVE_LISTEN=0.0.0.0:8000
 EXPOSE 8000
-# The image has no curl, so bash sends the request.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["bash", "-c", \
-    "exec 3<>/dev/tcp/127.0.0.1/8000 && printf 'GET /livez HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q '200 OK' <&3"]
+# At SIMUSAGE_SERVE_LISTEN, over TLS if the server uses it. Settings of the server given as options are
+# not known to it: use the environment or a settings file.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 CMD ["simusage", "health"]
 ENTRYPOINT ["simusage"]
 CMD ["serve"]

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
 
 use crate::commands::Command;
 use crate::config::{Config, ConfigError, LogFormat, Overrides};
+use crate::signals::Hangups;
 
 /// The heading of the options that every subcommand has.
 const GLOBAL: &str = "Global options";
@@ -67,7 +69,7 @@ impl Cli {
             log_format: self.log_format,
         };
         self.command.override_settings(&mut overrides);
-        Config::load(self.config.as_deref(), std::env::vars(), &overrides)
+        Config::load(self.config.as_deref(), environment()?, &overrides)
     }
 
     /// Runs the subcommand.
@@ -75,8 +77,28 @@ impl Cli {
     /// # Errors
     /// Returns the subcommand's error.
     pub async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        // Neither a terminal that closes nor a request to reload ends the process.
+        let _hangups = Hangups::listen().context("listening for signals")?;
         self.command.run(config, Self::command).await
     }
+}
+
+/// The environment variables that are text. Those of other programs may have any value.
+fn environment() -> Result<Vec<(String, String)>, ConfigError> {
+    let mut variables = vec![];
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else {
+            continue;
+        };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) if name == "DATABASE_URL" || name.starts_with("SIMUSAGE_") => {
+                return Err(ConfigError::NotUtf8 { name });
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(variables)
 }
 
 #[cfg(test)]

@@ -16,5 +16,6 @@ pub mod http;
 pub mod ingest;
 pub mod logging;
 mod pem;
+pub mod printable;
 mod signals;
 pub mod token;

@@ -10,6 +10,7 @@ use log::kv::{Error, Key, Value, VisitSource};
 use serde::ser::{SerializeMap as _, Serializer as _};
 
 use crate::config::LogFormat;
+use crate::printable::{printable, without_secrets};
 
 /// The filter if `SIMUSAGE_LOG` is not set: this program's events, and warnings of its
 /// dependencies.
@@ -28,7 +29,10 @@ pub fn start(format: LogFormat) {
     );
     match format {
         LogFormat::Text => builder.format(write_text),
-        LogFormat::Json => builder.format(write_json),
+        LogFormat::Json => {
+            std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+            builder.format(write_json)
+        }
     };
     builder.init();
 }
@@ -58,7 +62,7 @@ fn write_text(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
         out,
         "[{time} {style}{:<5}{style:#}{request}] {}",
         record.level(),
-        record.args()
+        printable(&record.args().to_string())
     )
 }
 
@@ -75,7 +79,7 @@ fn json_line(time: &str, record: &Record<'_>) -> Result<Vec<u8>, serde_json::Err
     object.serialize_entry("time", time)?;
     object.serialize_entry("level", &record.level().as_str().to_lowercase())?;
     object.serialize_entry("target", record.target())?;
-    object.serialize_entry("message", &record.args().to_string())?;
+    object.serialize_entry("message", &printable(&record.args().to_string()))?;
     if let Some(request) = current_request() {
         object.serialize_entry("request", &*request)?;
     }
@@ -98,7 +102,7 @@ impl<'kvs> VisitSource<'kvs> for LogFields {
         let value = match (value.to_u64(), value.to_f64()) {
             (Some(whole), _) => whole.into(),
             (None, Some(number)) => number.into(),
-            (None, None) => value.to_string().into(),
+            (None, None) => without_secrets(&value.to_string()).into(),
         };
         self.0.push((key.to_string(), value));
         Ok(())
@@ -128,7 +132,7 @@ mod tests {
             json_line("2020-01-01T00:00:00.000Z", &builder.build())
         });
         let expected = concat!(
-            r#"{"time":"2020-01-01T00:00:00.000Z","level":"info","target":"simusage::access","message":"two\nlines","#,
+            r#"{"time":"2020-01-01T00:00:00.000Z","level":"info","target":"simusage::access","message":"two\\nlines","#,
             r#""request":"r1","status":200,"ms":1.5,"path":"/a\"b"}"#,
             "\n"
         );

@@ -4,10 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{Error, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use x509_cert::der::Decode as _;
 
 /// A file from which no certificate or key can be read.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +89,13 @@ pub(crate) fn pair(
     key: PrivateKeyDer<'static>,
 ) -> Result<CertifiedKey, rustls::Error> {
     CertifiedKey::from_der(certificates, key, &provider())
+}
+
+/// The last instant at which a certificate is valid; `None` if it is not X.509.
+pub(crate) fn expires_at(certificate: &CertificateDer<'_>) -> Option<DateTime<Utc>> {
+    let parsed = x509_cert::Certificate::from_der(certificate).ok()?;
+    let not_after = parsed.tbs_certificate.validity.not_after;
+    Some(not_after.to_system_time().into())
 }
 
 fn problem(file: &Path, error: &Error, expected: &'static str) -> PemError {

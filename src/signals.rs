@@ -1,4 +1,4 @@
-//! The signals that stop a long-running process.
+//! The signals that stop a long-running process, and the one that reloads files.
 
 /// SIGTERM and SIGINT.
 #[cfg(unix)]
@@ -44,5 +44,32 @@ impl Signals {
             // No signal can be received.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// SIGHUP, where it exists.
+pub(crate) struct Hangups {
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
+}
+
+#[cfg_attr(not(unix), expect(clippy::unused_async, clippy::unnecessary_wraps))]
+impl Hangups {
+    /// Starts listening. From now on, and after this value is dropped, SIGHUP does not terminate the
+    /// process.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            #[cfg(unix)]
+            hangup: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next signal.
+    pub async fn next(&mut self) {
+        #[cfg(unix)]
+        if self.hangup.recv().await.is_some() {
+            return;
+        }
+        std::future::pending::<()>().await;
     }
 }

@@ -1,7 +1,6 @@
 // The API token: asks the user for it, keeps it for this tab, and forgets it.
 
 import { $ } from './dom.js';
-import { toast } from './messages.js';
 
 const STORAGE_KEY = 'simusage.token';
 
@@ -15,11 +14,17 @@ let notify = () => {};
 export function initToken(onChange) {
   notify = onChange;
   $('forget').hidden = currentToken() === null;
-  $('forget').addEventListener('click', () => {
-    setToken(null);
-    $('forget').hidden = true;
-    toast('Token forgotten.');
-  });
+  $('forget').addEventListener('click', forget);
+}
+
+/** Forgets the token, and starts the page again, so that nothing is shown or kept in memory. */
+function forget() {
+  setToken(null);
+  document.body.replaceChildren();
+  document.title = 'simusage';
+  // The browser may keep this document for its Back button.
+  addEventListener('pageshow', () => location.reload());
+  location.replace(location.pathname);
 }
 
 export function currentToken() {

@@ -1,4 +1,4 @@
--- API tokens, and the role that serve can read with.
+-- API tokens.
 
 -- Only a token's hash is stored. Revoked tokens keep their rows: while any row exists, every
 -- request needs a token, and a name in a log always refers to the same token.
@@ -23,19 +23,3 @@ create table token_organizations (
     organization_id integer not null references organizations,
     primary key (token_id, organization_id)
 );
-
--- Roles belong to the whole server, so the migration of another database may have created this one
--- or may be creating it now. `simusage migrate` grants its privileges on every run, because they belong
--- to this database and an administrator may have to create the role first.
-do $$
-begin
-    if not exists (select from pg_roles where rolname = 'simusage_reader') then
-        create role simusage_reader nologin;
-    end if;
-exception
-    when duplicate_object or unique_violation then
-        null;
-    when insufficient_privilege then
-        raise warning 'the role simusage_reader does not exist, and % may not create it', current_user;
-end
-$$;

@@ -1,7 +1,13 @@
--- Whether the role simusage_reader exists.
+-- Whether a role exists, and whether this user may create it.
 --
--- Parameters: none
+-- Parameters:
+--   $1 text  name
 -- Columns:
---   exists  boolean
+--   exists      boolean
+--   may_create  boolean
+--   command     text     create role …
 
-select exists (select from pg_roles where rolname = 'simusage_reader')
+select
+    exists (select from pg_roles where rolname = $1::text) as exists,
+    (select rolsuper or rolcreaterole from pg_roles where rolname = current_user) as may_create,
+    format('create role %I nologin', $1::text) as command

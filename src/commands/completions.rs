@@ -16,7 +16,7 @@ pub struct CompletionsArgs {
 }
 
 pub(super) fn run(args: &CompletionsArgs, program: clap::Command) -> anyhow::Result<ExitCode> {
-    stdout::print(&script(args.shell, program))
+    stdout::print(script(args.shell, program))
 }
 
 /// A script for the shell to source.

@@ -1,19 +1,27 @@
 //! `simusage ingest`
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::format::FormatArg;
+use super::stdout;
 use crate::config::Config;
+use crate::db;
 use crate::http::metrics_server::serve_metrics;
 use crate::ingest::{self, Counters, Format, Options, Source, Topic};
 
 /// Exit status of an ingest that completed and rejected records.
 const SOME_REJECTED: u8 = 3;
+
+/// How often a long-running ingest deletes old rejected records.
+const DELETE_INTERVAL: Duration = Duration::from_hours(24);
 
 /// Options of `ingest`.
 #[derive(Debug, Args)]
@@ -127,6 +135,25 @@ impl IngestArgs {
     }
 }
 
+/// Deletes rejected records by age. A failure does not concern the ingest, and the next one tries again.
+async fn delete_old_rejected(config: &Config) {
+    let days = config.ingest.keep_rejected_days;
+    match db::delete_old_rejected(&config.database, days).await {
+        Ok(0) => {}
+        Ok(count) => log::info!(
+            "deleted {count} rejected records older than {days} days (ingest.keep_rejected_days)"
+        ),
+        Err(error) => log::warn!("cannot delete old rejected records: {error}"),
+    }
+}
+
+async fn delete_old_rejected_daily(config: &Config) -> Infallible {
+    loop {
+        tokio::time::sleep(DELETE_INTERVAL).await;
+        delete_old_rejected(config).await;
+    }
+}
+
 pub(super) async fn run(args: IngestArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let json = args.json;
     let counters = Arc::<Counters>::default();
@@ -134,12 +161,22 @@ pub(super) async fn run(args: IngestArgs, config: &Config) -> anyhow::Result<Exi
         let counters = counters.clone();
         serve_metrics(&address.to_string(), move || counters.to_prometheus())?;
     }
-    let summary = ingest::ingest(config, args.into_options(counters)).await?;
-    if json {
-        println!("{}", serde_json::to_string(&summary)?);
-    } else {
-        println!("{summary}");
+    let deletes_rejected = !args.dry_run && config.ingest.keep_rejected_days > 0;
+    let is_endless = args.kafka.is_some();
+    let ingest = Box::pin(ingest::ingest(config, args.into_options(counters)));
+    let summary = tokio::select! {
+        ended = ingest => ended?,
+        never = delete_old_rejected_daily(config), if deletes_rejected && is_endless => match never {},
+    };
+    if deletes_rejected {
+        delete_old_rejected(config).await;
     }
+    let text = if json {
+        serde_json::to_string(&summary)?
+    } else {
+        summary.to_string()
+    };
+    stdout::print(text + "\n").context("the ingest has ended, but its summary is not shown")?;
     let failed: Vec<&str> = summary.failed().collect();
     anyhow::ensure!(
         failed.is_empty(),

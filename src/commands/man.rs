@@ -18,7 +18,7 @@ pub struct ManArgs {
 }
 
 pub(super) fn run(args: &ManArgs, program: clap::Command) -> anyhow::Result<ExitCode> {
-    stdout::print(&page(&args.subcommand, program)?)
+    stdout::print(page(&args.subcommand, program)?)
 }
 
 /// The manual page of the program or of one of its subcommands.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::stdout;
 use crate::config::Config;
 use crate::db::migrate::{self, Report};
 
@@ -34,30 +35,30 @@ pub(super) async fn run(args: &MigrateArgs, config: &Config) -> anyhow::Result<E
 async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
     let report = migrate::migrate(&config.database, &config.storage).await?;
     if report.is_empty() {
-        println!("nothing to migrate");
+        return stdout::print("nothing to migrate\n");
     }
-    print_report(&report, "applied");
-    Ok(ExitCode::SUCCESS)
+    stdout::print(text(&report, "applied"))
 }
 
 async fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let report = migrate::check(&config.database, &config.storage).await?;
     if report.is_empty() {
-        println!("the schema is up to date");
-        return Ok(ExitCode::SUCCESS);
+        return stdout::print("the schema is up to date\n");
     }
-    print_report(&report, "pending");
+    stdout::print(text(&report, "pending"))?;
     Ok(ExitCode::FAILURE)
 }
 
-fn print_report(report: &Report, state: &str) {
-    for name in &report.migrations {
-        println!("{state} {name}");
-    }
-    for name in &report.functions {
-        println!("{state} function {name}");
-    }
-    for setting in &report.settings {
-        println!("{state} {setting}");
-    }
+/// The report, one change per line.
+fn text(report: &Report, state: &str) -> String {
+    let migrations = report.migrations.iter().map(|&name| name.to_owned());
+    let functions = report
+        .functions
+        .iter()
+        .map(|name| format!("function {name}"));
+    let settings = report.settings.iter().cloned();
+    let changes = migrations.chain(functions).chain(settings);
+    changes.fold(String::new(), |text, change| {
+        text + state + " " + &change + "\n"
+    })
 }

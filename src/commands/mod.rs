@@ -5,6 +5,7 @@
 pub(crate) mod completions;
 mod format;
 mod generate;
+mod health;
 mod ingest;
 pub(crate) mod man;
 mod migrate;
@@ -21,6 +22,7 @@ use crate::config::{Config, Overrides};
 pub use completions::CompletionsArgs;
 pub use format::FormatArg;
 pub use generate::{GenerateCommand, GenerateInventoryArgs, GenerateUsageArgs};
+pub use health::HealthArgs;
 pub use ingest::IngestArgs;
 pub use man::ManArgs;
 pub use migrate::MigrateArgs;
@@ -37,6 +39,8 @@ pub enum Command {
     Ingest(IngestArgs),
     /// Serve the REST API and the web page
     Serve(ServeArgs),
+    /// Check that the server on this machine responds; for health checks of containers
+    Health(HealthArgs),
     /// Manage API tokens
     #[command(subcommand)]
     Token(TokenCommand),
@@ -82,6 +86,7 @@ impl Command {
             Self::Migrate(args) => migrate::run(&args, config).await,
             Self::Ingest(args) => ingest::run(args, config).await,
             Self::Serve(args) => serve::run(&args, config).await,
+            Self::Health(args) => health::run(&args, config).await,
             Self::Token(command) => token::run(command, config).await,
             Self::Completions(args) => completions::run(&args, program()),
             Self::Man(args) => man::run(&args, program()),

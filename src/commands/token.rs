@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
 
+use super::stdout;
 use crate::config::Config;
 use crate::db::tokens::{self, ListedToken, NewToken};
 use crate::db::{self, Connection};
@@ -90,17 +91,23 @@ pub(super) async fn run(command: TokenCommand, config: &Config) -> anyhow::Resul
         .with_context(|| format!("checking the schema of {}", config.database.url))?;
     let result = match command {
         TokenCommand::Create(args) => create(&args, &mut connection).await,
-        TokenCommand::List => tokens::list(&connection)
-            .await
-            .map(|tokens| print!("{}", table(&tokens, Utc::now()))),
+        TokenCommand::List => match tokens::list(&connection).await {
+            Ok(tokens) => stdout::print(table(&tokens, Utc::now())).map(drop),
+            Err(error) => Err(error),
+        },
         TokenCommand::Revoke { name } => tokens::revoke(&connection, &name).await,
     };
     connection.close().await;
     result.map(|()| ExitCode::SUCCESS)
 }
 
-/// Creates a token and prints nothing but the token, for use in scripts.
+/// Creates a token and prints nothing but the token, for use in scripts. A token that cannot be printed
+/// is not created.
 async fn create(args: &CreateTokenArgs, connection: &mut Connection) -> anyhow::Result<()> {
+    ensure!(
+        !stdout::is_discarded(),
+        "standard output is closed or /dev/null, so the token would be lost; nothing was created"
+    );
     let token = Token::generate().context("generating a token")?;
     let new = NewToken {
         name: &args.name,
@@ -108,9 +115,11 @@ async fn create(args: &CreateTokenArgs, connection: &mut Connection) -> anyhow::
         organizations: &args.organizations,
         expires_at: args.expires,
     };
-    tokens::create(connection, &new).await?;
-    println!("{}", token.reveal());
-    Ok(())
+    let print = || {
+        let printed = stdout::deliver(format!("{}\n", token.reveal()));
+        printed.context("printing the token, which was therefore not created")
+    };
+    tokens::create(connection, &new, print).await
 }
 
 /// The tokens in aligned columns. The column of unlimited width is last.

@@ -61,6 +61,20 @@ pub enum DatabaseUrlError {
     /// The parser's error, which names the parameter at fault.
     #[error("not a PostgreSQL URL: {0} (e.g. postgresql://user@host:5432/database)")]
     Syntax(String),
+    /// A user name or password has a special character that is not encoded. The parser would take
+    /// the rest of the password for the host.
+    #[error(
+        "not a PostgreSQL URL: it has more than one @; percent-encode special characters in the \
+         user name and password (@ is %40)"
+    )]
+    UnescapedAt,
+    /// Like [`Self::Syntax`], but the parser's error may quote a part of the password.
+    #[error(
+        "not a PostgreSQL URL: a parameter is unknown or has no value; percent-encode special \
+         characters in the user name and password (& is %26, ? is %3F), and quote values in a \
+         key=value string (password='…')"
+    )]
+    Parameter,
     /// There is no host to connect to.
     #[error("not a PostgreSQL URL: no host (e.g. postgresql://user@host:5432/database)")]
     NoHost,
@@ -100,10 +114,23 @@ impl FromStr for DatabaseUrl {
 
     fn from_str(text: &str) -> Result<Self, DatabaseUrlError> {
         let (rest, parameters) = TlsParameters::split_off(text);
-        // The source is the parser's own message, which never contains the password.
+        if let Some((_, url)) = rest.split_once("://") {
+            let after_user = url.find('@').map_or("", |at| &url[at + 1..]);
+            let host = after_user.split('?').next().unwrap_or_default();
+            if host.contains('@') {
+                return Err(DatabaseUrlError::UnescapedAt);
+            }
+        }
         let mut parsed = rest.parse::<tokio_postgres::Config>().map_err(|error| {
+            // The source is the parser's own message.
             let source = std::error::Error::source(&error);
-            DatabaseUrlError::Syntax(source.map_or_else(|| error.to_string(), ToString::to_string))
+            let problem = source.map_or_else(|| error.to_string(), ToString::to_string);
+            let quotes_text = problem.contains("unknown option") || problem.contains("but got");
+            if quotes_text && (text.contains(':') && text.contains('@') || text.contains("pass")) {
+                DatabaseUrlError::Parameter
+            } else {
+                DatabaseUrlError::Syntax(problem)
+            }
         })?;
         if parsed.get_hosts().is_empty() {
             return Err(DatabaseUrlError::NoHost);

@@ -17,14 +17,23 @@ pub enum ConfigError {
         #[source]
         error: io::Error,
     },
-    /// The settings file is not TOML.
-    #[error("{file} is not valid TOML: {error}")]
+    /// The settings file is not TOML. The line is not shown, because it may contain a password.
+    #[error("{file} is not valid TOML: line {line}, column {column}: {problem}; correct this line")]
     NotToml {
         /// Path of the file.
         file: String,
-        /// The parser's error, with line and column.
-        #[source]
-        error: toml::de::Error,
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1, in characters.
+        column: usize,
+        /// The parser's message.
+        problem: String,
+    },
+    /// An environment variable is not text.
+    #[error("{name} is not valid UTF-8; set it to text in UTF-8, or unset it")]
+    NotUtf8 {
+        /// Name of the variable.
+        name: String,
     },
     /// A key or section that does not exist.
     #[error("{origin}: there is no setting {key}; {available}")]
@@ -46,6 +55,28 @@ pub enum ConfigError {
         /// The value, and which values are accepted.
         problem: String,
     },
+}
+
+impl ConfigError {
+    /// The parser's error about `text`, the content of `file`.
+    pub(super) fn not_toml(file: String, text: &str, error: &toml::de::Error) -> Self {
+        let offset = error.span().map_or(0, |span| span.start);
+        let before = text.get(..offset).unwrap_or(text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|&letter| letter != '\n');
+        let column = column.count() + 1;
+        // Only this message quotes the value.
+        let problem = match error.message() {
+            message if message.starts_with("invalid type") => "the number is too large".to_owned(),
+            message => message.to_owned(),
+        };
+        Self::NotToml {
+            file,
+            line,
+            column,
+            problem,
+        }
+    }
 }
 
 /// A value that its section does not accept.

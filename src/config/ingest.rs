@@ -22,6 +22,8 @@ pub struct Ingest {
     pub period_minutes: u64,
     /// Connections that copy in parallel.
     pub connections: usize,
+    /// Age at which rejected records are deleted. 0: never.
+    pub keep_rejected_days: u32,
     /// How long to retry when the connection to the database is lost. 0 disables retries.
     pub retry_for_ms: u64,
 }
@@ -34,6 +36,12 @@ impl Ingest {
             ("period_minutes", self.period_minutes),
             ("connections", self.connections as u64),
         ])?;
+        // Longer than any retention, and still an interval of PostgreSQL.
+        check_range(
+            "keep_rejected_days",
+            self.keep_rejected_days.into(),
+            0..=36_500,
+        )?;
         // Sums of a period fit into 64 bits up to 2^25 records.
         check_range("period_records", self.period_records, 1..=16_000_000)?;
         check_range("batch_rows", self.batch_rows, 1..=1_000_000)?;

@@ -54,7 +54,16 @@ impl Kafka {
     }
 
     pub(super) fn validate(&self) -> Result<(), InvalidValue> {
-        check_range("session_timeout_ms", self.session_timeout_ms, 1..=3_600_000)
+        check_range("session_timeout_ms", self.session_timeout_ms, 1..=3_600_000)?;
+        for (key, Secret(secret)) in [
+            ("sasl_password", &self.sasl_password),
+            ("ssl_key_password", &self.ssl_key_password),
+        ] {
+            if secret.contains('\0') {
+                return Err(InvalidValue::new(key, "the value contains a NUL character"));
+            }
+        }
+        Ok(())
     }
 }
 

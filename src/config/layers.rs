@@ -14,6 +14,13 @@ pub(super) const DEFAULTS: &str = include_str!("../../config.toml");
 /// What the names of environment variables start with.
 pub(super) const PREFIX: &str = "SIMUSAGE_";
 
+/// The settings, by section and key, whose values are not shown in errors.
+const SECRETS: [(&str, &str); 3] = [
+    ("database", "url"),
+    ("kafka", "sasl_password"),
+    ("kafka", "ssl_key_password"),
+];
+
 /// The settings of all sources applied so far.
 pub(super) struct Layers {
     values: Table,
@@ -44,10 +51,9 @@ impl Layers {
             file: file.clone(),
             error,
         })?;
-        let table: Table = text.parse().map_err(|error| ConfigError::NotToml {
-            file: file.clone(),
-            error,
-        })?;
+        let table: Table = text
+            .parse()
+            .map_err(|error| ConfigError::not_toml(file.clone(), &text, &error))?;
         for (section, keys) in table {
             let Value::Table(keys) = keys else {
                 return Err(self.unknown_section(&file, section));
@@ -58,6 +64,14 @@ impl Layers {
             for (key, value) in keys {
                 if self.default_of(&section, &key).is_none() {
                     return Err(self.unknown_key(&file, &section, &key));
+                }
+                if SECRETS.contains(&(&*section, &*key)) && !value.is_str() {
+                    // The general error would show the value.
+                    return Err(ConfigError::Invalid {
+                        origin: file,
+                        key: format!("{section}.{key}"),
+                        problem: "the value is not text; write it in quotes".to_owned(),
+                    });
                 }
                 self.set(&section, &key, value, &file);
             }

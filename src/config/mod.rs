@@ -13,8 +13,10 @@ mod ingest;
 mod kafka;
 mod layers;
 mod log;
+mod networks;
 mod serve;
 mod storage;
+mod web;
 
 use std::path::Path;
 
@@ -28,8 +30,10 @@ pub use ingest::Ingest;
 pub use kafka::{Kafka, Secret};
 use layers::{Layers, Origins};
 pub use log::{Log, LogFormat};
+pub use networks::{Networks, NotANetwork};
 pub use serve::Serve;
 pub use storage::Storage;
+pub use web::{CorsOrigins, HostNames, RequireToken};
 
 /// The file that is read from the working directory if `--config` is not given.
 const DEFAULT_FILE: &str = "config.toml";
@@ -196,6 +200,10 @@ mod tests {
                     Value::Integer(number) => (number + 5).to_string(),
                     _ if key == "url" => "postgresql://other@elsewhere/db".to_owned(),
                     _ if key == "format" => "json".to_owned(),
+                    _ if key == "require_token" => "true".to_owned(),
+                    _ if key == "hosts" => "simusage".to_owned(),
+                    _ if key == "cors_origins" => "https://a".to_owned(),
+                    _ if key == "trusted_proxies" => "10.0.0.0/8".to_owned(),
                     _ => "127.0.0.1:9".to_owned(),
                 };
                 // The certificate and its key must be set together.
@@ -252,7 +260,7 @@ mod tests {
         );
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_ROLE", "a -c b=c")]),
-            "SIMUSAGE_SERVE_ROLE: serve.role: 'a -c b=c' cannot be the name of a role (e.g. simusage_reader)"
+            "SIMUSAGE_SERVE_ROLE: serve.role: 'a -c b=c' cannot be the name of a role (e.g. simusage_reader_usage)"
         );
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_MAX_URL_BYTES", "70000")]),

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 
 use super::error::{InvalidValue, check_positive, check_range};
+use super::networks::Networks;
+use super::web::{CorsOrigins, HostNames, RequireToken};
 
 /// How the server answers requests.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -46,6 +48,16 @@ pub struct Serve {
     pub shutdown_timeout_ms: u64,
     /// Role that database sessions switch to. Empty: none.
     pub role: String,
+    /// Whether requests to the API need a token.
+    pub require_token: RequireToken,
+    /// Host names that requests may be addressed to, besides `localhost` and addresses.
+    pub hosts: HostNames,
+    /// Origins whose pages may call the API.
+    pub cors_origins: CorsOrigins,
+    /// How long browsers may use only HTTPS for this host, if `serve` itself does. 0: not told.
+    pub hsts_days: u64,
+    /// Proxies whose `X-Forwarded-For` names the client.
+    pub trusted_proxies: Networks,
     /// Requests per second that a token, or an address without one, may send. 0: no limit.
     pub requests_per_second: u32,
     /// Maximum length of path and query string.
@@ -107,7 +119,7 @@ impl Serve {
             return Ok(());
         }
         let problem = format!(
-            "'{}' cannot be the name of a role (e.g. simusage_reader)",
+            "'{}' cannot be the name of a role (e.g. simusage_reader_usage)",
             self.role
         );
         Err(InvalidValue::new("role", problem))

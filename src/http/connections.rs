@@ -5,53 +5,83 @@
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_http::HttpService;
 use actix_server::{Server, ServerBuilder};
 use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt as _, map_config};
-use actix_web::App;
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::rt::net::TcpStream;
+use actix_web::{App, web};
 use anyhow::Context as _;
 use rustc_hash::FxHashMap;
 use rustls::ServerConfig;
 
 use super::limits::network;
 use super::metrics_server;
-use crate::config::Serve;
+use super::telemetry::Telemetry;
+use crate::config::{Networks, Serve};
 
 /// How long a connection that is being closed may take.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The pause between two warnings about refused connections.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The open connections, by the client's network.
 #[derive(Debug, Clone)]
 struct Connections {
     /// The maximum per network; 0: no limit.
     max: usize,
+    /// Their connections are not limited.
+    trusted_proxies: Networks,
     open: Arc<Mutex<FxHashMap<IpAddr, usize>>>,
+    telemetry: web::Data<Telemetry>,
+    warned_at: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Connections {
-    fn new(max: usize) -> Self {
-        let open = Arc::default();
-        Self { max, open }
+    fn new(serve: &Serve, telemetry: web::Data<Telemetry>) -> Self {
+        Self {
+            max: serve.max_connections_per_address,
+            trusted_proxies: serve.trusted_proxies.clone(),
+            open: Arc::default(),
+            telemetry,
+            warned_at: Arc::default(),
+        }
+    }
+
+    /// Counts a refused connection, and logs its address unless another was logged a moment ago.
+    fn refuse(&self, address: IpAddr) {
+        self.telemetry.count_refused_connection();
+        let warned_at = self.warned_at.lock();
+        let mut warned_at = warned_at.unwrap_or_else(PoisonError::into_inner);
+        if warned_at.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
+            *warned_at = Some(Instant::now());
+            log::warn!(
+                "connections from {address} are closed: it has {} already \
+                 (serve.max_connections_per_address)",
+                self.max
+            );
+        }
     }
 
     /// Counts a connection until the returned value is dropped. Returns `None` if it exceeds the
     /// limit.
     fn enter(&self, address: IpAddr) -> Option<OpenConnection> {
+        let is_limited = self.max > 0 && !self.trusted_proxies.contains(address.to_canonical());
         let network = network(address);
-        let connections = self.clone();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(network).or_default();
-        if self.max > 0 && *count >= self.max {
+        if is_limited && *count >= self.max {
+            drop(open);
+            self.refuse(address);
             return None;
         }
         *count += 1;
         Some(OpenConnection {
-            connections,
+            open: Arc::clone(&self.open),
             network,
         })
     }
@@ -59,14 +89,13 @@ impl Connections {
 
 #[derive(Debug)]
 struct OpenConnection {
-    connections: Connections,
+    open: Arc<Mutex<FxHashMap<IpAddr, usize>>>,
     network: IpAddr,
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        let open = self.connections.open.lock();
-        let mut open = open.unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(&self.network) {
             *count -= 1;
             if *count == 0 {
@@ -84,6 +113,7 @@ pub(super) fn start<T, B>(
     serve: &Serve,
     workers: usize,
     tls: Option<&ServerConfig>,
+    telemetry: web::Data<Telemetry>,
     app: impl Fn() -> App<T> + Send + Clone + 'static,
 ) -> anyhow::Result<Server>
 where
@@ -103,7 +133,8 @@ where
         .disable_signals();
     let bound = TcpListener::bind(&serve.listen).and_then(|listener| {
         let address = listener.local_addr()?;
-        listen(builder, listener, address, serve, tls, app)
+        let connections = Connections::new(serve, telemetry);
+        listen(builder, listener, address, serve, tls, connections, app)
     });
     let (builder, address) =
         bound.with_context(|| metrics_server::cannot_listen(&serve.listen, "--listen"))?;
@@ -118,6 +149,7 @@ fn listen<T, B>(
     address: SocketAddr,
     serve: &Serve,
     tls: Option<&ServerConfig>,
+    connections: Connections,
     app: impl Fn() -> App<T> + Send + Clone + 'static,
 ) -> std::io::Result<(ServerBuilder, SocketAddr)>
 where
@@ -131,7 +163,6 @@ where
     B: MessageBody + 'static,
 {
     let signal = builder.graceful_shutdown_signal();
-    let connections = Connections::new(serve.max_connections_per_address);
     let keep_alive = Duration::from_millis(serve.keep_alive_ms);
     let head_timeout = Duration::from_millis(serve.request_head_timeout_ms);
     // A macro, because the type of the service depends on that of the connection.
@@ -190,10 +221,22 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Overrides};
 
     #[test]
     fn connections_are_limited_per_address_until_they_close() {
-        let connections = Connections::new(2);
+        let connections = |max, trusted: &str| {
+            let mut serve = Config::load(None, [], &Overrides::default()).unwrap().serve;
+            serve.max_connections_per_address = max;
+            serve.trusted_proxies = Networks::try_from(trusted.to_owned()).unwrap();
+            Connections::new(&serve, web::Data::default())
+        };
+        let unlimited = [connections(0, ""), connections(1, "192.0.2.0/24")].map(|connections| {
+            let enter = || connections.enter("::ffff:192.0.2.1".parse().unwrap());
+            [enter(), enter()].iter().all(Option::is_some)
+        });
+        assert_eq!(unlimited, [true, true]);
+        let connections = connections(2, "192.0.2.2");
         let enter = |address: &str| connections.enter(address.parse().unwrap());
         let (one, _two) = (enter("192.0.2.1").unwrap(), enter("192.0.2.1").unwrap());
         assert!(enter("192.0.2.1").is_none());
@@ -201,10 +244,5 @@ mod tests {
         drop((one, other));
         assert!(enter("192.0.2.1").is_some());
         assert_eq!(connections.open.lock().unwrap().len(), 1);
-        assert!(
-            Connections::new(0)
-                .enter("192.0.2.1".parse().unwrap())
-                .is_some()
-        );
     }
 }

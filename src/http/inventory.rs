@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::access::Caller;
-use super::cursor;
+use super::cursor::ListId;
 use super::format::ResponseFormat;
 use super::listing::{Item, Listing, respond};
 use super::params::{
@@ -17,7 +17,7 @@ use super::params::{
     rfc3339,
 };
 use super::problem::{ApiError, Problem};
-use super::response::{CommonResponses, digest, weak_tag};
+use super::response::{CommonResponses, list_id, weak_tag};
 use crate::db::queries::{self, InventoryQuery, Rows};
 use crate::db::{Client, Pool, StorageError};
 use crate::domain::{Assignment, OrganizationId, Scope, SimCardId};
@@ -29,7 +29,7 @@ pub(super) struct InventoryRequest {
     paging: Paging,
     cursor: Option<InventoryCursor>,
     /// Identifies the list.
-    list_digest: String,
+    list: ListId,
 }
 
 /// The last row of the page before, with the total that the first page queried.
@@ -39,12 +39,6 @@ struct InventoryCursor {
     valid_from: Option<DateTime<Utc>>,
     /// Assignments in the whole list; `None` if they were not counted.
     total: Option<i64>,
-}
-
-impl InventoryCursor {
-    fn is_valid(&self) -> bool {
-        SimCardId::parse(&self.sim_card).is_ok() && self.total.is_none_or(|total| total >= 0)
-    }
 }
 
 /// What a query returns about the whole list.
@@ -76,17 +70,15 @@ impl InventoryRequest {
             return None;
         }
         let scope = caller.scope.clone();
-        let list_digest = digest(request, &scope, &format!("{organization:?} {prefix:?}"));
-        let cursor = parameters
-            .cursor(&paging, &list_digest, "list", InventoryCursor::is_valid)
-            .ok()?;
+        let list = list_id(request, &scope, &format!("{organization:?} {prefix:?}"));
+        let cursor = parameters.cursor(&paging, &list, "list").ok()?;
         Some(Self {
             scope,
             organization,
             prefix,
             paging,
             cursor,
-            list_digest,
+            list,
         })
     }
 
@@ -136,15 +128,8 @@ impl Listing for InventoryRequest {
     }
 
     fn tag(&self, summary: &InventorySummary) -> Option<EntityTag> {
-        let Self {
-            list_digest,
-            paging,
-            ..
-        } = self;
-        Some(weak_tag(&format!(
-            "{list_digest} {paging:?} {}",
-            summary.version
-        )))
+        let Self { list, paging, .. } = self;
+        Some(weak_tag(&format!("{list} {paging:?} {}", summary.version)))
     }
 
     fn next(&self, summary: &InventorySummary, rows: &mut Vec<Assignment>) -> Option<String> {
@@ -155,7 +140,7 @@ impl Listing for InventoryRequest {
             valid_from: row.valid_from,
             total: self.total(summary),
         };
-        Some(cursor::write(&self.list_digest, &cursor))
+        Some(self.list.write_cursor(&cursor))
     }
 
     fn items(&mut self, row: Option<Assignment>) -> impl Iterator<Item = AssignmentItem> {

@@ -9,6 +9,7 @@ use actix_web::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
+use super::client_address::ClientAddress;
 use crate::config::Serve;
 
 /// The limit that a request exceeded.
@@ -59,6 +60,20 @@ impl Limit {
         }
     }
 
+    /// The label of metrics and log lines.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Url(_) => "url_size",
+            Self::Headers(_) => "header_size",
+            Self::Body(_) | Self::NoLength(_) => "body_size",
+            Self::Rate { .. } => "rate",
+            Self::Waiting(_) => "waiting",
+            Self::Queries(_) => "queries",
+            Self::Streams(_) => "streams",
+        }
+    }
+
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
@@ -92,7 +107,8 @@ impl ClientKey {
     /// The client of a request without a valid token.
     #[must_use]
     pub fn address_of(request: &HttpRequest) -> Self {
-        let network = request.peer_addr().map(|address| network(address.ip()));
+        let ClientAddress(address) = ClientAddress::of(request);
+        let network = address.map(network);
         if PROBES.contains(&request.path()) {
             Self::Monitoring(network)
         } else {

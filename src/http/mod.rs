@@ -6,10 +6,13 @@
 mod access;
 mod access_log;
 mod auth;
+mod client_address;
 mod connections;
+mod cors;
 mod cursor;
 mod format;
 mod health;
+mod hosts;
 mod inventory;
 mod limits;
 mod listing;
@@ -18,6 +21,7 @@ mod observe;
 pub mod openapi;
 mod page;
 mod params;
+mod probe;
 mod problem;
 mod process;
 mod request_id;
@@ -30,8 +34,10 @@ mod tls;
 mod usage_series;
 mod usage_totals;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -39,33 +45,37 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::middleware::{Compress, from_fn};
 use actix_web::{App, FromRequest, Handler, Resource, Responder, web};
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+use tokio::sync::Notify;
 
-use crate::config::{Config, Serve};
+use crate::config::{Config, RequireToken, Serve};
 use crate::db::{self, Pool};
-use crate::signals::Signals;
+use crate::signals::{Hangups, Signals};
 pub use access::Access;
 use health::{Readiness, Shutdown};
+pub use probe::probe;
 use problem::ApiError;
 use response::Rules;
 use series_cache::SeriesCache;
 use share::Streams;
 use telemetry::Telemetry;
 
-/// Serves requests until SIGTERM or SIGINT, then finishes the requests in flight. While no tokens
-/// exist, anyone can read all data; on an address other than loopback that requires
-/// `allow_anonymous`.
+/// Serves requests until SIGTERM or SIGINT, then finishes the requests in flight. Unless
+/// `serve.require_token` says otherwise, anyone can read all data while no tokens exist; on an address
+/// other than loopback that requires `allow_anonymous`.
 ///
 /// # Errors
 /// Returns an error if the database is unreachable or not migrated, if the address cannot be
 /// listened on or would allow anonymous access, or if a second signal arrives before all requests
 /// have finished.
 pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()> {
-    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let listening = "cannot listen for signals";
+    let mut signals = Signals::listen().context(listening)?;
+    let hangups = Hangups::listen().context(listening)?;
     check_database(config).await?;
     let tokens_pool = Pool::new(config, 1);
     let access = Access::open(config, &tokens_pool).await?;
-    check_address(&config.serve.listen, &access, allow_anonymous)?;
+    check_anonymous_access(&config.serve, &access, allow_anonymous)?;
     tokio::task::spawn_blocking(|| {
         page::prepare();
         openapi::prepare();
@@ -83,19 +93,48 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
             worker_state.clone(),
         )
     };
-    let tls = tls::server_config(&config.serve)?;
-    let server = connections::start(&config.serve, workers, tls.as_ref(), server_app)?;
+    let reload = Arc::<Notify>::default();
+    let tls = tls::server_config(&config.serve, Arc::clone(&reload))?;
+    let server = connections::start(
+        &config.serve,
+        workers,
+        tls.as_ref(),
+        state.telemetry.clone(),
+        server_app,
+    )?;
     let handle = server.handle();
     tokio::select! {
         result = server => result.context("the server failed"),
         result = stop(&mut signals, handle, &config.serve, &state.shutdown) => result,
         never = state.access.keep_current(&tokens_pool) => match never {},
+        never = reload_on_hangup(hangups, &state.access, &tokens_pool, &reload) => match never {},
     }
 }
 
 /// Refuses anonymous access on an address other than loopback, unless it is allowed explicitly.
-fn check_address(listen: &str, access: &Access, allow_anonymous: bool) -> anyhow::Result<()> {
+fn check_anonymous_access(
+    serve: &Serve,
+    access: &Access,
+    allow_anonymous: bool,
+) -> anyhow::Result<()> {
+    let listen = &serve.listen;
+    if serve.require_token == RequireToken::True {
+        ensure!(
+            !allow_anonymous,
+            "--allow-anonymous contradicts serve.require_token = true; remove one of them"
+        );
+        if !access.has_tokens() {
+            log::warn!(
+                "no tokens exist, and serve.require_token is true: /api refuses every request until \
+                 `simusage token create NAME` creates one; check that this is the right database"
+            );
+        }
+    }
     if access.requires_token() {
+        return Ok(());
+    }
+    if serve.require_token == RequireToken::False {
+        log::warn!("serve.require_token is false: anyone who can reach {listen} can read all data");
         return Ok(());
     }
     let is_local = listen
@@ -133,6 +172,24 @@ fn serve_metrics_separately(config: &Config, state: &ServerState) -> anyhow::Res
             .service(get("/readyz", health::ready));
     };
     metrics_server::serve_metrics_and(listen, move || telemetry.to_prometheus(), probes).map(drop)
+}
+
+/// Reloads the tokens and the certificate at each SIGHUP.
+async fn reload_on_hangup(
+    mut hangups: Hangups,
+    access: &Access,
+    tokens_pool: &Pool,
+    reload: &Notify,
+) -> Infallible {
+    loop {
+        hangups.next().await;
+        log::info!("reloading the tokens and the TLS certificate, because of SIGHUP");
+        reload.notify_one();
+        match access.refresh(tokens_pool).await {
+            Ok(()) => log::info!("reloaded the tokens"),
+            Err(error) => log::warn!("cannot reload the tokens: {error}"),
+        }
+    }
 }
 
 /// Waits for a signal, keeps serving for `serve.drain_ms` so that load balancers can notice, then
@@ -233,6 +290,7 @@ pub fn app(
         .app_data(telemetry)
         .app_data(readiness)
         .app_data(shutdown)
+        .wrap(cors::middleware(&config.serve.cors_origins))
         .wrap(from_fn(access::check_limits))
         .wrap(Compress::default())
         .wrap(from_fn(observe::observe))

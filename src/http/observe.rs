@@ -6,14 +6,21 @@ use std::time::Instant;
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{
+    HeaderMap, HeaderValue, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::web;
+use actix_web::{HttpMessage as _, web};
 use bytes::Bytes;
 use pin_project_lite::pin_project;
 
+use super::access::TokenName;
 use super::access_log::{self, RequestLine, Sent};
+use super::client_address::ClientAddress;
+use super::problem::FailureReason;
 use super::request_id::{self, RequestId};
+use super::response::Rules;
 use super::telemetry::Telemetry;
 use crate::logging::{within_request, within_request_sync};
 
@@ -23,9 +30,21 @@ pub(super) async fn observe(
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let id = RequestId::from_headers(request.headers());
+    let rules = request
+        .app_data::<web::Data<Rules>>()
+        .expect("the app provides Rules");
+    let client = ClientAddress::determine(
+        request.request().peer_addr(),
+        request.headers(),
+        &rules.trusted_proxies,
+    );
+    let hsts = rules.hsts.clone();
+    request.extensions_mut().insert(client);
     let line = RequestLine {
         method: request.method().clone(),
         path: request.uri().path().to_owned(),
+        client,
+        token: None,
     };
     let telemetry = request
         .app_data::<web::Data<Telemetry>>()
@@ -38,10 +57,14 @@ pub(super) async fn observe(
             observation.status = error.as_response_error().status_code();
         })?;
     observation.status = response.status();
+    let token = response.request().extensions().get::<TokenName>().cloned();
+    observation.line.token = token.map(|TokenName(name)| name);
+    observation.failure = response.response().extensions().get().copied();
     observation.route = response.request().match_pattern().unwrap_or_default();
     response
         .headers_mut()
         .insert(request_id::HEADER, observation.id.to_header());
+    set_security_headers(response.headers_mut(), hsts);
     Ok(response.map_body(|_, body| {
         observation.unsent = match body.size() {
             _ if observation.line.method == Method::HEAD => Unsent::Nothing,
@@ -51,6 +74,14 @@ pub(super) async fn observe(
         };
         ObservedBody { body, observation }
     }))
+}
+
+/// Sets the headers of all responses that limit what browsers do with them.
+fn set_security_headers(headers: &mut HeaderMap, hsts: Option<HeaderValue>) {
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(hsts) = hsts {
+        headers.insert(STRICT_TRANSPORT_SECURITY, hsts);
+    }
 }
 
 /// A request in flight. Dropping it records the request, after the last byte or when the client
@@ -65,6 +96,7 @@ struct Observation {
     status: StatusCode,
     bytes: u64,
     unsent: Unsent,
+    failure: Option<FailureReason>,
 }
 
 /// What is missing from a response.
@@ -97,7 +129,15 @@ impl Observation {
             status,
             bytes: 0,
             unsent: Unsent::Nothing,
+            failure: None,
         }
+    }
+
+    /// The label of a response of 4xx or 5xx.
+    fn failure(&self) -> Option<&'static str> {
+        let is_failure = self.status.is_client_error() || self.status.is_server_error();
+        let FailureReason(reason) = self.failure.unwrap_or(FailureReason("other"));
+        is_failure.then_some(reason)
     }
 }
 
@@ -108,7 +148,11 @@ impl Drop for Observation {
             status: self.status,
             bytes: self.bytes,
             is_aborted: !self.unsent.is_complete(),
+            failure: self.failure(),
         };
+        if let Some(reason) = sent.failure {
+            self.telemetry.count_failure(reason);
+        }
         if sent.is_aborted {
             self.telemetry.count_aborted();
         }

@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 use utoipa::openapi::path::{self, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{KnownFormat, ObjectBuilder, Required, SchemaFormat, Type};
 
-use super::cursor;
+use super::cursor::{CursorError, ListId};
 use super::format::ResponseFormat;
 use super::problem::{ApiError, ParameterProblem};
 use crate::domain::{Granularity, Interval, Order, OrganizationId, Page, Window, Zone};
@@ -274,6 +274,7 @@ pub struct Parameters<E> {
     given: Vec<(String, String)>,
     problems: Vec<ParameterProblem>,
     is_unacceptable: bool,
+    has_forged_cursor: bool,
     not_found: Option<ApiError>,
     endpoint: PhantomData<E>,
 }
@@ -296,6 +297,7 @@ impl<E: Endpoint> Parameters<E> {
             given: decode(query),
             problems: Vec::new(),
             is_unacceptable: false,
+            has_forged_cursor: false,
             not_found: None,
             endpoint: PhantomData,
         };
@@ -415,26 +417,39 @@ impl<E: Endpoint> Parameters<E> {
         })
     }
 
-    /// Decodes the cursor, which must belong to the `list` of this digest. The error calls the list
-    /// a `kind`.
+    /// Decodes the cursor, which must belong to the `list`. The error calls the list a `kind`.
     ///
     /// # Errors
     /// Returns an error if it is not a cursor, or one of another list.
     pub fn cursor<Cursor: DeserializeOwned>(
         &mut self,
         paging: &Paging,
-        list: &str,
+        list: &ListId,
         kind: &str,
-        is_valid: impl FnOnce(&Cursor) -> bool,
     ) -> Result<Option<Cursor>, Refused> {
         let Some(text) = &paging.cursor else {
             return Ok(None);
         };
-        let cursor = cursor::read(list, text).filter(is_valid);
-        if cursor.is_none() {
-            self.refuse(CURSOR, text, &format!("it is not a cursor of this {kind}"));
+        let read = list.read_cursor(text);
+        match read {
+            Ok(cursor) => return Ok(Some(cursor)),
+            Err(CursorError::OtherList) => self.refuse_cursor(paging, kind),
+            Err(CursorError::Forged) => {
+                self.has_forged_cursor = true;
+                self.refuse(
+                    CURSOR,
+                    text,
+                    "this server did not create it; copy it from 'next' without changes",
+                );
+            }
         }
-        cursor.map(Some).ok_or(Refused)
+        Err(Refused)
+    }
+
+    /// Refuses a cursor that is not one of this `kind` of list.
+    pub fn refuse_cursor(&mut self, paging: &Paging, kind: &str) {
+        let text = paging.cursor.as_deref().unwrap_or_default();
+        self.refuse(CURSOR, text, &format!("it is not a cursor of this {kind}"));
     }
 
     /// Refuses a value that is well-formed.
@@ -454,8 +469,8 @@ impl<E: Endpoint> Parameters<E> {
     /// Returns what was parsed, which is `None` only after an error.
     ///
     /// # Errors
-    /// Returns all wrong and unknown parameters; or else that no format is acceptable; or else that
-    /// something does not exist.
+    /// Returns all wrong and unknown parameters, a forged cursor among them; or else that no format is
+    /// acceptable; or else that something does not exist.
     pub fn finish<T>(mut self, parsed: Option<T>) -> Result<T, ApiError> {
         let is_known = |name: &str| E::PARAMETERS.iter().any(|known| known.name == name);
         for (name, _) in self.given.iter().filter(|(name, _)| !is_known(name)) {
@@ -465,6 +480,9 @@ impl<E: Endpoint> Parameters<E> {
                 parameter: name.clone(),
                 detail: format!("Query parameter '{name}' is unknown. (known: {known})"),
             });
+        }
+        if self.has_forged_cursor {
+            return Err(ApiError::ForgedCursor(self.problems));
         }
         if !self.problems.is_empty() {
             return Err(ApiError::Parameters(self.problems));

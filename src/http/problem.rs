@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::auth::AuthError;
+use super::hosts::ForeignHost;
 use super::limits::Limit;
 use crate::db::StorageError;
 
@@ -32,6 +33,9 @@ pub(super) enum ApiError {
     /// All invalid parameters of the request.
     #[error("{}", join(.0))]
     Parameters(Vec<ParameterProblem>),
+    /// The same, if the cursor is not authentic.
+    #[error("{}", join(.0))]
+    ForgedCursor(Vec<ParameterProblem>),
     #[error("No organization {0} found!")]
     NoOrganization(String),
     #[error("No simcard {0} found!")]
@@ -46,11 +50,17 @@ pub(super) enum ApiError {
     Limit(#[from] Limit),
     #[error(transparent)]
     Unauthorized(#[from] AuthError),
+    #[error(transparent)]
+    Host(#[from] ForeignHost),
     #[error("The server is shutting down. Send the request to another server.")]
     ShuttingDown,
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
+
+/// Why a request failed; an extension of the response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FailureReason(pub &'static str);
 
 fn join(problems: &[ParameterProblem]) -> String {
     problems
@@ -97,6 +107,9 @@ impl ApiError {
             StorageError::Unavailable(_) => {
                 "The database is unavailable. Try again later.".to_owned()
             }
+            StorageError::NewerSchema(_) => {
+                "The database has been migrated to a newer version. Try again later.".to_owned()
+            }
             StorageError::NotMigrated(_) => {
                 "The database has not been migrated to this version. Try again later.".to_owned()
             }
@@ -104,6 +117,31 @@ impl ApiError {
                 "The request failed. See the server's log for details.".to_owned()
             }
         }
+    }
+
+    /// The label of metrics and log lines.
+    fn reason(&self) -> FailureReason {
+        FailureReason(match self {
+            Self::Parameters(_) => "parameters",
+            Self::ForgedCursor(_) => "cursor",
+            Self::NoOrganization(_) | Self::NoSimCard(_) | Self::NoPath => "not_found",
+            Self::NotAcceptable => "not_acceptable",
+            Self::MethodNotAllowed => "method",
+            Self::Limit(limit) => limit.reason(),
+            Self::Unauthorized(error) => error.reason(),
+            Self::Host(_) => "host",
+            Self::ShuttingDown => "shutting_down",
+            Self::Storage(error) => match error {
+                StorageError::Unavailable(_) => "database_unavailable",
+                StorageError::Busy => "database_busy",
+                StorageError::Timeout => "query_timeout",
+                StorageError::TotalOverflow => "total_overflow",
+                StorageError::NotMigrated(_) => "not_migrated",
+                StorageError::NewerSchema(_) => "newer_schema",
+                StorageError::NotKept(_) => "not_kept",
+                StorageError::Other(_) => "internal",
+            },
+        })
     }
 
     /// The header that tells the client how to proceed.
@@ -128,11 +166,13 @@ impl ResponseError for ApiError {
             Self::Parameters(_) | Self::Storage(StorageError::NotKept(_)) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
+            Self::ForgedCursor(_) => StatusCode::BAD_REQUEST,
             Self::NoOrganization(_) | Self::NoSimCard(_) | Self::NoPath => StatusCode::NOT_FOUND,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Limit(limit) => limit.status(),
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Host(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::Storage(StorageError::TotalOverflow | StorageError::Other(_)) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -151,10 +191,9 @@ impl ResponseError for ApiError {
             title: status.canonical_reason().unwrap_or_default(),
             status: status.as_u16(),
             detail: self.detail(),
-            errors: if let Self::Parameters(problems) = self {
-                problems
-            } else {
-                &[]
+            errors: match self {
+                Self::Parameters(problems) | Self::ForgedCursor(problems) => problems,
+                _ => &[],
             },
         };
         let body = serde_json::to_string(&problem).expect("strings and numbers serialize as JSON");
@@ -164,6 +203,7 @@ impl ResponseError for ApiError {
         if let Some((name, value)) = self.header() {
             response.headers_mut().insert(name, value);
         }
+        response.extensions_mut().insert(self.reason());
         response
     }
 }
@@ -177,6 +217,7 @@ mod tests {
         for error in [
             StorageError::Unavailable("secret".into()),
             StorageError::NotMigrated("secret".into()),
+            StorageError::NewerSchema("secret".into()),
             StorageError::Other("secret".into()),
         ] {
             assert!(!ApiError::from(error).detail().contains("secret"));
@@ -192,6 +233,7 @@ mod tests {
             (StorageError::Timeout, 503, true),
             (StorageError::Unavailable("".into()), 503, true),
             (StorageError::NotMigrated("".into()), 503, true),
+            (StorageError::NewerSchema("".into()), 503, true),
         ] {
             let response = ApiError::from(error).error_response();
             assert_eq!(

@@ -1,24 +1,28 @@
 //! What the responses of all resources share: entity tags, headers and links.
 
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, ETAG, EntityTag, Header as _, IF_NONE_MATCH, IfNoneMatch,
-    LINK, VARY,
+    CACHE_CONTROL, CONTENT_DISPOSITION, ETAG, EntityTag, Header as _, HeaderValue, IF_NONE_MATCH,
+    IfNoneMatch, LINK, VARY,
 };
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use utoipa::IntoResponses;
 
-use super::cursor;
+use super::access::Access;
+use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
 use super::params::with_page;
 use super::problem::Problem;
 use super::telemetry::{DataSource, Telemetry};
-use crate::config::Config;
+use crate::config::{Config, Networks, Serve};
 use crate::domain::{Freshness, Page, Scope};
 
-/// The settings that limit responses.
+/// The settings that requests are checked against.
 #[derive(Debug, Clone)]
 pub struct Rules {
     pub max_buckets: usize,
+    pub trusted_proxies: Networks,
+    /// The value of `Strict-Transport-Security`, if it is sent.
+    pub hsts: Option<HeaderValue>,
 }
 
 impl Rules {
@@ -26,18 +30,32 @@ impl Rules {
     pub fn new(config: &Config) -> Self {
         Self {
             max_buckets: config.serve.max_buckets,
+            hsts: hsts(&config.serve),
+            trusted_proxies: config.serve.trusted_proxies.clone(),
         }
     }
 }
 
+/// The value of `Strict-Transport-Security`; `None` without HTTPS.
+fn hsts(serve: &Serve) -> Option<HeaderValue> {
+    let is_sent = serve.tls_files().is_some() && serve.hsts_days > 0;
+    let value = format!("max-age={}", serve.hsts_days.saturating_mul(86_400));
+    HeaderValue::try_from(value).ok().filter(|_| is_sent)
+}
+
 /// Identifies a list by its path, the caller's scope, and the parameters that select its rows.
+///
+/// # Panics
+/// Panics if the app was built without [`Access`].
 #[must_use]
-pub fn digest(request: &HttpRequest, scope: &Scope, parameters: &str) -> String {
-    cursor::digest(&format!(
+pub(super) fn list_id(request: &HttpRequest, scope: &Scope, parameters: &str) -> ListId {
+    let access: &web::Data<Access> = request.app_data().expect("the app has access control");
+    let query = format!(
         "{} {:?} {parameters}",
         request.path(),
         scope.organizations()
-    ))
+    );
+    ListId::new(&query, access.cursor_key())
 }
 
 /// The tag of a response over an interval.
@@ -179,6 +197,9 @@ pub enum CommonResponses {
     /// The client's copy is current.
     #[response(status = 304)]
     NotModified,
+    /// No server of this database created the cursor, or it was changed.
+    #[response(status = 400, content_type = "application/problem+json")]
+    ForgedCursor(Problem<'static>),
     /// The `Accept` header allows none of the formats.
     #[response(status = 406, content_type = "application/problem+json")]
     NotAcceptable(Problem<'static>),

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header::{
     AcceptEncoding, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, ETAG, Encoding,
-    EntityTag, Header as _, IfNoneMatch, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    EntityTag, Header as _, IfNoneMatch, REFERRER_POLICY, VARY,
 };
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
@@ -68,7 +68,6 @@ impl StaticFile {
             .insert_header((ETAG, self.tag.clone()))
             .insert_header((CACHE_CONTROL, cache_control))
             .insert_header((CONTENT_SECURITY_POLICY, security_policy))
-            .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
             .insert_header((REFERRER_POLICY, "no-referrer"))
             .insert_header((VARY, "accept-encoding"));
         if is_unchanged {

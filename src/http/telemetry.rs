@@ -50,6 +50,11 @@ struct SourceLabels {
     source: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    reason: &'static str,
+}
+
 /// The metrics of a server.
 pub(super) struct Telemetry {
     registry: Registry,
@@ -57,6 +62,8 @@ pub(super) struct Telemetry {
     in_flight: Gauge,
     bytes: Counter,
     aborted: Counter,
+    failures: Family<FailureLabels, Counter>,
+    refused_connections: Counter,
     rows: Counter,
     usage_responses: Family<SourceLabels, Counter>,
     pools: Pools,
@@ -93,6 +100,18 @@ impl Default for Telemetry {
             "Responses that ended before their last byte: the client disconnected or read too slowly",
             aborted.clone(),
         );
+        let failures = Family::<FailureLabels, Counter>::default();
+        registry.register(
+            "simusage_http_failures",
+            "Responses of 4xx and 5xx, by reason",
+            failures.clone(),
+        );
+        let refused_connections = Counter::default();
+        registry.register(
+            "simusage_http_refused_connections",
+            "Connections closed because their address had too many (serve.max_connections_per_address)",
+            refused_connections.clone(),
+        );
         registry.register(
             "simusage_http_response_rows",
             "Rows sent in responses: buckets, totals and assignments",
@@ -111,6 +130,8 @@ impl Default for Telemetry {
             in_flight,
             bytes,
             aborted,
+            failures,
+            refused_connections,
             rows,
             usage_responses,
             pools,
@@ -150,6 +171,16 @@ impl Telemetry {
     /// Counts a response that was not sent to its end.
     pub(super) fn count_aborted(&self) {
         self.aborted.inc();
+    }
+
+    /// Counts a response of 4xx or 5xx.
+    pub(super) fn count_failure(&self, reason: &'static str) {
+        self.failures.get_or_create(&FailureLabels { reason }).inc();
+    }
+
+    /// Counts a connection that was closed because its address had too many.
+    pub(super) fn count_refused_connection(&self) {
+        self.refused_connections.inc();
     }
 
     /// Counts a response about usage and its rows. Streamed rows are added with [`Self::add_rows`].

@@ -1,13 +1,15 @@
 //! TLS of the server. The certificate is reloaded when its files change.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use chrono::{DateTime, TimeDelta, Utc};
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::sync::Notify;
 
 use crate::config::Serve;
 use crate::pem::{self, PemError};
@@ -16,6 +18,10 @@ use crate::pem::{self, PemError};
 /// preserve them, and reading a few kilobytes per second is cheap.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long before its end a certificate is warned about, and how often.
+const WARN_BEFORE: TimeDelta = TimeDelta::days(30);
+const WARN_INTERVAL: Duration = Duration::from_hours(24);
+
 /// Why the configured files cannot be used as the server's certificate.
 #[derive(Debug, thiserror::Error)]
 enum CertificateError {
@@ -23,6 +29,8 @@ enum CertificateError {
     Pem(#[from] PemError),
     #[error("{} does not match the certificate in {}", .0.key.display(), .0.certificate.display())]
     KeyMismatch(Files),
+    #[error("{} expired on {at}; renew it", file.display())]
+    Expired { file: PathBuf, at: DateTime<Utc> },
     #[error("cannot use {} with {}: {error}", files.certificate.display(), files.key.display())]
     Unusable { files: Files, error: rustls::Error },
 }
@@ -61,6 +69,30 @@ impl Files {
     }
 }
 
+/// When the certificate expires that clients see.
+fn expires_at(key: &CertifiedKey) -> Option<DateTime<Utc>> {
+    pem::expires_at(key.cert.first()?)
+}
+
+/// A warning about a certificate that has expired or is about to.
+fn warning(file: &Path, expires_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Option<String> {
+    let at = expires_at?;
+    let left = at - now;
+    let file = file.display();
+    if left < TimeDelta::zero() {
+        Some(format!(
+            "the TLS certificate in {file} expired on {at}, so clients reject it; renew it"
+        ))
+    } else if left < WARN_BEFORE {
+        let days = left.num_days();
+        Some(format!(
+            "the TLS certificate in {file} expires on {at}, in {days} days; renew it"
+        ))
+    } else {
+        None
+    }
+}
+
 /// The certificate for new connections.
 #[derive(Debug)]
 struct CurrentCertificate(RwLock<Arc<CertifiedKey>>);
@@ -91,11 +123,14 @@ impl ResolvesServerCert for CurrentCertificate {
 }
 
 /// The TLS configuration, or `None` if no certificate is configured. Starts a task that watches the
-/// files and updates the certificate for new connections.
+/// files, and reads them again at each `reload`, and updates the certificate for new connections.
 ///
 /// # Errors
 /// Returns an error if the files cannot be read or do not contain a certificate and its key.
-pub(super) fn server_config(serve: &Serve) -> anyhow::Result<Option<ServerConfig>> {
+pub(super) fn server_config(
+    serve: &Serve,
+    reload: Arc<Notify>,
+) -> anyhow::Result<Option<ServerConfig>> {
     let Some((certificate, key)) = serve.tls_files() else {
         return Ok(None);
     };
@@ -112,16 +147,28 @@ pub(super) fn server_config(serve: &Serve) -> anyhow::Result<Option<ServerConfig
         .context("cannot configure TLS")?
         .with_no_client_auth()
         .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
-    tokio::spawn(watch(FileWatcher::new(files, contents), current));
+    let watcher = FileWatcher::new(files, contents);
+    tokio::spawn(watch(watcher, current, reload));
     Ok(Some(config))
 }
 
 /// Reloads the certificate when the files change, until the server stops.
-async fn watch(mut watcher: FileWatcher, current: Arc<CurrentCertificate>) {
+async fn watch(mut watcher: FileWatcher, current: Arc<CurrentCertificate>, reload: Arc<Notify>) {
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut warn_at = Instant::now();
     loop {
-        ticks.tick().await;
+        if Instant::now() >= warn_at {
+            warn_at = Instant::now() + WARN_INTERVAL;
+            let expires_at = expires_at(&current.get());
+            if let Some(warning) = warning(&watcher.files.certificate, expires_at, Utc::now()) {
+                log::warn!("{warning}");
+            }
+        }
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = reload.notified() => watcher.decided = false,
+        }
         let files = watcher.files.clone();
         // Reading may block for long, for example on a network file system.
         let Ok(contents) = tokio::task::spawn_blocking(move || files.read()).await else {
@@ -131,6 +178,7 @@ async fn watch(mut watcher: FileWatcher, current: Arc<CurrentCertificate>) {
             None => {}
             Some(Ok(new)) => {
                 current.set(new);
+                warn_at = Instant::now();
                 log::info!(
                     "reloaded the TLS certificate from {}; new connections use it",
                     watcher.files.certificate.display()
@@ -184,7 +232,15 @@ impl FileWatcher {
         }
         self.decided = true;
         Some(match contents {
-            Ok(contents) => self.files.parse(&contents),
+            Ok(contents) => self.files.parse(&contents).and_then(|key| {
+                match expires_at(&key).filter(|&at| at < Utc::now()) {
+                    Some(at) => Err(CertificateError::Expired {
+                        file: self.files.certificate.clone(),
+                        at,
+                    }),
+                    None => Ok(key),
+                }
+            }),
             Err(error) => Err(error.into()),
         })
     }
@@ -246,6 +302,40 @@ mod tests {
         );
         assert!(watcher.observe(Ok(new.clone())).is_none());
         assert!(watcher.observe(Ok(new.clone())).unwrap().is_ok());
+    }
+
+    fn pair_until(year: i32) -> Contents {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 2);
+        Contents {
+            certificate: params.self_signed(&key).unwrap().pem().into_bytes(),
+            key: key.serialize_pem().into_bytes(),
+        }
+    }
+
+    #[test]
+    fn an_expired_certificate_is_not_used() {
+        let mut watcher = watcher(new_pair());
+        let expired = pair_until(2001);
+        assert!(watcher.observe(Ok(expired.clone())).is_none());
+        let error = watcher.observe(Ok(expired)).unwrap().unwrap_err();
+        let expected = "server.pem expired on 2001-01-02 00:00:00 UTC; renew it";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn a_certificate_is_warned_about_30_days_ahead() {
+        let at: DateTime<Utc> = "2030-01-31T00:00:00Z".parse().unwrap();
+        let file = Path::new("server.pem");
+        let warn = |days| warning(file, Some(at), at - TimeDelta::days(days));
+        assert_eq!((warn(30), warning(file, None, at)), (None, None));
+        let about = "the TLS certificate in server.pem";
+        let at = "2030-01-31 00:00:00 UTC";
+        let expected = format!("{about} expires on {at}, in 29 days; renew it");
+        assert_eq!(warn(29), Some(expected));
+        let expected = format!("{about} expired on {at}, so clients reject it; renew it");
+        assert_eq!(warn(-1), Some(expected));
     }
 
     #[test]

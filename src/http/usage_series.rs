@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
-use super::cursor;
+use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
 use super::listing::{Context, Item, Listing, respond, respond_in_turn, write_page};
 use super::params::{
@@ -17,7 +17,7 @@ use super::params::{
     TZ,
 };
 use super::problem::{ApiError, Problem};
-use super::response::{CommonResponses, Rules, digest, has_tags, tag, unchanged};
+use super::response::{CommonResponses, Rules, has_tags, list_id, tag, unchanged};
 use super::series_cache::{CachedPage, SeriesCache};
 use super::share::Turn;
 use super::telemetry::DataSource;
@@ -47,7 +47,7 @@ pub(super) struct SeriesRequest {
     /// the next one.
     shown: Range<usize>,
     /// Identifies the series.
-    list_digest: String,
+    list: ListId,
     /// Identifies the response.
     digest: String,
     series_cache: web::Data<SeriesCache>,
@@ -86,7 +86,7 @@ struct SeriesParameters {
     fill: bool,
     paging: Paging,
     cursor: Option<SeriesCursor>,
-    list_digest: String,
+    list: ListId,
 }
 
 impl SeriesParameters {
@@ -112,14 +112,12 @@ impl SeriesParameters {
         let paging = parameters.paging(ResponseFormat::accepted(request));
         let subject = parameters.found(subject);
         let (interval, every, zone, fill, paging) = (interval?, every?, zone?, fill?, paging?);
-        let list_digest = digest(
+        let list = list_id(
             request,
             &caller.scope,
             &format!("{interval} {every} {zone} {fill}"),
         );
-        let cursor = parameters
-            .cursor(&paging, &list_digest, "series", |_| true)
-            .ok()?;
+        let cursor = parameters.cursor(&paging, &list, "series").ok()?;
         Some(Self {
             subject: subject?,
             interval,
@@ -128,7 +126,7 @@ impl SeriesParameters {
             fill,
             paging,
             cursor,
-            list_digest,
+            list,
         })
     }
 
@@ -170,7 +168,7 @@ impl SeriesRequest {
             fill,
             paging,
             cursor,
-            list_digest,
+            list,
         } = series;
         let buckets = buckets.map_err(|error| {
             let reason = format!("the interval has {error}, the limit set by serve.max_buckets");
@@ -178,11 +176,11 @@ impl SeriesRequest {
         });
         let (buckets, pieces) = buckets.ok()?;
         let all = buckets.len();
-        let is_valid =
-            |cursor: &SeriesCursor| cursor.from < all && cursor.total >= 0 && cursor.bytes >= 0;
-        parameters
-            .cursor(&paging, &list_digest, "series", is_valid)
-            .ok()?;
+        // Other time zone rules may have more buckets.
+        if cursor.is_some_and(|cursor| cursor.from >= all) {
+            parameters.refuse_cursor(&paging, "series");
+            return None;
+        }
         let from = cursor.map_or(0, |cursor| cursor.from);
         // Without `fill`, the database counts the buckets of a page.
         let shown = if fill && !paging.is_unbounded() {
@@ -192,7 +190,7 @@ impl SeriesRequest {
         } else {
             from..all
         };
-        let digest = cursor::digest(&format!("{list_digest} {paging:?}"));
+        let digest = cursor::digest(&format!("{list} {paging:?}"));
         Some(Self {
             subject,
             scope: caller.scope.clone(),
@@ -205,7 +203,7 @@ impl SeriesRequest {
             buckets,
             pieces,
             shown,
-            list_digest,
+            list,
             digest,
             series_cache: series_cache.clone(),
         })
@@ -294,7 +292,7 @@ impl Listing for SeriesRequest {
             total: totals.rows,
             bytes: totals.bytes,
         };
-        next.map(|from| cursor::write(&self.list_digest, &cursor(from)))
+        next.map(|from| self.list.write_cursor(&cursor(from)))
     }
 
     fn items(&mut self, row: Option<UsageBucket>) -> impl Iterator<Item = Bucket> {

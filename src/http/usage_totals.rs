@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::{Array, ArrayBuilder, Ref};
 
-use super::cursor;
+use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
 use super::listing::{Context, Item, Listing, respond};
 use super::params::{
@@ -18,7 +18,7 @@ use super::params::{
     SORT, START, TZ,
 };
 use super::problem::{ApiError, Problem};
-use super::response::{CommonResponses, digest, has_tags, tag, unchanged};
+use super::response::{CommonResponses, has_tags, list_id, tag, unchanged};
 use crate::db::queries::{self, Rows, Totals, TotalsQuery, UsageRows};
 use crate::db::{Client, StorageError};
 use crate::domain::{Freshness, Interval, Order, OrganizationId, Scope, UsageTotal, Zone};
@@ -39,7 +39,7 @@ pub(super) struct TotalsRequest<T> {
     paging: Paging,
     cursor: Option<TotalsCursor>,
     /// Identifies the list.
-    list_digest: String,
+    list: ListId,
     /// Identifies the response.
     digest: String,
     item: PhantomData<T>,
@@ -50,12 +50,6 @@ pub(super) struct TotalsRequest<T> {
 struct TotalsCursor {
     bytes: i64,
     id: String,
-}
-
-impl TotalsCursor {
-    fn is_valid(&self) -> bool {
-        self.bytes >= 0 && !self.id.contains(char::is_control)
-    }
 }
 
 /// An item, which determines the endpoint's parameters and query.
@@ -88,15 +82,13 @@ impl<T: Total> TotalsRequest<T> {
         let organization = parameters.organization();
         let (interval, zone, order, paging) = (interval?, zone?, order?, paging?);
         let scope = caller.scope.clone();
-        let list_digest = digest(
+        let list = list_id(
             request,
             &scope,
             &format!("{interval} {zone} {order:?} {organization:?}"),
         );
-        let cursor = parameters
-            .cursor(&paging, &list_digest, "list", TotalsCursor::is_valid)
-            .ok()?;
-        let digest = cursor::digest(&format!("{list_digest} {paging:?}"));
+        let cursor = parameters.cursor(&paging, &list, "list").ok()?;
+        let digest = cursor::digest(&format!("{list} {paging:?}"));
         Some(Self {
             scope,
             organization,
@@ -107,7 +99,7 @@ impl<T: Total> TotalsRequest<T> {
             order,
             paging,
             cursor,
-            list_digest,
+            list,
             digest,
             item: PhantomData,
         })
@@ -155,10 +147,7 @@ impl<T: Total> Listing for TotalsRequest<T> {
     fn next(&self, _: &Self::Summary, rows: &mut Vec<UsageTotal>) -> Option<String> {
         self.paging.truncate(rows)?;
         let UsageTotal { id, bytes, .. } = rows.last()?.clone();
-        Some(cursor::write(
-            &self.list_digest,
-            &TotalsCursor { bytes, id },
-        ))
+        Some(self.list.write_cursor(&TotalsCursor { bytes, id }))
     }
 
     fn items(&mut self, row: Option<UsageTotal>) -> impl Iterator<Item = T> {

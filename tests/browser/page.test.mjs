@@ -420,8 +420,28 @@ describe('tokens', () => {
       const other = await context.newPage();
       await other.goto(page.url());
       await other.getByRole('dialog', { name: 'This server requires a token' }).waitFor();
+      // Adds an entry to the history.
+      await page.getByLabel('Granularity').selectOption('1hour');
+      await page.locator('#chart-title').getByText('Bytes per hour').waitFor();
       await page.getByRole('button', { name: 'Forget token' }).click();
-      assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+      // Like a page that never had a token.
+      const assertNothingShown = async () => {
+        for (const one of [page, other]) {
+          await one.getByRole('dialog', { name: 'This server requires a token' }).waitFor();
+        }
+        assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+        assert.equal(await page.title(), await other.title());
+        const text = (of) => of.evaluate(() => document.body.textContent);
+        assert.equal(await text(page), await text(other));
+      };
+      await other.goto(new URL('/', page.url()).href);
+      await assertNothingShown();
+      assert.equal(new URL(page.url()).search, '');
+      // Not even the browser's copy of the page before shows more than its address.
+      await page.goBack();
+      assert.ok(new URL(page.url()).search.includes('x00g8'));
+      await other.goto(page.url());
+      await assertNothingShown();
     });
   });
 

@@ -263,3 +263,31 @@ fn every_volume_is_declared_and_used_once() {
     }
     assert_eq!(used, named.into_iter().map(str::to_owned).collect());
 }
+
+#[test]
+fn every_service_runs_without_privileges_and_within_limits() {
+    for (name, service) in services() {
+        let user = service["user"].as_str().unwrap_or_default();
+        let (id, _) = user.split_once(':').expect(&name);
+        assert!(
+            id.parse::<u32>().is_ok_and(|id| id > 0),
+            "{name} runs as '{user}'"
+        );
+        assert_eq!(texts(&service["cap_drop"]), ["ALL"], "{name}");
+        assert_eq!(
+            texts(&service["security_opt"]),
+            ["no-new-privileges:true"],
+            "{name}"
+        );
+        assert!(service["mem_limit"].is_string(), "{name}");
+        assert!(service["pids_limit"].is_u64(), "{name}");
+        assert!(
+            service["privileged"].is_null() && service["cap_add"].is_null(),
+            "{name}"
+        );
+    }
+    let dockerfile = text("Dockerfile");
+    assert!(dockerfile.contains("\nUSER 10001:10001\n"), "{dockerfile}");
+    // Orchestrators that check for root cannot resolve names.
+    assert_eq!(services()["serve"]["user"], "10001:10001");
+}

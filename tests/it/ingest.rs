@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use simusage::db;
 
-use crate::support::program::{command, inventory, load_inventory, simusage, simusage_with_input};
-use crate::support::usage::{Files, SHOWN_BYTES, SHOWN_RECORDS};
+use crate::support::program::{
+    Run, command, inventory, load_inventory, simusage, simusage_with_input,
+};
+use crate::support::usage::{self, Files, SHOWN_BYTES, SHOWN_RECORDS};
 use crate::support::{TestDatabase, UNREACHABLE, require_native_server};
 
 fn ndjson(records: &[(&str, i64, &str)]) -> String {
@@ -39,6 +41,50 @@ async fn buckets(database: &TestDatabase, width: &str) -> Vec<String> {
         .iter()
         .map(|row| row.get(0))
         .collect()
+}
+
+#[tokio::test]
+async fn rejected_records_are_deleted_by_age() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let files = Files::new();
+    let connection = database.connect().await;
+    let count = "select count(*) from rejected_records";
+    let add = "insert into rejected_records (rejected_at, source, position, line, reason, detail, raw, version)
+               select now() - make_interval(days => days), 'x', 0, 1, 'malformed', '', '', ''
+               from generate_series(1, 100) as days, generate_series(1, 1001)";
+    connection.batch_execute(add).await.unwrap();
+    let ingest = |days: &str, arguments: &[&str], number: u64| {
+        let file = files.write("usage.ndjson", usage::ndjson(0..number));
+        let mut command = command(database.url(), &[&["ingest", "-"], arguments].concat());
+        let input = std::fs::File::open(file).unwrap();
+        command
+            .env("SIMUSAGE_INGEST_KEEP_REJECTED_DAYS", days)
+            .stdin(input);
+        Run::from(command.output().unwrap())
+    };
+    for (days, arguments, left) in [
+        ("0", &[] as &[&str], 100_100),
+        ("90", &["--dry-run"], 100_100),
+        ("90", &[], 90_090 - 1_001),
+        ("90", &[], 90_090 - 1_001),
+        ("1", &[], 0),
+    ] {
+        let run = ingest(days, arguments, 1);
+        assert_eq!(run.status, 0, "{run:?}");
+        assert_eq!(
+            database.number(count).await,
+            left,
+            "{days} {arguments:?} {run:?}"
+        );
+    }
+    // Those of this ingest are kept.
+    let run = ingest("1", &[], 10);
+    assert_eq!(
+        (run.status, database.number(count).await),
+        (3, 1),
+        "{run:?}"
+    );
 }
 
 #[tokio::test]

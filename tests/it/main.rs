@@ -3,6 +3,8 @@
 
 mod abuse;
 mod api;
+mod browsers;
+mod callers;
 mod compose;
 mod consistency;
 mod database_tls;
@@ -25,12 +27,14 @@ mod multi_host;
 mod openapi;
 mod operations;
 mod outages;
+mod output;
 mod page;
 mod parallel_copy;
 mod queries;
 mod replay;
 mod retention;
 mod schemathesis;
+mod secrets;
 mod serve;
 mod support;
 mod tls;

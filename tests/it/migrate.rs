@@ -132,6 +132,24 @@ async fn a_database_migrated_by_a_newer_version_is_refused() {
             "{run:?}"
         );
     }
+    for arguments in [
+        &["token", "list"][..],
+        &["serve", "--listen=127.0.0.1:0"],
+        &["ingest", "-"],
+    ] {
+        let run = simusage(database.url(), arguments);
+        assert_eq!(run.status, 1, "{run:?}");
+        let (expected, advice) = (
+            "the database was migrated by a newer simusage",
+            "update simusage",
+        );
+        assert!(
+            run.stderr.contains(expected)
+                && run.stderr.contains(advice)
+                && !run.stderr.contains("simusage migrate"),
+            "{run:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -38,7 +38,8 @@ async fn each_request_is_logged_with_its_id_and_without_secrets() {
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     let line = server.until_logged("GET /api/v1/inventory 200 ");
     assert!(
-        line.contains("billing-42]") && line.ends_with(&format!(" ms {} bytes", body.len())),
+        line.contains("billing-42]")
+            && line.ends_with(&format!(" ms {} bytes from 127.0.0.1", body.len())),
         "{line}"
     );
 

@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 90] = [
+const EXPECTED: [(&str, &str, &str); 93] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -68,6 +68,7 @@ const EXPECTED: [(&str, &str, &str); 90] = [
     ("ingest/copy_rejected_records.sql", "", ""),
     ("ingest/copy_sim_cards.sql", "", ""),
     ("ingest/count_rejected.sql", "_int8 1", "count int8"),
+    ("ingest/delete_old_rejected.sql", "int8 2", "count int8"),
     ("ingest/delete_placeholders.sql", "int8 1", ""),
     ("ingest/delete_rejected.sql", "_int8 1", "count int8"),
     ("ingest/delete_unfinished_line.sql", "int8 2", ""),
@@ -215,12 +216,17 @@ const EXPECTED: [(&str, &str, &str); 90] = [
         "number int4, outdated _text",
     ),
     ("settings/current.sql", "", "level text, keep_days int4"),
-    ("settings/reader_exists.sql", "", "exists bool"),
+    (
+        "settings/reader_exists.sql",
+        "text 1",
+        "exists bool, may_create bool, command text",
+    ),
     (
         "settings/reader_lacks.sql",
-        "_text 1",
-        "subject text, command text",
+        "text 1, _text 2",
+        "reader text, lacks bool, subject text, command text",
     ),
+    ("settings/reader_name.sql", "", "name text"),
     ("settings/set_retention.sql", "text 1, int4 1", ""),
     (
         "tokens/add.sql",
@@ -228,6 +234,7 @@ const EXPECTED: [(&str, &str, &str); 90] = [
         "id int4",
     ),
     ("tokens/bind.sql", "int4 1, _text 1", "name text"),
+    ("tokens/cursor_key.sql", "", "key bytea"),
     (
         "tokens/list.sql",
         "",
@@ -317,9 +324,15 @@ async fn every_statement_has_the_expected_types() {
 async fn the_reader_role_can_run_every_statement_of_serve() {
     let database = TestDatabase::migrated().await;
     let mut connection = database.connect().await;
+    let reader = database.reader().await;
     let asked = |file: &str| {
         file.starts_with("queries/")
-            || ["tokens/load.sql", "schema_history/version.sql"].contains(&file)
+            || [
+                "tokens/load.sql",
+                "tokens/cursor_key.sql",
+                "schema_history/version.sql",
+            ]
+            .contains(&file)
     };
     for (file, text) in statements().into_iter().filter(|(file, _)| asked(file)) {
         let parameters = connection.prepare(&text).await.unwrap().params().len();
@@ -330,7 +343,7 @@ async fn the_reader_role_can_run_every_statement_of_serve() {
         };
         let transaction = connection.transaction().await.unwrap();
         transaction
-            .batch_execute("set local role simusage_reader")
+            .batch_execute(&format!("set local role {reader}"))
             .await
             .unwrap();
         transaction

@@ -10,7 +10,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::support::TestDatabase;
-use crate::support::certificates::{Authority, PairFiles};
+use crate::support::certificates::{Authority, Pair, PairFiles};
 use crate::support::program::command;
 use crate::support::server::Server;
 
@@ -119,6 +119,92 @@ async fn new_connections_use_a_replaced_certificate_unless_it_is_invalid() {
     assert!(
         answer.starts_with("HTTP/1.1 200 OK\r\n"),
         "the connection opened before does not continue: {answer}"
+    );
+}
+
+#[tokio::test]
+async fn health_checks_use_tls_if_the_server_does() {
+    let database = TestDatabase::migrated().await;
+    let authority = Authority::new("authority");
+    let files = PairFiles::new(&authority.issue(&["localhost"]));
+    let with_tls = start(&database, &files);
+    let plain = Server::start(database.url());
+    let (certificate, key) = (files.certificate(), files.key());
+    let health = |server: &Server, arguments: &[&str], uses_tls: bool| {
+        let mut command = command(database.url(), &[&["health"], arguments].concat());
+        command.env("SIMUSAGE_SERVE_LISTEN", server.address());
+        if uses_tls {
+            command
+                .env("SIMUSAGE_SERVE_TLS_CERTIFICATE", &certificate)
+                .env("SIMUSAGE_SERVE_TLS_KEY", &key);
+        }
+        crate::support::program::Run::from(command.output().unwrap())
+    };
+    for (server, uses_tls) in [(&with_tls, true), (&plain, false)] {
+        for arguments in [&[] as &[&str], &["--ready"]] {
+            let run = health(server, arguments, uses_tls);
+            assert_eq!(
+                (run.status, &*run.stdout, &*run.stderr),
+                (0, "", ""),
+                "{arguments:?}"
+            );
+        }
+        let run = health(server, &[], !uses_tls);
+        assert_eq!(run.status, 1, "{run:?}");
+    }
+    plain.signal("-TERM");
+    let address = plain.address().to_owned();
+    plain.wait();
+    let mut stopped = command(database.url(), &["health"]);
+    let run = stopped
+        .env("SIMUSAGE_SERVE_LISTEN", &address)
+        .output()
+        .unwrap();
+    let run = crate::support::program::Run::from(run);
+    let expected = format!("cannot connect to {address}; check that serve is running");
+    assert!(run.status == 1 && run.stderr.contains(&expected), "{run:?}");
+}
+
+#[tokio::test]
+async fn sighup_reloads_tokens_and_certificate() {
+    let database = TestDatabase::migrated().await;
+    let authority = Authority::new("authority");
+    let files = PairFiles::new(&authority.issue(&["localhost"]));
+    let server = start(&database, &files);
+    server.signal("-HUP");
+    server.until_logged("reloading the tokens and the TLS certificate, because of SIGHUP");
+    server.until_logged("reloaded the tokens");
+    server.until_logged("reloaded the TLS certificate from");
+    let answer = get(connect(&server, &authority, &[]).await, "/livez").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(
+        answer.contains("strict-transport-security: max-age=31536000\r\n"),
+        "{answer}"
+    );
+    server.signal("-TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_warned_about_and_not_loaded() {
+    let database = TestDatabase::migrated().await;
+    let expired = Pair::self_signed("localhost", 2001);
+    let server = start(&database, &PairFiles::new(&expired));
+    server.until_logged("expired on 2001-01-01 00:00:00 UTC, so clients reject it; renew it");
+    drop(server);
+    let authority = Authority::new("authority");
+    let valid = authority.issue(&["localhost"]);
+    let files = PairFiles::new(&valid);
+    let server = start(&database, &files);
+    files.write(&expired);
+    let refused = server.until_logged("cannot reload the TLS certificate, keeping the current one");
+    assert!(
+        refused.ends_with("expired on 2001-01-01 00:00:00 UTC; renew it"),
+        "{refused}"
+    );
+    assert_eq!(
+        certificate(&connect(&server, &authority, &[]).await),
+        valid.der()
     );
 }
 

@@ -1,6 +1,5 @@
 //! Tokens: managing them on the command line, and the access they grant.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -8,7 +7,7 @@ use serde_json::{Value, json};
 use simusage::db::Pool;
 
 use crate::support::api::Api;
-use crate::support::program::simusage;
+use crate::support::program::{Run, command, simusage};
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, status};
 use crate::support::{TestDatabase, at, require_native_server};
@@ -518,16 +517,66 @@ async fn without_tokens_the_server_listens_only_locally_unless_anonymous_access_
 }
 
 #[tokio::test]
+async fn a_token_is_required_always_or_never_if_the_settings_say_so() {
+    let database = two_tenants().await;
+    let required = ("SIMUSAGE_SERVE_REQUIRE_TOKEN", "true");
+    let optional = ("SIMUSAGE_SERVE_REQUIRE_TOKEN", "false");
+    let everywhere = ("SIMUSAGE_SERVE_LISTEN", "0.0.0.0:0");
+    // An empty or wrong database opens nothing.
+    let server = Server::start_with(database.url(), &[], &[required, everywhere]);
+    server.until_logged("no tokens exist, and serve.require_token is true");
+    for path in PATHS {
+        assert_eq!(status(&server.get(path)), 401, "{path}");
+    }
+    let token = create(&database, &["bound", "--organization", "x00g9"]);
+    let deadline = Instant::now() + EFFECTIVE_WITHIN;
+    while server.status_as(&token, "/api/v1/inventory") != 200 {
+        assert!(Instant::now() < deadline, "the token is not accepted");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(server);
+    let server = Server::start_with(database.url(), &[], &[optional, everywhere]);
+    server.until_logged("serve.require_token is false: anyone who can reach 0.0.0.0:0");
+    let foreign = FOREIGN[0].0;
+    assert_eq!(status(&server.get(foreign)), 200);
+    assert_eq!(server.status_as(&token, foreign), 404);
+    assert_eq!(server.status_as("simusage_0", foreign), 401);
+    drop(server);
+    for (settings, arguments, expected_status, expected) in [
+        (
+            required,
+            &["--allow-anonymous"] as &[&str],
+            1,
+            "--allow-anonymous contradicts serve.require_token = true",
+        ),
+        (
+            ("SIMUSAGE_SERVE_REQUIRE_TOKEN", "yes"),
+            &[],
+            2,
+            "SIMUSAGE_SERVE_REQUIRE_TOKEN: serve.require_token: cannot be 'yes'; use true, false or auto",
+        ),
+    ] {
+        let mut command = command(
+            database.url(),
+            &[&["serve", "--listen=127.0.0.1:0"], arguments].concat(),
+        );
+        let run = Run::from(command.env(settings.0, settings.1).output().unwrap());
+        assert!(
+            run.status == expected_status && run.stderr.contains(expected),
+            "{run:?}"
+        );
+    }
+}
+
+#[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
 async fn the_reader_role_can_serve_every_path_and_change_nothing() {
     require_native_server();
     let database = two_tenants().await;
     create(&database, &["all"]);
-    let server = Server::start_with(
-        database.url(),
-        &[],
-        &[("SIMUSAGE_SERVE_ROLE", "simusage_reader")],
-    );
+    let reader = database.reader().await;
+    let settings = [("SIMUSAGE_SERVE_ROLE", &*reader)];
+    let server = Server::start_with(database.url(), &[], &settings);
     let token = create(&database, &["another"]);
     until(|| server.status_as(&token, PATHS[0]) == 200).await;
     for path in PATHS {
@@ -541,7 +590,7 @@ async fn the_reader_role_can_serve_every_path_and_change_nothing() {
     assert_eq!(status(&server.get("/readyz")), 200);
 
     let mut config = database.config();
-    config.serve.role = "simusage_reader".to_owned();
+    config.serve.role = reader;
     let pool = Pool::new(&config, 1);
     for statement in [
         "insert into organizations (name) values ('x')",
@@ -587,49 +636,160 @@ async fn a_role_that_does_not_exist_is_named_at_startup() {
     );
 }
 
-#[tokio::test]
-#[ignore = "needs a native TimescaleDB"]
-async fn a_user_who_may_not_create_roles_migrates_without_the_reader_role() {
-    require_native_server();
-    let database = TestDatabase::migrated().await;
-    let admin = database.connect().await;
-    // Roles are shared by all databases of the server, so the statement is run with another name.
-    let (_, statement) = include_str!("../../sql/migrations/0004_tokens.sql")
-        .split_once("\ndo $$")
-        .unwrap();
-    let name: String = admin
-        .query_one("select current_database()::text", &[])
-        .await
-        .unwrap()
-        .get(0);
-    let (owner, reader) = (format!("{name}_owner"), format!("{name}_reader"));
-    let statement = format!("do $${statement}").replace("simusage_reader", &reader);
-    let exists = format!("select count(*) from pg_roles where rolname = '{reader}'");
-    admin
-        .batch_execute(&format!("create role {owner}"))
-        .await
-        .unwrap();
-
-    let as_owner = database.connect().await;
-    as_owner
-        .batch_execute(&format!("set role {owner}"))
-        .await
-        .unwrap();
-    as_owner.batch_execute(&statement).await.unwrap();
-    let without = database.number(&exists).await;
-    admin.batch_execute(&statement).await.unwrap();
-    let with = database.number(&exists).await;
-    as_owner.batch_execute(&statement).await.unwrap();
-    admin
-        .batch_execute(&format!("drop role {owner}; drop role {reader}"))
-        .await
-        .unwrap();
-    assert_eq!((without, with), (0, 1));
+/// The URL of the database for another user.
+fn url_as(database: &TestDatabase, user: &str) -> String {
+    let (_, host) = database.url().split_once('@').unwrap();
+    format!("postgresql://{user}@{host}")
 }
 
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB"]
-async fn concurrently_migrated_databases_share_the_reader_role() {
+async fn a_user_who_may_not_create_roles_migrates_without_the_reader_role() {
+    require_native_server();
+    let database = TestDatabase::empty().await;
+    let admin = database.connect().await;
+    let reader = database.reader().await;
+    let owner = reader.replace("simusage_reader", "owner");
+    admin
+        .batch_execute(&format!(
+            "create role {owner} login; create extension if not exists timescaledb; \
+             grant all on schema public to {owner}"
+        ))
+        .await
+        .unwrap();
+    let url = url_as(&database, &owner);
+    let migrated = simusage(&url, &["migrate"]);
+    let checked = simusage(&url, &["migrate", "--check"]);
+    let as_admin = simusage(database.url(), &["migrate"]);
+    let again = simusage(&url, &["migrate", "--check"]);
+    let drop = format!("drop owned by {owner} cascade; drop role {owner}");
+    admin.batch_execute(&drop).await.unwrap();
+    for run in [&migrated, &checked] {
+        let warning = format!("the role {reader} does not exist, and this user may not create it");
+        assert!(run.status == 0 && run.stderr.contains(&warning), "{run:?}");
+    }
+    let created = format!("applied {reader}: new role\napplied {reader}: read access to ");
+    assert!(as_admin.stdout.contains(&created), "{as_admin:?}");
+    assert_eq!((again.status, &*again.stderr), (0, ""), "{again:?}");
+}
+
+#[tokio::test]
+async fn migrate_restores_missing_rights_and_check_reports_them() {
+    let database = TestDatabase::migrated().await;
+    let connection = database.connect().await;
+    let reader = database.reader().await;
+    let check = || simusage(database.url(), &["migrate", "--check"]);
+    assert_eq!(check().status, 0);
+    for (damage, expected) in [
+        (
+            format!("revoke select on tokens from {reader}"),
+            "read access to tokens",
+        ),
+        (
+            format!("revoke usage on schema public from {reader}, public"),
+            "read access to schema public",
+        ),
+        (
+            format!(
+                "revoke all on ingest_sources from {reader}; \
+                 revoke execute on all functions in schema public from public"
+            ),
+            "read access to ingest_sources, function ",
+        ),
+        // As in a dump that was restored on another server.
+        (
+            format!("drop owned by {reader}; drop role {reader}"),
+            "new role",
+        ),
+    ] {
+        connection.batch_execute(&damage).await.unwrap();
+        let pending = check();
+        let line = format!("pending {reader}: {expected}");
+        assert!(
+            pending.status == 1 && pending.stdout.contains(&line),
+            "{damage}: {pending:?}"
+        );
+        assert_eq!(check().stdout, pending.stdout, "--check changes something");
+        let repaired = simusage(database.url(), &["migrate"]);
+        assert_eq!(repaired.status, 0, "{repaired:?}");
+        let after = check();
+        assert_eq!(
+            (after.status, &*after.stdout),
+            (0, "the schema is up to date\n")
+        );
+        let read = format!("set role {reader}; select from tokens; reset role");
+        connection.batch_execute(&read).await.unwrap();
+    }
+    // For the databases of other tests.
+    let public = "grant usage on schema public to public; \
+                  grant execute on all functions in schema public to public";
+    connection.batch_execute(public).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_reader_of_another_database_loses_its_rights() {
+    let database = TestDatabase::migrated().await;
+    let connection = database.connect().await;
+    let other = format!("{}_other", database.reader().await);
+    let create = format!(
+        "drop role if exists {other}; create role {other}; \
+         grant select on tokens, organizations, ingest_sources to {other}"
+    );
+    connection.batch_execute(&create).await.unwrap();
+    let pending = simusage(database.url(), &["migrate", "--check"]);
+    let migrated = simusage(database.url(), &["migrate"]);
+    let rights = format!(
+        "select count(*) from unnest(array['tokens', 'organizations', 'ingest_sources']) as r (name) \
+         where has_table_privilege('{other}', name, 'select')"
+    );
+    let left = database.number(&rights).await;
+    let drop = format!("drop owned by {other}; drop role {other}");
+    connection.batch_execute(&drop).await.unwrap();
+    let line = format!("pending {other}: no access to ingest_sources, organizations, tokens\n");
+    assert!(pending.status == 1 && pending.stdout == line, "{pending:?}");
+    assert_eq!((migrated.status, left), (0, 0), "{migrated:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
+async fn a_login_of_one_database_cannot_read_another() {
+    require_native_server();
+    let (one, other) = (two_tenants().await, two_tenants().await);
+    let (reader, other_reader) = (one.reader().await, other.reader().await);
+    assert_ne!(reader, other_reader);
+    let login = reader.replace("simusage_reader", "login");
+    let admin = one.connect().await;
+    let create = format!("create role {login} login in role {reader}");
+    admin.batch_execute(&create).await.unwrap();
+    let read = async |database: &TestDatabase, statement: &str| {
+        let config = crate::support::config(&url_as(database, &login));
+        let connection = simusage::db::connect(&config.database).await.unwrap();
+        let read = connection.batch_execute(statement).await;
+        connection.close().await;
+        read.map_err(|error| error.code().unwrap().code().to_owned())
+    };
+    let mut outcomes = vec![];
+    for statement in [
+        "select from tokens",
+        "select from organizations",
+        "select from ingest_sources",
+    ] {
+        outcomes.push((read(&one, statement).await, read(&other, statement).await));
+    }
+    let switch = format!("set role {other_reader}");
+    outcomes.push((Ok(()), read(&other, &switch).await));
+    admin
+        .batch_execute(&format!("drop role {login}"))
+        .await
+        .unwrap();
+    for outcome in outcomes {
+        assert_eq!(outcome, (Ok(()), Err("42501".to_owned())));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
+async fn concurrently_migrated_databases_have_a_reader_each() {
     require_native_server();
     let databases = [(); 4].map(|()| TestDatabase::empty());
     let databases = futures_util::future::join_all(databases).await;
@@ -637,13 +797,12 @@ async fn concurrently_migrated_databases_share_the_reader_role() {
         let config = database.config();
         simusage::db::migrate::migrate(&config.database, &config.storage).await
     });
-    for report in futures_util::future::join_all(migrations).await {
-        let report = report.unwrap();
-        let given: HashSet<&str> = report
-            .settings
-            .iter()
-            .map(|setting| setting.split(':').next().unwrap())
-            .collect();
-        assert!(given.contains("simusage_reader"), "{report:?}");
+    let reports = futures_util::future::join_all(migrations).await;
+    for (database, report) in databases.iter().zip(reports) {
+        let (report, reader) = (report.unwrap(), database.reader().await);
+        assert!(
+            report.settings.contains(&format!("{reader}: new role")),
+            "{report:?}"
+        );
     }
 }

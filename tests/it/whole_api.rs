@@ -355,12 +355,42 @@ async fn a_cursor_is_valid_only_for_its_own_query() {
         status == 422 && detail.ends_with("it is not a cursor of this series."),
         "{status} {detail}"
     );
-    assert_eq!(api.get(&format!("{path}&cursor=hello")).await.status, 422);
-    assert_eq!(
-        api.get("/api/v1/usage/simcards?cursor=hello").await.status,
-        422
-    );
-    assert_eq!(api.get("/api/v1/inventory?cursor=hello").await.status, 422);
+    for path in [
+        &format!("{path}&cursor=hello"),
+        "/api/v1/usage/simcards?cursor=hello",
+        "/api/v1/inventory?cursor=hello",
+    ] {
+        let (status, detail) = api.problem(path).await;
+        let expected = "Query parameter 'cursor' cannot be hello: this server did not create it; copy it \
+                        from 'next' without changes.";
+        assert_eq!((status, &*detail), (400, expected), "{path}");
+    }
+}
+
+#[actix_web::test]
+async fn cursors_are_valid_on_all_servers_of_a_database_until_its_key_changes() {
+    let database = TestDatabase::migrated().await;
+    database.load(&records("2020-01-01T00:00:00Z", 3)).await;
+    let path =
+        "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-03&every=1hour&size=10";
+    let next = {
+        let api = Api::new(&database.config()).await;
+        api.ok(path).await["next"].as_str().unwrap().to_owned()
+    };
+    let other = Api::new(&database.config()).await;
+    other.ok(&next).await;
+    let new_key = "update cursor_key set key = sha256(key)";
+    database
+        .connect()
+        .await
+        .batch_execute(new_key)
+        .await
+        .unwrap();
+    other.ok(&next).await;
+    other.refresh_tokens().await;
+    assert_eq!(other.get(&next).await.status, 400);
+    let next = other.ok(path).await["next"].as_str().unwrap().to_owned();
+    other.ok(&next).await;
 }
 
 #[actix_web::test]
@@ -374,6 +404,8 @@ async fn a_forged_cursor_or_prefix_is_refused() {
         "/api/v1/organization/x00g8/usage?start=2020-01-01&end=2020-01-03&every=1hour&size=1";
     for (path, forged) in [
         (series, json!({"from": 1, "total": -999, "bytes": 1})),
+        // One that could be authentic.
+        (series, json!({"from": 2, "total": 72, "bytes": 72})),
         (series, json!({"from": 1, "total": 1, "bytes": -999})),
         (
             "/api/v1/usage/simcards?size=1",
@@ -395,11 +427,15 @@ async fn a_forged_cursor_or_prefix_is_refused() {
         let next = api.ok(path).await["next"].as_str().unwrap().to_owned();
         let (link, cursor) = next.split_once("&cursor=").unwrap();
         let cursor = URL_SAFE_NO_PAD.decode(cursor).unwrap();
-        let mut contents: Value = serde_json::from_slice(&cursor).unwrap();
+        let (hash, contents) = cursor.split_at(16);
+        let mut contents: Value = serde_json::from_slice(contents).unwrap();
         contents[1] = forged;
-        let cursor = URL_SAFE_NO_PAD.encode(contents.to_string());
+        let cursor = URL_SAFE_NO_PAD.encode([hash, contents.to_string().as_bytes()].concat());
         let (status, detail) = api.problem(&format!("{link}&cursor={cursor}")).await;
-        assert_eq!(status, 422, "{path}: {detail}");
+        assert!(
+            status == 400 && detail.contains("this server did not create it"),
+            "{path}: {status} {detail}"
+        );
     }
     let detail = r"Query parameter 'q' cannot be 8\0: it contains a control character.";
     let path = "/api/v1/inventory?q=8%00";

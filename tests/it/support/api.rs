@@ -60,11 +60,11 @@ impl Api {
     /// Serves from an existing connection pool.
     pub async fn with_pool(config: &Config, pool: Pool) -> Self {
         // Without a database there are no tokens.
-        let known = pool
+        let credentials = pool
             .run(async |client| tokens::load(client).await)
             .await
             .unwrap_or_default();
-        let access = Access::new(&config.serve, known);
+        let access = Access::new(&config.serve, credentials);
         let service = Rc::new(
             init_service(app(config, pool.clone(), ServerState::new(access.clone()))).await,
         );

@@ -147,6 +147,13 @@ impl TestDatabase {
         config(&self.url)
     }
 
+    /// The role that can read this database.
+    pub async fn reader(&self) -> String {
+        let connection = self.connect().await;
+        let name = "select 'simusage_reader_' || current_database()";
+        connection.query_one(name, &[]).await.unwrap().get(0)
+    }
+
     pub async fn connect(&self) -> Connection {
         db::connect(&self.config().database)
             .await
@@ -260,6 +267,10 @@ impl Drop for TestDatabase {
                         let admin = db::connect(&config(&server).database).await.unwrap();
                         admin
                             .batch_execute(&format!("drop database {name} with (force)"))
+                            .await
+                            .unwrap();
+                        admin
+                            .batch_execute(&format!("drop role if exists simusage_reader_{name}"))
                             .await
                             .unwrap();
                     });

@@ -1,0 +1,3 @@
+-- For deleting rejected records by age.
+
+create index on rejected_records (rejected_at);
