@@ -14,6 +14,9 @@ SCHEMATHESIS := target/schemathesis/installed
 # Tests that need a native TimescaleDB are ignored by default.
 IGNORED_TESTS := $(if $(SIMUSAGE_TEST_DATABASE_URL),-- --include-ignored)
 
+# Tests note here what they skip because something is not installed.
+SKIPPED := target/tmp/skipped.txt
+
 .PHONY: demo test deny screenshots packages browser schemathesis tools
 
 demo: tools packages
@@ -24,7 +27,9 @@ test: tools packages browser schemathesis deny
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	@rm -f $(SKIPPED)
 	$(CARGO) test --locked $(IGNORED_TESTS)
+	@if [ -f $(SKIPPED) ]; then sort -u $(SKIPPED); echo "$$(sort -u $(SKIPPED) | wc -l) skipped"; fi
 
 # cargo-deny is optional. Without network access, it checks everything but the advisories.
 DENY := $(CARGO) deny --locked --all-features

@@ -1,6 +1,5 @@
 //! `simusage ingest`
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -69,7 +68,7 @@ pub struct IngestArgs {
     pub until_end: bool,
     /// Address and port on which to serve Prometheus metrics at /metrics [default: none]
     #[arg(long, value_name = "ADDR")]
-    pub metrics_listen: Option<SocketAddr>,
+    pub metrics_listen: Option<String>,
     /// Stop when more than N records have been rejected [default: no limit]
     #[arg(long, value_name = "N")]
     pub max_rejects: Option<u64>,
@@ -130,9 +129,9 @@ impl IngestArgs {
 pub(super) async fn run(args: IngestArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let json = args.json;
     let counters = Arc::<Counters>::default();
-    if let Some(address) = args.metrics_listen {
+    if let Some(address) = &args.metrics_listen {
         let counters = counters.clone();
-        serve_metrics(&address.to_string(), move || counters.to_prometheus())?;
+        serve_metrics(address, move || counters.to_prometheus())?;
     }
     let summary = ingest::ingest(config, args.into_options(counters)).await?;
     if json {

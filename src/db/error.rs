@@ -4,9 +4,9 @@ use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 
-use super::tls;
+use super::{pooling, tls};
 
 /// Why a database operation failed: a text for users, and the driver's error if there is one.
 ///
@@ -189,10 +189,49 @@ impl From<tokio_postgres::Error> for WriteError {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.code() {
             Some(code) if *code == SqlState::DISK_FULL => Self::DiskFull(error.into()),
-            Some(code) if is_transient(code) => Self::Transient(error.into()),
+            Some(code) if is_transient(code) && !is_refused_by_pooler(&error) => {
+                Self::Transient(error.into())
+            }
             None if is_broken(&error) => Self::Transient(error.into()),
             _ => Self::Refused(error.into()),
         }
+    }
+}
+
+/// Whether a pooler refuses the connection because of its or its client's configuration. It reports
+/// this like a lost connection, as a protocol violation.
+fn is_refused_by_pooler(error: &tokio_postgres::Error) -> bool {
+    let refusals = [
+        "unsupported startup parameter",
+        "no such database",
+        "no such user",
+        "not allowed",
+    ];
+    error.as_db_error().is_some_and(|server| {
+        *server.code() == SqlState::PROTOCOL_VIOLATION
+            && refusals
+                .iter()
+                .any(|refusal| server.message().starts_with(refusal))
+    })
+}
+
+/// What to do about an error that a pooler causes.
+fn pooler_advice(server: &DbError) -> Option<&'static str> {
+    if pooling::is_lost_statement(server.code()) {
+        Some(pooling::NEEDS_STATEMENTS)
+    } else if [
+        "unsupported startup parameter: options",
+        "unsupported startup parameter in options",
+    ]
+    .iter()
+    .any(|refusal| server.message().starts_with(refusal))
+    {
+        Some(
+            "remove options from the database URL and PGOPTIONS, or add `ignore_startup_parameters = options` to \
+             pgbouncer.ini, which then ignores them",
+        )
+    } else {
+        None
     }
 }
 
@@ -226,8 +265,11 @@ pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
             .hint()
             .map(|hint| format!("; {hint}"))
             .unwrap_or_default();
+        let advice = pooler_advice(server)
+            .map(|advice| format!("; {advice}"))
+            .unwrap_or_default();
         return format!(
-            "{} [{}]{detail}{hint}",
+            "{} [{}]{detail}{hint}{advice}",
             server.message(),
             server.code().code()
         );

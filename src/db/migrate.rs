@@ -6,7 +6,7 @@
 use anyhow::{Context as _, bail, ensure};
 use tokio_postgres::Client;
 
-use super::connect::{Connection, connect};
+use super::connect::{Connection, connect, connect_first};
 use super::error::{Cause, StorageError};
 use super::functions::{self, FUNCTIONS, Function, checksum};
 use super::reader;
@@ -91,7 +91,7 @@ impl Report {
 /// newer or different simusage, or if a statement fails. Changes before the failure remain applied.
 pub async fn migrate(database: &Database, storage: &Storage) -> anyhow::Result<Report> {
     // In a separate session, so that no migration can release the lock by accident.
-    let lock = connect(database).await?;
+    let lock = connect_first(database).await?;
     acquire_lock(&lock).await?;
     let report = migrate_locked(database, storage).await;
     lock.close().await;
@@ -143,7 +143,7 @@ async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Resul
 /// # Errors
 /// See [`migrate`].
 pub async fn check(database: &Database, storage: &Storage) -> anyhow::Result<Report> {
-    let connection = connect(database).await?;
+    let connection = connect_first(database).await?;
     let server = read_server(&connection).await?;
     if server.installed.is_none() {
         ensure!(server.available.is_some(), NO_TIMESCALEDB);

@@ -14,6 +14,7 @@ mod inventory;
 mod inventory_index;
 pub mod migrate;
 mod pool;
+mod pooling;
 pub mod queries;
 mod reader;
 mod refresh;
@@ -26,13 +27,14 @@ pub mod tokens;
 pub use deadpool_postgres::Client;
 
 pub use chunks::open_chunks;
-pub use connect::{Connection, connect, connect_additional};
+pub use connect::{Connection, connect, connect_additional, connect_first};
 pub use copy::{BatchEnd, BatchWriter, RejectedRecord, TUPLE_BYTES, encode_usage_record};
 pub use error::{Cause, StorageError, WriteError, with_causes};
 pub use freshness::FreshnessLoader;
 pub use inventory::store_inventory;
 pub use inventory_index::{InventoryIndex, LookupError, RecordIds, inventory_version};
 pub use pool::{Lease, Pool, PoolStatus, Streaming};
+pub use pooling::pool_mode;
 pub use refresh::{StaleHours, refresh_aggregates, refresh_helpers};
 pub use replay::{Replay, StillRejected, TakenRecord, count_rejected};
 pub use sources::{

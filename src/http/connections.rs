@@ -96,19 +96,21 @@ where
         > + 'static,
     B: MessageBody + 'static,
 {
-    let builder = Server::build()
+    let mut builder = Server::build()
         .workers(workers)
         .max_concurrent_connections((serve.max_connections / workers).max(1))
         .shutdown_timeout(serve.shutdown_timeout_ms.div_ceil(1_000))
         .disable_signals();
-    let bound = TcpListener::bind(&serve.listen).and_then(|listener| {
-        let address = listener.local_addr()?;
-        listen(builder, listener, address, serve, tls, app)
-    });
-    let (builder, address) =
-        bound.with_context(|| metrics_server::cannot_listen(&serve.listen, "--listen"))?;
+    let cannot_listen = || metrics_server::cannot_listen(&serve.listen, "--listen");
+    let connections = Connections::new(serve.max_connections_per_address);
     let scheme = if tls.is_some() { "https" } else { "http" };
-    log::info!("listening on {scheme}://{address}");
+    for listener in crate::config::listen(&serve.listen).with_context(cannot_listen)? {
+        let address = listener.local_addr().with_context(cannot_listen)?;
+        let (connections, app) = (connections.clone(), app.clone());
+        builder = listen(builder, listener, address, serve, tls, connections, app)
+            .with_context(cannot_listen)?;
+        log::info!("listening on {scheme}://{address}");
+    }
     Ok(builder.run())
 }
 
@@ -118,8 +120,9 @@ fn listen<T, B>(
     address: SocketAddr,
     serve: &Serve,
     tls: Option<&ServerConfig>,
+    connections: Connections,
     app: impl Fn() -> App<T> + Send + Clone + 'static,
-) -> std::io::Result<(ServerBuilder, SocketAddr)>
+) -> std::io::Result<ServerBuilder>
 where
     T: ServiceFactory<
             ServiceRequest,
@@ -131,7 +134,6 @@ where
     B: MessageBody + 'static,
 {
     let signal = builder.graceful_shutdown_signal();
-    let connections = Connections::new(serve.max_connections_per_address);
     let keep_alive = Duration::from_millis(serve.keep_alive_ms);
     let head_timeout = Duration::from_millis(serve.request_head_timeout_ms);
     // A macro, because the type of the service depends on that of the connection.
@@ -151,7 +153,7 @@ where
                 .finish(map_config(app, |()| AppConfig::default()))
         }};
     }
-    let builder = match tls.cloned() {
+    match tls.cloned() {
         Some(tls) => builder.listen("simusage", listener, move || {
             let service = service!(app, signal).rustls_0_23(tls.clone());
             limited(connections.clone(), service)
@@ -159,8 +161,7 @@ where
         None => builder.listen("simusage", listener, move || {
             limited(connections.clone(), service!(app, signal).tcp())
         }),
-    }?;
-    Ok((builder, address))
+    }
 }
 
 /// Closes connections above the limit, and passes on the others.

@@ -30,7 +30,6 @@ mod tls;
 mod usage_series;
 mod usage_totals;
 
-use std::net::SocketAddr;
 use std::num::NonZero;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -41,7 +40,7 @@ use actix_web::middleware::{Compress, from_fn};
 use actix_web::{App, FromRequest, Handler, Resource, Responder, web};
 use anyhow::{Context as _, bail};
 
-use crate::config::{Config, Serve};
+use crate::config::{Config, PoolMode, Serve, listen_addresses};
 use crate::db::{self, Pool};
 use crate::signals::Signals;
 pub use access::Access;
@@ -62,7 +61,7 @@ use telemetry::Telemetry;
 /// have finished.
 pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    check_database(config).await?;
+    let config = &with_database_checked(config).await?;
     let tokens_pool = Pool::new(config, 1);
     let access = Access::open(config, &tokens_pool).await?;
     check_address(&config.serve.listen, &access, allow_anonymous)?;
@@ -98,9 +97,11 @@ fn check_address(listen: &str, access: &Access, allow_anonymous: bool) -> anyhow
     if access.requires_token() {
         return Ok(());
     }
-    let is_local = listen
-        .parse()
-        .is_ok_and(|address: SocketAddr| address.ip().to_canonical().is_loopback());
+    let is_local = listen_addresses(listen).is_ok_and(|addresses| {
+        addresses
+            .iter()
+            .all(|address| address.ip().to_canonical().is_loopback())
+    });
     if !is_local && !allow_anonymous {
         bail!(
             "no tokens exist, so anyone who can reach {listen} could read all data: create a token with \
@@ -160,12 +161,19 @@ async fn stop(
     }
 }
 
-/// Fails at startup, with the database's URL, if requests could not be served anyway.
-async fn check_database(config: &Config) -> anyhow::Result<()> {
-    let connection = db::connect(&config.database).await?;
-    let current = db::migrate::ensure_current(&connection).await;
-    connection.close().await;
-    current.with_context(|| format!("checking the schema of {}", config.database.url))
+/// Finds out whether connections have their own sessions. Fails at startup, with the database's URL,
+/// if requests could not be served anyway.
+async fn with_database_checked(config: &Config) -> anyhow::Result<Config> {
+    let mut config = config.clone();
+    config.database.pool_mode = db::pool_mode(&config.database).await?;
+    if config.database.pool_mode == PoolMode::Transaction {
+        log::info!("the database's sessions are shared, so settings are made in each transaction");
+    }
+    Pool::new(&config, 1)
+        .run(async |client| db::migrate::ensure_current(client).await)
+        .await
+        .with_context(|| format!("checking the schema of {}", config.database.url))?;
+    Ok(config)
 }
 
 /// The number of worker threads.

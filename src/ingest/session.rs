@@ -32,7 +32,8 @@ impl<'a> Session<'a> {
     pub async fn open(config: &'a Config) -> Result<Self, WriteError> {
         let mut outage = None;
         let connection = loop {
-            match connect(config).await {
+            let connected = db::connect_first(&config.database).await;
+            match set_up(config, connected).await {
                 Err(error @ WriteError::Transient(_)) => pause(config, &mut outage, error).await?,
                 other => break other?,
             }
@@ -103,7 +104,8 @@ impl<'a> Session<'a> {
         let mut error = error;
         loop {
             pause(self.config, &mut self.outage, error).await?;
-            match connect(self.config).await {
+            let connected = db::connect(&self.config.database).await;
+            match set_up(self.config, connected).await {
                 Ok(connection) => {
                     self.connection = connection;
                     return Ok(());
@@ -124,8 +126,11 @@ impl<'a> Session<'a> {
     }
 }
 
-async fn connect(config: &Config) -> Result<Connection, WriteError> {
-    let connection = db::connect(&config.database).await?;
+async fn set_up(
+    config: &Config,
+    connected: Result<Connection, WriteError>,
+) -> Result<Connection, WriteError> {
+    let connection = connected?;
     connection
         .set_direct_compress(config.ingest.direct_compress)
         .await?;

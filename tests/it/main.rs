@@ -26,6 +26,8 @@ mod operations;
 mod outages;
 mod page;
 mod parallel_copy;
+mod poolers;
+mod psql_environment;
 mod queries;
 mod replay;
 mod schemathesis;

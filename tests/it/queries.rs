@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 71] = [
+const EXPECTED: [(&str, &str, &str); 75] = [
     ("functions/usage_freshness.sql", "", ""),
     ("functions/usage_in_pieces.sql", "", ""),
     ("functions/usage_series.sql", "", ""),
@@ -173,6 +173,18 @@ const EXPECTED: [(&str, &str, &str); 71] = [
         "_text 2",
         "number int4, outdated _text",
     ),
+    (
+        "session/keepalives.sql",
+        "",
+        "set_config text, set_config text, set_config text",
+    ),
+    (
+        "session/pooling.sql",
+        "",
+        "pid int4, is_renamed bool, is_embedded bool",
+    ),
+    ("session/settings.sql", "", "set_config text"),
+    ("session/transaction_settings.sql", "", "set_config text"),
     ("settings/add_columnstore_policy.sql", "text 1, int8 1", ""),
     (
         "settings/add_refresh_policy.sql",
