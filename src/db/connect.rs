@@ -201,7 +201,7 @@ pub(super) async fn open(database: &Database) -> Result<Connection, WriteError> 
             let problem = describe(&error);
             let text = format!("cannot connect to {}: {problem}{advice}", database.url);
             match error.code() {
-                Some(_) => WriteError::from(error).with_text(text),
+                Some(_) => WriteError::on_connecting(error).with_text(text),
                 None if is_tls_failure(&error) => WriteError::Refused(Cause::new(text, error)),
                 None => WriteError::Unreachable(Cause::new(text, error)),
             }

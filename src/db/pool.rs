@@ -144,7 +144,7 @@ impl Pool {
     pub fn new(config: &Config, size: usize) -> Self {
         let serve = &config.serve;
         // An open connection is reused unchecked, because a round trip per request would double the
-        // cost of a short one. A connection that has broken fails one request with 503.
+        // cost of a short one. If it has broken, the query runs again on a new one.
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
@@ -196,15 +196,40 @@ impl Pool {
         }
     }
 
-    /// Runs a query on one of the connections.
+    /// Runs a query on one of the connections. If its session has ended or can no longer be used,
+    /// the query runs again on a new connection, once.
     ///
     /// # Errors
     /// Returns an error if no connection becomes available in time, or that of the query.
     pub async fn run<T>(
         &self,
-        query: impl AsyncFnOnce(&Client) -> Result<T, StorageError>,
+        query: impl AsyncFn(&Client) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
-        let client = self.connections.get().await.map_err(no_connection)?;
+        match self.run_on(self.connection().await?, &query).await {
+            Err(error) if error.is_session_lost() => {
+                self.close_idle(&error);
+                self.run_on(self.connection().await?, &query).await
+            }
+            other => other,
+        }
+    }
+
+    /// A connection that is not in use, or a new one.
+    async fn connection(&self) -> Result<Client, StorageError> {
+        self.connections.get().await.map_err(no_connection)
+    }
+
+    /// Closes the connections that are not in use, because they have probably met the same fate.
+    fn close_idle(&self, error: &StorageError) {
+        log::debug!("trying again on a new connection: {error}");
+        self.connections.retain(|_, _| false);
+    }
+
+    async fn run_on<T>(
+        &self,
+        client: Client,
+        query: &impl AsyncFn(&Client) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
         if let Some(settings) = &self.transactions {
             let begin = settings.of_transaction(self.statement_timeout_ms);
             let (result, mut lease) = in_transaction(client, &begin, self.timeout, query).await?;
@@ -214,8 +239,12 @@ impl Pool {
         let result = tokio::time::timeout(self.timeout, query(&client))
             .await
             .unwrap_or(Err(StorageError::Timeout));
-        if let Err(StorageError::Timeout | StorageError::NotMigrated(_) | StorageError::Other(_)) =
-            result
+        if let Err(
+            StorageError::Timeout
+            | StorageError::NotMigrated(_)
+            | StorageError::Unavailable(_)
+            | StorageError::Other(_),
+        ) = result
         {
             // The session may still be running the query, or have prepared statements that fail
             // since a migration. A new connection is cheap compared with further errors.
@@ -231,9 +260,22 @@ impl Pool {
     /// Returns an error if no connection becomes available in time, or that of the query.
     pub async fn open<T>(
         &self,
-        query: impl AsyncFnOnce(&Client) -> Result<T, StorageError>,
+        query: impl AsyncFn(&Client) -> Result<T, StorageError>,
     ) -> Result<(T, Lease), StorageError> {
-        let client = self.connections.get().await.map_err(no_connection)?;
+        match self.open_on(self.connection().await?, &query).await {
+            Err(error) if error.is_session_lost() => {
+                self.close_idle(&error);
+                self.open_on(self.connection().await?, &query).await
+            }
+            other => other,
+        }
+    }
+
+    async fn open_on<T>(
+        &self,
+        client: Client,
+        query: &impl AsyncFn(&Client) -> Result<T, StorageError>,
+    ) -> Result<(T, Lease), StorageError> {
         // The first row arrives after all rows are sorted, so it may take as long as the whole
         // query.
         let timeout = Duration::from_millis(self.stream_timeout_ms) + GRACE;
@@ -268,7 +310,7 @@ async fn in_transaction<T>(
     client: Client,
     begin: &str,
     timeout: Duration,
-    query: impl AsyncFnOnce(&Client) -> Result<T, StorageError>,
+    query: &impl AsyncFn(&Client) -> Result<T, StorageError>,
 ) -> Result<(T, Lease), StorageError> {
     // Closes the connection if this future is dropped.
     let lease = Lease {

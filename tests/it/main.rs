@@ -4,6 +4,7 @@
 mod abuse;
 mod api;
 mod compose;
+mod database_settings;
 mod database_tls;
 mod docs;
 mod dry_run;

@@ -164,7 +164,7 @@ const EXPECTED: [(&str, &str, &str); 75] = [
     (
         "schema_history/server.sql",
         "",
-        "available text, installed text, license text",
+        "available text, installed text, license text, database text, encoding text, is_standby bool, is_read_only bool",
     ),
     ("schema_history/signatures.sql", "text 1", "signature text"),
     ("schema_history/try_lock.sql", "int8 1", "taken bool"),
