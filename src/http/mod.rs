@@ -278,14 +278,18 @@ pub fn app(
         .default_service(web::to(async || Err::<String, _>(ApiError::NoPath)))
 }
 
-/// A resource that supports only GET and HEAD. The server omits the body of HEAD responses.
+/// A resource that supports only GET and HEAD, also with a slash after its path. The server omits the
+/// body of HEAD responses.
 fn get<F, Args>(path: &str, handler: F) -> Resource
 where
     F: Handler<Args> + Clone,
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    web::resource(path)
+    // A path that ends in a slash or a parameter has no second spelling.
+    let slashed = Some(format!("{path}/")).filter(|_| !path.ends_with(['/', '}']));
+    let paths: Vec<String> = [path.to_owned()].into_iter().chain(slashed).collect();
+    web::resource(paths)
         .route(web::get().to(handler.clone()))
         .route(web::head().to(handler))
         .default_service(web::to(async || {

@@ -3,6 +3,7 @@
 
 mod abuse;
 mod api;
+mod clients;
 mod compose;
 mod database_settings;
 mod database_tls;
