@@ -7,6 +7,7 @@ mod clients;
 mod compose;
 mod database_settings;
 mod database_tls;
+mod demo;
 mod docs;
 mod dry_run;
 mod embedded;
