@@ -8,6 +8,7 @@ mod compose;
 mod database_settings;
 mod database_tls;
 mod demo;
+mod deploy;
 mod docs;
 mod dry_run;
 mod embedded;
