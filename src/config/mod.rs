@@ -29,7 +29,7 @@ pub use database_url::{
     ClientIdentity, DatabaseUrl, DatabaseUrlError, PasswordFile, Roots, Tls, Trust,
 };
 pub use error::ConfigError;
-pub use ingest::{DirectCompress, Ingest};
+pub use ingest::Ingest;
 pub use kafka::{Kafka, Secret};
 use layers::{Layers, Origins};
 pub use listen::{listen, listen_addresses};
@@ -206,7 +206,6 @@ mod tests {
                     Value::Integer(number) => (number + 5).to_string(),
                     _ if key == "url" => "postgresql://other@elsewhere/db".to_owned(),
                     _ if key == "format" => "json".to_owned(),
-                    _ if key == "direct_compress" => "on".to_owned(),
                     _ if key == "pool_mode" => "session".to_owned(),
                     _ => "127.0.0.1:9".to_owned(),
                 };

@@ -10,7 +10,6 @@ use super::connect::{Connection, connect, connect_first};
 use super::error::{Cause, StorageError};
 use super::functions::{self, FUNCTIONS, Function, checksum};
 use super::reader;
-use super::refresh::execute_with_retries;
 use super::settings::{self, Change};
 use crate::config::{Database, Storage};
 
@@ -52,7 +51,6 @@ const MIGRATIONS: &[Migration] = &[
     migration!(2, "0002_usage"),
     migration!(3, "0003_ingest"),
     migration!(4, "0004_tokens"),
-    migration!(5, "0005_log_every_change"),
 ];
 
 impl Migration {
@@ -462,7 +460,8 @@ pub async fn apply(connection: &mut Connection, migration: Migration) -> anyhow:
     } else {
         // Several statements in one string would run in one transaction.
         for statement in migration.sql.split(";\n\n") {
-            execute_with_retries(connection, statement)
+            connection
+                .batch_execute(statement)
                 .await
                 .map_err(Cause::from)?;
         }

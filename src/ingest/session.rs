@@ -33,7 +33,7 @@ impl<'a> Session<'a> {
         let mut outage = None;
         let connection = loop {
             let connected = db::connect_first(&config.database).await;
-            match set_up(config, connected).await {
+            match set_up(connected).await {
                 Err(error @ WriteError::Transient(_)) => pause(config, &mut outage, error).await?,
                 other => break other?,
             }
@@ -58,9 +58,7 @@ impl<'a> Session<'a> {
         self.repeat(async |connection| {
             let additional = db::connect_additional(&config.database, connection, count).await;
             for another in &additional {
-                another
-                    .set_direct_compress(config.ingest.direct_compress)
-                    .await?;
+                another.prepare_copying().await?;
                 another.set_lock_timeout(lock_timeout).await?;
             }
             Ok(additional)
@@ -105,7 +103,7 @@ impl<'a> Session<'a> {
         loop {
             pause(self.config, &mut self.outage, error).await?;
             let connected = db::connect(&self.config.database).await;
-            match set_up(self.config, connected).await {
+            match set_up(connected).await {
                 Ok(connection) => {
                     self.connection = connection;
                     return Ok(());
@@ -126,14 +124,9 @@ impl<'a> Session<'a> {
     }
 }
 
-async fn set_up(
-    config: &Config,
-    connected: Result<Connection, WriteError>,
-) -> Result<Connection, WriteError> {
+async fn set_up(connected: Result<Connection, WriteError>) -> Result<Connection, WriteError> {
     let connection = connected?;
-    connection
-        .set_direct_compress(config.ingest.direct_compress)
-        .await?;
+    connection.prepare_copying().await?;
     Ok(connection)
 }
 

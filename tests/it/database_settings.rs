@@ -83,7 +83,6 @@ async fn answers_of(database: &TestDatabase, context: &str) -> Vec<String> {
         let mut command = command(database.url(), &["ingest", "--json", file]);
         command
             .env("SIMUSAGE_INGEST_BATCH_ROWS", "10000")
-            .env("SIMUSAGE_INGEST_REFRESH_EVERY_MS", "50")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command.spawn().unwrap()

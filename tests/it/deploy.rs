@@ -98,7 +98,11 @@ fn the_workflows_pass_actionlint() {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
-    let files: Vec<&OsStr> = files.iter().map(|file| file.as_os_str()).collect();
+    let files: Vec<&OsStr> = files
+        .iter()
+        .map(PathBuf::as_path)
+        .map(Path::as_os_str)
+        .collect();
     run("actionlint", &files, "");
 }
 

@@ -272,7 +272,7 @@ async fn ingest_and_serve_continue_after_haproxy_restarts() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let count = "select count(*) from usage_records";
+    let count = "select count(*) from all_usage_records";
     for stored in [600, 1_500] {
         database
             .until_at_least(count, stored, Duration::from_secs(20))

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
 
-use super::super::pending_batch::PartialBatch;
+use super::super::batch::Batch;
 use super::super::progress::Counters;
 use super::super::record_encoder::RecordEncoder;
 
@@ -32,7 +32,7 @@ pub(super) struct PartitionBatch {
     pub partition: i32,
     /// The offset at which the batch begins.
     pub from: i64,
-    pub batch: PartialBatch,
+    pub batch: Batch,
 }
 
 /// State that the consumer shares with the writer and the signal handler.

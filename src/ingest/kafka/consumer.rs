@@ -265,7 +265,6 @@ impl GroupMember {
         }
         partition.next = offset + 1;
         partition.at_end = false;
-        partition.pieces.extend(partition.batch.take_piece());
         let rejected_bytes = partition.batch.size().rejected_bytes;
         assignment.began.get_or_insert_with(Instant::now);
         assignment.pending_bytes += message_bytes.len() as u64;

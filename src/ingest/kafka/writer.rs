@@ -11,7 +11,7 @@ use super::super::parallel_copy::ParallelCopy;
 use super::super::record_encoder::RecordEncoder;
 use super::super::store::Store;
 use super::channel::{PartitionBatch, Request, SharedState};
-use crate::db::{self, Claim, InventoryIndex, SourceIdentity, WriteError};
+use crate::db::{self, Claim, InventoryIndex, Retention, SourceIdentity, WriteError};
 
 /// Stores the batches of a topic's partitions.
 pub(in crate::ingest) struct TopicWriter<'a, 's> {
@@ -19,15 +19,14 @@ pub(in crate::ingest) struct TopicWriter<'a, 's> {
     pub parallel_copy: &'a mut ParallelCopy,
     pub run_id: i64,
     pub inventory: Arc<InventoryIndex>,
-    /// Records older than this many days are rejected; 0 keeps them forever.
-    pub retention_days: u32,
+    pub retention: Retention,
 }
 
 impl TopicWriter<'_, '_> {
     pub(super) fn encoder(&self) -> Arc<RecordEncoder> {
         Arc::new(RecordEncoder::new(
             Arc::clone(&self.inventory),
-            self.retention_days,
+            self.retention,
         ))
     }
 
@@ -43,7 +42,7 @@ impl TopicWriter<'_, '_> {
         receiver: &mut Receiver<Request>,
     ) -> Result<(), WriteError> {
         let mut claims: FxHashMap<i32, Claim> = FxHashMap::default();
-        while let Some(request) = self.store.next_message(receiver).await? {
+        while let Some(request) = receiver.recv().await {
             match request {
                 Request::Claim {
                     cluster,
@@ -129,7 +128,7 @@ impl TopicWriter<'_, '_> {
         let mut failed = Ok(());
         for (partition, result) in partitions.into_iter().zip(results) {
             match (result, claims.get_mut(&partition)) {
-                (Ok(Some(end)), Some(claim)) => {
+                (Ok(end), Some(claim)) => {
                     self.store.committed(claim, &end);
                     shared.add_stored(partition, end.checkpoint.position);
                 }
