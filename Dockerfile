@@ -9,7 +9,7 @@ COPY sql sql
 COPY src src
 COPY web web
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/simusage/target \
-    cargo build --locked --release --bin simusage && cp target/release/simusage /usr/local/bin/
+    cargo build --locked --release --features vendored-openssl --bin simusage && cp target/release/simusage /usr/local/bin/
 
 FROM debian:bookworm-slim
 # sslmode=verify-full uses the CA certificates of the system if sslrootcert is not given.

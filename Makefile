@@ -1,5 +1,6 @@
 # make demo: Builds simusage and runs it on sample usage in an embedded TimescaleDB until Ctrl-C.
 # make test: Runs all checks, which must pass before a change is merged.
+# make test-clients: Generates clients of the API in five languages, and tests them. Needs Java and Maven.
 # make deny: Checks licences, advisories and sources of the dependencies.
 # make screenshots: Updates the pictures in docs/. Install the font Inter first (Debian: fonts-inter).
 #
@@ -11,20 +12,27 @@ CARGO ?= cargo
 PACKAGES := embedded/node_modules/.package-lock.json
 BROWSER_PACKAGES := tests/browser/node_modules/.package-lock.json
 SCHEMATHESIS := target/schemathesis/installed
+# Where OpenSSL's development files are not installed, it is built from source, which takes minutes.
+OPENSSL := $(shell pkg-config --exists 'openssl >= 1.1.1' 2>/dev/null || echo --features vendored-openssl)
 # Tests that need a native TimescaleDB are ignored by default.
 IGNORED_TESTS := $(if $(SIMUSAGE_TEST_DATABASE_URL),-- --include-ignored)
 
-.PHONY: demo test deny screenshots packages browser schemathesis tools
+# Tests note here what they skip because something is not installed.
+SKIPPED := target/tmp/skipped.txt
+
+.PHONY: demo test test-clients deny screenshots packages browser schemathesis tools
 
 demo: tools packages
-	$(CARGO) build --locked --release
-	bash examples/demo.sh
+	$(CARGO) build --locked --profile demo $(OPENSSL)
+	SIMUSAGE=target/demo/simusage bash examples/demo.sh
 
 test: tools packages browser schemathesis deny
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
-	$(CARGO) test --locked $(IGNORED_TESTS)
+	$(CARGO) clippy --locked $(OPENSSL) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked $(OPENSSL) --no-deps --document-private-items
+	@rm -f $(SKIPPED)
+	$(CARGO) test --locked $(OPENSSL) $(IGNORED_TESTS)
+	@if [ -f $(SKIPPED) ]; then sort -u $(SKIPPED); echo "$$(sort -u $(SKIPPED) | wc -l) skipped"; fi
 
 # cargo-deny is optional. Without network access, it checks everything but the advisories.
 DENY := $(CARGO) deny --locked --all-features
@@ -39,8 +47,28 @@ deny: tools
 	  $(DENY) --offline $(DENY_CHECK) licenses bans sources; \
 	fi
 
+# Clients generated from docs/openapi.json, in the languages whose tools are installed. The checksum
+# is that of the version in the variable.
+GENERATOR := 7.17.0
+GENERATOR_SHA256 := 25d6bd8273dd2be99979d544b62ea43f0ce1975f1aa582678b5093d1e7fcfce8
+GENERATOR_JAR := target/clients/openapi-generator-cli.jar
+CLIENT_PACKAGES := target/clients/installed
+test-clients: tools packages $(GENERATOR_JAR) $(CLIENT_PACKAGES)
+	$(CARGO) test --locked $(OPENSSL) --test it -- clients::
+
+$(GENERATOR_JAR):
+	@command -v mvn >/dev/null || { echo "Maven is missing. Install it together with Java 17 (Debian: maven)" >&2; exit 1; }
+	mvn --quiet --batch-mode dependency:copy -Dartifact=org.openapitools:openapi-generator-cli:$(GENERATOR) \
+	  -DoutputDirectory=target/clients -Dmdep.stripVersion=true
+	echo "$(GENERATOR_SHA256)  $@" | sha256sum --check --quiet || { rm $@; exit 1; }
+
+$(CLIENT_PACKAGES): tests/clients/requirements.txt
+	python3 -m venv --clear target/clients/venv
+	target/clients/venv/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 screenshots: tools packages browser
-	SIMUSAGE_SCREENSHOTS=$(CURDIR)/docs $(CARGO) test --locked --test it -- page::
+	SIMUSAGE_SCREENSHOTS=$(CURDIR)/docs $(CARGO) test --locked $(OPENSSL) --test it -- page::
 
 packages: $(PACKAGES)
 
@@ -72,8 +100,8 @@ $(SCHEMATHESIS): tests/schemathesis/requirements.txt
 # The tools that must be installed. Other targets install everything else.
 tools:
 	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: cargo is not on the PATH. Install it from https://rustup.rs" >&2; exit 1; }
-	@command -v cc >/dev/null || { echo "A C compiler is missing. Install gcc or clang, which build librdkafka, OpenSSL and zstd" >&2; exit 1; }
-	@command -v perl >/dev/null || { echo "Perl is missing. Install it, because the build of OpenSSL needs it" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "A C compiler is missing. Install gcc or clang, which build librdkafka and zstd" >&2; exit 1; }
+	@test -z "$(OPENSSL)" || command -v perl >/dev/null || { echo "OpenSSL is missing. Install its development files and pkg-config (Debian: apt-get install libssl-dev pkg-config), or Perl, with which it is built from source" >&2; exit 1; }
 	@command -v node >/dev/null || { echo "Node.js is missing. Install version 20 or later, which runs the embedded TimescaleDB" >&2; exit 1; }
 	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { echo "Node.js $$(node --version) is too old. Install version 20 or later" >&2; exit 1; }
 	@command -v npm >/dev/null || { echo "npm is missing. Install it together with Node.js" >&2; exit 1; }

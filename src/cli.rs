@@ -24,7 +24,7 @@ const GLOBAL: &str = "Global options";
 Exit status: 0 success; 1 failure; 2 invalid usage or configuration; 3 success, but some records were rejected.
 
 Settings come from config.toml, then the environment (SIMUSAGE_…, DATABASE_URL), then the options above. Each source
-overrides the ones before it."
+overrides the ones before it. What the database URL lacks is completed as psql does (PGHOST, PGUSER, ~/.pgpass, …)."
 )]
 pub struct Cli {
     /// Settings file [default: config.toml, if it exists]

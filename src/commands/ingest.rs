@@ -1,7 +1,6 @@
 //! `simusage ingest`
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -77,7 +76,7 @@ pub struct IngestArgs {
     pub until_end: bool,
     /// Address and port on which to serve Prometheus metrics at /metrics [default: none]
     #[arg(long, value_name = "ADDR")]
-    pub metrics_listen: Option<SocketAddr>,
+    pub metrics_listen: Option<String>,
     /// Stop when more than N records have been rejected [default: no limit]
     #[arg(long, value_name = "N")]
     pub max_rejects: Option<u64>,
@@ -157,9 +156,9 @@ async fn delete_old_rejected_daily(config: &Config) -> Infallible {
 pub(super) async fn run(args: IngestArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let json = args.json;
     let counters = Arc::<Counters>::default();
-    if let Some(address) = args.metrics_listen {
+    if let Some(address) = &args.metrics_listen {
         let counters = counters.clone();
-        serve_metrics(&address.to_string(), move || counters.to_prometheus())?;
+        serve_metrics(address, move || counters.to_prometheus())?;
     }
     let deletes_rejected = !args.dry_run && config.ingest.keep_rejected_days > 0;
     let is_endless = args.kafka.is_some();

@@ -13,7 +13,7 @@ use crate::http;
 Examples:
   simusage serve
   simusage serve --listen 127.0.0.1:9000
-  simusage serve --listen 0.0.0.0:8000 --allow-anonymous
+  simusage serve --listen :8000 --allow-anonymous
   simusage serve --log-format json
 
 On SIGTERM or SIGINT, the server finishes the requests in flight and exits. [serve] in config.toml has more settings.")]

@@ -85,7 +85,7 @@ fn parse_expiry(text: &str) -> Result<DateTime<Utc>, &'static str> {
 }
 
 pub(super) async fn run(command: TokenCommand, config: &Config) -> anyhow::Result<ExitCode> {
-    let mut connection = db::connect(&config.database).await?;
+    let mut connection = db::connect_first(&config.database).await?;
     db::migrate::ensure_current(&connection)
         .await
         .with_context(|| format!("checking the schema of {}", config.database.url))?;

@@ -13,6 +13,20 @@ pub struct Database {
     pub url: DatabaseUrl,
     /// Timeout of one attempt to connect.
     pub connect_timeout_ms: u64,
+    /// Whether a pooler gives each connection a session of its own.
+    pub pool_mode: PoolMode,
+}
+
+/// What a connection has for itself. The names are `PgBouncer`'s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolMode {
+    /// To be found out.
+    Auto,
+    /// A session.
+    Session,
+    /// A session for the duration of each transaction, which may be another one each time.
+    Transaction,
 }
 
 impl Database {

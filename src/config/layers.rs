@@ -120,6 +120,26 @@ impl Layers {
         Ok(())
     }
 
+    /// Adds libpq's environment variables to the database's URL, which they complete.
+    pub fn complete_url(&mut self, environment: impl IntoIterator<Item = (String, String)>) {
+        let url = self
+            .values
+            .get_mut("database")
+            .and_then(|section| section.get_mut("url"));
+        if let Some(Value::String(text)) = url {
+            let text = std::mem::take(text);
+            let environment: Table = environment
+                .into_iter()
+                .map(|(name, value)| (name, Value::String(value)))
+                .collect();
+            let completed = [
+                ("text".to_owned(), Value::String(text)),
+                ("environment".to_owned(), Value::Table(environment)),
+            ];
+            self.values["database"]["url"] = Value::Table(completed.into_iter().collect());
+        }
+    }
+
     pub fn into_values(self) -> (Table, Origins) {
         (self.values, Origins(self.origins))
     }

@@ -6,14 +6,17 @@
 //!
 //! Each section has a file with its keys and their validation.
 
+mod connection_options;
 mod database;
 mod database_url;
 mod error;
 mod ingest;
 mod kafka;
 mod layers;
+mod listen;
 mod log;
 mod networks;
+mod password_file;
 mod serve;
 mod storage;
 mod web;
@@ -23,12 +26,15 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::Value;
 
-pub use database::Database;
-pub use database_url::{ClientIdentity, DatabaseUrl, DatabaseUrlError, Roots, Tls, Trust};
+pub use database::{Database, PoolMode};
+pub use database_url::{
+    ClientIdentity, DatabaseUrl, DatabaseUrlError, PasswordFile, Roots, Tls, Trust,
+};
 pub use error::ConfigError;
 pub use ingest::Ingest;
 pub use kafka::{Kafka, Secret};
 use layers::{Layers, Origins};
+pub use listen::{listen, listen_addresses};
 pub use log::{Log, LogFormat};
 pub use networks::{Networks, NotANetwork};
 pub use serve::Serve;
@@ -83,6 +89,9 @@ impl Config {
         if let Some(path) = found {
             layers.add_file(path)?;
         }
+        let (libpq, environment): (Vec<_>, Vec<_>) = environment
+            .into_iter()
+            .partition(|(name, _)| connection_options::is_libpq_variable(name));
         layers.add_environment(environment)?;
         let log_format = overrides.log_format.map(|format| format.name().to_owned());
         for (section, key, value, option) in [
@@ -94,6 +103,7 @@ impl Config {
                 layers.set(section, key, Value::String(value.clone()), option);
             }
         }
+        layers.complete_url(libpq);
         let (values, origins) = layers.into_values();
         let config: Self = serde_path_to_error::deserialize(values).map_err(|error| {
             let problem = without_rust_types(error.inner().message());
@@ -204,6 +214,7 @@ mod tests {
                     _ if key == "hosts" => "simusage".to_owned(),
                     _ if key == "cors_origins" => "https://a".to_owned(),
                     _ if key == "trusted_proxies" => "10.0.0.0/8".to_owned(),
+                    _ if key == "pool_mode" => "session".to_owned(),
                     _ => "127.0.0.1:9".to_owned(),
                 };
                 // The certificate and its key must be set together.
@@ -259,10 +270,6 @@ mod tests {
             "SIMUSAGE_SERVE_POOL_SIZE: serve.pool_size: 0 is too low; use at least 1"
         );
         assert_eq!(
-            problem(None, &[("SIMUSAGE_SERVE_ROLE", "a -c b=c")]),
-            "SIMUSAGE_SERVE_ROLE: serve.role: 'a -c b=c' cannot be the name of a role (e.g. simusage_reader_usage)"
-        );
-        assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_MAX_URL_BYTES", "70000")]),
             "SIMUSAGE_SERVE_MAX_URL_BYTES: serve.max_url_bytes: 70000 is out of range; use 256 to 65536"
         );
@@ -277,6 +284,27 @@ mod tests {
         assert!(
             problem(None, &[("DATABASE_URL", "nonsense")])
                 .starts_with("DATABASE_URL: database.url: not a PostgreSQL URL")
+        );
+    }
+
+    #[test]
+    fn psqls_environment_is_used_where_the_url_says_nothing() {
+        let environment = [("PGHOST", "db.example.net"), ("PGUSER", "me")];
+        let config = load(None, &environment, &Overrides::default()).unwrap();
+        assert_eq!(config.database.url.to_string(), "me@db.example.net:5432/me");
+        let file = Some("[database]\nurl = 'postgresql://you@/things'\n");
+        let config = load(file, &environment, &Overrides::default()).unwrap();
+        assert_eq!(
+            config.database.url.to_string(),
+            "you@db.example.net:5432/things"
+        );
+        assert_eq!(
+            problem(None, &[("PGSSLMODE", "on")]),
+            "default: database.url: PGSSLMODE cannot be 'on'; use disable, prefer, require, verify-ca or verify-full"
+        );
+        assert!(
+            problem(Some("[database]\nurl = 3\n"), &[])
+                .ends_with("settings.toml: database.url: not a text in quotes (e.g. \"postgresql://user@host:5432/database\")")
         );
     }
 

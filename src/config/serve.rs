@@ -1,10 +1,9 @@
 //! `[serve]`
 
-use std::net::SocketAddr;
-
 use serde::Deserialize;
 
 use super::error::{InvalidValue, check_positive, check_range};
+use super::listen::is_address;
 use super::networks::Networks;
 use super::web::{CorsOrigins, HostNames, RequireToken};
 
@@ -12,7 +11,7 @@ use super::web::{CorsOrigins, HostNames, RequireToken};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Serve {
-    /// Address and port to listen on.
+    /// Address or host name, and port to listen on; `:port` is every address.
     pub listen: String,
     /// PEM file with the server's certificate chain. Empty: plain HTTP.
     pub tls_certificate: String,
@@ -105,31 +104,16 @@ impl Serve {
         let head = 256..=65_536;
         check_range("max_url_bytes", self.max_url_bytes as u64, head.clone())?;
         check_range("max_header_bytes", self.max_header_bytes as u64, head)?;
-        self.validate_role()?;
         self.validate_addresses()?;
         self.validate_tls_files()
     }
 
-    fn validate_role(&self) -> Result<(), InvalidValue> {
-        // The role is sent in the `options` of a connection, where spaces and backslashes are
-        // special.
-        let is_special =
-            |letter: char| letter.is_whitespace() || letter.is_control() || letter == '\\';
-        if !self.role.contains(is_special) {
-            return Ok(());
-        }
-        let problem = format!(
-            "'{}' cannot be the name of a role (e.g. simusage_reader_usage)",
-            self.role
-        );
-        Err(InvalidValue::new("role", problem))
-    }
-
     fn validate_addresses(&self) -> Result<(), InvalidValue> {
-        let is_address = |text: &str| text.parse::<SocketAddr>().is_ok();
         let listen = &self.listen;
         if !is_address(listen) {
-            let problem = format!("'{listen}' is not an address and port (e.g. 127.0.0.1:8000)");
+            let problem = format!(
+                "'{listen}' is not an address and port (e.g. 127.0.0.1:8000, localhost:8000, or :8000 for all)"
+            );
             return Err(InvalidValue::new("listen", problem));
         }
         let metrics = &self.metrics_listen;

@@ -8,13 +8,16 @@ use tokio_postgres::Client;
 
 use super::advice::on_connecting;
 use super::error::{Cause, WriteError, describe};
+use super::pooling::ensure_own_session;
 use super::tls::{Connector, is_tls_failure};
 use crate::config::Database;
 
-/// Without keepalives, either side could wait for hours for a peer that vanished, and the server
-/// would keep the locks of a lost session.
-const KEEPALIVES: &str =
-    "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3";
+/// What every session relies on. Sent after connecting, because poolers refuse it in the `options`
+/// of a connection.
+pub(super) const SETTINGS: &str = include_str!("../../sql/session/settings.sql");
+
+/// Without keepalives, either side could wait for hours for a peer that vanished.
+const KEEPALIVES: &str = include_str!("../../sql/session/keepalives.sql");
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVES_RETRIES: u32 = 3;
@@ -42,6 +45,14 @@ impl DerefMut for Connection {
 }
 
 impl Connection {
+    /// Sets what this program relies on in the session.
+    async fn set_up(&self) -> Result<(), WriteError> {
+        Ok(self
+            .client
+            .batch_execute(&[SETTINGS, KEEPALIVES].join(";"))
+            .await?)
+    }
+
     /// The process ID of the session. Connections with the same one share a session, which runs one
     /// statement at a time: always with the embedded engine, and possibly with a pooler.
     async fn backend_pid(&self) -> Result<i32, WriteError> {
@@ -114,9 +125,8 @@ pub async fn connect_additional(
     additional
 }
 
-/// The connection parameters of every session: those of the URL, an application name, and UTC, so
-/// that no statement depends on the server's time zone.
-pub(super) fn parameters(database: &Database, session_options: &str) -> tokio_postgres::Config {
+/// The connection parameters of every session: those of the URL, and an application name.
+pub(super) fn parameters(database: &Database) -> tokio_postgres::Config {
     let mut parameters = database.url.parameters().clone();
     if parameters.get_connect_timeout().is_none() {
         parameters.connect_timeout(Duration::from_millis(database.connect_timeout_ms));
@@ -124,23 +134,35 @@ pub(super) fn parameters(database: &Database, session_options: &str) -> tokio_po
     if parameters.get_application_name().is_none() {
         parameters.application_name("simusage");
     }
-    let options = [
-        parameters.get_options().unwrap_or_default(),
-        "-c TimeZone=UTC",
-        session_options,
-    ]
-    .join(" ");
-    parameters.options(options.trim());
     parameters
 }
 
-/// Opens a connection.
+/// Opens the first connection of a command that needs sessions of its own. [`connect`] opens more.
+///
+/// # Errors
+/// Returns an error if the server is unreachable or rejects the connection, or if a pooler gives
+/// each transaction another session.
+pub async fn connect_first(database: &Database) -> Result<Connection, WriteError> {
+    let connection = open(database).await?;
+    ensure_own_session(database, &connection).await?;
+    connection.set_up().await?;
+    Ok(connection)
+}
+
+/// Opens a connection with a session of its own.
 ///
 /// # Errors
 /// Returns an error if the server is unreachable or rejects the connection. It names the server,
 /// without the password.
 pub async fn connect(database: &Database) -> Result<Connection, WriteError> {
-    let mut parameters = parameters(database, KEEPALIVES);
+    let connection = open(database).await?;
+    connection.set_up().await?;
+    Ok(connection)
+}
+
+/// Opens a connection without setting anything in its session.
+pub(super) async fn open(database: &Database) -> Result<Connection, WriteError> {
+    let mut parameters = parameters(database);
     if parameters.get_keepalives_idle() > KEEPALIVES_IDLE {
         parameters.keepalives_idle(KEEPALIVES_IDLE);
         parameters.keepalives_interval(KEEPALIVES_INTERVAL);
@@ -156,7 +178,7 @@ pub async fn connect(database: &Database) -> Result<Connection, WriteError> {
             let problem = describe(&error);
             let text = format!("cannot connect to {}: {problem}{advice}", database.url);
             match error.code() {
-                Some(_) => WriteError::from(error).with_text(text),
+                Some(_) => WriteError::on_connecting(error).with_text(text),
                 None if is_tls_failure(&error) => WriteError::Refused(Cause::new(text, error)),
                 None => WriteError::Unreachable(Cause::new(text, error)),
             }

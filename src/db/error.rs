@@ -4,9 +4,9 @@ use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
-use super::tls;
+use super::{pooling, tls};
 
 /// Why a database operation failed: a text for users, and the driver's error if there is one.
 ///
@@ -98,8 +98,31 @@ pub enum StorageError {
     Other(#[source] Cause),
 }
 
+impl StorageError {
+    /// Whether the session ended or can no longer be used, so that a new one may succeed.
+    pub(super) fn is_session_lost(&self) -> bool {
+        let Self::Unavailable(Cause {
+            source: Some(error),
+            ..
+        }) = self
+        else {
+            return false;
+        };
+        error.as_db_error().map_or_else(
+            || is_broken(error),
+            |server| is_session_over(server) || is_session_outdated(server),
+        )
+    }
+}
+
 impl From<tokio_postgres::Error> for StorageError {
     fn from(error: tokio_postgres::Error) -> Self {
+        if error
+            .as_db_error()
+            .is_some_and(|server| is_session_over(server) || is_session_outdated(server))
+        {
+            return Self::Unavailable(error.into());
+        }
         let Some(code) = error.code() else {
             return if is_broken(&error) {
                 Self::Unavailable(error.into())
@@ -198,14 +221,96 @@ impl WriteError {
     }
 }
 
-impl From<tokio_postgres::Error> for WriteError {
-    fn from(error: tokio_postgres::Error) -> Self {
+impl WriteError {
+    /// The error of an attempt to connect, which reports everything as the end of the session.
+    pub(super) fn on_connecting(error: tokio_postgres::Error) -> Self {
         match error.code() {
             Some(code) if *code == SqlState::DISK_FULL => Self::DiskFull(error.into()),
-            Some(code) if is_transient(code) => Self::Transient(error.into()),
+            Some(code) if is_transient(code) && !is_refused_by_pooler(&error) => {
+                Self::Transient(error.into())
+            }
             None if is_broken(&error) => Self::Transient(error.into()),
             _ => Self::Refused(error.into()),
         }
+    }
+}
+
+impl From<tokio_postgres::Error> for WriteError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let is_lost = error
+            .as_db_error()
+            .is_some_and(|server| is_session_over(server) || is_session_outdated(server));
+        if is_lost && !is_refused_by_pooler(&error) {
+            return Self::Transient(error.into());
+        }
+        Self::on_connecting(error)
+    }
+}
+
+/// Whether the server ended the session with this error, for example because another session has
+/// updated the extension, or an administrator has terminated it.
+fn is_session_over(server: &DbError) -> bool {
+    matches!(
+        server.parsed_severity(),
+        Some(Severity::Fatal | Severity::Panic)
+    )
+}
+
+/// Whether the session refers to something that another one has replaced: a table, an extension or
+/// the result of a prepared statement.
+fn is_session_outdated(server: &DbError) -> bool {
+    let (code, message) = (server.code(), server.message());
+    let is_outdated = |text: &&str| message.starts_with(text);
+    if *code == SqlState::INTERNAL_ERROR {
+        let internal = [
+            "could not open relation with OID",
+            "cache lookup failed for",
+            "tuple concurrently",
+        ];
+        return internal.iter().any(is_outdated);
+    }
+    *code == SqlState::FEATURE_NOT_SUPPORTED && is_outdated(&"cached plan must not change")
+}
+
+/// Whether a pooler refuses the connection because of its or its client's configuration. It reports
+/// this like a lost connection, as a protocol violation.
+fn is_refused_by_pooler(error: &tokio_postgres::Error) -> bool {
+    let refusals = [
+        "unsupported startup parameter",
+        "no such database",
+        "no such user",
+        "not allowed",
+    ];
+    error.as_db_error().is_some_and(|server| {
+        *server.code() == SqlState::PROTOCOL_VIOLATION
+            && refusals
+                .iter()
+                .any(|refusal| server.message().starts_with(refusal))
+    })
+}
+
+/// What to do about an error of a statement, if that depends on how the program is connected.
+fn connection_advice(server: &DbError) -> Option<&'static str> {
+    if pooling::is_lost_statement(server.code()) {
+        Some(pooling::NEEDS_STATEMENTS)
+    } else if *server.code() == SqlState::READ_ONLY_SQL_TRANSACTION {
+        Some(
+            "the server is a standby or the database is read-only; connect to a server that accepts writes, for \
+             example with several hosts and target_session_attrs=read-write",
+        )
+    } else if [
+        "unsupported startup parameter: options",
+        "unsupported startup parameter in options",
+    ]
+    .iter()
+    .any(|refusal| server.message().starts_with(refusal))
+    {
+        Some(
+            "remove options from the database URL and PGOPTIONS, or add `ignore_startup_parameters = options` to \
+             pgbouncer.ini, which then ignores them",
+        )
+    } else {
+        None
     }
 }
 
@@ -239,8 +344,11 @@ pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
             .hint()
             .map(|hint| format!("; {hint}"))
             .unwrap_or_default();
+        let advice = connection_advice(server)
+            .map(|advice| format!("; {advice}"))
+            .unwrap_or_default();
         return format!(
-            "{} [{}]{detail}{hint}",
+            "{} [{}]{detail}{hint}{advice}",
             server.message(),
             server.code().code()
         );

@@ -6,7 +6,7 @@
 use anyhow::{Context as _, bail, ensure};
 use tokio_postgres::Client;
 
-use super::connect::{Connection, connect};
+use super::connect::{Connection, connect, connect_first};
 use super::error::{Cause, StorageError};
 use super::functions::{self, FUNCTIONS, Function, checksum};
 use super::reader;
@@ -91,7 +91,7 @@ impl Report {
 /// newer or different simusage, or if a statement fails. Changes before the failure remain applied.
 pub async fn migrate(database: &Database, storage: &Storage) -> anyhow::Result<Report> {
     // In a separate session, so that no migration can release the lock by accident.
-    let lock = connect(database).await?;
+    let lock = connect_first(database).await?;
     acquire_lock(&lock).await?;
     let report = migrate_locked(database, storage).await;
     lock.close().await;
@@ -100,6 +100,7 @@ pub async fn migrate(database: &Database, storage: &Storage) -> anyhow::Result<R
 
 async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Result<Report> {
     let mut connection = connect(database).await?;
+    check_writable(&read_server(&connection).await?)?;
     install_timescaledb(&connection).await?;
     check_server(&read_server(&connection).await?)?;
     // As one string, these statements run in one transaction.
@@ -143,8 +144,9 @@ async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Resul
 /// # Errors
 /// See [`migrate`].
 pub async fn check(database: &Database, storage: &Storage) -> anyhow::Result<Report> {
-    let connection = connect(database).await?;
+    let connection = connect_first(database).await?;
     let server = read_server(&connection).await?;
+    check_encoding(&server)?;
     if server.installed.is_none() {
         ensure!(server.available.is_some(), NO_TIMESCALEDB);
         return Ok(Report {
@@ -266,15 +268,23 @@ async fn acquire_lock(connection: &Connection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The TimescaleDB of the server.
+/// What the schema depends on.
 #[derive(Debug, Clone, Default)]
 struct Server {
-    /// The version that `create extension` would install.
+    /// The version of TimescaleDB that `create extension` would install.
     available: Option<String>,
     /// The version installed in this database.
     installed: Option<String>,
     /// `timescaledb.license`, if the library is loaded.
     license: Option<String>,
+    /// The name of the database.
+    database: String,
+    /// The encoding of the database.
+    encoding: String,
+    /// Whether the server replays another server's changes.
+    is_standby: bool,
+    /// Whether transactions are read-only by default.
+    is_read_only: bool,
 }
 
 /// `major.minor` of TimescaleDB.
@@ -293,14 +303,50 @@ const NO_TIMESCALEDB: &str = "the server has no TimescaleDB: install it (https:/
 
 async fn read_server(client: &Client) -> anyhow::Result<Server> {
     let row = client
-        .query_opt(include_str!("../../sql/schema_history/server.sql"), &[])
+        .query_one(include_str!("../../sql/schema_history/server.sql"), &[])
         .await
         .map_err(Cause::from)?;
-    Ok(row.map_or_else(Server::default, |row| Server {
+    Ok(Server {
         available: row.get("available"),
         installed: row.get("installed"),
         license: row.get("license"),
-    }))
+        database: row.get("database"),
+        encoding: row.get("encoding"),
+        is_standby: row.get("is_standby"),
+        is_read_only: row.get("is_read_only"),
+    })
+}
+
+/// Checks that the schema can be created and changed in this database.
+fn check_writable(server: &Server) -> anyhow::Result<()> {
+    let Server { database, .. } = server;
+    check_encoding(server)?;
+    if server.is_standby {
+        bail!(
+            "the server is a standby, so its schema cannot be changed: connect to the primary, for example with \
+             several hosts and target_session_attrs=read-write"
+        );
+    }
+    if server.is_read_only {
+        bail!(
+            "transactions in the database {database} are read-only by default, so its schema cannot be changed: \
+             run `alter database {database} reset default_transaction_read_only`, or reset it for the role or \
+             the server, then run this again"
+        );
+    }
+    Ok(())
+}
+
+fn check_encoding(server: &Server) -> anyhow::Result<()> {
+    let Server {
+        database, encoding, ..
+    } = server;
+    ensure!(
+        encoding == "UTF8",
+        "the database {database} has the encoding {encoding}, but simusage needs UTF8: create another with \
+         `createdb --encoding UTF8 --template template0 NAME`, and use that one"
+    );
+    Ok(())
 }
 
 async fn install_timescaledb(client: &Client) -> anyhow::Result<()> {
@@ -443,6 +489,7 @@ mod tests {
             available: Some(installed.to_owned()),
             installed: Some(installed.to_owned()),
             license: Some(license.to_owned()),
+            ..Server::default()
         }
     }
 

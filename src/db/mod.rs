@@ -13,6 +13,7 @@ mod inventory;
 mod inventory_index;
 pub mod migrate;
 mod pool;
+mod pooling;
 mod postings;
 pub mod queries;
 mod reader;
@@ -26,7 +27,7 @@ pub mod tokens;
 
 pub use deadpool_postgres::Client;
 
-pub use connect::{Connection, connect, connect_additional};
+pub use connect::{Connection, connect, connect_additional, connect_first};
 pub use copy::{
     BatchEnd, BatchWriter, RecordDays, RejectedRecord, TUPLE_BYTES, encode_usage_record, sorted,
 };
@@ -35,6 +36,7 @@ pub use freshness::FreshnessLoader;
 pub use inventory::store_inventory;
 pub use inventory_index::{InventoryIndex, LookupError, RecordIds, inventory_version};
 pub use pool::{Lease, Pool, PoolStatus, Streaming};
+pub use pooling::pool_mode;
 pub use postings::{
     OpenPeriods, close_page, close_period, drop_old, open_chunks, open_periods, prepare_closing,
 };

@@ -1,18 +1,26 @@
 //! The pool of connections for requests. A pool belongs to one runtime, which drives its
 //! connections.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Client, Manager, ManagerConfig, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
+    Client, Connect, Manager, ManagerConfig, PoolError, RecyclingMethod, Runtime, TimeoutType,
+    Timeouts,
 };
+use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
 
-use super::connect::parameters;
-use super::error::StorageError;
+use super::connect::{SETTINGS, parameters};
+use super::error::{StorageError, describe};
 use super::queries::Rows;
 use super::tls::Connector;
-use crate::config::Config;
+use crate::config::{Config, PoolMode, Serve};
+
+/// What every query relies on, in a session that other programs use, too.
+const TRANSACTION_SETTINGS: &str = include_str!("../../sql/session/transaction_settings.sql");
 
 /// How much longer than the server's statement timeout a query may take. Exceeded only if the
 /// server no longer responds: the network drops packets, or the machine has frozen.
@@ -25,6 +33,84 @@ pub struct Pool {
     timeout: Duration,
     statement_timeout_ms: u64,
     stream_timeout_ms: u64,
+    /// The settings of each transaction, if sessions are shared with other programs.
+    transactions: Option<Arc<Settings>>,
+}
+
+/// What queries rely on.
+#[derive(Debug)]
+struct Settings {
+    statement_timeout_ms: u64,
+    /// Empty: the user's own role.
+    role: String,
+}
+
+impl Settings {
+    fn new(serve: &Serve) -> Self {
+        Self {
+            statement_timeout_ms: serve.statement_timeout_ms,
+            role: serve.role.clone(),
+        }
+    }
+
+    /// The statements at the start of a session.
+    fn of_session(&self) -> String {
+        format!(
+            "{SETTINGS};{}",
+            self.statements("set", self.statement_timeout_ms)
+        )
+    }
+
+    /// The statements at the start of a transaction.
+    fn of_transaction(&self, timeout_ms: u64) -> String {
+        format!(
+            "begin isolation level read committed not deferrable;{TRANSACTION_SETTINGS};{}",
+            self.statements("set local", timeout_ms)
+        )
+    }
+
+    fn statements(&self, set: &str, timeout_ms: u64) -> String {
+        // Custom plans exclude chunks by time. With 1,155 daily chunks, planning took 0.6 ms;
+        // trying the generic plan, which contains all chunks, took 160 ms once per connection.
+        let mut statements = format!(
+            "{set} statement_timeout = {timeout_ms}; {set} plan_cache_mode = force_custom_plan"
+        );
+        if !self.role.is_empty() {
+            // As the last one, since it may take away the right to set others.
+            let role = self.role.replace('"', "\"\"");
+            let _ = write!(statements, "; {set} role \"{role}\"");
+        }
+        statements
+    }
+}
+
+/// Opens connections, and sets what queries rely on unless other programs use the same sessions.
+struct SessionConnector {
+    tls: Connector,
+    settings: Option<Arc<str>>,
+}
+
+impl Connect for SessionConnector {
+    fn connect(
+        &self,
+        parameters: &tokio_postgres::Config,
+    ) -> BoxFuture<'_, Result<(tokio_postgres::Client, JoinHandle<()>), tokio_postgres::Error>>
+    {
+        let (parameters, tls) = (parameters.clone(), self.tls.clone());
+        let settings = self.settings.clone();
+        Box::pin(async move {
+            let (client, connection) = parameters.connect(tls).await?;
+            let driver = tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    log::debug!("connection ended: {}", describe(&error));
+                }
+            });
+            if let Some(settings) = settings {
+                client.batch_execute(&settings).await?;
+            }
+            Ok((client, driver))
+        })
+    }
 }
 
 impl fmt::Debug for Pool {
@@ -57,32 +143,28 @@ impl Pool {
     #[must_use]
     pub fn new(config: &Config, size: usize) -> Self {
         let serve = &config.serve;
-        let role = if serve.role.is_empty() {
-            String::new()
-        } else {
-            format!(" -c role={}", serve.role)
-        };
-        // Custom plans exclude chunks by time. With 1,155 daily chunks, planning took 0.6 ms;
-        // trying the generic plan, which contains all chunks, took 160 ms once per connection.
-        let options = format!(
-            "-c statement_timeout={} -c plan_cache_mode=force_custom_plan{role}",
-            serve.statement_timeout_ms
-        );
         // An open connection is reused unchecked, because a round trip per request would double the
-        // cost of a short one. A connection that has broken fails one request with 503.
+        // cost of a short one. If it has broken, the query runs again on a new one.
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
+        let settings = Settings::new(serve);
+        let mode = config.database.pool_mode;
         let tls = Connector::new(config.database.url.tls());
         let wait = Duration::from_millis(serve.pool_timeout_ms);
-        let mut parameters = parameters(&config.database, &options);
+        let mut parameters = parameters(&config.database);
         // A host that drops packets must leave time for trying the other hosts.
         let hosts = u32::try_from(parameters.get_hosts().len())
             .unwrap_or(1)
             .max(1);
         let connect_timeout = parameters.get_connect_timeout().copied().unwrap_or(wait);
         parameters.connect_timeout(connect_timeout.min(wait / hosts));
-        let manager = Manager::from_config(parameters, tls, recycling);
+        let is_shared = mode == PoolMode::Transaction;
+        let connector = SessionConnector {
+            tls,
+            settings: (!is_shared).then(|| settings.of_session().into()),
+        };
+        let manager = Manager::from_connect(parameters, connector, recycling);
         let connections = deadpool_postgres::Pool::builder(manager)
             .max_size(size)
             .runtime(Runtime::Tokio1)
@@ -98,6 +180,7 @@ impl Pool {
             timeout: Duration::from_millis(serve.statement_timeout_ms) + GRACE,
             statement_timeout_ms: serve.statement_timeout_ms,
             stream_timeout_ms: serve.stream_timeout_ms,
+            transactions: is_shared.then(|| settings.into()),
         }
     }
 
@@ -113,20 +196,55 @@ impl Pool {
         }
     }
 
-    /// Runs a query on one of the connections.
+    /// Runs a query on one of the connections. If its session has ended or can no longer be used,
+    /// the query runs again on a new connection, once.
     ///
     /// # Errors
     /// Returns an error if no connection becomes available in time, or that of the query.
     pub async fn run<T>(
         &self,
-        query: impl AsyncFnOnce(&Client) -> Result<T, StorageError>,
+        query: impl AsyncFn(&Client) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
-        let client = self.connections.get().await.map_err(no_connection)?;
+        match self.run_on(self.connection().await?, &query).await {
+            Err(error) if error.is_session_lost() => {
+                self.close_idle(&error);
+                self.run_on(self.connection().await?, &query).await
+            }
+            other => other,
+        }
+    }
+
+    /// A connection that is not in use, or a new one.
+    async fn connection(&self) -> Result<Client, StorageError> {
+        self.connections.get().await.map_err(no_connection)
+    }
+
+    /// Closes the connections that are not in use, because they have probably met the same fate.
+    fn close_idle(&self, error: &StorageError) {
+        log::debug!("trying again on a new connection: {error}");
+        self.connections.retain(|_, _| false);
+    }
+
+    async fn run_on<T>(
+        &self,
+        client: Client,
+        query: &impl AsyncFn(&Client) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        if let Some(settings) = &self.transactions {
+            let begin = settings.of_transaction(self.statement_timeout_ms);
+            let (result, mut lease) = in_transaction(client, &begin, self.timeout, query).await?;
+            lease.give_back().await;
+            return Ok(result);
+        }
         let result = tokio::time::timeout(self.timeout, query(&client))
             .await
             .unwrap_or(Err(StorageError::Timeout));
-        if let Err(StorageError::Timeout | StorageError::NotMigrated(_) | StorageError::Other(_)) =
-            result
+        if let Err(
+            StorageError::Timeout
+            | StorageError::NotMigrated(_)
+            | StorageError::Unavailable(_)
+            | StorageError::Other(_),
+        ) = result
         {
             // The session may still be running the query, or have prepared statements that fail
             // since a migration. A new connection is cheap compared with further errors.
@@ -142,9 +260,29 @@ impl Pool {
     /// Returns an error if no connection becomes available in time, or that of the query.
     pub async fn open<T>(
         &self,
-        query: impl AsyncFnOnce(&Client) -> Result<T, StorageError>,
+        query: impl AsyncFn(&Client) -> Result<T, StorageError>,
     ) -> Result<(T, Lease), StorageError> {
-        let client = self.connections.get().await.map_err(no_connection)?;
+        match self.open_on(self.connection().await?, &query).await {
+            Err(error) if error.is_session_lost() => {
+                self.close_idle(&error);
+                self.open_on(self.connection().await?, &query).await
+            }
+            other => other,
+        }
+    }
+
+    async fn open_on<T>(
+        &self,
+        client: Client,
+        query: &impl AsyncFn(&Client) -> Result<T, StorageError>,
+    ) -> Result<(T, Lease), StorageError> {
+        // The first row arrives after all rows are sorted, so it may take as long as the whole
+        // query.
+        let timeout = Duration::from_millis(self.stream_timeout_ms) + GRACE;
+        if let Some(settings) = &self.transactions {
+            let begin = settings.of_transaction(self.stream_timeout_ms);
+            return in_transaction(client, &begin, timeout, query).await;
+        }
         let opening = async {
             client
                 .batch_execute(&format!(
@@ -154,25 +292,50 @@ impl Pool {
                 .await?;
             query(&client).await
         };
-        // The first row arrives after all rows are sorted, so it may take as long as the whole
-        // query.
-        let timeout = Duration::from_millis(self.stream_timeout_ms) + GRACE;
         let result = tokio::time::timeout(timeout, opening)
             .await
             .unwrap_or(Err(StorageError::Timeout));
+        let reset = format!("set statement_timeout = {}", self.statement_timeout_ms);
         let lease = Lease {
             client: Some(client),
-            statement_timeout_ms: self.statement_timeout_ms,
+            at_end: reset.into(),
         };
         Ok((result?, lease))
     }
+}
+
+/// Runs a query in a transaction, of which the lease ends the rest. If it fails, the connection is
+/// closed, and the pooler rolls back.
+async fn in_transaction<T>(
+    client: Client,
+    begin: &str,
+    timeout: Duration,
+    query: &impl AsyncFn(&Client) -> Result<T, StorageError>,
+) -> Result<(T, Lease), StorageError> {
+    // Closes the connection if this future is dropped.
+    let lease = Lease {
+        client: Some(client),
+        at_end: "commit".into(),
+    };
+    let running = async {
+        let client = lease.client.as_ref().expect("the lease is new");
+        // Sent together, in one round trip.
+        let (started, result) = tokio::join!(client.batch_execute(begin), query(client));
+        started?;
+        result
+    };
+    let result = tokio::time::timeout(timeout, running)
+        .await
+        .unwrap_or(Err(StorageError::Timeout));
+    Ok((result?, lease))
 }
 
 /// A connection from which rows are being read. Dropping the lease closes the connection, because
 /// the server may still be running the query.
 pub struct Lease {
     client: Option<Client>,
-    statement_timeout_ms: u64,
+    /// The statement that ends the use of the connection.
+    at_end: Cow<'static, str>,
 }
 
 impl Lease {
@@ -181,9 +344,19 @@ impl Lease {
         let Some(client) = self.client.take() else {
             return;
         };
-        let reset = format!("set statement_timeout = {}", self.statement_timeout_ms);
-        if client.batch_execute(&reset).await.is_err() {
-            drop(Client::take(client));
+        let returning = Self {
+            client: Some(client),
+            at_end: std::mem::take(&mut self.at_end),
+        };
+        returning.finish().await;
+    }
+
+    /// Closes the connection if this fails or is dropped before the end.
+    async fn finish(mut self) {
+        if let Some(client) = &self.client
+            && client.batch_execute(&self.at_end).await.is_ok()
+        {
+            drop(self.client.take());
         }
     }
 }

@@ -126,20 +126,21 @@ where
         > + 'static,
     B: MessageBody + 'static,
 {
-    let builder = Server::build()
+    let mut builder = Server::build()
         .workers(workers)
         .max_concurrent_connections((serve.max_connections / workers).max(1))
         .shutdown_timeout(serve.shutdown_timeout_ms.div_ceil(1_000))
         .disable_signals();
-    let bound = TcpListener::bind(&serve.listen).and_then(|listener| {
-        let address = listener.local_addr()?;
-        let connections = Connections::new(serve, telemetry);
-        listen(builder, listener, address, serve, tls, connections, app)
-    });
-    let (builder, address) =
-        bound.with_context(|| metrics_server::cannot_listen(&serve.listen, "--listen"))?;
+    let cannot_listen = || metrics_server::cannot_listen(&serve.listen, "--listen");
+    let connections = Connections::new(serve, telemetry);
     let scheme = if tls.is_some() { "https" } else { "http" };
-    log::info!("listening on {scheme}://{address}");
+    for listener in crate::config::listen(&serve.listen).with_context(cannot_listen)? {
+        let address = listener.local_addr().with_context(cannot_listen)?;
+        let (connections, app) = (connections.clone(), app.clone());
+        builder = listen(builder, listener, address, serve, tls, connections, app)
+            .with_context(cannot_listen)?;
+        log::info!("listening on {scheme}://{address}");
+    }
     Ok(builder.run())
 }
 
@@ -151,7 +152,7 @@ fn listen<T, B>(
     tls: Option<&ServerConfig>,
     connections: Connections,
     app: impl Fn() -> App<T> + Send + Clone + 'static,
-) -> std::io::Result<(ServerBuilder, SocketAddr)>
+) -> std::io::Result<ServerBuilder>
 where
     T: ServiceFactory<
             ServiceRequest,
@@ -182,7 +183,7 @@ where
                 .finish(map_config(app, |()| AppConfig::default()))
         }};
     }
-    let builder = match tls.cloned() {
+    match tls.cloned() {
         Some(tls) => builder.listen("simusage", listener, move || {
             let service = service!(app, signal).rustls_0_23(tls.clone());
             limited(connections.clone(), service)
@@ -190,8 +191,7 @@ where
         None => builder.listen("simusage", listener, move || {
             limited(connections.clone(), service!(app, signal).tcp())
         }),
-    }?;
-    Ok((builder, address))
+    }
 }
 
 /// Closes connections above the limit, and passes on the others.

@@ -4,6 +4,8 @@ use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use anyhow::Context as _;
 
+use crate::config::listen;
+
 /// The media type of Prometheus's text format.
 pub(super) const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -31,7 +33,8 @@ pub(super) fn serve_metrics_and(
     render: impl Fn() -> String + Clone + Send + Sync + 'static,
     further: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
 ) -> anyhow::Result<ServerHandle> {
-    let server = HttpServer::new(move || {
+    let listeners = listen(address).with_context(|| cannot_listen(address, "--metrics-listen"))?;
+    let mut server = HttpServer::new(move || {
         let render = render.clone();
         let handler = move || {
             let text = render();
@@ -42,9 +45,12 @@ pub(super) fn serve_metrics_and(
             .configure(further.clone())
     })
     .workers(1)
-    .disable_signals()
-    .bind(address)
-    .with_context(|| cannot_listen(address, "--metrics-listen"))?;
+    .disable_signals();
+    for listener in listeners {
+        server = server
+            .listen(listener)
+            .with_context(|| cannot_listen(address, "--metrics-listen"))?;
+    }
     for address in server.addrs() {
         log::info!("serving metrics on http://{address}/metrics");
     }

@@ -35,7 +35,6 @@ mod usage_series;
 mod usage_totals;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -48,7 +47,7 @@ use actix_web::{App, FromRequest, Handler, Resource, Responder, web};
 use anyhow::{Context as _, bail, ensure};
 use tokio::sync::Notify;
 
-use crate::config::{Config, RequireToken, Serve};
+use crate::config::{Config, PoolMode, RequireToken, Serve, listen_addresses};
 use crate::db::{self, Pool};
 use crate::signals::{Hangups, Signals};
 pub use access::Access;
@@ -72,7 +71,7 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
     let listening = "cannot listen for signals";
     let mut signals = Signals::listen().context(listening)?;
     let hangups = Hangups::listen().context(listening)?;
-    check_database(config).await?;
+    let config = &with_database_checked(config).await?;
     let tokens_pool = Pool::new(config, 1);
     let access = Access::open(config, &tokens_pool).await?;
     check_anonymous_access(&config.serve, &access, allow_anonymous)?;
@@ -137,9 +136,11 @@ fn check_anonymous_access(
         log::warn!("serve.require_token is false: anyone who can reach {listen} can read all data");
         return Ok(());
     }
-    let is_local = listen
-        .parse()
-        .is_ok_and(|address: SocketAddr| address.ip().to_canonical().is_loopback());
+    let is_local = listen_addresses(listen).is_ok_and(|addresses| {
+        addresses
+            .iter()
+            .all(|address| address.ip().to_canonical().is_loopback())
+    });
     if !is_local && !allow_anonymous {
         bail!(
             "no tokens exist, so anyone who can reach {listen} could read all data: create a token with \
@@ -217,12 +218,19 @@ async fn stop(
     }
 }
 
-/// Fails at startup, with the database's URL, if requests could not be served anyway.
-async fn check_database(config: &Config) -> anyhow::Result<()> {
-    let connection = db::connect(&config.database).await?;
-    let current = db::migrate::ensure_current(&connection).await;
-    connection.close().await;
-    current.with_context(|| format!("checking the schema of {}", config.database.url))
+/// Finds out whether connections have their own sessions. Fails at startup, with the database's URL,
+/// if requests could not be served anyway.
+async fn with_database_checked(config: &Config) -> anyhow::Result<Config> {
+    let mut config = config.clone();
+    config.database.pool_mode = db::pool_mode(&config.database).await?;
+    if config.database.pool_mode == PoolMode::Transaction {
+        log::info!("the database's sessions are shared, so settings are made in each transaction");
+    }
+    Pool::new(&config, 1)
+        .run(async |client| db::migrate::ensure_current(client).await)
+        .await
+        .with_context(|| format!("checking the schema of {}", config.database.url))?;
+    Ok(config)
 }
 
 /// The number of worker threads.
@@ -328,14 +336,18 @@ pub fn app(
         .default_service(web::to(async || Err::<String, _>(ApiError::NoPath)))
 }
 
-/// A resource that supports only GET and HEAD. The server omits the body of HEAD responses.
+/// A resource that supports only GET and HEAD, also with a slash after its path. The server omits the
+/// body of HEAD responses.
 fn get<F, Args>(path: &str, handler: F) -> Resource
 where
     F: Handler<Args> + Clone,
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    web::resource(path)
+    // A path that ends in a slash or a parameter has no second spelling.
+    let slashed = Some(format!("{path}/")).filter(|_| !path.ends_with(['/', '}']));
+    let paths: Vec<String> = [path.to_owned()].into_iter().chain(slashed).collect();
+    web::resource(paths)
         .route(web::get().to(handler.clone()))
         .route(web::head().to(handler))
         .default_service(web::to(async || {

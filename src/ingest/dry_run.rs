@@ -128,7 +128,7 @@ async fn encoder(
 }
 
 async fn load_inventory(config: &Config) -> Result<InventoryIndex, WriteError> {
-    let connection = db::connect(&config.database).await?;
+    let connection = db::connect_first(&config.database).await?;
     let inventory = InventoryIndex::load(&connection).await;
     connection.close().await;
     inventory

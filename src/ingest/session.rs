@@ -32,7 +32,8 @@ impl<'a> Session<'a> {
     pub async fn open(config: &'a Config) -> Result<Self, WriteError> {
         let mut outage = None;
         let connection = loop {
-            match connect(config).await {
+            let connected = db::connect_first(&config.database).await;
+            match set_up(connected).await {
                 Err(error @ WriteError::Transient(_)) => pause(config, &mut outage, error).await?,
                 other => break other?,
             }
@@ -101,7 +102,8 @@ impl<'a> Session<'a> {
         let mut error = error;
         loop {
             pause(self.config, &mut self.outage, error).await?;
-            match connect(self.config).await {
+            let connected = db::connect(&self.config.database).await;
+            match set_up(connected).await {
                 Ok(connection) => {
                     self.connection = connection;
                     return Ok(());
@@ -122,8 +124,8 @@ impl<'a> Session<'a> {
     }
 }
 
-async fn connect(config: &Config) -> Result<Connection, WriteError> {
-    let connection = db::connect(&config.database).await?;
+async fn set_up(connected: Result<Connection, WriteError>) -> Result<Connection, WriteError> {
+    let connection = connected?;
     connection.prepare_copying().await?;
     Ok(connection)
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use simusage::db::Pool;
 
 use crate::support::api::Api;
+use crate::support::program::load_inventory;
 use crate::support::{TestDatabase, UNREACHABLE, at, config};
 
 const ONE: &str = "89440000000000000001";
@@ -678,4 +679,39 @@ async fn a_request_times_out_while_it_waits_for_a_connection() {
         "All database connections are busy. Try again later."
     );
     api.ok("/api/v1/inventory").await;
+}
+
+#[actix_web::test]
+async fn a_path_with_a_trailing_slash_answers_like_the_one_without() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let api = Api::new(&database.config()).await;
+    for (path, query) in [
+        ("/api/v1/usage/organizations", ""),
+        ("/api/v1/usage/simcards", "?size=2"),
+        (
+            "/api/v1/organization/x00g8/usage",
+            "?start=2020-02-01&end=2020-02-02&every=1hour",
+        ),
+        (
+            "/api/v1/simcard/89440001/usage",
+            "?start=2020-02-01&end=2020-02-02&every=1hour",
+        ),
+        ("/api/v1/inventory", "?format=csv"),
+        ("/api/v1/organization/x30g5/usage", ""),
+        ("/openapi.json", ""),
+        ("/livez", ""),
+        ("/readyz", ""),
+    ] {
+        let (plain, slashed) = (
+            api.get(&format!("{path}{query}")).await,
+            api.get(&format!("{path}/{query}")).await,
+        );
+        let without_links = |text: &str| text.replace(&format!("{path}/?"), &format!("{path}?"));
+        assert_eq!(slashed.status, plain.status, "{path}");
+        assert_eq!(without_links(&slashed.text), plain.text, "{path}");
+    }
+    for path in ["/api/v1/", "/api/", "/api/v1/inventory//", "//"] {
+        assert_eq!(api.get(path).await.status, 404, "{path}");
+    }
 }

@@ -155,7 +155,8 @@ fn every_variable_is_a_setting_and_every_address_is_a_service() {
         .flat_map(|job| items(&job["static_configs"]))
         .flat_map(|config| texts(&config["targets"]))
         .collect();
-    let metrics_port = ingest.metrics_listen.unwrap().port();
+    let metrics_listen = ingest.metrics_listen.as_deref().unwrap();
+    let (_, metrics_port) = metrics_listen.rsplit_once(':').unwrap();
     assert_eq!(
         targets,
         BTreeSet::from([

@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 93] = [
+const EXPECTED: [(&str, &str, &str); 97] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -206,7 +206,7 @@ const EXPECTED: [(&str, &str, &str); 93] = [
     (
         "schema_history/server.sql",
         "",
-        "available text, installed text, license text",
+        "available text, installed text, license text, database text, encoding text, is_standby bool, is_read_only bool",
     ),
     ("schema_history/signatures.sql", "text 1", "signature text"),
     ("schema_history/try_lock.sql", "int8 1", "taken bool"),
@@ -215,6 +215,18 @@ const EXPECTED: [(&str, &str, &str); 93] = [
         "_text 2",
         "number int4, outdated _text",
     ),
+    (
+        "session/keepalives.sql",
+        "",
+        "set_config text, set_config text, set_config text",
+    ),
+    (
+        "session/pooling.sql",
+        "",
+        "pid int4, is_renamed bool, is_embedded bool",
+    ),
+    ("session/settings.sql", "", "set_config text"),
+    ("session/transaction_settings.sql", "", "set_config text"),
     ("settings/current.sql", "", "level text, keep_days int4"),
     (
         "settings/reader_exists.sql",

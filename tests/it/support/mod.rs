@@ -6,6 +6,7 @@
 pub mod api;
 pub mod certificates;
 pub mod kafka;
+pub mod pooler;
 pub mod program;
 pub mod proxy;
 pub mod server;
@@ -54,6 +55,18 @@ enum Host {
 /// The URL of the native server to create databases on, if one is configured.
 pub fn native_server() -> Option<String> {
     std::env::var(SERVER).ok().filter(|url| !url.is_empty())
+}
+
+/// Notes that a test, or a part of it, does nothing because something is not installed. `make test`
+/// lists and counts these notes.
+pub fn note_skipped(what: &str, why: &str) {
+    use std::io::Write as _;
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("skipped.txt");
+    let file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path);
+    writeln!(file.unwrap(), "skipped: {what}, because {why}").unwrap();
 }
 
 /// Fails a test that needs several sessions or background workers if no native server is

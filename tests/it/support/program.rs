@@ -44,9 +44,10 @@ impl From<Output> for Run {
 /// A command that runs the program. The only setting in its environment is the database URL.
 pub fn command(url: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_simusage"));
-    for (name, _) in
-        std::env::vars().filter(|(name, _)| name.starts_with("SIMUSAGE_") || name == "DATABASE_URL")
-    {
+    let is_setting = |name: &str| {
+        name.starts_with("SIMUSAGE_") || name.starts_with("PG") || name == "DATABASE_URL"
+    };
+    for (name, _) in std::env::vars().filter(|(name, _)| is_setting(name)) {
         command.env_remove(name);
     }
     command.args(arguments).env("DATABASE_URL", url);

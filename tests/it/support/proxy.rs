@@ -15,7 +15,14 @@ pub enum Commit {
     LoseRequest,
     /// Cuts the connection after the server has committed, before the client receives the response.
     LoseAnswer,
+    /// Does not forward it, and ends the session as `TimescaleDB` does after another session has
+    /// updated the extension.
+    EndSession,
 }
+
+/// The error with which `TimescaleDB` ends a session.
+const OTHER_VERSION: &[u8] =
+    b"SFATAL\0VFATAL\0C42710\0M\"timescaledb\" already loaded with a different version\0\0";
 
 /// A proxy that runs until the test process exits.
 pub struct Proxy {
@@ -105,6 +112,13 @@ impl Proxy {
     }
 }
 
+/// The size of a message's type and length.
+const HEADER: usize = 5;
+
+fn position_of_commit(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(7).position(|window| window == b"COMMIT\0")
+}
+
 impl State {
     fn connect(&self, client: TcpStream) {
         let Ok(server) = TcpStream::connect(&self.server) else {
@@ -149,6 +163,16 @@ impl State {
                 Commit::Pass => {}
                 Commit::LoseRequest => break,
                 Commit::LoseAnswer => lost.store(1, Ordering::SeqCst),
+                Commit::EndSession => {
+                    // What was sent with the COMMIT is answered first.
+                    let at = position_of_commit(&buffer[..read]).unwrap() - HEADER;
+                    let _ = server.write_all(&buffer[..at]);
+                    std::thread::sleep(Duration::from_millis(100));
+                    let length = u32::try_from(OTHER_VERSION.len() + 4).unwrap();
+                    let packet = [b"E", &length.to_be_bytes()[..], OTHER_VERSION].concat();
+                    let _ = client.write_all(&packet);
+                    break;
+                }
             }
             if server.write_all(&buffer[..read]).is_err() {
                 break;
@@ -165,8 +189,7 @@ impl State {
     /// The action for a request; [`Commit::Pass`] unless it contains the COMMIT to act on.
     fn commit_in(&self, bytes: &[u8]) -> Commit {
         let planned = self.commit.load(Ordering::SeqCst);
-        let has_commit = bytes.windows(7).any(|window| window == b"COMMIT\0");
-        if planned == Commit::Pass as u8 || !has_commit {
+        if planned == Commit::Pass as u8 || position_of_commit(bytes).is_none() {
             return Commit::Pass;
         }
         if self.countdown.load(Ordering::SeqCst) > 0 {
@@ -174,10 +197,9 @@ impl State {
             return Commit::Pass;
         }
         self.commit.store(Commit::Pass as u8, Ordering::SeqCst);
-        if planned == Commit::LoseRequest as u8 {
-            Commit::LoseRequest
-        } else {
-            Commit::LoseAnswer
-        }
+        [Commit::LoseRequest, Commit::EndSession]
+            .into_iter()
+            .find(|commit| *commit as u8 == planned)
+            .unwrap_or(Commit::LoseAnswer)
     }
 }
