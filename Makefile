@@ -1,5 +1,6 @@
 # make demo: Builds simusage and runs it on sample usage in an embedded TimescaleDB until Ctrl-C.
 # make test: Runs all checks, which must pass before a change is merged.
+# make test-kafka: Runs the tests with Apache Kafka, with more messages than `make test`. Needs Java 17.
 # make deny: Checks licences, advisories and sources of the dependencies.
 # make screenshots: Updates the pictures in docs/. Install the font Inter first (Debian: fonts-inter).
 #
@@ -11,10 +12,15 @@ CARGO ?= cargo
 PACKAGES := embedded/node_modules/.package-lock.json
 BROWSER_PACKAGES := tests/browser/node_modules/.package-lock.json
 SCHEMATHESIS := target/schemathesis/installed
-# Tests that need a native TimescaleDB are ignored by default.
-IGNORED_TESTS := $(if $(SIMUSAGE_TEST_DATABASE_URL),-- --include-ignored)
+# Tests that need a native TimescaleDB are ignored by default. Those with Apache Kafka run separately.
+KAFKA_TESTS := kafka_broker::
+IGNORED_TESTS := $(if $(SIMUSAGE_TEST_DATABASE_URL),-- --include-ignored --skip $(KAFKA_TESTS))
+KAFKA := target/kafka/installed
+# How many messages are sent while members of the group are killed and started, and how often.
+KAFKA_MESSAGES := 1000000
+KAFKA_KILL_EVERY_MS := 5000
 
-.PHONY: demo test deny screenshots packages browser schemathesis tools
+.PHONY: demo test test-kafka test-kafka-if-possible deny screenshots packages browser schemathesis kafka tools
 
 demo: tools packages
 	$(CARGO) build --locked --release
@@ -25,6 +31,19 @@ test: tools packages browser schemathesis deny
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 	$(CARGO) test --locked $(IGNORED_TESTS)
+	$(MAKE) test-kafka-if-possible
+
+test-kafka: tools packages kafka
+	SIMUSAGE_TEST_KAFKA_MESSAGES=$(KAFKA_MESSAGES) SIMUSAGE_TEST_KAFKA_KILL_EVERY_MS=$(KAFKA_KILL_EVERY_MS) \
+	  $(CARGO) test --locked --test it -- --ignored $(KAFKA_TESTS)
+
+# With few messages, because the other tests take long enough.
+test-kafka-if-possible:
+	@if problem=$$(python3 tests/kafka/install.py target/kafka 2>&1); then \
+	  $(MAKE) test-kafka KAFKA_MESSAGES=20000 KAFKA_KILL_EVERY_MS=1500; \
+	else \
+	  echo "skipped: $$(grep -c '^#\[ignore' tests/it/kafka_broker.rs) tests with Apache Kafka, because $$problem"; \
+	fi
 
 # cargo-deny is optional. Without network access, it checks everything but the advisories.
 DENY := $(CARGO) deny --locked --all-features
@@ -67,6 +86,13 @@ $(SCHEMATHESIS): tests/schemathesis/requirements.txt
 	@command -v python3 >/dev/null || { echo "Python is missing. Install version 3.10 or later" >&2; exit 1; }
 	python3 -m venv --clear target/schemathesis
 	target/schemathesis/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# Apache Kafka runs in Java. Its jars come from Maven Central, or from MAVEN_REPOSITORY_URL.
+kafka: $(KAFKA)
+
+$(KAFKA): tests/kafka/jars.txt tests/kafka/install.py
+	python3 tests/kafka/install.py target/kafka
 	@touch $@
 
 # The tools that must be installed. Other targets install everything else.

@@ -25,7 +25,7 @@ pub use database::Database;
 pub use database_url::{ClientIdentity, DatabaseUrl, DatabaseUrlError, Roots, Tls, Trust};
 pub use error::ConfigError;
 pub use ingest::{DirectCompress, Ingest};
-pub use kafka::{Kafka, Secret};
+pub use kafka::{GroupProtocol, Kafka, Secret};
 use layers::{Layers, Origins};
 pub use log::{Log, LogFormat};
 pub use serve::Serve;
@@ -197,6 +197,7 @@ mod tests {
                     _ if key == "url" => "postgresql://other@elsewhere/db".to_owned(),
                     _ if key == "format" => "json".to_owned(),
                     _ if key == "direct_compress" => "on".to_owned(),
+                    _ if key == "group_protocol" => "consumer".to_owned(),
                     _ => "127.0.0.1:9".to_owned(),
                 };
                 // The certificate and its key must be set together.
@@ -222,8 +223,8 @@ mod tests {
     #[test]
     fn errors_name_the_key_its_value_and_its_origin() {
         assert!(problem(Some("[kafka]\npassword = 'x'\n"), &[]).ends_with(
-            "settings.toml: there is no setting kafka.password; [kafka] has sasl_mechanism, \
-                 sasl_password, sasl_username, security_protocol, session_timeout_ms, \
+            "settings.toml: there is no setting kafka.password; [kafka] has group_protocol, \
+                 sasl_mechanism, sasl_password, sasl_username, security_protocol, session_timeout_ms, \
                  ssl_ca_location, ssl_certificate_location, ssl_key_location, ssl_key_password"
         ));
         assert!(problem(Some("[server]\n"), &[]).ends_with(

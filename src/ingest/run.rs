@@ -52,7 +52,10 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
     }
     let mut session = Session::open(config).await?;
     db::migrate::ensure_current(session.connection()).await?;
-    let mut summary = Summary::default();
+    let mut summary = Summary {
+        empty_messages: options.kafka.is_some().then_some(0),
+        ..Summary::default()
+    };
     if let Some(assignments) = inventory {
         let stored = session
             .repeat(async |connection| db::store_inventory(connection, &assignments).await)

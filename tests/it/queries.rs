@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 71] = [
+const EXPECTED: [(&str, &str, &str); 74] = [
     ("functions/usage_freshness.sql", "", ""),
     ("functions/usage_in_pieces.sql", "", ""),
     ("functions/usage_series.sql", "", ""),
@@ -79,7 +79,9 @@ const EXPECTED: [(&str, &str, &str); 71] = [
         "_int4 1, _timestamptz 1, _int4 1",
         "",
     ),
+    ("ingest/move_partition.sql", "int8 4, text 1", "moved bool"),
     ("ingest/organization_ids.sql", "_text 1", "id int4"),
+    ("ingest/partition_topic.sql", "int8 1", "topic_id text"),
     (
         "ingest/refreshes_in_batches.sql",
         "",
@@ -98,6 +100,7 @@ const EXPECTED: [(&str, &str, &str); 71] = [
         "int8 1, bytea 1, int8 2, _int8 2",
         "",
     ),
+    ("ingest/set_partition_topic.sql", "int8 1, text 1", ""),
     (
         "ingest/source_counts.sql",
         "int8 1",

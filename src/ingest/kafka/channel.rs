@@ -4,20 +4,21 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::super::pending_batch::PartialBatch;
 use super::super::progress::Counters;
 use super::super::record_encoder::RecordEncoder;
+use super::start::{Available, Refused, Start};
 
 /// A request of the consumer to the writer, which handles them in order.
 pub(super) enum Request {
-    /// Claim these partitions of a cluster. The reply is the offset to read from for each of them;
-    /// `None` if nothing of the partition is stored yet.
+    /// Claim these partitions of a topic. The reply says where to start reading each of them.
     Claim {
         cluster: String,
-        partitions: Vec<i32>,
-        reply: SyncSender<Vec<Option<i64>>>,
+        topic_id: Option<String>,
+        partitions: Vec<Available>,
+        reply: SyncSender<Result<Vec<Start>, Refused>>,
     },
     /// Store batches, no two of them of one partition.
     Store(Vec<PartitionBatch>),
@@ -32,6 +33,8 @@ pub(super) struct PartitionBatch {
     pub partition: i32,
     /// The offset at which the batch begins.
     pub from: i64,
+    /// How many messages were empty.
+    pub empty: u64,
     pub batch: PartialBatch,
 }
 
@@ -43,6 +46,8 @@ pub(super) struct SharedState {
     encoder: Mutex<Arc<RecordEncoder>>,
     /// Next offsets, by partition, that are stored but not yet committed to Kafka.
     stored: Mutex<FxHashMap<i32, i64>>,
+    /// Partitions that are known to have another message where the last one was read.
+    replaced: Mutex<FxHashSet<i32>>,
 }
 
 impl SharedState {
@@ -52,6 +57,7 @@ impl SharedState {
             stop: Arc::default(),
             encoder: Mutex::new(encoder),
             stored: Mutex::default(),
+            replaced: Mutex::default(),
         }
     }
 
@@ -67,6 +73,16 @@ impl SharedState {
     /// Adds the next offset of a partition, to be committed to Kafka.
     pub fn add_stored(&self, partition: i32, next: i64) {
         lock(&self.stored).insert(partition, next);
+    }
+
+    /// Marks a partition as having another message where the last one was read.
+    pub fn set_replaced(&self, partition: i32) {
+        lock(&self.replaced).insert(partition);
+    }
+
+    /// Whether a partition was marked. Removes the mark.
+    pub fn take_replaced(&self, partition: i32) -> bool {
+        lock(&self.replaced).remove(&partition)
     }
 
     /// Takes the next offsets to commit to Kafka, by partition.
