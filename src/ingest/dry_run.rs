@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::inventory::warn_if_empty;
+use super::inventory::{SharedEncoder, warn_if_empty};
 use super::options::Options;
 use super::pending_batch::{Message, PIECES_IN_FLIGHT};
 use super::progress::Progress;
@@ -41,6 +41,7 @@ pub(super) async fn dry_run(
         assignments: inventory.map(|assignments| assignments.len()),
         ..Summary::default()
     };
+    let encoder = Arc::new(SharedEncoder::new(encoder));
     let reader = Arc::new(Mutex::new(RecordReader::new(config, &options, encoder)));
     let counters = options.counters;
     let mut tally = Tally::new(Arc::clone(&counters));

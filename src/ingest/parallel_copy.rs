@@ -219,6 +219,9 @@ impl ParallelCopy {
                     return writer.store(next, None).await.map(drop);
                 }
             }
+            if next.is_empty() {
+                writer.store.check_inventory_if_due().await?;
+            }
             let can_begin = !next.pieces.is_empty() || !writer.store.refresher.is_due();
             tokio::select! {
                 outcome = first_outcome(tasks), if !tasks.is_empty() => {

@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{NaiveTime, TimeDelta, Utc};
-use tokio::sync::mpsc::Receiver;
-use tokio::time::timeout_at;
 
 use super::hours::joined;
 use super::progress::Counters;
@@ -53,7 +51,7 @@ impl Refresher {
     }
 
     /// When the next refresh is due; `None` if nothing was committed since the last.
-    fn due(&self) -> Option<Instant> {
+    pub fn due(&self) -> Option<Instant> {
         let pause = self.interval.max(self.last_duration * PAUSE_FACTOR);
         self.is_stale.then(|| self.last_end + pause)
     }
@@ -101,29 +99,5 @@ impl Refresher {
         self.is_stale = false;
         self.counters.add_refresh();
         Ok(())
-    }
-}
-
-/// Receives the next message, and refreshes the aggregates when that is due. Returns `None` once
-/// the channel is closed.
-///
-/// # Errors
-/// Returns an error if a refresh fails.
-pub(super) async fn next_message<T>(
-    session: &mut Session<'_>,
-    receiver: &mut Receiver<T>,
-    refresher: &mut Refresher,
-) -> Result<Option<T>, WriteError> {
-    loop {
-        let Some(due) = refresher.due() else {
-            return Ok(receiver.recv().await);
-        };
-        // A due refresh comes first, even if a message is always waiting.
-        if due > Instant::now()
-            && let Ok(message) = timeout_at(due.into(), receiver.recv()).await
-        {
-            return Ok(message);
-        }
-        refresher.refresh(session).await?;
     }
 }

@@ -10,15 +10,13 @@ use tokio::task::spawn_blocking;
 use super::dry_run::dry_run;
 use super::failure::Failure;
 use super::identity::{Identified, identify};
-use super::inventory;
 use super::inventory_file::read_inventory;
-use super::kafka::{TopicWriter, store_topic};
+use super::kafka::{SharedState, TopicWriter, store_topic};
 use super::options::{Options, Topic};
 use super::parallel_copy::ParallelCopy;
 use super::pending_batch::PIECES_IN_FLIGHT;
 use super::progress::Progress;
 use super::reader::{READER_PANICKED, RecordReader, Stopped};
-use super::record_encoder::RecordEncoder;
 use super::refresher::Refresher;
 use super::replay::replay_rejected;
 use super::session::Session;
@@ -26,7 +24,7 @@ use super::source::{OpenOptions, Source};
 use super::store::Store;
 use super::summary::{SourceStatus, SourceSummary, Summary, Tally};
 use crate::config::Config;
-use crate::db::{self, Claim, WriteError};
+use crate::db::{self, Claim};
 
 /// Loads the inventory, if one is given, and stores the usage records of all sources. Each source
 /// resumes where earlier runs stopped. When this returns, even with an error, every stored record
@@ -73,6 +71,7 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
                 config.storage.retention_records_days,
                 Arc::clone(&options.counters),
             ),
+            inventory: None,
         },
         parallel_copy: ParallelCopy::new(config.ingest.connections),
         id: i64::from_ne_bytes(fastrand::u64(..).to_ne_bytes()),
@@ -138,34 +137,27 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn encoder(&mut self) -> Result<RecordEncoder, WriteError> {
-        let inventory = inventory::load(&mut self.store.session).await?;
-        let retention_days = self.config.storage.retention_records_days;
-        Ok(RecordEncoder::new(inventory, retention_days))
-    }
-
     async fn replay(&mut self) -> Result<(), Failure> {
-        let encoder = self.encoder().await?;
+        let encoder = self.store.encoder().await?.get();
         replay_rejected(&mut self.store, &encoder).await?;
         Ok(())
     }
 
     async fn store_topic(&mut self, topic: &Topic, options: &Options) -> Result<(), Failure> {
-        let inventory = inventory::load(&mut self.store.session).await?;
+        let encoder = self.store.encoder().await?;
         let counters = Arc::clone(&options.counters);
         let progress = Progress::start(Arc::clone(&counters), None);
         let mut writer = TopicWriter {
             store: &mut self.store,
             parallel_copy: &mut self.parallel_copy,
             run_id: self.id,
-            inventory,
-            retention_days: self.config.storage.retention_records_days,
         };
+        let shared = SharedState::new(counters, encoder);
         let stored = store_topic(
             self.config,
             topic,
             options.max_rejects,
-            counters,
+            Arc::new(shared),
             &mut writer,
         )
         .await;
@@ -179,7 +171,7 @@ impl Run<'_> {
         size: Option<u64>,
         summary: &mut Summary,
     ) -> Result<(), Failure> {
-        let encoder = self.encoder().await?;
+        let encoder = self.store.encoder().await?;
         let reader = Arc::new(Mutex::new(RecordReader::new(
             self.config,
             &options,
@@ -231,6 +223,8 @@ impl Run<'_> {
             .await
             .context(READER_PANICKED)?
             .map_err(Failure::of_source)?;
+        // The first bytes of a stream may have come long after it was opened.
+        self.store.check_inventory_if_due().await?;
         let name = Arc::clone(&opened.name);
         let mut source = SourceSummary::new(name.to_string());
         if opened.scan.as_ref().is_some_and(|scan| !scan.has_records) {

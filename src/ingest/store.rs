@@ -1,9 +1,14 @@
 //! Stores one batch: copies it, commits it, and finds out whether an unanswered commit succeeded.
 
-use tokio::sync::mpsc::Receiver;
+use std::sync::Arc;
+use std::time::Instant;
 
+use tokio::sync::mpsc::Receiver;
+use tokio::time::timeout_at;
+
+use super::inventory::{CurrentInventory, SharedEncoder};
 use super::pending_batch::{Message, PartialBatch};
-use super::refresher::{self, Refresher};
+use super::refresher::Refresher;
 use super::session::Session;
 use super::summary::Tally;
 use crate::db::{self, BatchEnd, BatchWriter, Claim, Connection, Outcome, WriteError};
@@ -13,10 +18,13 @@ pub(super) struct Store<'s> {
     pub session: Session<'s>,
     pub tally: Tally,
     pub refresher: Refresher,
+    /// `None` until it is needed.
+    pub inventory: Option<CurrentInventory>,
 }
 
 impl Store<'_> {
-    /// Receives the next message, and refreshes the aggregates when that is due.
+    /// Receives the next message. Meanwhile, refreshes the aggregates when that is due, and follows
+    /// changes of the inventory. Returns `None` once the channel is closed.
     ///
     /// # Errors
     /// Returns an error if a refresh fails.
@@ -24,7 +32,46 @@ impl Store<'_> {
         &mut self,
         receiver: &mut Receiver<T>,
     ) -> Result<Option<T>, WriteError> {
-        refresher::next_message(&mut self.session, receiver, &mut self.refresher).await
+        loop {
+            // Both come first, even if a message is always waiting.
+            if self.refresher.is_due() {
+                self.refresh().await?;
+            }
+            self.check_inventory_if_due().await?;
+            let refresh = self.refresher.due();
+            let check = self.inventory.as_ref().map(CurrentInventory::due);
+            let Some(due) = refresh.into_iter().chain(check).min() else {
+                return Ok(receiver.recv().await);
+            };
+            if let Ok(message) = timeout_at(due.into(), receiver.recv()).await {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// Loads the inventory again if it has changed, unless that was checked a moment ago.
+    ///
+    /// # Errors
+    /// Returns an error if the database rejects a query.
+    pub async fn check_inventory_if_due(&mut self) -> Result<(), WriteError> {
+        match &mut self.inventory {
+            Some(inventory) if inventory.due() <= Instant::now() => {
+                inventory.check(&mut self.session).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The encoder for the newest inventory, which is loaded if it is not yet.
+    ///
+    /// # Errors
+    /// Returns an error if the database is unavailable for too long or rejects the query.
+    pub async fn encoder(&mut self) -> Result<Arc<SharedEncoder>, WriteError> {
+        let inventory = match &mut self.inventory {
+            Some(inventory) => inventory,
+            none => none.insert(CurrentInventory::load(&mut self.session).await?),
+        };
+        Ok(inventory.encoder())
     }
 
     /// Refreshes the aggregates.

@@ -266,7 +266,7 @@ impl MemberContext {
             reply,
         })?;
         let starts = starts.recv().map_err(|_| WriterStopped)??;
-        let encoder = self.shared.encoder();
+        let encoder = self.shared.encoder.get();
         let mut assignment = self.assignment();
         for (element, start) in list.elements().iter_mut().zip(starts) {
             let Start { position, last } = start;

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::super::inventory::SharedEncoder;
 use super::super::pending_batch::PartialBatch;
 use super::super::progress::Counters;
-use super::super::record_encoder::RecordEncoder;
 use super::start::{Available, Refused, Start};
 
 /// A request of the consumer to the writer, which handles them in order.
@@ -22,8 +22,6 @@ pub(super) enum Request {
     },
     /// Store batches, no two of them of one partition.
     Store(Vec<PartitionBatch>),
-    /// Reload the inventory if it has changed.
-    ReloadInventory,
     /// Reply once all earlier requests are done.
     Barrier(SyncSender<()>),
 }
@@ -39,11 +37,11 @@ pub(super) struct PartitionBatch {
 }
 
 /// State that the consumer shares with the writer and the signal handler.
-pub(super) struct SharedState {
+pub(in crate::ingest) struct SharedState {
     pub counters: Arc<Counters>,
     /// Set to stop the consumer.
     pub stop: Arc<AtomicBool>,
-    encoder: Mutex<Arc<RecordEncoder>>,
+    pub encoder: Arc<SharedEncoder>,
     /// Next offsets, by partition, that are stored but not yet committed to Kafka.
     stored: Mutex<FxHashMap<i32, i64>>,
     /// Partitions that are known to have another message where the last one was read.
@@ -51,23 +49,14 @@ pub(super) struct SharedState {
 }
 
 impl SharedState {
-    pub fn new(counters: Arc<Counters>, encoder: Arc<RecordEncoder>) -> Self {
+    pub fn new(counters: Arc<Counters>, encoder: Arc<SharedEncoder>) -> Self {
         Self {
             counters,
             stop: Arc::default(),
-            encoder: Mutex::new(encoder),
+            encoder,
             stored: Mutex::default(),
             replaced: Mutex::default(),
         }
-    }
-
-    /// The encoder for the newest inventory.
-    pub fn encoder(&self) -> Arc<RecordEncoder> {
-        Arc::clone(&lock(&self.encoder))
-    }
-
-    pub fn set_encoder(&self, encoder: Arc<RecordEncoder>) {
-        *lock(&self.encoder) = encoder;
     }
 
     /// Adds the next offset of a partition, to be committed to Kafka.

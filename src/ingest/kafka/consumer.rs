@@ -28,7 +28,7 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// How many messages are read between two checks that need the clock.
 const MESSAGES_PER_CHECK: u32 = 1_000;
 
-/// How often offsets are committed to Kafka, and the inventory is checked for changes.
+/// How often offsets are committed to Kafka.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the writer may take before the consumer pauses its partitions and polls meanwhile.
@@ -196,7 +196,7 @@ impl GroupMember {
             if let Some(error) = assignment.failed.take() {
                 return Err(error);
             }
-            assignment.set_encoder(&self.shared.encoder());
+            assignment.set_encoder(&self.shared.encoder.get());
             let end_reached = assignment.end_reached;
             drop(assignment);
             if end_reached {
@@ -208,8 +208,6 @@ impl GroupMember {
             }
             if committed.elapsed() >= COMMIT_EVERY {
                 context.commit_offsets(consumer, CommitMode::Async);
-                // If the writer is busy, the next attempt follows soon.
-                let _ = self.sender.try_send(Request::ReloadInventory);
                 committed = Instant::now();
                 if self.settings.topic.until_end && self.has_no_partitions(consumer) {
                     return Ok(());

@@ -25,6 +25,7 @@ mod topic;
 mod topic_id;
 mod writer;
 
+pub(super) use channel::SharedState;
 pub use producer::Producer;
 pub(super) use topic::store_topic;
 pub(super) use writer::TopicWriter;

@@ -11,7 +11,6 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::super::batch_builder::Rejects;
 use super::super::failure::Failure;
 use super::super::options::Topic;
-use super::super::progress::Counters;
 use super::assignment::ClaimAgain;
 use super::channel::SharedState;
 use super::consumer::{ConsumerSettings, GroupMember};
@@ -40,11 +39,10 @@ pub(in crate::ingest) async fn store_topic(
     config: &Config,
     topic: &Topic,
     max_rejects: Option<u64>,
-    counters: Arc<Counters>,
+    shared: Arc<SharedState>,
     writer: &mut TopicWriter<'_, '_>,
 ) -> Result<(), Failure> {
     let settings = ConsumerSettings::new(config, topic);
-    let shared = Arc::new(SharedState::new(counters, writer.encoder()));
     let signals = stop_on_signal(Arc::clone(&shared.stop))?;
     let mut rejects = Rejects::new(max_rejects, false);
     let mut out_of_range = None;

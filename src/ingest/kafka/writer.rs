@@ -1,40 +1,26 @@
 //! The writer: handles the consumer's requests on the database.
 
-use std::sync::Arc;
-
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc::Receiver;
 
-use super::super::inventory;
 use super::super::options::Topic;
 use super::super::parallel_copy::ParallelCopy;
-use super::super::record_encoder::RecordEncoder;
 use super::super::store::Store;
 use super::channel::{PartitionBatch, Request, SharedState};
 use super::start::{
     Available, Change, DELETED_BEFORE, LastMessage, NoBeginning, PartitionChanged, Refused, Start,
     new_position,
 };
-use crate::db::{self, Claim, InventoryIndex, KnownSource, SourceIdentity, WriteError};
+use crate::db::{self, Claim, KnownSource, SourceIdentity, WriteError};
 
 /// Stores the batches of a topic's partitions.
 pub(in crate::ingest) struct TopicWriter<'a, 's> {
     pub store: &'a mut Store<'s>,
     pub parallel_copy: &'a mut ParallelCopy,
     pub run_id: i64,
-    pub inventory: Arc<InventoryIndex>,
-    /// Records older than this many days are rejected; 0 keeps them forever.
-    pub retention_days: u32,
 }
 
 impl TopicWriter<'_, '_> {
-    pub(super) fn encoder(&self) -> Arc<RecordEncoder> {
-        Arc::new(RecordEncoder::new(
-            Arc::clone(&self.inventory),
-            self.retention_days,
-        ))
-    }
-
     /// Handles requests until the channel is closed.
     ///
     /// # Errors
@@ -88,12 +74,6 @@ impl TopicWriter<'_, '_> {
                 }
                 Request::Store(batches) => {
                     self.store_partitions(shared, &mut claims, batches).await?;
-                }
-                Request::ReloadInventory => {
-                    let session = &mut self.store.session;
-                    inventory::reload_if_changed(session, &mut self.inventory).await?;
-                    // Even if it has not changed: the retention limit moves with the clock.
-                    shared.set_encoder(self.encoder());
                 }
                 Request::Barrier(reply) => {
                     let _ = reply.send(());
