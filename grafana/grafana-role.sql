@@ -16,9 +16,13 @@ where not exists (select from pg_roles where rolname = 'grafana')
 alter role grafana login password :'password';
 alter role grafana set default_transaction_read_only = on;
 alter role grafana set statement_timeout = '30s';
+-- The buckets of the dashboards are in UTC.
+alter role grafana set timezone = 'UTC';
 
 grant usage on schema public to grafana;
 grant select on organizations, sim_cards, sim_card_assignments to grafana;
-grant select on usage_hourly, usage_daily, organization_usage_hourly, organization_usage_daily to grafana;
-grant select on ingest_sources, stale_hours, usage_versions, inventory_version to grafana;
+grant select on usage_records, usage_records_recent, usage_levels, posting_days to grafana;
+grant select on organization_usage_recent, organization_usage, organization_usage_daily to grafana;
+grant select on sim_card_usage, large_usage to grafana;
+grant select on ingest_sources, inventory_version to grafana;
 grant select (rejected_at, source, line, reason, field) on rejected_records to grafana;

@@ -172,7 +172,8 @@ class Inputs:
         )
         self.duckdb_load = time.perf_counter() - started
         self.bytes = self.duckdb.execute("select sum(bytes)::bigint from usage").fetchone()[0]
-        self.sim_cards = [row[0] for row in self.duckdb.execute("select distinct sim_card from usage limit 1000").fetchall()]
+        others = f"select distinct sim_card from usage where sim_card <> '{PROBE}' limit 1000"
+        self.sim_cards = [row[0] for row in self.duckdb.execute(others).fetchall()]
 
 
 def load(build, inputs, results):

@@ -77,7 +77,7 @@ class Measurements:
     rates: list = field(default_factory=list)
     """Rows stored per second."""
     with_aggregates: list = field(default_factory=list)
-    """Rows per second including the refresh of all aggregates; empty without aggregates."""
+    """Rows per second including the closing of periods, which refreshes the aggregates; empty without aggregates."""
     cpu: list = field(default_factory=list)
     """Client CPU seconds per million rows."""
     wal: list = field(default_factory=list)
@@ -142,32 +142,25 @@ def make_inputs(folder, records, sim_cards):
     return Inputs(folder, records, total, inventory, paths["ndjson"], paths["csv"], text_keys)
 
 
-def refresh_seconds(server, database, *arguments):
-    """Runs simusage ingest. Returns the time it spent only on refreshing its aggregates."""
-    env = server.environment(database)
-    if server.options:
-        separator = "&" if "?" in env["DATABASE_URL"] else "?"
-        option = server.options.replace(" ", "%20").replace("=", "%3D")
-        env["DATABASE_URL"] += f"{separator}options={option}"
+def closing_seconds(server, database, *arguments):
+    """Runs simusage ingest. Returns the time it spent only on closing periods at the end."""
     output = subprocess.run([SIMUSAGE, "ingest", "--json", *arguments], check=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.DEVNULL, env=env).stdout
+                            stderr=subprocess.DEVNULL, env=server.environment(database)).stdout
     return json.loads(output)["refresh-ms"] / 1000
 
 
 def simusage(path):
-    """simusage, including the refresh of its aggregates."""
+    """simusage, including the refresh of its aggregates. Large batches always go to the columnstore."""
 
     def prepare(server, database, inputs):
         env = server.environment(database)
-        # The bare hypertable has no background jobs either, and these would start during the run and move its records.
-        jobs = {"SIMUSAGE_STORAGE_REFRESH_EVERY_MINUTES": "0", "SIMUSAGE_STORAGE_COLUMNSTORE_AFTER_DAYS": "0"}
-        run(SIMUSAGE, "migrate", env={**env, **jobs})
+        run(SIMUSAGE, "migrate", env=env)
         run(SIMUSAGE, "ingest", "--inventory", inputs.inventory, env=env)
 
     def measure(server, database, inputs):
-        return inputs.records, refresh_seconds(server, database, getattr(inputs, path))
+        return inputs.records, closing_seconds(server, database, getattr(inputs, path))
 
-    return prepare, measure, "usage_records"
+    return prepare, measure, "all_usage_records"
 
 
 def simusage_kafka(brokers):
@@ -176,7 +169,7 @@ def simusage_kafka(brokers):
 
     def measure(server, database, inputs):
         arguments = ["--kafka", brokers, "--topic", TOPIC, "--group", "simusage-bench", "--until-end"]
-        return inputs.records, refresh_seconds(server, database, *arguments)
+        return inputs.records, closing_seconds(server, database, *arguments)
 
     return prepare, measure, table
 
@@ -293,7 +286,7 @@ def measure(server, name, contender, inputs, measurements):
         wal = server.execute(database, "select pg_current_wal_insert_lsn()")[0]
         cpu = cpu_seconds()
         started = time.perf_counter()
-        rows, refreshing = ingest(server, database, inputs)
+        rows, closing = ingest(server, database, inputs)
         elapsed = time.perf_counter() - started
         cpu = cpu_seconds() - cpu
         wal = server.execute(database, f"select pg_current_wal_insert_lsn() - '{wal}'")[0]
@@ -304,8 +297,8 @@ def measure(server, name, contender, inputs, measurements):
             sys.exit(f"{name} stored {stored[0]} rows, expected {rows}")
     finally:
         server.execute(None, f"drop database {database} with (force)")
-    measurements.rates.append(rows / (elapsed - (refreshing or 0)))
-    if refreshing is not None:
+    measurements.rates.append(rows / (elapsed - (closing or 0)))
+    if closing is not None:
         measurements.with_aggregates.append(rows / elapsed)
     measurements.cpu.append(cpu / rows * 1e6)
     measurements.wal.append(float(wal) / rows)
@@ -321,7 +314,7 @@ def cpu_seconds():
 def print_table(results, server, arguments):
     """Prints the table for docs/benchmarks.md."""
     version = server.execute(None, "select current_setting('server_version')")[0]
-    storage = "direct compress" if server.options else "rowstore"
+    storage = "bare hypertables with direct compress" if server.options else "bare hypertables in the row store"
     print(f"\n{arguments.records:,} records of {arguments.sim_cards:,} SIM cards, {arguments.rounds} rounds, {storage}; "
           f"PostgreSQL {version}, {os.cpu_count()} cores of {platform.machine()}\n")
     print("| method | rows/s stored | ratio to psql | rows/s with aggregates | client CPU s per million | WAL bytes per row |")
@@ -341,7 +334,7 @@ def main():
     parser.add_argument("--records", type=int, default=2_000_000)
     parser.add_argument("--sim-cards", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--direct-compress", action="store_true", help="copy directly into the columnstore, for all contenders that can")
+    parser.add_argument("--direct-compress", action="store_true", help="let the bare hypertables receive their rows in the columnstore, too")
     parser.add_argument("--kafka", help="address of a real broker; the default is one that serves from memory")
     parser.add_argument("--parallel-copy", help="path of timescaledb-parallel-copy, to include it")
     arguments = parser.parse_args()

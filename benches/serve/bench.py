@@ -55,10 +55,9 @@ class Server:
         return rows
 
     def environment(self, database):
-        """The environment of a client process. Background jobs are off: no compression and no refresh while measuring."""
-        storage = {"SIMUSAGE_STORAGE_COLUMNSTORE_AFTER_DAYS": "0", "SIMUSAGE_STORAGE_REFRESH_EVERY_MINUTES": "0"}
+        """The environment of a client process."""
         serve = {"SIMUSAGE_LOG": "warn", "SIMUSAGE_SERVE_REQUESTS_PER_SECOND": "0"}
-        return {**os.environ, **storage, **serve, "DATABASE_URL": self.of(database)}
+        return {**os.environ, **serve, "DATABASE_URL": self.of(database)}
 
     def simusage(self, database, *arguments):
         """Runs simusage and waits for it."""
@@ -82,6 +81,11 @@ class Server:
             self.simusage(database, "ingest", "--inventory", inventory)
             self.simusage(database, "ingest", usage)
         self.execute(database, "vacuum analyze", "checkpoint")
+
+    def fill_contenders(self, database):
+        """Adds what the other services read."""
+        statements = (HERE / "contenders.sql").read_text().split(";\n\n")
+        self.execute(database, *statements, options="-c TimeZone=UTC")
 
 
 def generate(path, *arguments):
@@ -115,9 +119,9 @@ class Workload:
         end = FIRST_DAY + timedelta(days=DAYS)
         starts = [FIRST_DAY + self.step * number for number in range(timedelta(days=DAYS) // self.step)]
         identifiers = [subject, "null"] if self.kind == "simcard" else ["null", subject]
-        whole, nothing = [instants(FIRST_DAY), instants(end)], [instants(), instants()]
-        hours, days = (nothing, whole) if self.every == "1day" else (whole, nothing)
-        parameters = [*identifiers, "null", *nothing, *hours, *days, instants(*starts), "0", str(len(starts)), str(PAGE + 1), "0",
+        whole, nothing = instants(FIRST_DAY, end), instants()
+        slots, days = (nothing, whole) if self.every == "1day" else (whole, nothing)
+        parameters = [*identifiers, "null", nothing, slots, days, instants(*starts), "0", str(len(starts)), str(PAGE + 1), "0",
                       *(f"timestamptz '{instant(time)}'" for time in (FIRST_DAY, end))]
         return re.sub(r"\$(\d+)", lambda match: parameters[int(match[1]) - 1], text)
 

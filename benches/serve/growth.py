@@ -16,30 +16,28 @@ PER_HOUR = 60
 SHARE_OF_MONTH = 0.2
 """The share of the added records that are dated within the requested month."""
 
+BATCHES_OF_A_PERIOD = 20
+"""A period must have fewer than 2^25 records; a batch of 100 million has 714,000."""
+
 OLDER_DAY = f"""
-insert into usage_records (time, sim_card_id, organization_id, bytes)
-select timestamptz %s + (sim_card_id %% 24) * interval '1 hour' + number * interval '{3600 // PER_HOUR} second',
+select %s::bigint, timestamptz %s + (sim_card_id %% 24) * interval '1 hour' + number * interval '{3600 // PER_HOUR} second',
     sim_card_id, organization_id, 1000 + number
 from generate_series(0, {PER_HOUR - 1}) as number
 cross join sim_card_assignments
-order by 1
 """
 MONTH_DAY = """
-insert into usage_records (time, sim_card_id, organization_id, bytes)
-select timestamptz %s + (sim_card_id %% 24) * interval '1 hour' + number * (interval '1 hour' / %s),
+select %s::bigint, timestamptz %s + (sim_card_id %% 24) * interval '1 hour' + number * (interval '1 hour' / %s),
     sim_card_id, organization_id, 1000 + number
 from generate_series(0, %s - 1) as number
 cross join sim_card_assignments
-join sim_cards on sim_cards.id = sim_card_id
 where iccid like '8945%%'
-order by 1
 """
 
 
 def add(server, database, more):
     """Adds records that do not change the requested usage: SHARE_OF_MONTH of them in the same month for other SIM cards
     of other organizations, and the rest before the month for all SIM cards. An SQL statement generates them on the
-    server, which is faster than ingesting; simusage then refreshes its aggregates."""
+    server, which is faster than ingesting; simusage then closes their periods."""
     with tempfile.TemporaryDirectory() as folder:
         inventory, nothing = Path(folder) / "inventory.csv", Path(folder) / "nothing.ndjson"
         others = (f"8945{number:015},other{number % bench.ORGANIZATIONS:05}" for number in range(bench.SIM_CARDS))
@@ -48,22 +46,30 @@ def add(server, database, more):
         per_day = round(more * SHARE_OF_MONTH / bench.DAYS / bench.SIM_CARDS)
         older_days = round(more * (1 - SHARE_OF_MONTH) / PER_HOUR / (2 * bench.SIM_CARDS))
         first = bench.FIRST_DAY - timedelta(days=older_days)
-        for number in range(older_days):
-            insert(server, database, OLDER_DAY, first + timedelta(days=number))
-        for number in range(bench.DAYS):
-            insert(server, database, MONTH_DAY, bench.FIRST_DAY + timedelta(days=number), per_day, per_day)
-        end = bench.FIRST_DAY + timedelta(days=bench.DAYS)
-        server.execute(database, f"insert into stale_hours (start_at, end_at) values ('{first:%F}Z', '{end:%F}Z')")
+        batches = [(OLDER_DAY, first + timedelta(days=number)) for number in range(older_days)]
+        month = (bench.FIRST_DAY + timedelta(days=number) for number in range(bench.DAYS))
+        batches += [(MONTH_DAY, day, per_day, per_day) for day in month]
+        for number, batch in enumerate(batches, 1):
+            post(server, database, *batch)
+            if number % BATCHES_OF_A_PERIOD == 0:
+                server.execute(database, "select end_period()")
         nothing.touch()
         server.simusage(database, "ingest", nothing)
     server.execute(database, "vacuum analyze", "checkpoint")
 
 
-def insert(server, database, statement, *values):
-    """Adds the records of one day."""
-    connection = bench.psycopg2.connect(server.of(database), options="-c TimeZone=UTC")
+def post(server, database, records, day, *values):
+    """Stores the records of one day as one batch."""
+    settings = "-c TimeZone=UTC -c timescaledb.enable_direct_compress_insert=on"
+    connection = bench.psycopg2.connect(server.of(database), options=settings)
     with connection, connection.cursor() as cursor:
-        cursor.execute(statement, (f"{values[0]:%F}", *values[1:]))
+        cursor.execute("select begin_posting()")
+        posting, = cursor.fetchone()
+        insert = f"insert into usage_records (posting, time, sim_card_id, organization_id, bytes) {records} order by 3, 2"
+        cursor.execute(insert, (posting, f"{day:%F}", *values))
+        add_day = """insert into posting_days (day, posting, batches, records, is_large, is_recent)
+                     values (%s, %s, 1, %s, false, false)"""
+        cursor.execute(add_day, (f"{day:%F}", posting, cursor.rowcount))
     connection.close()
 
 
@@ -76,7 +82,7 @@ def measure_growth(server, arguments):
             server.fill(database, min(records, arguments.records))
             if records > arguments.records:
                 add(server, database, records - arguments.records)
-            stored, = server.execute(database, "select count(*) from usage_records")[0]
+            stored, = server.execute(database, "select count(*) from all_usage_records")[0]
             size, = server.execute(database, "select pg_size_pretty(pg_database_size(current_database()))")[0]
             print(f"{database}: {stored:,} records, {size}", file=sys.stderr)
             services[records] = bench.simusage_uncached(server, database, 18010 + number)

@@ -14,10 +14,10 @@ one_at_a_time = threading.Lock()
 app = FastAPI()
 
 SERIES = """
-select date_trunc(%s, usage_records.time) as bucket, sum(usage_records.bytes)::bigint, count(*)
-from usage_records
-join {table} on {table}.id = usage_records.{key}
-where {table}.{name} = %s and usage_records.time >= %s and usage_records.time < %s
+select date_trunc(%s, records.time) as bucket, sum(records.bytes)::bigint, count(*)
+from contenders.usage_records as records
+join {table} on {table}.id = records.{key}
+where {table}.{name} = %s and records.time >= %s and records.time < %s
 group by 1
 order by 1
 """

@@ -133,6 +133,7 @@ def print_tables(results, memory, server, arguments):
 def compare(server, arguments):
     """Fills a database and measures all methods on it."""
     server.fill(DATABASE, arguments.records)
+    server.fill_contenders(DATABASE)
     services = {}
     try:
         for name, start in SERVICES.items():

@@ -1,5 +1,6 @@
-"""The same two paths on simusage's aggregates, with FastAPI and asyncpg tuned for speed: a pool, statements prepared
-once, one round trip per request, orjson, no response model. It supports neither time zones nor freshness."""
+"""The same two paths on aggregates by hour and day (contenders.sql), with FastAPI and asyncpg tuned for speed: a pool,
+statements prepared once, one round trip per request, orjson, no response model. It supports neither time zones nor
+freshness."""
 
 import os
 from contextlib import asynccontextmanager
@@ -21,10 +22,10 @@ limit $4 offset $5
 SIM_CARD = {"key": "sim_card_id", "table": "sim_cards", "name": "iccid"}
 ORGANIZATION = {"key": "organization_id", "table": "organizations", "name": "name"}
 STATEMENTS = {
-    ("simcard", "1hour"): SERIES.format(view="usage_hourly", **SIM_CARD),
-    ("simcard", "1day"): SERIES.format(view="usage_daily", **SIM_CARD),
-    ("organization", "1hour"): SERIES.format(view="organization_usage_hourly", **ORGANIZATION),
-    ("organization", "1day"): SERIES.format(view="organization_usage_daily", **ORGANIZATION),
+    ("simcard", "1hour"): SERIES.format(view="contenders.usage_hourly", **SIM_CARD),
+    ("simcard", "1day"): SERIES.format(view="contenders.usage_daily", **SIM_CARD),
+    ("organization", "1hour"): SERIES.format(view="contenders.organization_usage_hourly", **ORGANIZATION),
+    ("organization", "1day"): SERIES.format(view="contenders.organization_usage_daily", **ORGANIZATION),
 }
 
 

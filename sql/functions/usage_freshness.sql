@@ -5,14 +5,12 @@
 --   interval_end    timestamptz
 --
 -- Columns, always one row:
---   version            bigint       grows whenever the usage in the interval has changed; 0 if there
---                                   never was any
+--   version            bigint       grows whenever the usage in the interval's days has changed, or
+--                                   retention has dropped some of it; 0 if there never was any
 --   inventory_version  bigint       grows whenever the inventory is loaded
---   stale_from         timestamptz  start of the first hours in the interval that the aggregates do
---                                   not include yet; null if they include all
 --   complete_through   timestamptz  everything ingested up to this time is in the sums: the time of
 --                                   the newest record (for a Kafka topic, that of its slowest
---                                   partition), or stale_from if that is earlier
+--                                   partition)
 --   last_ingested_at   timestamptz  when ingest last advanced a source
 --
 -- PL/pgSQL caches the plan for the session. Inlined into the calling statement, these subqueries
@@ -24,7 +22,6 @@ create or replace function usage_freshness(interval_start timestamptz, interval_
 returns table (
     version bigint,
     inventory_version bigint,
-    stale_from timestamptz,
     complete_through timestamptz,
     last_ingested_at timestamptz
 )
@@ -37,34 +34,30 @@ as $$
 begin
     return query
     select
-        coalesce(
-            (
-                select max(usage_versions.version)
-                from usage_versions
-                where day >= date_trunc('day', interval_start, 'UTC') and day < interval_end
-            ),
-            0
+        (
+            select coalesce(sum(posting_days.batches), 0)
+            from posting_days
+            where day >= (interval_start at time zone 'UTC')::date
+                and day <= ((interval_end - interval '1 microsecond') at time zone 'UTC')::date
+        )::bigint
+        + (
+            select coalesce(sum(kept_from - date '1970-01-01'), 0)
+            from usage_levels
+            where kept_from > (interval_start at time zone 'UTC')::date
         ),
         (select inventory_version.version from inventory_version),
-        stale.stale_from,
-        least(
-            stale.stale_from,
-            greatest(
-                (select max(newest_record_at) from ingest_sources where kind <> 'kafka'),
-                (
-                    select max(topic.newest)
-                    from (
-                        select min(newest_record_at) as newest
-                        from ingest_sources
-                        where kind = 'kafka'
-                        group by regexp_replace(identity, '^([^/]*/[^/]*)/[0-9]+/', '\1/')
-                    ) as topic
-                )
+        greatest(
+            (select max(newest_record_at) from ingest_sources where kind <> 'kafka'),
+            (
+                select max(topic.newest)
+                from (
+                    select min(newest_record_at) as newest
+                    from ingest_sources
+                    where kind = 'kafka'
+                    group by regexp_replace(identity, '^([^/]*/[^/]*)/[0-9]+/', '\1/')
+                ) as topic
             )
         ),
-        (select max(updated_at) from ingest_sources)
-    from (
-        select min(start_at) as stale_from from stale_hours where start_at < interval_end and end_at > interval_start
-    ) as stale;
+        (select max(updated_at) from ingest_sources);
 end
 $$

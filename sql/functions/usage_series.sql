@@ -2,21 +2,16 @@
 --
 -- Parameters and columns: see sql/queries/usage_series.sql.
 --
--- usage_in_pieces is planned with its time ranges on every call, so that it scans only the chunks
--- it needs. The statements around it do not depend on the ranges, so PL/pgSQL plans them once per
--- session. As a single statement, it was planned in full for every request, which took half of the
--- time: the daily series of one SIM card for a month took 0.76 ms, and takes 0.52 ms this way.
+-- The statements around the parts do not depend on the interval, so PL/pgSQL plans them once per
+-- session.
 
 create or replace function usage_series(
     iccid text,
     organization text,
     visible integer[],
-    record_starts timestamptz[],
-    record_ends timestamptz[],
-    hour_starts timestamptz[],
-    hour_ends timestamptz[],
-    day_starts timestamptz[],
-    day_ends timestamptz[],
+    record_edges timestamptz[],
+    slot_edges timestamptz[],
+    day_edges timestamptz[],
     bucket_starts timestamptz[],
     after_bucket integer,
     last_bucket integer,
@@ -30,7 +25,6 @@ returns table (
     all_bytes bigint,
     version bigint,
     inventory_version bigint,
-    stale_from timestamptz,
     complete_through timestamptz,
     last_ingested_at timestamptz,
     number integer,
@@ -40,14 +34,19 @@ returns table (
 language plpgsql
 stable
 set plan_cache_mode = force_generic_plan
+set max_parallel_workers_per_gather = 0
 as $$
 #variable_conflict use_column
 declare
     sim_card integer;
-    organizations integer[];
+    organization_id integer;
+    parts text;
+    bytes_of text := 'sum(bytes)';
+    numbers integer[];
+    sums numeric[];
+    counts bigint[];
 begin
     if usage_series.iccid is not null then
-        organizations := visible;
         select id into sim_card
         from sim_cards
         where sim_cards.iccid = usage_series.iccid
@@ -57,24 +56,32 @@ begin
                     select from sim_card_assignments where sim_card_id = sim_cards.id and organization_id = any(visible)
                 )
             );
+        if not found then
+            return;
+        end if;
+        parts := sim_card_parts(sim_card, visible, record_edges, day_edges);
     else
-        select array[id] into organizations
+        select id into organization_id
         from organizations
         where name = organization and (visible is null or id = any(visible));
+        if not found then
+            return;
+        end if;
+        parts := organization_parts(array[organization_id], record_edges, slot_edges, day_edges);
+        bytes_of := 'coalesce(sum(bytes), 0) + coalesce(sum(large_bytes), 0)';
     end if;
-    if not found then
-        return;
+    if parts is not null then
+        execute
+            'select array_agg(number order by number), array_agg(bytes order by number), array_agg(records order by number)'
+            ' from (select width_bucket(at, $1) as number, ' || bytes_of || ' as bytes, sum(records)::bigint as records'
+            ' from (' || parts || ') as part group by 1 having sum(records) <> 0 or ' || bytes_of || ' <> 0) as series'
+        into numbers, sums, counts
+        using bucket_starts;
     end if;
     return query
     with series as (
-        select
-            width_bucket(instant, bucket_starts) as number,
-            sum(bytes)::bigint as bytes,
-            sum(records)::bigint as records
-        from usage_in_pieces(
-            sim_card, organizations, record_starts, record_ends, hour_starts, hour_ends, day_starts, day_ends
-        )
-        group by 1
+        select number, bytes, records
+        from unnest(numbers, sums, counts) as bucket (number, bytes, records)
     ),
     totals as (
         select count(*) as total, coalesce(sum(bytes), 0)::bigint as all_bytes from series
@@ -86,7 +93,7 @@ begin
         order by number
         limit page_limit offset page_offset
     )
-    select totals.total, totals.all_bytes, freshness.*, page.number, page.bytes, page.records
+    select totals.total, totals.all_bytes, freshness.*, page.number, page.bytes::bigint, page.records
     from totals
     cross join usage_freshness(interval_start, interval_end) as freshness
     left join page on true

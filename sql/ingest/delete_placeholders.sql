@@ -1,7 +1,10 @@
--- Deletes the placeholder records that src/db/chunks.rs has stored in the same transaction to
--- create chunks. No SIM card has the id 0.
+-- Deletes the placeholders that src/db/postings.rs has stored in the same transaction to create
+-- chunks. No SIM card has the id 0.
 --
 -- Parameters:
---   $1 timestamptz[]  their times
+--   $1 bigint  their posting
 
-delete from usage_records where time = any($1) and sim_card_id = 0 and organization_id = 0
+with bulk as (
+    delete from usage_records where posting = $1 and sim_card_id = 0
+)
+delete from usage_records_recent where posting = $1 and sim_card_id = 0

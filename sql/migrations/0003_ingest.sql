@@ -1,4 +1,4 @@
--- The state of ingest: the position of each source, rejected records, and the hours to refresh.
+-- The state of ingest: the position of each source, and rejected records.
 
 -- The ledger: how much of each source is stored. A source's position changes in the transaction
 -- that stores its records, so the two always agree.
@@ -86,21 +86,3 @@ create table rejected_records (
 );
 
 create index on rejected_records (source_id, position) where source_id is not null;
-
--- Hours with stored records that the aggregates do not include yet, written in the transaction that
--- stores the records. A refresh deletes the rows it has read, so hours of a process killed between
--- commit and refresh are refreshed by the next one.
-create table stale_hours (
-    id bigint generated always as identity primary key,
-    start_at timestamptz not null,
-    end_at timestamptz not null
-);
-
--- For each UTC day, a number that grows whenever its sums have changed. A refresh sets it in the
--- statement that deletes the day's stale hours.
-create sequence usage_version;
-
-create table usage_versions (
-    day timestamptz primary key,
-    version bigint not null
-);

@@ -7,7 +7,6 @@
 -- Columns: see sql/functions/usage_freshness.sql
 --   version            bigint
 --   inventory_version  bigint
---   stale_from         timestamptz
 --   complete_through   timestamptz
 --   last_ingested_at   timestamptz
 

@@ -4,26 +4,22 @@
 --   $1  text           ICCID; null for the series of an organization
 --   $2  text           name of the organization; null for the series of a SIM card
 --   $3  integer[]      ids of the organizations that the caller may see; null for all
---   $4  timestamptz[]  pieces to read from usage records: their starts
---   $5  timestamptz[]  and ends
---   $6  timestamptz[]  pieces to read from the hourly aggregate: their starts
---   $7  timestamptz[]  and ends
---   $8  timestamptz[]  pieces to read from the daily aggregate: their starts
---   $9  timestamptz[]  and ends
---   $10 timestamptz[]  starts of the buckets, ascending; the first is not after the first piece
---   $11 integer        only buckets after this number
---   $12 integer        up to and including this number
---   $13 bigint         maximum number of rows; null for all
---   $14 bigint         number of rows to skip
---   $15 timestamptz    start of the interval whose freshness is reported
---   $16 timestamptz    end of that interval
+--   $4  timestamptz[]  edges of the pieces to read from the records: start, end, start, end…
+--   $5  timestamptz[]  of the pieces to read from quarter hours; empty for a SIM card
+--   $6  timestamptz[]  of the pieces to read from UTC days
+--   $7  timestamptz[]  starts of the buckets, ascending; the first is not after the first piece
+--   $8  integer        only buckets after this number
+--   $9  integer        up to and including this number
+--   $10 bigint         maximum number of rows; null for all
+--   $11 bigint         number of rows to skip
+--   $12 timestamptz    start of the interval whose freshness is reported
+--   $13 timestamptz    end of that interval
 --
 -- Columns:
 --   total              bigint       number of buckets with usage in the pieces
 --   all_bytes          bigint       bytes in the pieces; error 22003 if they exceed bigint
---   version            bigint       this and the next four: see sql/functions/usage_freshness.sql
+--   version            bigint       this and the next three: see sql/functions/usage_freshness.sql
 --   inventory_version  bigint
---   stale_from         timestamptz
 --   complete_through   timestamptz
 --   last_ingested_at   timestamptz
 --   number             integer      the bucket, counted from 1; null if the page is empty
@@ -33,4 +29,4 @@
 -- Rows are ordered by number. No row: the SIM card or organization does not exist, or the caller
 -- may not see it. An empty page is one row with a null number.
 
-select * from usage_series($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+select * from usage_series($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)

@@ -14,36 +14,29 @@ pub struct Ingest {
     pub max_record_bytes: usize,
     /// Maximum age of an incomplete batch before it is committed.
     pub batch_age_ms: u64,
-    /// Minimum interval between two refreshes of the aggregates.
-    pub refresh_every_ms: u64,
-    /// Connections that copy in parallel, and as many again for the refresh.
+    /// Time between two pages: how often the recent records of organizations are added up.
+    pub page_ms: u64,
+    /// Number of records after which a period is closed.
+    pub period_records: u64,
+    /// Age at which a period with fewer records is closed.
+    pub period_minutes: u64,
+    /// Connections that copy in parallel.
     pub connections: usize,
-    /// Whether COPY writes into the columnstore directly.
-    pub direct_compress: DirectCompress,
     /// How long to retry when the connection to the database is lost. 0 disables retries.
     pub retry_for_ms: u64,
-}
-
-/// Whether COPY writes into the columnstore directly, on servers that support it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DirectCompress {
-    /// Follow the server's `timescaledb.enable_direct_compress_copy`.
-    Auto,
-    /// Always.
-    On,
-    /// Never.
-    Off,
 }
 
 impl Ingest {
     pub(super) fn validate(&self) -> Result<(), InvalidValue> {
         check_positive([
-            ("batch_rows", self.batch_rows),
             ("batch_age_ms", self.batch_age_ms),
-            ("refresh_every_ms", self.refresh_every_ms),
+            ("page_ms", self.page_ms),
+            ("period_minutes", self.period_minutes),
             ("connections", self.connections as u64),
         ])?;
+        // Sums of a period fit into 64 bits up to 2^25 records.
+        check_range("period_records", self.period_records, 1..=16_000_000)?;
+        check_range("batch_rows", self.batch_rows, 1..=1_000_000)?;
         let bytes = self.max_record_bytes as u64;
         check_range("max_record_bytes", bytes, 1_024..=16_777_216)
     }

@@ -24,7 +24,7 @@ use toml::Value;
 pub use database::Database;
 pub use database_url::{ClientIdentity, DatabaseUrl, DatabaseUrlError, Roots, Tls, Trust};
 pub use error::ConfigError;
-pub use ingest::{DirectCompress, Ingest};
+pub use ingest::Ingest;
 pub use kafka::{GroupProtocol, Kafka, Secret};
 use layers::{Layers, Origins};
 pub use log::{Log, LogFormat};
@@ -196,7 +196,6 @@ mod tests {
                     Value::Integer(number) => (number + 5).to_string(),
                     _ if key == "url" => "postgresql://other@elsewhere/db".to_owned(),
                     _ if key == "format" => "json".to_owned(),
-                    _ if key == "direct_compress" => "on".to_owned(),
                     _ if key == "group_protocol" => "consumer".to_owned(),
                     _ => "127.0.0.1:9".to_owned(),
                 };

@@ -36,8 +36,6 @@ pub struct Serve {
     pub max_streams_per_token: usize,
     /// Maximum buckets of a time series.
     pub max_buckets: usize,
-    /// Maximum pieces in which a time series is read.
-    pub max_pieces: usize,
     /// Address of `/metrics`. Empty: the API's own; [`Serve::NO_METRICS`]: none.
     pub metrics_listen: String,
     /// How long the server continues to accept requests after a signal, with `/readyz` at 503.

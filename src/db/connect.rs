@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use super::advice::on_connecting;
 use super::error::{Cause, WriteError, describe};
 use super::tls::{Connector, is_tls_failure};
-use crate::config::{Database, DirectCompress};
+use crate::config::Database;
 
 /// Without keepalives, either side could wait for hours for a peer that vanished, and the server
 /// would keep the locks of a lost session.
@@ -52,39 +52,16 @@ impl Connection {
             .get(0))
     }
 
-    /// Sets whether COPY writes directly to the columnstore. Ignored by a server that does not
-    /// support it.
+    /// Prepares the session for storing records: COPY writes to the columnstore directly, if the
+    /// server supports it.
     ///
     /// # Errors
     /// Returns an error if the database is unreachable or rejects the statement.
-    pub async fn set_direct_compress(&self, setting: DirectCompress) -> Result<(), WriteError> {
-        let value = match setting {
-            DirectCompress::Auto => return Ok(()),
-            DirectCompress::On => "on",
-            DirectCompress::Off => "off",
-        };
+    pub async fn prepare_copying(&self) -> Result<(), WriteError> {
         self.client
-            .query(
-                include_str!("../../sql/ingest/set_direct_compress.sql"),
-                &[&value],
-            )
+            .query(include_str!("../../sql/ingest/set_copy_settings.sql"), &[])
             .await?;
         Ok(())
-    }
-
-    /// Whether COPY writes directly to the columnstore.
-    ///
-    /// # Errors
-    /// Returns an error if the database is unreachable or rejects the statement.
-    pub async fn compresses_directly(&self) -> Result<bool, WriteError> {
-        Ok(self
-            .client
-            .query_one(
-                include_str!("../../sql/ingest/compresses_directly.sql"),
-                &[],
-            )
-            .await?
-            .get(0))
     }
 
     /// Limits how long a statement waits for a lock.

@@ -66,6 +66,9 @@ impl From<tokio_postgres::Error> for Cause {
     }
 }
 
+/// The SQLSTATE of `sql/functions/check_kept.sql`.
+const NOT_KEPT: &str = "SU001";
+
 /// Why a query failed. The text is for logs, not for clients: it may quote the server.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StorageError {
@@ -81,6 +84,9 @@ pub enum StorageError {
     /// A total does not fit into 64 bits.
     #[error("a total does not fit into 64 bits")]
     TotalOverflow,
+    /// Retention has dropped some of the usage before this day, in the form that the query needs.
+    #[error("usage before {0} is no longer kept")]
+    NotKept(String),
     /// The schema is not the one that this program needs.
     #[error("the schema is out of date: {0}; run `simusage migrate`")]
     NotMigrated(#[source] Cause),
@@ -98,6 +104,10 @@ impl From<tokio_postgres::Error> for StorageError {
                 Self::Other(error.into())
             };
         };
+        if code.code() == NOT_KEPT {
+            let day = error.as_db_error().and_then(|error| error.detail());
+            return Self::NotKept(day.unwrap_or_default().to_owned());
+        }
         if *code == SqlState::NUMERIC_VALUE_OUT_OF_RANGE {
             Self::TotalOverflow
         } else if *code == SqlState::QUERY_CANCELED {

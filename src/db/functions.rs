@@ -28,9 +28,24 @@ macro_rules! function {
 
 /// Every function, each after those it calls.
 pub(super) const FUNCTIONS: &[Function] = &[
+    function!("begin_posting"),
+    function!("end_page"),
+    function!("end_period"),
+    function!("is_posting_open"),
+    function!("close_level"),
+    function!("archive_records"),
+    function!("drop_archived"),
+    function!("drop_expired"),
+    function!("check_kept"),
+    function!("posting_runs"),
+    function!("time_within"),
+    function!("sim_card_parts"),
+    function!("organization_parts"),
     function!("usage_freshness"),
-    function!("usage_in_pieces"),
     function!("usage_series"),
+    function!("sim_card_list"),
+    function!("organization_list"),
+    function!("usage_by_organization"),
 ];
 
 /// The names and checksums of all functions: the parameters of `schema_history/version.sql`.

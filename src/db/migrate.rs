@@ -10,7 +10,6 @@ use super::connect::{Connection, connect};
 use super::error::{Cause, StorageError};
 use super::functions::{self, FUNCTIONS, Function, checksum};
 use super::reader;
-use super::refresh::execute_with_retries;
 use super::settings::{self, Change};
 use crate::config::{Database, Storage};
 
@@ -52,8 +51,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(2, "0002_usage"),
     migration!(3, "0003_ingest"),
     migration!(4, "0004_tokens"),
-    migration!(5, "0005_log_every_change"),
-    migration!(10, "0010_kafka_topics"),
+    migration!(5, "0005_kafka_topics"),
 ];
 
 impl Migration {
@@ -417,7 +415,8 @@ pub async fn apply(connection: &mut Connection, migration: Migration) -> anyhow:
     } else {
         // Several statements in one string would run in one transaction.
         for statement in migration.sql.split(";\n\n") {
-            execute_with_retries(connection, statement)
+            connection
+                .batch_execute(statement)
                 .await
                 .map_err(Cause::from)?;
         }
@@ -462,8 +461,8 @@ mod tests {
             .map(|migration| format!("{}.sql", migration.name))
             .collect();
         assert_eq!(files, embedded);
-        assert!(MIGRATIONS.is_sorted_by(|one, next| one.number < next.number));
-        for migration in MIGRATIONS {
+        for (index, migration) in MIGRATIONS.iter().enumerate() {
+            assert_eq!(usize::try_from(migration.number).unwrap(), index + 1);
             assert!(
                 migration
                     .name

@@ -4,7 +4,6 @@
 mod advice;
 mod aggregates;
 mod binary_format;
-mod chunks;
 mod connect;
 mod copy;
 mod error;
@@ -15,10 +14,11 @@ mod inventory_index;
 pub mod migrate;
 mod partitions;
 mod pool;
+mod postings;
 pub mod queries;
 mod reader;
-mod refresh;
 mod replay;
+mod retention;
 mod settings;
 mod sources;
 mod tls;
@@ -26,17 +26,21 @@ pub mod tokens;
 
 pub use deadpool_postgres::Client;
 
-pub use chunks::open_chunks;
 pub use connect::{Connection, connect, connect_additional};
-pub use copy::{BatchEnd, BatchWriter, RejectedRecord, TUPLE_BYTES, encode_usage_record};
+pub use copy::{
+    BatchEnd, BatchWriter, RecordDays, RejectedRecord, TUPLE_BYTES, encode_usage_record, sorted,
+};
 pub use error::{Cause, StorageError, WriteError, with_causes};
 pub use freshness::FreshnessLoader;
 pub use inventory::store_inventory;
 pub use inventory_index::{InventoryIndex, LookupError, RecordIds, inventory_version};
 pub use partitions::{KnownPartition, enter_partition, move_partition, set_partition_topic};
 pub use pool::{Lease, Pool, PoolStatus, Streaming};
-pub use refresh::{StaleHours, refresh_aggregates, refresh_helpers};
+pub use postings::{
+    OpenPeriods, close_page, close_period, drop_old, open_chunks, open_periods, prepare_closing,
+};
 pub use replay::{Replay, StillRejected, TakenRecord, count_rejected};
+pub use retention::Retention;
 pub use sources::{
     Checkpoint, Claim, KnownSource, Outcome, SimilarFile, SourceIdentity, StoredFingerprint,
     enter_file, enter_source, find_files, find_whole_file, outcome, remove_run, reset_source,

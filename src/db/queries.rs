@@ -11,8 +11,8 @@ use tokio_postgres::{Row, RowStream};
 
 use super::StorageError;
 use crate::domain::{
-    Assignment, Freshness, Interval, InvalidId, Order, OrganizationId, Parts, Pieces, Scope,
-    SimCardId, Subject, UsageBucket, UsageTotal, Window,
+    Assignment, Freshness, Interval, InvalidId, Order, OrganizationId, Pieces, Scope, SimCardId,
+    Subject, UsageBucket, UsageTotal, Window,
 };
 
 type Parameters<'a> = [&'a (dyn ToSql + Sync)];
@@ -75,28 +75,17 @@ pub async fn usage_series(
         window,
     } = query;
     let number = |index: usize| i32::try_from(index).unwrap_or(i32::MAX);
-    let edges = |pieces: &[Interval]| -> (Vec<_>, Vec<_>) {
-        pieces
-            .iter()
-            .map(|piece| (piece.start(), piece.end()))
-            .unzip()
+    let pieces = match subject {
+        Subject::SimCard(_) => &pieces.clone().without_slots(),
+        Subject::Organization(_) => pieces,
     };
-    let Pieces {
-        records,
-        hours,
-        days,
-    } = pieces;
-    let (records, hours, days) = (edges(records), edges(hours), edges(days));
-    let parameters: [&(dyn ToSql + Sync); 16] = [
+    let parameters: [&(dyn ToSql + Sync); 13] = [
         &sim_card,
         &organization,
         &scope.organizations(),
-        &records.0,
-        &records.1,
-        &hours.0,
-        &hours.1,
-        &days.0,
-        &days.1,
+        &edges(&pieces.records),
+        &edges(&pieces.slots),
+        &edges(&pieces.days),
         &starts,
         &number(shown.0),
         &number(shown.1),
@@ -106,6 +95,14 @@ pub async fn usage_series(
         &interval.end(),
     ];
     usage(Rows::query(client, statement, &parameters, bucket).await?)
+}
+
+/// The start of each piece, followed by its end.
+fn edges(pieces: &[Interval]) -> Vec<DateTime<Utc>> {
+    pieces
+        .iter()
+        .flat_map(|piece| [piece.start(), piece.end()])
+        .collect()
 }
 
 /// Whether the SIM card or the organization exists and the caller may see it. Cheaper than
@@ -162,35 +159,26 @@ pub async fn sim_card_totals(
     query: TotalsQuery<'_>,
 ) -> Result<Option<UsageRows<UsageTotal>>, StorageError> {
     let statement = include_str!("../../sql/queries/simcard_totals.sql");
-    let Parts {
-        start,
-        hours,
-        days,
-        days_end,
-        hours_end,
-        end,
-    } = query.interval.parts();
     let TotalsQuery {
         scope,
+        interval,
         order,
         after,
         window,
-        ..
     } = query;
-    let parameters: [&(dyn ToSql + Sync); 13] = [
+    let pieces = Pieces::from(interval.parts()).without_slots();
+    let parameters: [&(dyn ToSql + Sync); 11] = [
         &scope.organizations(),
         &organization.map(OrganizationId::as_str),
-        &start,
-        &hours,
-        &days,
-        &days_end,
-        &hours_end,
-        &end,
+        &edges(&pieces.records),
+        &edges(&pieces.days),
         &order.factor(),
         &after.map(|(place, _)| place),
         &after.map(|(_, id)| id),
         &window.limit,
         &window.offset,
+        &interval.start(),
+        &interval.end(),
     ];
     usage(Rows::query(client, statement, &parameters, total).await?)
 }
@@ -204,34 +192,26 @@ pub async fn organization_totals(
     query: TotalsQuery<'_>,
 ) -> Result<UsageRows<UsageTotal>, StorageError> {
     let statement = include_str!("../../sql/queries/organization_totals.sql");
-    let Parts {
-        start,
-        hours,
-        days,
-        days_end,
-        hours_end,
-        end,
-    } = query.interval.parts();
     let TotalsQuery {
         scope,
+        interval,
         order,
         after,
         window,
-        ..
     } = query;
-    let parameters: [&(dyn ToSql + Sync); 12] = [
+    let pieces = Pieces::from(interval.parts());
+    let parameters: [&(dyn ToSql + Sync); 11] = [
         &scope.organizations(),
-        &start,
-        &hours,
-        &days,
-        &days_end,
-        &hours_end,
-        &end,
+        &edges(&pieces.records),
+        &edges(&pieces.slots),
+        &edges(&pieces.days),
         &order.factor(),
         &after.map(|(place, _)| place),
         &after.map(|(_, id)| id),
         &window.limit,
         &window.offset,
+        &interval.start(),
+        &interval.end(),
     ];
     usage(Rows::query(client, statement, &parameters, total).await?)?.ok_or_else(no_row)
 }
@@ -409,9 +389,6 @@ fn freshness_of(row: &Row) -> Result<Freshness, StorageError> {
     Ok(Freshness {
         version: row.try_get("version")?,
         inventory_version: row.try_get("inventory_version")?,
-        is_settled: row
-            .try_get::<_, Option<DateTime<Utc>>>("stale_from")?
-            .is_none(),
         complete_through: row.try_get("complete_through")?,
         last_ingested_at: row.try_get("last_ingested_at")?,
     })

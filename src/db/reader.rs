@@ -5,21 +5,20 @@
 
 use tokio_postgres::Client;
 
-use super::aggregates::{AGGREGATES, USAGE_RECORDS};
+use super::aggregates::{AGGREGATES, RECORD_TABLES};
 use super::error::Cause;
 
 const READER: &str = "simusage_reader";
 
-/// The tables that `serve` reads, besides the aggregates. A query of another table needs it here.
-const TABLES: [&str; 12] = [
+/// The tables that `serve` reads, besides those of records and the aggregates. A query of another table needs it here.
+const TABLES: [&str; 11] = [
     "organizations",
     "sim_cards",
     "sim_card_assignments",
-    USAGE_RECORDS,
     "inventory_version",
     "ingest_sources",
-    "stale_hours",
-    "usage_versions",
+    "usage_levels",
+    "posting_days",
     "tokens",
     "token_organizations",
     "simusage_migrations",
@@ -36,8 +35,11 @@ struct Privilege {
 
 async fn missing_privileges(client: &Client) -> anyhow::Result<Vec<Privilege>> {
     let statement = include_str!("../../sql/settings/reader_lacks.sql");
-    let aggregates = AGGREGATES.iter().map(|aggregate| aggregate.name);
-    let relations: Vec<&str> = TABLES.into_iter().chain(aggregates).collect();
+    let relations: Vec<&str> = TABLES
+        .into_iter()
+        .chain(RECORD_TABLES)
+        .chain(AGGREGATES)
+        .collect();
     let rows = client
         .query(statement, &[&relations])
         .await

@@ -4,10 +4,8 @@ use bytes::Bytes;
 use tokio_postgres::Client;
 
 use super::connect::Connection;
-use super::copy::BatchWriter;
+use super::copy::{BatchWriter, RecordDays};
 use super::error::WriteError;
-use super::refresh::add_stale_hours;
-use crate::domain::Interval;
 
 /// The most records of a replay transaction, and the most bytes.
 const RECORDS_AT_ONCE: i64 = 5_000;
@@ -84,16 +82,13 @@ impl<'a> Replay<'a> {
     /// connection broke, [`count_rejected`] tells whether the transaction was committed.
     pub async fn commit(
         mut self,
-        tuples: Bytes,
+        mut tuples: Bytes,
         stored: &[i64],
-        hours: &[Interval],
+        days: &RecordDays,
         rejected: &[StillRejected],
     ) -> Result<(), WriteError> {
-        if !stored.is_empty() {
-            self.batch.write(tuples).await?;
-        }
         let rows = stored.len() as u64;
-        self.batch.finish_copy(rows).await?;
+        self.batch.copy(&mut tuples, rows).await?;
         let transaction = self.batch.transaction();
         let deleted: i64 = transaction
             .query_one(
@@ -126,7 +121,7 @@ impl<'a> Replay<'a> {
                 ],
             )
             .await?;
-        add_stale_hours(transaction, hours).await?;
+        self.batch.add_days(days).await?;
         self.batch.commit_transaction().await
     }
 }

@@ -1,7 +1,8 @@
 //! The bucket boundaries of a time series, and the aggregates from which the buckets are read.
 //!
-//! Aggregates exist per UTC hour and UTC day. A bucket with other boundaries is assembled from
-//! whole UTC days, whole UTC hours and, where a boundary falls within an hour, individual records.
+//! Organizations have aggregates by UTC day and by quarter hour (slot), SIM cards by UTC day. A bucket
+//! with other boundaries is assembled from whole days, whole slots and, where a boundary falls within
+//! a slot, individual records.
 
 use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
 
@@ -16,6 +17,7 @@ const ORIGIN: NaiveDateTime = NaiveDate::from_ymd_opt(2000, 1, 3)
 
 const HOUR_S: i64 = 3_600;
 const DAY_S: i64 = 24 * HOUR_S;
+const SLOT_S: i64 = 15 * 60;
 
 /// A local time has a single instant if the offset does not change this long before and after it,
 /// both times read as UTC: more than any offset.
@@ -24,8 +26,8 @@ const OFFSET_MARGIN_S: i64 = 26 * HOUR_S;
 /// Shorter than any offset from UTC has been valid.
 const OFFSET_STEP_S: i64 = 6 * HOUR_S;
 
-/// Whole days between whole hours are read from the daily aggregate only if there are at least this
-/// many. Reading fewer from the hourly aggregate costs less than starting another piece.
+/// Whole days between whole slots are read by day only if there are at least this many. Otherwise, a
+/// long series would have a piece for each of its buckets.
 const MIN_DAYS: i64 = 10;
 
 /// The buckets that overlap an interval. The first may begin before the interval.
@@ -139,29 +141,51 @@ fn number_of_starts(first: i64, step: i64, count: usize, until: i64) -> usize {
 #[error("more than {0} buckets")]
 pub struct TooManyBuckets(pub usize);
 
-/// The intervals to read from each table or aggregate. No bucket boundary falls within an hour or
-/// day that is read as a whole. Each list is ascending, with gaps between its pieces.
+/// The intervals to read from each table or aggregate. No bucket boundary falls within a slot or day
+/// that is read as a whole. Each list is ascending, with gaps between its pieces.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pieces {
     /// Read from the records.
     pub records: Vec<Interval>,
-    /// Read from the hourly aggregate.
-    pub hours: Vec<Interval>,
-    /// Read from the daily aggregate.
+    /// Read from the aggregate by quarter hour.
+    pub slots: Vec<Interval>,
+    /// Read from an aggregate by day.
     pub days: Vec<Interval>,
 }
 
 impl Pieces {
-    /// The total number of pieces.
+    /// The same intervals, with those of slots among the records: SIM cards have no slots.
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.records.len() + self.hours.len() + self.days.len()
+    pub fn without_slots(self) -> Self {
+        let Self {
+            mut records,
+            slots,
+            days,
+        } = self;
+        records.extend(slots);
+        records.sort_unstable_by_key(|piece| piece.start());
+        let mut merged: Vec<Interval> = vec![];
+        for piece in records {
+            match merged.last_mut() {
+                Some(last) if last.end() == piece.start() => {
+                    *last = Interval::new(last.start(), piece.end()).unwrap_or(piece);
+                }
+                _ => merged.push(piece),
+            }
+        }
+        Self {
+            records: merged,
+            slots: vec![],
+            days,
+        }
     }
+}
 
-    /// The start of the first piece that is read from records, if any.
-    #[must_use]
-    pub fn first_record(&self) -> Option<DateTime<Utc>> {
-        self.records.first().map(|piece| piece.start())
+impl From<Parts> for Pieces {
+    fn from(parts: Parts) -> Self {
+        let mut pieces = PieceList::default();
+        pieces.add_bucket(parts);
+        pieces.by_kind()
     }
 }
 
@@ -172,7 +196,7 @@ struct PieceList(Vec<(PieceKind, Interval)>);
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PieceKind {
     Records,
-    Hours,
+    Slots,
     Days,
 }
 
@@ -181,17 +205,17 @@ impl PieceList {
     fn add_bucket(&mut self, parts: Parts) {
         let Parts {
             start,
-            hours,
+            slots,
             days,
             days_end,
-            hours_end,
+            slots_end,
             end,
         } = parts;
-        self.add(PieceKind::Records, start, hours);
-        self.add(PieceKind::Hours, hours, days);
+        self.add(PieceKind::Records, start, slots);
+        self.add(PieceKind::Slots, slots, days);
         self.add(PieceKind::Days, days, days_end);
-        self.add(PieceKind::Hours, days_end, hours_end);
-        self.add(PieceKind::Records, hours_end, end);
+        self.add(PieceKind::Slots, days_end, slots_end);
+        self.add(PieceKind::Records, slots_end, end);
     }
 
     /// Adds a piece unless it is empty, merging it with the last one if they are adjacent and of
@@ -208,18 +232,18 @@ impl PieceList {
         }
     }
 
-    /// Turns fewer than [`MIN_DAYS`] days between hours into hours.
-    fn with_short_days_as_hours(self) -> Self {
+    /// Turns fewer than [`MIN_DAYS`] days between slots into slots.
+    fn with_short_days_as_slots(self) -> Self {
         let mut merged = Self::default();
         for (index, &(kind, piece)) in self.0.iter().enumerate() {
-            let is_hours = |at: Option<usize>| {
+            let is_slots = |at: Option<usize>| {
                 at.and_then(|at| self.0.get(at))
-                    .is_some_and(|(kind, _)| *kind == PieceKind::Hours)
+                    .is_some_and(|(kind, _)| *kind == PieceKind::Slots)
             };
-            let is_between = is_hours(index.checked_sub(1)) && is_hours(Some(index + 1));
+            let is_between = is_slots(index.checked_sub(1)) && is_slots(Some(index + 1));
             let is_short = (piece.end() - piece.start()).num_days() < MIN_DAYS;
             let kind = if kind == PieceKind::Days && is_between && is_short {
-                PieceKind::Hours
+                PieceKind::Slots
             } else {
                 kind
             };
@@ -233,7 +257,7 @@ impl PieceList {
         for (kind, piece) in self.0 {
             let list = match kind {
                 PieceKind::Records => &mut pieces.records,
-                PieceKind::Hours => &mut pieces.hours,
+                PieceKind::Slots => &mut pieces.slots,
                 PieceKind::Days => &mut pieces.days,
             };
             list.push(piece);
@@ -315,32 +339,32 @@ impl Buckets {
             let mut position = from.saturating_sub(run.index);
             while position < last {
                 let start = run.at(position);
-                // Whole hours of less than a day are one piece, however many buckets they are.
-                let is_hours = start % HOUR_S == 0 && run.step % HOUR_S == 0 && run.step < DAY_S;
+                // Whole slots of less than a day are one piece, however many buckets they are.
+                let is_slots = start % SLOT_S == 0 && run.step % SLOT_S == 0 && run.step < DAY_S;
                 // The first bucket may begin before the interval.
                 let is_first = run.index + position == 0;
-                let next = if is_hours && !is_first {
+                let next = if is_slots && !is_first {
                     last
                 } else {
                     position + 1
                 };
-                self.add_bucket(&mut pieces, instant(start), instant(run.at(next)), is_hours);
+                self.add_bucket(&mut pieces, instant(start), instant(run.at(next)), is_slots);
                 position = next;
             }
             if position == last {
                 self.add_bucket(&mut pieces, instant(run.last()), end, false);
             }
         }
-        pieces.with_short_days_as_hours().by_kind()
+        pieces.with_short_days_as_slots().by_kind()
     }
 
-    /// Adds a bucket, or several buckets that are read as hours.
+    /// Adds a bucket, or several buckets that are read as slots.
     fn add_bucket(
         &self,
         pieces: &mut PieceList,
         start: DateTime<Utc>,
         end: DateTime<Utc>,
-        is_hours: bool,
+        is_slots: bool,
     ) {
         let start = start
             .max(self.interval.start())
@@ -349,8 +373,8 @@ impl Buckets {
         let Ok(bucket) = Interval::new(start, end) else {
             return;
         };
-        if is_hours && start.timestamp_subsec_nanos() == 0 && start.timestamp() % HOUR_S == 0 {
-            pieces.add(PieceKind::Hours, start, end);
+        if is_slots && start.timestamp_subsec_nanos() == 0 && start.timestamp() % SLOT_S == 0 {
+            pieces.add(PieceKind::Slots, start, end);
         } else {
             pieces.add_bucket(bucket.parts());
         }
@@ -620,7 +644,7 @@ mod tests {
         assert_eq!((utc.len(), utc.starts.runs.len()), (999_288, 1));
         assert_eq!(utc.start(999_287).unwrap(), at("2083-12-30T23:00:00Z"));
         assert_eq!(utc.start(999_288), None);
-        assert_eq!(utc.pieces(0).count(), 1);
+        assert_eq!(utc.pieces(0).slots.len(), 1);
         let berlin = century("Europe/Berlin");
         assert_eq!(berlin.len(), 999_288);
         assert!(
@@ -698,115 +722,103 @@ mod tests {
     }
 
     #[test]
-    fn whole_utc_days_and_hours_are_read_from_aggregates() {
+    fn whole_utc_days_and_slots_are_read_from_aggregates() {
+        let (start, end) = ("2020-01-01T22:31:00Z", "2020-01-15T01:20:00Z");
         let records = vec![
-            piece("2020-01-01T22:30:00Z", "2020-01-01T23:00:00Z"),
-            piece("2020-01-15T01:00:00Z", "2020-01-15T01:15:00Z"),
+            piece(start, "2020-01-01T22:45:00Z"),
+            piece("2020-01-15T01:15:00Z", end),
         ];
-        let days = buckets("2020-01-01T22:30:00Z", "2020-01-15T01:15:00Z", "day", "UTC").pieces(0);
-        let around = vec![
-            piece("2020-01-01T23:00:00Z", "2020-01-02T00:00:00Z"),
-            piece("2020-01-15T00:00:00Z", "2020-01-15T01:00:00Z"),
-        ];
-        let whole = vec![piece("2020-01-02T00:00:00Z", "2020-01-15T00:00:00Z")];
-        assert_eq!(
-            days,
-            Pieces {
-                records: records.clone(),
-                hours: around,
-                days: whole
-            }
-        );
-        let hours = buckets(
-            "2020-01-01T22:30:00Z",
-            "2020-01-15T01:15:00Z",
-            "hour",
-            "UTC",
-        )
-        .pieces(0);
-        let whole = vec![piece("2020-01-01T23:00:00Z", "2020-01-15T01:00:00Z")];
-        assert_eq!(
-            hours,
-            Pieces {
-                records,
-                hours: whole,
-                days: vec![]
-            }
-        );
-    }
-
-    #[test]
-    fn hours_in_a_half_hour_zone_are_read_from_records_only() {
-        let pieces = buckets(
-            "2020-01-01T18:30:00Z",
-            "2020-01-02T18:30:00Z",
-            "hour",
-            "Asia/Kolkata",
-        )
-        .pieces(0);
-        let records = vec![piece("2020-01-01T18:30:00Z", "2020-01-02T18:30:00Z")];
-        assert_eq!(
-            pieces,
-            Pieces {
-                records,
-                ..Pieces::default()
-            }
-        );
-    }
-
-    #[test]
-    fn days_in_a_half_hour_zone_read_only_split_hours_from_records() {
-        let buckets = buckets(
-            "2020-01-01T18:30:00Z",
-            "2020-01-03T18:30:00Z",
-            "day",
-            "Asia/Kolkata",
-        );
-        let expected = Pieces {
-            records: vec![
-                piece("2020-01-01T18:30:00Z", "2020-01-01T19:00:00Z"),
-                piece("2020-01-02T18:00:00Z", "2020-01-02T19:00:00Z"),
-                piece("2020-01-03T18:00:00Z", "2020-01-03T18:30:00Z"),
+        let days = Pieces {
+            records: records.clone(),
+            slots: vec![
+                piece("2020-01-01T22:45:00Z", "2020-01-02T00:00:00Z"),
+                piece("2020-01-15T00:00:00Z", "2020-01-15T01:15:00Z"),
             ],
-            hours: vec![
-                piece("2020-01-01T19:00:00Z", "2020-01-02T18:00:00Z"),
-                piece("2020-01-02T19:00:00Z", "2020-01-03T18:00:00Z"),
-            ],
+            days: vec![piece("2020-01-02T00:00:00Z", "2020-01-15T00:00:00Z")],
+        };
+        assert_eq!(buckets(start, end, "day", "UTC").pieces(0), days);
+        assert_eq!(Pieces::from(piece(start, end).parts()), days);
+        let hours = Pieces {
+            records,
+            slots: vec![piece("2020-01-01T22:45:00Z", "2020-01-15T01:15:00Z")],
             days: vec![],
         };
-        assert_eq!(buckets.pieces(0), expected);
+        assert_eq!(buckets(start, end, "hour", "UTC").pieces(0), hours);
+        let whole = |edges: &[(&str, &str)]| -> Vec<_> {
+            edges.iter().map(|edge| piece(edge.0, edge.1)).collect()
+        };
+        assert_eq!(
+            days.without_slots(),
+            Pieces {
+                records: whole(&[
+                    (start, "2020-01-02T00:00:00Z"),
+                    ("2020-01-15T00:00:00Z", end)
+                ]),
+                slots: vec![],
+                days: whole(&[("2020-01-02T00:00:00Z", "2020-01-15T00:00:00Z")]),
+            }
+        );
+        assert_eq!(hours.without_slots().records, whole(&[(start, end)]));
     }
 
     #[test]
-    fn few_days_between_hours_are_read_as_hours() {
+    fn zones_with_half_and_quarter_hours_read_slots_like_others() {
+        for (zone, start, end) in [
+            (
+                "Asia/Kolkata",
+                "2020-01-01T18:30:00Z",
+                "2020-01-03T18:30:00Z",
+            ),
+            (
+                "Asia/Kathmandu",
+                "2020-01-01T18:15:00Z",
+                "2020-01-03T18:15:00Z",
+            ),
+            (
+                "Europe/Berlin",
+                "2020-01-01T23:00:00Z",
+                "2020-01-03T23:00:00Z",
+            ),
+        ] {
+            for every in ["hour", "day"] {
+                let expected = Pieces {
+                    slots: vec![piece(start, end)],
+                    ..Pieces::default()
+                };
+                assert_eq!(buckets(start, end, every, zone).pieces(0), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn few_days_between_slots_are_read_as_slots() {
         let around = [
             ("2020-01-01T22:00:00Z", "2020-01-02T00:00:00Z"),
             ("2020-01-11T00:00:00Z", "2020-01-11T01:00:00Z"),
         ];
         let pieces = buckets(around[0].0, around[1].1, "month", "UTC").pieces(0);
-        let hours = vec![piece(around[0].0, around[1].1)];
+        let slots = vec![piece(around[0].0, around[1].1)];
         assert_eq!(
             pieces,
             Pieces {
-                hours,
+                slots,
                 ..Pieces::default()
             }
         );
         let pieces = buckets(around[0].0, "2020-01-12T01:00:00Z", "month", "UTC").pieces(0);
         let days = vec![piece("2020-01-02T00:00:00Z", "2020-01-12T00:00:00Z")];
-        let hours = vec![
+        let slots = vec![
             piece(around[0].0, around[0].1),
             piece("2020-01-12T00:00:00Z", "2020-01-12T01:00:00Z"),
         ];
         assert_eq!(
             pieces,
             Pieces {
-                hours,
+                slots,
                 days,
                 ..Pieces::default()
             }
         );
-        assert_eq!(pieces.count(), 3);
         let pieces = buckets(
             "1995-01-01T00:00:00Z",
             "2020-01-01T00:00:00Z",
@@ -815,7 +827,7 @@ mod tests {
         )
         .pieces(0);
         assert_eq!(
-            pieces.hours,
+            pieces.slots,
             [piece("1995-01-01T00:00:00Z", "2020-01-01T00:00:00Z")]
         );
     }
@@ -843,9 +855,8 @@ mod tests {
                 "week",
                 "UTC"
             )
-            .pieces(0)
-            .count(),
-            0
+            .pieces(0),
+            Pieces::default()
         );
     }
 
@@ -933,16 +944,16 @@ mod tests {
                 let skipped = wall - zone.wall_time(start - TimeDelta::seconds(1)) > TimeDelta::seconds(1);
                 prop_assert!(wall.format("%M:%S").to_string() == "00:00" || skipped, "bucket {} begins at {}", index, wall);
             }
-            let Pieces { records, hours, days } = buckets.pieces(0);
+            let Pieces { records, slots, days } = buckets.pieces(0);
             let of = |unit, list: Vec<Interval>| list.into_iter().map(move |piece| (unit, piece));
-            let mut pieces: Vec<_> = of(1, records).chain(of(3_600, hours)).chain(of(86_400, days)).collect();
+            let mut pieces: Vec<_> = of(1, records).chain(of(900, slots)).chain(of(86_400, days)).collect();
             pieces.sort_by_key(|(_, piece)| piece.start());
             let mut reached = interval.start();
             for (unit, piece) in pieces {
                 prop_assert_eq!(piece.start(), reached);
                 reached = piece.end();
                 prop_assert!(piece.start().timestamp() % unit == 0 && piece.end().timestamp() % unit == 0);
-                // No bucket may begin within an hour or day that is read as a whole.
+                // No bucket may begin within a slot or day that is read as a whole.
                 let inside = |&&edge: &&DateTime<Utc>| piece.contains(edge);
                 prop_assert!(starts.iter().filter(inside).all(|edge| edge.timestamp() % unit == 0));
             }

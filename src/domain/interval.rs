@@ -1,4 +1,4 @@
-//! Half-open time intervals, and their division into whole days, whole hours and remainders.
+//! Half-open time intervals, and their division into whole days, whole quarter hours and remainders.
 
 use std::fmt;
 
@@ -23,45 +23,26 @@ pub struct EmptyInterval {
 /// instants.
 ///
 /// ```text
-/// start    hours    days                      days_end  hours_end  end
-///   │ records │ hours │          days            │  hours  │ records │
+/// start    slots    days                      days_end  slots_end  end
+///   │ records │ slots │          days            │  slots  │ records │
 /// ```
 ///
-/// A part between two equal instants is empty. Each record is counted once, in the coarsest
+/// A slot is a quarter hour. A part between two equal instants is empty. Each record is counted once, in the coarsest
 /// aggregate whose bucket lies entirely within the interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parts {
     /// The interval's start.
     pub start: DateTime<Utc>,
-    /// The first whole hour.
-    pub hours: DateTime<Utc>,
+    /// The first whole quarter hour.
+    pub slots: DateTime<Utc>,
     /// The first whole day.
     pub days: DateTime<Utc>,
     /// The end of the last whole day.
     pub days_end: DateTime<Utc>,
-    /// The end of the last whole hour.
-    pub hours_end: DateTime<Utc>,
+    /// The end of the last whole quarter hour.
+    pub slots_end: DateTime<Utc>,
     /// The interval's end.
     pub end: DateTime<Utc>,
-}
-
-impl Parts {
-    /// The start of the first part that is read from records, if any.
-    #[must_use]
-    pub fn first_record(self) -> Option<DateTime<Utc>> {
-        let Self {
-            start,
-            hours,
-            hours_end,
-            end,
-            ..
-        } = self;
-        if start < hours {
-            Some(start)
-        } else {
-            (hours_end < end).then_some(hours_end)
-        }
-    }
 }
 
 impl Interval {
@@ -96,34 +77,24 @@ impl Interval {
         self.end
     }
 
-    /// The smallest interval of whole `unit`s that contains this one.
-    #[must_use]
-    pub fn rounded_out(self, unit: TimeDelta) -> Self {
-        let end = floor(self.end, unit);
-        Self {
-            start: floor(self.start, unit),
-            end: if end < self.end { end + unit } else { end },
-        }
-    }
-
     /// Whether the instant is in the interval.
     #[must_use]
     pub fn contains(self, instant: DateTime<Utc>) -> bool {
         self.start <= instant && instant < self.end
     }
 
-    /// Divides the interval into whole days, whole hours around them, and the remainders at both
-    /// ends.
+    /// Divides the interval into whole days, whole quarter hours around them, and the remainders at
+    /// both ends.
     #[must_use]
     pub fn parts(self) -> Parts {
-        let (hours, hours_end) = whole(self.start, self.end, TimeDelta::hours(1));
-        let (days, days_end) = whole(hours, hours_end, TimeDelta::days(1));
+        let (slots, slots_end) = whole(self.start, self.end, TimeDelta::minutes(15));
+        let (days, days_end) = whole(slots, slots_end, TimeDelta::days(1));
         Parts {
             start: self.start,
-            hours,
+            slots,
             days,
             days_end,
-            hours_end,
+            slots_end,
             end: self.end,
         }
     }
@@ -179,37 +150,28 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_within_one_hour_is_read_from_records_only() {
-        let parts = parts("2020-01-01T00:10:00Z", "2020-01-01T00:20:00Z");
-        assert_eq!((parts.hours, parts.hours_end), (parts.end, parts.end));
+    fn an_interval_within_one_quarter_hour_is_read_from_records_only() {
+        let parts = parts("2020-01-01T00:01:00Z", "2020-01-01T00:14:00Z");
+        assert_eq!((parts.slots, parts.slots_end), (parts.end, parts.end));
         assert_eq!((parts.days, parts.days_end), (parts.end, parts.end));
     }
 
     #[test]
     fn unaligned_edges_are_divided_twice() {
-        let parts = parts("2020-01-01T22:30:00Z", "2020-01-03T01:15:00Z");
-        assert_eq!(parts.hours, at("2020-01-01T23:00:00Z"));
+        let parts = parts("2020-01-01T22:31:00Z", "2020-01-03T01:20:00Z");
+        assert_eq!(parts.slots, at("2020-01-01T22:45:00Z"));
         assert_eq!(parts.days, at("2020-01-02T00:00:00Z"));
         assert_eq!(parts.days_end, at("2020-01-03T00:00:00Z"));
-        assert_eq!(parts.hours_end, at("2020-01-03T01:00:00Z"));
-    }
-
-    #[test]
-    fn rounding_out_extends_to_whole_units() {
-        let interval =
-            Interval::new(at("2020-01-01T22:30:00Z"), at("2020-01-03T00:00:00Z")).unwrap();
-        let days = Interval::new(at("2020-01-01T00:00:00Z"), at("2020-01-03T00:00:00Z")).unwrap();
-        assert_eq!(interval.rounded_out(TimeDelta::days(1)), days);
-        assert_eq!(days.rounded_out(TimeDelta::days(1)), days);
+        assert_eq!(parts.slots_end, at("2020-01-03T01:15:00Z"));
     }
 
     #[test]
     fn distant_years_are_divided_alike() {
-        let parts = parts("0001-01-01T00:30:00Z", "9998-12-31T01:30:00.000001Z");
-        assert_eq!(parts.hours, at("0001-01-01T01:00:00Z"));
+        let parts = parts("0001-01-01T00:30:00.5Z", "9998-12-31T01:30:00.000001Z");
+        assert_eq!(parts.slots, at("0001-01-01T00:45:00Z"));
         assert_eq!(parts.days, at("0001-01-02T00:00:00Z"));
         assert_eq!(parts.days_end, at("9998-12-31T00:00:00Z"));
-        assert_eq!(parts.hours_end, at("9998-12-31T01:00:00Z"));
+        assert_eq!(parts.slots_end, at("9998-12-31T01:30:00Z"));
     }
 
     #[test]
@@ -235,15 +197,15 @@ mod tests {
         fn parts_are_ordered_and_aligned(start in -2_000_000_000_i64..4_000_000_000, length in 1_i64..10_000_000) {
             let start = DateTime::from_timestamp_micros(start * 1_000).unwrap();
             let interval = Interval::new(start, start + TimeDelta::milliseconds(length)).unwrap();
-            let Parts { start, hours, days, days_end, hours_end, end } = interval.parts();
-            prop_assert!(start <= hours && hours <= days && days <= days_end && days_end <= hours_end && hours_end <= end);
+            let Parts { start, slots, days, days_end, slots_end, end } = interval.parts();
+            prop_assert!(start <= slots && slots <= days && days <= days_end && days_end <= slots_end && slots_end <= end);
             if days < days_end {
                 prop_assert_eq!(days.timestamp() % 86_400, 0);
                 prop_assert_eq!(days_end.timestamp() % 86_400, 0);
             }
-            if hours < hours_end {
-                prop_assert_eq!(hours.timestamp() % 3_600, 0);
-                prop_assert_eq!(hours_end.timestamp() % 3_600, 0);
+            if slots < slots_end {
+                prop_assert_eq!(slots.timestamp() % 900, 0);
+                prop_assert_eq!(slots_end.timestamp() % 900, 0);
             }
         }
     }

@@ -71,8 +71,6 @@ pub struct Freshness {
     pub version: i64,
     /// Increases whenever an inventory is loaded.
     pub inventory_version: i64,
-    /// Whether the aggregates include all stored records of the interval.
-    pub is_settled: bool,
     /// The result includes all ingested records before this instant. `None`: nothing is ingested
     /// yet.
     pub complete_through: Option<DateTime<Utc>>,

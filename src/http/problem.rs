@@ -38,17 +38,6 @@ pub(super) enum ApiError {
     NoSimCard(String),
     #[error("No resource exists at this path.")]
     NoPath,
-    /// The query needs records that the retention policy may have deleted.
-    #[error(
-        "A bucket boundary splits the hour at {hour}, and records before {kept_from} have been deleted. \
-         Use buckets and an interval that start and end on whole UTC hours."
-    )]
-    RecordsGone {
-        /// The first hour that is split.
-        hour: String,
-        /// The time of the oldest records that are kept.
-        kept_from: String,
-    },
     #[error("The supported formats are application/json, text/csv and application/x-ndjson.")]
     NotAcceptable,
     #[error("This path supports only GET and HEAD.")]
@@ -99,6 +88,10 @@ impl ApiError {
                 "The total for this interval exceeds {} bytes. Try a shorter interval.",
                 i64::MAX
             ),
+            StorageError::NotKept(kept_from) => format!(
+                "Part of this interval is no longer kept: what this request needs is complete from \
+                 {kept_from} on. Start the interval there, or use whole UTC days, which may be kept longer."
+            ),
             StorageError::Timeout => "The query timed out. Try a shorter interval.".to_owned(),
             StorageError::Busy => "All database connections are busy. Try again later.".to_owned(),
             StorageError::Unavailable(_) => {
@@ -132,7 +125,9 @@ impl ApiError {
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::Parameters(_) | Self::RecordsGone { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Parameters(_) | Self::Storage(StorageError::NotKept(_)) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::NoOrganization(_) | Self::NoSimCard(_) | Self::NoPath => StatusCode::NOT_FOUND,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,

@@ -5,23 +5,20 @@ use actix_web::http::header::{
     LINK, VARY,
 };
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
-use chrono::{DateTime, TimeDelta, Utc};
 use utoipa::IntoResponses;
 
 use super::cursor;
 use super::format::ResponseFormat;
 use super::params::with_page;
-use super::problem::{ApiError, Problem};
+use super::problem::Problem;
 use super::telemetry::{DataSource, Telemetry};
-use crate::config::{Config, Storage};
-use crate::domain::{Freshness, Interval, Page, Scope, Zone};
+use crate::config::Config;
+use crate::domain::{Freshness, Page, Scope};
 
 /// The settings that limit responses.
 #[derive(Debug, Clone)]
 pub struct Rules {
     pub max_buckets: usize,
-    pub max_pieces: usize,
-    storage: Storage,
 }
 
 impl Rules {
@@ -29,56 +26,8 @@ impl Rules {
     pub fn new(config: &Config) -> Self {
         Self {
             max_buckets: config.serve.max_buckets,
-            max_pieces: config.serve.max_pieces,
-            storage: config.storage.clone(),
         }
     }
-
-    /// Checks that retention has not deleted any of the records to be summed. `first`, the oldest
-    /// of their hours, is computed only if records are deleted at all.
-    ///
-    /// # Errors
-    /// Returns an error if they may have been deleted.
-    pub fn check_records(
-        &self,
-        zone: Zone,
-        first: impl FnOnce() -> Option<DateTime<Utc>>,
-    ) -> Result<(), ApiError> {
-        let Some(kept_from) = oldest(self.storage.retention_records_days) else {
-            return Ok(());
-        };
-        match first() {
-            Some(first) if first < kept_from => Err(ApiError::RecordsGone {
-                hour: zone.write(first),
-                kept_from: zone.write(kept_from),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether the interval starts before the oldest data that retention keeps.
-    fn is_expiring(&self, interval: Interval) -> bool {
-        let Storage {
-            retention_records_days,
-            retention_hourly_days,
-            retention_daily_days,
-            ..
-        } = self.storage;
-        let periods = [
-            retention_records_days,
-            retention_hourly_days,
-            retention_daily_days,
-        ];
-        periods
-            .into_iter()
-            .filter_map(oldest)
-            .any(|oldest| interval.start() < oldest)
-    }
-}
-
-/// The oldest instant that a retention of `days` keeps; `None` for 0, which keeps everything.
-fn oldest(days: u32) -> Option<DateTime<Utc>> {
-    (days > 0).then(|| Utc::now() - TimeDelta::days(days.into()))
 }
 
 /// Identifies a list by its path, the caller's scope, and the parameters that select its rows.
@@ -91,22 +40,15 @@ pub fn digest(request: &HttpRequest, scope: &Scope, parameters: &str) -> String 
     ))
 }
 
-/// The tag of a response over an interval; `None` if its aggregates are stale, or if retention may
-/// delete some of its data.
+/// The tag of a response over an interval.
 #[must_use]
-pub fn tag(
-    rules: &Rules,
-    interval: Interval,
-    freshness: &Freshness,
-    digest: &str,
-) -> Option<EntityTag> {
-    let is_stable = freshness.is_settled && !rules.is_expiring(interval);
+pub fn tag(freshness: &Freshness, digest: &str) -> EntityTag {
     let Freshness {
         version,
         inventory_version,
         ..
     } = freshness;
-    is_stable.then(|| weak_tag(&format!("{digest} {version} {inventory_version}")))
+    weak_tag(&format!("{digest} {version} {inventory_version}"))
 }
 
 /// The tag of a response that `content` determines. It is weak because compressed responses have

@@ -50,7 +50,6 @@ pub(super) struct SeriesRequest {
     list_digest: String,
     /// Identifies the response.
     digest: String,
-    rules: web::Data<Rules>,
     series_cache: web::Data<SeriesCache>,
 }
 
@@ -162,7 +161,7 @@ impl SeriesRequest {
         series: SeriesParameters,
         buckets: Result<(Buckets, Pieces), TooManyBuckets>,
     ) -> Option<Self> {
-        let (_, caller, rules, _, series_cache) = context;
+        let (_, caller, _, _, series_cache) = context;
         let SeriesParameters {
             subject,
             interval,
@@ -185,15 +184,6 @@ impl SeriesRequest {
             .cursor(&paging, &list_digest, "series", is_valid)
             .ok()?;
         let from = cursor.map_or(0, |cursor| cursor.from);
-        if pieces.count() > rules.max_pieces {
-            let (count, max) = (pieces.count(), rules.max_pieces);
-            let reason = format!(
-                "its buckets split the interval into {count} pieces that are read separately, and \
-                 serve.max_pieces allows {max}; choose a shorter interval"
-            );
-            parameters.refuse(EVERY, &every.to_string(), &reason);
-            return None;
-        }
         // Without `fill`, the database counts the buckets of a page.
         let shown = if fill && !paging.is_unbounded() {
             let rows = |rows: i64| usize::try_from(rows).unwrap_or(usize::MAX);
@@ -217,13 +207,12 @@ impl SeriesRequest {
             shown,
             list_digest,
             digest,
-            rules: rules.clone(),
             series_cache: series_cache.clone(),
         })
     }
 
-    fn freshness_tag(&self, freshness: &Freshness) -> Option<EntityTag> {
-        tag(&self.rules, self.interval, freshness, &self.digest)
+    fn freshness_tag(&self, freshness: &Freshness) -> EntityTag {
+        tag(freshness, &self.digest)
     }
 
     fn date(&self, index: usize) -> String {
@@ -283,7 +272,7 @@ impl Listing for SeriesRequest {
     }
 
     fn tag(&self, (_, freshness): &Self::Summary) -> Option<EntityTag> {
-        self.freshness_tag(freshness)
+        Some(self.freshness_tag(freshness))
     }
 
     fn cache(&self, tag: &EntityTag, &(totals, _): &Self::Summary, rows: &[UsageBucket]) {
@@ -464,7 +453,6 @@ async fn answer(
         });
         (parameters.finish(series)?, None)
     };
-    rules.check_records(series.zone, || series.pieces.first_record())?;
     let cached = if series.paging.format == ResponseFormat::Json {
         series_cache.get(&series.digest)
     } else {
@@ -474,17 +462,17 @@ async fn answer(
     if cached.is_some() || has_tags(request) {
         let freshness = series_cache.freshness(series.interval).await?;
         let tag = series.freshness_tag(&freshness);
-        if let Some(unchanged) = unchanged(request, tag.as_ref()) {
+        if let Some(unchanged) = unchanged(request, Some(&tag)) {
             return Ok(unchanged);
         }
         if let Some((cached_tag, CachedPage { totals, rows })) = cached
-            && tag.as_ref() == Some(&cached_tag)
+            && tag == cached_tag
         {
             let summary = (totals, freshness);
             return Ok(write_page(
                 request,
                 series,
-                tag.as_ref(),
+                Some(&tag),
                 &summary,
                 rows,
                 DataSource::Cache,

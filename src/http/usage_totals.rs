@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::marker::PhantomData;
 
+use actix_web::HttpResponse;
 use actix_web::http::header::EntityTag;
-use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -18,7 +18,7 @@ use super::params::{
     SORT, START, TZ,
 };
 use super::problem::{ApiError, Problem};
-use super::response::{CommonResponses, Rules, digest, has_tags, tag, unchanged};
+use super::response::{CommonResponses, digest, has_tags, tag, unchanged};
 use crate::db::queries::{self, Rows, Totals, TotalsQuery, UsageRows};
 use crate::db::{Client, StorageError};
 use crate::domain::{Freshness, Interval, Order, OrganizationId, Scope, UsageTotal, Zone};
@@ -42,7 +42,6 @@ pub(super) struct TotalsRequest<T> {
     list_digest: String,
     /// Identifies the response.
     digest: String,
-    rules: web::Data<Rules>,
     item: PhantomData<T>,
 }
 
@@ -76,7 +75,7 @@ impl<T: Total> Endpoint for TotalsRequest<T> {
 
 impl<T: Total> TotalsRequest<T> {
     fn parse(parameters: &mut Parameters<Self>, context: &Context) -> Option<Self> {
-        let (request, caller, rules, ..) = context;
+        let (request, caller, ..) = context;
         let zone = parameters.zone();
         let (start, end) = (
             parameters.start(zone.unwrap_or(Zone::UTC)),
@@ -110,13 +109,12 @@ impl<T: Total> TotalsRequest<T> {
             cursor,
             list_digest,
             digest,
-            rules: rules.clone(),
             item: PhantomData,
         })
     }
 
-    fn freshness_tag(&self, freshness: &Freshness) -> Option<EntityTag> {
-        tag(&self.rules, self.interval, freshness, &self.digest)
+    fn freshness_tag(&self, freshness: &Freshness) -> EntityTag {
+        tag(freshness, &self.digest)
     }
 }
 
@@ -151,7 +149,7 @@ impl<T: Total> Listing for TotalsRequest<T> {
     }
 
     fn tag(&self, (_, freshness): &Self::Summary) -> Option<EntityTag> {
-        self.freshness_tag(freshness)
+        Some(self.freshness_tag(freshness))
     }
 
     fn next(&self, _: &Self::Summary, rows: &mut Vec<UsageTotal>) -> Option<String> {
@@ -354,14 +352,13 @@ impl Total for SimCardTotal {
 }
 
 async fn answer<T: Total>(context: Context) -> Result<HttpResponse, ApiError> {
-    let (request, caller, rules, pool, series_cache) = &context;
+    let (request, caller, _, pool, series_cache) = &context;
     let mut parameters = Parameters::parse(request.query_string());
     let totals = TotalsRequest::<T>::parse(&mut parameters, &context);
     let totals = parameters.finish(totals)?;
-    rules.check_records(totals.zone, || totals.interval.parts().first_record())?;
     if has_tags(request) {
         let freshness = series_cache.freshness(totals.interval).await?;
-        if let Some(unchanged) = unchanged(request, totals.freshness_tag(&freshness).as_ref()) {
+        if let Some(unchanged) = unchanged(request, Some(&totals.freshness_tag(&freshness))) {
             return Ok(unchanged);
         }
     }

@@ -7,17 +7,15 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use chrono::DateTime;
 
+use super::batch::Batch;
 use super::csv_line::HeaderError;
-use super::hours::TouchedHours;
+use super::days::DayCounts;
 use super::parse::Format;
 use super::parse::{Parser, UsageRecord};
 use super::record_encoder::RecordEncoder;
 use super::reject::{Defect, Reason};
 use crate::config;
-use crate::db::{BatchEnd, Checkpoint, RejectedRecord, TUPLE_BYTES};
-
-/// Size of the pieces in which encoded records are sent.
-const PIECE_BYTES: usize = 256 * 1024;
+use crate::db::{BatchEnd, Checkpoint, RejectedRecord, TUPLE_BYTES, sorted};
 
 /// Limit for the encoded records of a file's batch. They stay in memory until the commit, because a
 /// lost connection loses what was sent.
@@ -76,7 +74,7 @@ impl BatchLimits {
 pub(super) struct BatchSize {
     /// Valid and rejected records.
     pub records: u64,
-    /// Encoded records, including those that were taken as pieces.
+    /// Encoded records.
     pub tuple_bytes: u64,
     /// Rejected records.
     pub rejected_bytes: usize,
@@ -129,7 +127,7 @@ pub(super) struct BatchBuilder {
 struct ValidRecords {
     tuples: BytesMut,
     rows: u64,
-    hours: TouchedHours,
+    days: DayCounts,
     newest_us: Option<i64>,
 }
 
@@ -153,7 +151,7 @@ impl BatchBuilder {
             valid: ValidRecords {
                 tuples: BytesMut::new(),
                 rows: 0,
-                hours: TouchedHours::new(),
+                days: DayCounts::default(),
                 newest_us: None,
             },
             rejected: vec![],
@@ -249,45 +247,32 @@ impl BatchBuilder {
         self.rejected.last().map(|record| record.position)
     }
 
-    /// Takes the encoded records if there are enough for a piece.
-    pub fn take_piece(&mut self) -> Option<Bytes> {
-        if self.valid.tuples.len() < PIECE_BYTES {
-            None
-        } else {
-            self.take_rest()
-        }
-    }
-
-    /// Takes the encoded records if there are any.
-    pub fn take_rest(&mut self) -> Option<Bytes> {
-        let tuples = &mut self.valid.tuples;
-        (!tuples.is_empty()).then(|| std::mem::take(tuples).freeze())
-    }
-
-    /// Ends the batch, whose pieces must have been taken, at `checkpoint`, and begins the next.
-    pub fn take_end(&mut self, checkpoint: Checkpoint) -> BatchEnd {
+    /// Ends the batch at `checkpoint`, and begins the next.
+    pub fn take(&mut self, checkpoint: Checkpoint) -> Batch {
         self.rejected_bytes = 0;
-        BatchEnd {
-            rows: std::mem::take(&mut self.valid.rows),
-            rejected: std::mem::take(&mut self.rejected),
-            hours: self.valid.hours.take(),
-            newest_record_at: self
-                .valid
-                .newest_us
-                .take()
-                .and_then(DateTime::from_timestamp_micros),
-            checkpoint,
+        self.encoder.follow_clock();
+        let valid = &mut self.valid;
+        // The buffer stays, for the next batch.
+        let tuples = sorted(&valid.tuples).freeze();
+        valid.tuples.clear();
+        let newest_us = valid.newest_us.take();
+        Batch {
+            tuples,
+            end: BatchEnd {
+                rows: std::mem::take(&mut valid.rows),
+                rejected: std::mem::take(&mut self.rejected),
+                days: valid.days.take(),
+                newest_record_at: newest_us.and_then(DateTime::from_timestamp_micros),
+                checkpoint,
+            },
         }
     }
 }
 
 impl ValidRecords {
     fn add(&mut self, record: &UsageRecord<'_>, encoder: &RecordEncoder) -> Result<(), Defect> {
-        if self.tuples.capacity() == 0 {
-            self.tuples.reserve(PIECE_BYTES + TUPLE_BYTES);
-        }
         encoder.encode(record, &mut self.tuples)?;
-        self.hours.insert(record.time_us);
+        self.days.add(record.time_us, record.bytes);
         self.newest_us = self.newest_us.max(Some(record.time_us));
         self.rows += 1;
         Ok(())

@@ -10,16 +10,16 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
+use super::batch::BATCHES_IN_FLIGHT;
 use super::inventory::{SharedEncoder, warn_if_empty};
 use super::options::Options;
-use super::pending_batch::{Message, PIECES_IN_FLIGHT};
 use super::progress::Progress;
 use super::reader::{READER_PANICKED, RecordReader, Stopped};
 use super::record_encoder::RecordEncoder;
 use super::source::OpenOptions;
 use super::summary::{SimCards, SourceStatus, SourceSummary, Summary, Tally};
 use crate::config::Config;
-use crate::db::{self, InventoryIndex, KnownSource, WriteError};
+use crate::db::{self, InventoryIndex, KnownSource, Retention, WriteError};
 use crate::domain::AssignmentList;
 
 /// Reads all sources and counts the records that [`super::ingest()`] would store and reject.
@@ -58,7 +58,7 @@ pub(super) async fn dry_run(
         let name = source.name();
         let mut source_summary = SourceSummary::new(name.to_string());
         let reader = Arc::clone(&reader);
-        let (sender, mut receiver) = mpsc::channel(PIECES_IN_FLIGHT);
+        let (sender, mut receiver) = mpsc::channel(BATCHES_IN_FLIGHT);
         let reading = spawn_blocking(move || {
             let mut opened = source.open(&options)?;
             if opened.scan.as_ref().is_some_and(|scan| !scan.has_records) {
@@ -69,14 +69,13 @@ pub(super) async fn dry_run(
             let mut reader = reader.lock().expect(READER_PANICKED);
             reader.read(opened, &known, sender)
         });
-        while let Some(message) = receiver.recv().await {
-            if let Message::End(end) = message {
-                tally.add_batch(&end);
-                source_summary.stored += end.rows;
-                source_summary.rejected += end.rejected.len() as u64;
-                source_summary.status = SourceStatus::Read;
-                source_summary.to = end.checkpoint.position;
-            }
+        while let Some(batch) = receiver.recv().await {
+            let end = batch.end;
+            tally.add_batch(&end);
+            source_summary.stored += end.rows;
+            source_summary.rejected += end.rejected.len() as u64;
+            source_summary.status = SourceStatus::Read;
+            source_summary.to = end.checkpoint.position;
         }
         match reading.await.context(READER_PANICKED)? {
             Ok(()) => summary.sources.push(source_summary),
@@ -102,7 +101,7 @@ async fn encoder(
     options: &Options,
     inventory: Option<&AssignmentList>,
 ) -> anyhow::Result<(RecordEncoder, SimCards)> {
-    let days = config.storage.retention_records_days;
+    let retention = Retention::of_days(config.storage.retention_daily_days);
     let (inventory, sim_cards) = if let Some(assignments) = inventory {
         let inventory = InventoryIndex::from_list(assignments).context("reading the inventory")?;
         (inventory, SimCards::InventoryFile)
@@ -119,11 +118,14 @@ async fn encoder(
                     "SIM cards are not checked, because the inventory could not be loaded: {error}; \
                      pass --inventory FILE to check them without a database"
                 );
-                return Ok((RecordEncoder::unchecked(days), SimCards::Unchecked));
+                return Ok((RecordEncoder::unchecked(retention), SimCards::Unchecked));
             }
         }
     };
-    Ok((RecordEncoder::new(Arc::new(inventory), days), sim_cards))
+    Ok((
+        RecordEncoder::new(Arc::new(inventory), retention),
+        sim_cards,
+    ))
 }
 
 async fn load_inventory(config: &Config) -> Result<InventoryIndex, WriteError> {

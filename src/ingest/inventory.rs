@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::record_encoder::RecordEncoder;
 use super::session::Session;
-use crate::db::{self, InventoryIndex, WriteError};
+use crate::db::{self, InventoryIndex, Retention, WriteError};
 
 /// How often to check whether the inventory has changed.
-const CHECK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// The encoder for the newest inventory, shared with the thread that reads records.
 pub(super) struct SharedEncoder {
@@ -41,11 +41,10 @@ impl SharedEncoder {
     }
 }
 
-/// The inventory of a run, which follows changes in the database.
+/// The inventory and the retention of a run, which follow changes in the database.
 pub(super) struct CurrentInventory {
     index: Arc<InventoryIndex>,
-    /// Records older than this many days are rejected; 0 keeps them forever.
-    retention_days: u32,
+    retention: Retention,
     encoder: Arc<SharedEncoder>,
     checked: Instant,
 }
@@ -61,11 +60,13 @@ impl CurrentInventory {
             .await?;
         warn_if_empty(&index);
         let index = Arc::new(index);
-        let retention_days = session.config().storage.retention_records_days;
-        let encoder = RecordEncoder::new(Arc::clone(&index), retention_days);
+        let retention = session
+            .repeat(async |connection| Retention::load(connection).await)
+            .await?;
+        let encoder = RecordEncoder::new(Arc::clone(&index), retention);
         Ok(Self {
             index,
-            retention_days,
+            retention,
             encoder: Arc::new(SharedEncoder::new(encoder)),
             checked: Instant::now(),
         })
@@ -81,7 +82,7 @@ impl CurrentInventory {
         self.checked + CHECK_EVERY
     }
 
-    /// Loads the inventory again if it has changed. Does not wait for a database that is unavailable:
+    /// Loads the inventory or the retention again if they have changed. Does not wait for a database that is unavailable:
     /// the next batch does, and a run that has nothing to store need not end.
     ///
     /// # Errors
@@ -107,16 +108,20 @@ impl CurrentInventory {
 
     async fn reload_if_changed(&mut self, session: &mut Session<'_>) -> Result<(), WriteError> {
         let connection = session.connection();
-        if db::inventory_version(connection).await? != self.index.version() {
+        let retention = Retention::load(connection).await?;
+        let has_changed = db::inventory_version(connection).await? != self.index.version();
+        if has_changed {
             self.index = Arc::new(InventoryIndex::load(connection).await?);
             log::info!(
                 "the inventory has changed and now has {} SIM cards",
                 self.index.len()
             );
         }
-        // Even if it has not changed: the retention limit moves with the clock.
-        let encoder = RecordEncoder::new(Arc::clone(&self.index), self.retention_days);
-        self.encoder.set(encoder);
+        if has_changed || retention != self.retention {
+            self.retention = retention;
+            let encoder = RecordEncoder::new(Arc::clone(&self.index), retention);
+            self.encoder.set(encoder);
+        }
         Ok(())
     }
 }

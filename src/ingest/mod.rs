@@ -1,8 +1,8 @@
 //! Ingests usage records from files, standard input and Kafka.
 //!
 //! ```text
-//! source ─> lines ─> batch_builder ═══════════════> parallel_copy ─> store ─> refresher
-//! └──── reader, one thread ──────┘  pending_batch,  └───────────── async ─────────────┘
+//! source ─> lines ─> batch_builder ═══════════════> parallel_copy ─> store ─> closer
+//! └──── reader, one thread ──────┘      batch,      └──────────── async ────────────┘
 //!                                  bounded channel
 //! ```
 //!
@@ -18,15 +18,17 @@
 //! process has moved it. So each record is stored exactly once, even if runs are killed, repeated
 //! or concurrent. All SQL is in [`crate::db`].
 
+mod batch;
 mod batch_builder;
+mod closer;
 mod compression;
 mod csv_line;
+mod days;
 mod dry_run;
 mod failure;
 mod fingerprint;
 #[doc(hidden)]
 pub mod fuzzing;
-mod hours;
 mod identity;
 mod inventory;
 mod inventory_file;
@@ -35,11 +37,9 @@ mod lines;
 mod options;
 mod parallel_copy;
 mod parse;
-mod pending_batch;
 mod progress;
 mod reader;
 mod record_encoder;
-mod refresher;
 mod reject;
 mod replay;
 mod run;

@@ -2,9 +2,9 @@
 //!
 //! Batches are copied in parallel but commit in source order, each after the previous one, so that
 //! the ledger is correct at every commit. A transaction that waits for its turn to commit must hold
-//! no lock that the previous one needs. Therefore its chunks are created before it begins, and any
-//! other lock is waited for no longer than [`LOCK_TIMEOUT`]. If anything fails, all transactions
-//! are aborted and their batches are stored one by one.
+//! no lock that the previous one needs. Therefore the chunks of a period are created before it
+//! begins, and any other lock is waited for no longer than [`LOCK_TIMEOUT`]. If anything fails, all
+//! transactions are aborted and their batches are stored one by one.
 //!
 //! Batches of different sources, such as the partitions of a topic, are independent: they commit in
 //! any order.
@@ -15,18 +15,15 @@ use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::sleep_until;
 
-use super::pending_batch::{Message, PartialBatch};
+use super::batch::Batch;
 use super::session::Session;
 use super::store::{Store, copy, store_batch};
 use crate::db::{self, BatchEnd, Claim, Connection, WriteError};
 
 /// How long a transaction waits for a lock that another one holds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A batch that covers more hours is stored alone, because each hour may need a chunk to be created
-/// or checked.
-const MAX_HOURS: i64 = 31 * 24;
 
 const NO_PANIC: &str = "copying a batch does not panic";
 
@@ -40,7 +37,7 @@ pub(super) struct ParallelCopy {
 struct SourceWriter<'a, 's> {
     store: &'a mut Store<'s>,
     claim: &'a mut Claim,
-    receiver: &'a mut Receiver<Message>,
+    receiver: &'a mut Receiver<Batch>,
 }
 
 /// A batch that is being copied.
@@ -52,7 +49,7 @@ struct CopyTask {
 
 struct CopyOutcome {
     connection: Connection,
-    batch: PartialBatch,
+    batch: Batch,
     result: Result<(), WriteError>,
 }
 
@@ -75,20 +72,16 @@ impl ParallelCopy {
         &mut self,
         store: &mut Store<'_>,
         claim: &mut Claim,
-        receiver: &mut Receiver<Message>,
+        receiver: &mut Receiver<Batch>,
     ) -> Result<(), WriteError> {
         let mut writer = SourceWriter {
             store,
             claim,
             receiver,
         };
-        while let Some(first) = writer.store.next_message(writer.receiver).await? {
-            let mut batch = PartialBatch::default();
-            batch.add(Some(first));
-            if !writer.store(batch, None).await? {
-                return Ok(());
-            }
-            let is_reader_ahead = writer.receiver.len() * 2 >= writer.receiver.max_capacity();
+        while let Some(batch) = writer.store.next_message(writer.receiver).await? {
+            writer.store(batch, None).await?;
+            let is_reader_ahead = !writer.receiver.is_empty();
             if is_reader_ahead && self.open(&mut writer.store.session).await? {
                 self.store_in_parallel(&mut writer).await?;
             }
@@ -97,17 +90,14 @@ impl ParallelCopy {
     }
 
     /// Stores batches of different sources, several at the same time. No two may be of one source.
-    /// Returns one result per batch, in the same order; `None` for a batch that has no end.
-    ///
-    /// With direct compress they are stored one after the other, because they would wait for each
-    /// other's lock on the chunk's catalog row.
+    /// Returns one result per batch, in the same order.
     pub async fn store_independent(
         &mut self,
         session: &mut Session<'_>,
-        batches: Vec<(Claim, PartialBatch)>,
-    ) -> Vec<Result<Option<BatchEnd>, WriteError>> {
+        batches: Vec<(Claim, Batch)>,
+    ) -> Vec<Result<BatchEnd, WriteError>> {
         if batches.len() > 1
-            && let Err(error) = self.open_for_independent(session).await
+            && let Err(error) = self.open(session).await
         {
             return vec![Err(error)];
         }
@@ -125,7 +115,7 @@ impl ParallelCopy {
                 task.permit_commit(&claim);
                 tasks.push((task, claim));
             }
-            results.push(store_batch(session, &claim, None, batch, None).await);
+            results.push(store_batch(session, &claim, batch, None).await);
             for (task, claim) in tasks {
                 let CopyOutcome {
                     connection,
@@ -137,7 +127,7 @@ impl ParallelCopy {
                         self.idle.push(connection);
                         Ok(batch.end)
                     }
-                    Err(error) => store_batch(session, &claim, None, batch, Some(error)).await,
+                    Err(error) => store_batch(session, &claim, batch, Some(error)).await,
                 });
             }
         }
@@ -151,6 +141,9 @@ impl ParallelCopy {
             self.idle = session
                 .open_additional(self.max_connections, LOCK_TIMEOUT)
                 .await?;
+            session
+                .repeat(async |connection| db::open_chunks(connection, None).await)
+                .await?;
             if self.idle.len() < 2 {
                 (self.max_connections, self.idle) = (1, vec![]);
             } else {
@@ -163,21 +156,8 @@ impl ParallelCopy {
         Ok(!self.idle.is_empty())
     }
 
-    /// Opens the connections for batches of different sources: none with direct compress.
-    async fn open_for_independent(&mut self, session: &mut Session<'_>) -> Result<(), WriteError> {
-        if self.max_connections > 1
-            && self.idle.is_empty()
-            && session
-                .repeat(async |connection| connection.compresses_directly().await)
-                .await?
-        {
-            self.max_connections = 1;
-        }
-        self.open(session).await.map(drop)
-    }
-
-    /// Stores batches in parallel until the channel is closed, a refresh is due, or a failure was
-    /// recovered from. No batch is in progress when this returns.
+    /// Stores batches in parallel until the channel is closed or a failure was recovered from. No
+    /// batch is in progress when this returns.
     async fn store_in_parallel(
         &mut self,
         writer: &mut SourceWriter<'_, '_>,
@@ -186,8 +166,8 @@ impl ParallelCopy {
         let result = self.run_tasks(writer, &mut tasks).await;
         for outcome in abort_all(&mut tasks).await {
             // The task that had the permit may have committed.
-            if let (Ok(()), Some(end)) = (outcome.result, outcome.batch.end) {
-                writer.committed(&end);
+            if outcome.result.is_ok() {
+                writer.committed(&outcome.batch.end);
             }
         }
         result
@@ -198,72 +178,61 @@ impl ParallelCopy {
         writer: &mut SourceWriter<'_, '_>,
         tasks: &mut VecDeque<CopyTask>,
     ) -> Result<(), WriteError> {
-        let mut next = PartialBatch::default();
-        // Whether `next` can be copied beside others; `None` until that is determined.
-        let mut can_join = None;
-        let mut ended = false;
         loop {
-            if let Some(end) = &next.end {
-                // As soon as the batch is complete, rather than when a connection becomes idle.
-                if can_join.is_none() {
-                    can_join = Some(prepare_chunks(&mut writer.store.session, end).await?);
-                }
-                if can_join == Some(true) {
-                    if let Some(connection) = self.idle.pop() {
-                        tasks.push_back(CopyTask::start(connection, std::mem::take(&mut next)));
-                        permit_first(tasks, writer.claim);
-                        can_join = None;
-                        continue;
-                    }
-                } else if tasks.is_empty() {
-                    return writer.store(next, None).await.map(drop);
-                }
-            }
-            if next.is_empty() {
-                writer.store.check_inventory_if_due().await?;
-            }
-            let can_begin = !next.pieces.is_empty() || !writer.store.refresher.is_due();
+            writer.store.check_inventory_if_due().await?;
+            let check = writer.store.check_due();
+            let can_begin = !self.idle.is_empty();
             tokio::select! {
                 outcome = first_outcome(tasks), if !tasks.is_empty() => {
                     tasks.pop_front();
                     let CopyOutcome { connection, batch, result } = outcome;
                     if let Err(error) = result {
-                        return self.store_one_by_one(writer, tasks, (batch, error), next).await;
+                        return self.store_one_by_one(writer, tasks, (batch, error)).await;
                     }
-                    writer.committed(&batch.end.expect("a copied batch is complete"));
+                    writer.committed(&batch.end);
                     self.idle.push(connection);
                     permit_first(tasks, writer.claim);
                 }
-                message = writer.receiver.recv(), if next.end.is_none() && can_begin && !ended => match message {
-                    Some(_) => drop(next.add(message)),
-                    None => ended = true,
-                },
-                else => return Ok(()),
+                batch = writer.receiver.recv(), if can_begin => {
+                    let (Some(batch), Some(connection)) = (batch, self.idle.pop()) else {
+                        // The channel is closed: only the batches in progress are left.
+                        while !tasks.is_empty() {
+                            let outcome = first_outcome(tasks).await;
+                            tasks.pop_front();
+                            if let Err(error) = outcome.result {
+                                return self.store_one_by_one(writer, tasks, (outcome.batch, error)).await;
+                            }
+                            writer.committed(&outcome.batch.end);
+                            self.idle.push(outcome.connection);
+                            permit_first(tasks, writer.claim);
+                        }
+                        return Ok(());
+                    };
+                    tasks.push_back(CopyTask::start(connection, batch));
+                    permit_first(tasks, writer.claim);
+                }
+                () = sleep_until(check.into()) => {}
             }
         }
     }
 
-    /// Stores the batches in progress, the first of which has failed, and then `next`.
+    /// Stores the batches in progress, the first of which has failed.
     async fn store_one_by_one(
         &mut self,
         writer: &mut SourceWriter<'_, '_>,
         tasks: &mut VecDeque<CopyTask>,
-        (batch, error): (PartialBatch, WriteError),
-        next: PartialBatch,
+        (batch, error): (Batch, WriteError),
     ) -> Result<(), WriteError> {
         // The other sessions may be broken, too.
         self.idle.clear();
-        let others: Vec<PartialBatch> = abort_all(tasks)
+        let others: Vec<Batch> = abort_all(tasks)
             .await
             .into_iter()
             .map(|outcome| outcome.batch)
             .collect();
         let mut failed = Some(error);
-        let last = (!next.is_empty()).then_some(next);
-        for batch in std::iter::once(batch).chain(others).chain(last) {
-            if !writer.store(batch, failed.take()).await? {
-                break;
-            }
+        for batch in std::iter::once(batch).chain(others) {
+            writer.store(batch, failed.take()).await?;
         }
         Ok(())
     }
@@ -271,19 +240,11 @@ impl ParallelCopy {
 
 impl SourceWriter<'_, '_> {
     /// Stores a batch on the main connection; `failed` is the error of a first attempt elsewhere.
-    /// Returns whether the batch was complete: if not, the channel is closed.
-    async fn store(
-        &mut self,
-        batch: PartialBatch,
-        failed: Option<WriteError>,
-    ) -> Result<bool, WriteError> {
-        let receiver = batch.end.is_none().then_some(&mut *self.receiver);
+    async fn store(&mut self, batch: Batch, failed: Option<WriteError>) -> Result<(), WriteError> {
         let session = &mut self.store.session;
-        let Some(end) = store_batch(session, self.claim, receiver, batch, failed).await? else {
-            return Ok(false);
-        };
+        let end = store_batch(session, self.claim, batch, failed).await?;
         self.committed(&end);
-        Ok(true)
+        Ok(())
     }
 
     fn committed(&mut self, end: &BatchEnd) {
@@ -292,7 +253,7 @@ impl SourceWriter<'_, '_> {
 }
 
 impl CopyTask {
-    fn start(connection: Connection, batch: PartialBatch) -> Self {
+    fn start(connection: Connection, batch: Batch) -> Self {
         let (commit_permit, permitted) = oneshot::channel();
         Self {
             handle: tokio::spawn(copy_and_commit(connection, batch, permitted)),
@@ -311,20 +272,15 @@ impl CopyTask {
 
 async fn copy_and_commit(
     mut connection: Connection,
-    mut batch: PartialBatch,
+    mut batch: Batch,
     permitted: oneshot::Receiver<Claim>,
 ) -> CopyOutcome {
     let committed = async {
-        let writer = copy(&mut connection, None, &mut batch).await?;
+        let writer = copy(&mut connection, &mut batch).await?;
         let claim = permitted
             .await
             .map_err(|_| WriteError::Transient("the previous batch was not stored".into()))?;
-        writer
-            .commit(
-                &claim,
-                batch.end.as_ref().expect("a copied batch is complete"),
-            )
-            .await
+        writer.commit(&claim, &batch.end).await
     };
     let result = committed.await;
     CopyOutcome {
@@ -358,19 +314,4 @@ async fn abort_all(tasks: &mut VecDeque<CopyTask>) -> Vec<CopyOutcome> {
         tasks.pop_front();
     }
     outcomes
-}
-
-/// Creates the chunks that a batch needs. Returns whether it can be copied beside other batches.
-async fn prepare_chunks(session: &mut Session<'_>, end: &BatchEnd) -> Result<bool, WriteError> {
-    let hours: i64 = end
-        .hours
-        .iter()
-        .map(|interval| (interval.end() - interval.start()).num_hours())
-        .sum();
-    if hours > MAX_HOURS {
-        return Ok(false);
-    }
-    session
-        .repeat(async |connection| db::open_chunks(connection, &end.hours).await)
-        .await
 }

@@ -23,17 +23,17 @@ use anyhow::anyhow;
 use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
+use super::batch::Batch;
 use super::batch_builder::{BatchBuilder, BatchLimits, Payload, RecordPosition, Rejects};
 use super::identity::{refuse_grown_line, skip_stored};
 use super::inventory::SharedEncoder;
 use super::lines::{Lines, is_timeout};
 use super::options::Options;
 use super::parse::{Format, json_layout};
-use super::pending_batch::Message;
 use super::progress::Counters;
 use super::source::{ErrorReader, OpenSource};
 use crate::config::Config;
-use crate::db::{KnownSource, TUPLE_BYTES};
+use crate::db::KnownSource;
 
 pub(super) const READER_PANICKED: &str = "the reader thread panicked";
 
@@ -53,7 +53,7 @@ pub(super) struct RecordReader {
 /// The state of reading one source.
 struct Reading {
     batch: BatchBuilder,
-    sender: Sender<Message>,
+    sender: Sender<Batch>,
     /// The position after the last batch that was sent.
     sent_to: i64,
     /// Whether more may be appended to a last line without a line end.
@@ -99,7 +99,7 @@ impl RecordReader {
         &mut self,
         mut opened: OpenSource,
         known: &KnownSource,
-        sender: Sender<Message>,
+        sender: Sender<Batch>,
     ) -> Result<(), Stopped> {
         let longest = self.max_record_bytes;
         let may_grow = !self.is_complete && (opened.scan.is_some() || self.is_named);
@@ -212,9 +212,6 @@ impl RecordReader {
                 let place = format_args!("{}:{number}", rejected.source);
                 self.rejects.count(rejected, place);
             }
-            if let Some(piece) = reading.batch.take_piece() {
-                self.send_tuples(reading, piece)?;
-            }
             if let Some(limit) = self.rejects.exceeded_limit() {
                 let place = format!("{}:{number}", reading.batch.source());
                 return Err(Stopped::TooManyRejects { place, limit }.into());
@@ -229,15 +226,6 @@ impl RecordReader {
         }
     }
 
-    fn send_tuples(&mut self, reading: &Reading, tuples: Bytes) -> Result<(), Stopped> {
-        self.counters
-            .add_records((tuples.len() / TUPLE_BYTES) as u64);
-        reading
-            .sender
-            .blocking_send(Message::Tuples(tuples))
-            .map_err(|_| Stopped::ChannelClosed)
-    }
-
     /// Ends the batch and sends it. An empty batch is sent only if it moves the position of a
     /// source that has stored records.
     fn end_batch(
@@ -245,9 +233,6 @@ impl RecordReader {
         reading: &mut Reading,
         lines: &mut Lines<impl Read>,
     ) -> Result<(), Stopped> {
-        if let Some(rest) = reading.batch.take_rest() {
-            self.send_tuples(reading, rest)?;
-        }
         reading.began = Instant::now();
         let is_empty = reading.batch.is_empty();
         if is_empty
@@ -265,11 +250,10 @@ impl RecordReader {
             return Ok(());
         }
         reading.sent_to = checkpoint.position;
-        let end = reading.batch.take_end(checkpoint);
-        self.counters.add_records(end.rejected.len() as u64);
+        self.counters.add_records(reading.batch.size().records);
         reading
             .sender
-            .blocking_send(Message::End(end))
+            .blocking_send(reading.batch.take(checkpoint))
             .map_err(|_| Stopped::ChannelClosed)
     }
 }

@@ -2,38 +2,49 @@
 //! that owned the SIM card at the record's date.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::BytesMut;
 
 use super::parse::{UsageRecord, name};
 use super::reject::{Defect, Reason};
-use crate::db::{InventoryIndex, LookupError, RecordIds, encode_usage_record};
+use crate::db::{InventoryIndex, LookupError, RecordIds, Retention, encode_usage_record};
 use crate::domain::Interval;
 
 /// Looks records up in the inventory and encodes them.
 pub(super) struct RecordEncoder {
     /// `None`: SIM cards are not checked.
     inventory: Option<Arc<InventoryIndex>>,
+    retention: Retention,
     /// Records older than this instant, in microseconds since 1970, are rejected.
-    oldest_us: Option<i64>,
+    oldest_us: AtomicI64,
 }
 
 impl RecordEncoder {
-    /// Accepts records of the last `retention_days`; 0 means no limit.
-    pub fn new(inventory: Arc<InventoryIndex>, retention_days: u32) -> Self {
+    /// Accepts records that `retention` keeps.
+    pub fn new(inventory: Arc<InventoryIndex>, retention: Retention) -> Self {
         Self {
             inventory: Some(inventory),
-            ..Self::unchecked(retention_days)
+            ..Self::unchecked(retention)
         }
     }
 
     /// Checks dates only. The encoded keys are 0, so the tuples must not be stored.
-    pub fn unchecked(retention_days: u32) -> Self {
-        let age = chrono::TimeDelta::days(retention_days.into());
-        let oldest_us = (retention_days > 0).then(|| (chrono::Utc::now() - age).timestamp_micros());
-        Self {
+    pub fn unchecked(retention: Retention) -> Self {
+        let encoder = Self {
             inventory: None,
-            oldest_us,
+            retention,
+            oldest_us: AtomicI64::new(i64::MIN),
+        };
+        encoder.follow_clock();
+        encoder
+    }
+
+    /// Moves the age at which records are rejected, which a long run must do.
+    pub fn follow_clock(&self) {
+        if let Some(oldest) = self.retention.oldest(chrono::Utc::now()) {
+            self.oldest_us
+                .store(oldest.timestamp_micros(), Ordering::Relaxed);
         }
     }
 
@@ -54,11 +65,11 @@ impl RecordEncoder {
                 "is outside the years 1970 to 2199; check the clock that wrote it",
             );
         }
-        if self.oldest_us.is_some_and(|oldest_us| time_us < oldest_us) {
+        if time_us < self.oldest_us.load(Ordering::Relaxed) {
             return date_defect(
                 Reason::OlderThanRetention,
-                "is older than storage.retention_records_days allows; raise that setting and run \
-                 simusage migrate",
+                "is older than what the database keeps; raise storage.retention_daily_days and run \
+                 simusage migrate, unless its day has been dropped already",
             );
         }
         let Some(inventory) = &self.inventory else {

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::hours::TouchedHours;
+use super::days::DayCounts;
 use super::parse::Format;
 use super::parse::Parser;
 use super::record_encoder::RecordEncoder;
@@ -28,20 +28,12 @@ pub(super) async fn replay_rejected(
     store: &mut Store<'_>,
     encoder: &RecordEncoder,
 ) -> Result<(), WriteError> {
-    let mut hours = TouchedHours::new();
+    let mut days = DayCounts::default();
     let mut last = 0;
     loop {
         let mut retried = Retried::default();
         let session = &mut store.session;
-        match attempt(
-            session.connection(),
-            encoder,
-            &mut hours,
-            last,
-            &mut retried,
-        )
-        .await
-        {
+        match attempt(session.connection(), encoder, &mut days, last, &mut retried).await {
             Ok(()) => session.succeeded(),
             Err(error) => {
                 session.recover(error).await?;
@@ -63,14 +55,14 @@ pub(super) async fn replay_rejected(
             retried.stored.len() as u64,
             retried.rejected.iter().map(|record| record.reason),
         );
-        store.refresher.schedule();
+        store.closer.committed();
     }
 }
 
 async fn attempt(
     connection: &mut Connection,
     encoder: &RecordEncoder,
-    hours: &mut TouchedHours,
+    days: &mut DayCounts,
     after: i64,
     retried: &mut Retried,
 ) -> Result<(), WriteError> {
@@ -78,8 +70,8 @@ async fn attempt(
     let mut tuples = BytesMut::new();
     for record in records {
         match encode(encoder, &record, &mut tuples) {
-            Ok(time_us) => {
-                hours.insert(time_us);
+            Ok((time_us, bytes)) => {
+                days.add(time_us, bytes);
                 retried.stored.push(record.id);
             }
             Err(defect) => {
@@ -101,7 +93,7 @@ async fn attempt(
         }
         retried.last = record.id;
     }
-    let hours = hours.take();
+    let days = days.take();
     if retried.last == 0 {
         return Ok(());
     }
@@ -109,25 +101,26 @@ async fn attempt(
         .commit(
             Bytes::from(tuples),
             &retried.stored,
-            &hours,
+            &days,
             &retried.rejected,
         )
         .await
 }
 
-/// Parses a record and appends it to `tuples`. Returns its time in microseconds since 1970.
+/// Parses a record and appends it to `tuples`. Returns its time in microseconds since 1970, and its
+/// bytes.
 fn encode(
     encoder: &RecordEncoder,
     record: &TakenRecord,
     tuples: &mut BytesMut,
-) -> Result<i64, Defect> {
+) -> Result<(i64, i64), Defect> {
     let malformed = |detail: String| Defect::of_line(Reason::Malformed, detail);
     let format = Format::by_name(&record.format)
         .ok_or_else(|| malformed(format!("the format {} is unknown", record.format)))?;
     let mut parser = Parser::new(format, record.header.as_deref())
         .map_err(|error| malformed(error.to_string()))?;
     let parsed = parser.parse(&record.raw)?;
-    let time_us = parsed.time_us;
+    let values = (parsed.time_us, parsed.bytes);
     encoder.encode(&parsed, tuples)?;
-    Ok(time_us)
+    Ok(values)
 }

@@ -7,6 +7,8 @@ use anyhow::{Context as _, anyhow};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
+use super::batch::BATCHES_IN_FLIGHT;
+use super::closer::Closer;
 use super::dry_run::dry_run;
 use super::failure::Failure;
 use super::identity::{Identified, identify};
@@ -14,10 +16,8 @@ use super::inventory_file::read_inventory;
 use super::kafka::{SharedState, TopicWriter, store_topic};
 use super::options::{Options, Topic};
 use super::parallel_copy::ParallelCopy;
-use super::pending_batch::PIECES_IN_FLIGHT;
 use super::progress::Progress;
 use super::reader::{READER_PANICKED, RecordReader, Stopped};
-use super::refresher::Refresher;
 use super::replay::replay_rejected;
 use super::session::Session;
 use super::source::{OpenOptions, Source};
@@ -28,7 +28,7 @@ use crate::db::{self, Claim};
 
 /// Loads the inventory, if one is given, and stores the usage records of all sources. Each source
 /// resumes where earlier runs stopped. When this returns, even with an error, every stored record
-/// is in the aggregates, unless the database is unavailable.
+/// is in the answers, and bulk loads are in the aggregates, unless the database is unavailable.
 ///
 /// If one of several sources is unreadable or has changed, the others are still stored. The error
 /// is logged, and the summary has the source as failed.
@@ -66,11 +66,7 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
         store: Store {
             session,
             tally: Tally::new(Arc::clone(&options.counters)),
-            refresher: Refresher::new(
-                Duration::from_millis(config.ingest.refresh_every_ms),
-                config.storage.retention_records_days,
-                Arc::clone(&options.counters),
-            ),
+            closer: Closer::start(config, &options.counters),
             inventory: None,
         },
         parallel_copy: ParallelCopy::new(config.ingest.connections),
@@ -85,12 +81,19 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
     } else {
         run.store_sources(options, size, &mut summary).await
     };
-    // Refresh even after a failure, because committed batches must become visible. An unavailable
-    // database has been waited for already.
-    let refreshed = match &stored {
-        Err(failure) if failure.is_database_unavailable() => Ok(()),
-        _ => run.store.refresh().await,
+    // Even after a failure, because batches were committed. An unavailable database has been waited
+    // for already.
+    let Store {
+        session, closer, ..
+    } = &mut run.store;
+    let closed = match &stored {
+        Err(failure) if failure.is_database_unavailable() => {
+            closer.stop_tasks().await;
+            Ok(())
+        }
+        _ => closer.finish(session).await,
     };
+    summary.refresh = closer.spent;
     summary.absorb(run.store.tally);
     let Summary {
         stored: records,
@@ -102,10 +105,9 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
             "stopped after storing {records} records and rejecting {rejected}"
         ))
     })?;
-    refreshed
+    closed
         .with_context(|| format!("{records} records are stored, but not yet in the aggregates"))?;
     summary.elapsed = started.elapsed();
-    summary.refresh = run.store.refresher.spent;
     Ok(summary)
 }
 
@@ -246,7 +248,7 @@ impl Run<'_> {
         source.from = known.position;
         let rejected_before = known.rejected > 0;
         source.set_counts((known.stored, known.rejected));
-        let (sender, mut receiver) = mpsc::channel(PIECES_IN_FLIGHT);
+        let (sender, mut receiver) = mpsc::channel(BATCHES_IN_FLIGHT);
         let reader = Arc::clone(reader);
         let reading = spawn_blocking(move || {
             let mut reader = reader.lock().expect(READER_PANICKED);

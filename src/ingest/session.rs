@@ -57,9 +57,7 @@ impl<'a> Session<'a> {
         self.repeat(async |connection| {
             let additional = db::connect_additional(&config.database, connection, count).await;
             for another in &additional {
-                another
-                    .set_direct_compress(config.ingest.direct_compress)
-                    .await?;
+                another.prepare_copying().await?;
                 another.set_lock_timeout(lock_timeout).await?;
             }
             Ok(additional)
@@ -135,9 +133,7 @@ impl<'a> Session<'a> {
 
 async fn connect(config: &Config) -> Result<Connection, WriteError> {
     let connection = db::connect(&config.database).await?;
-    connection
-        .set_direct_compress(config.ingest.direct_compress)
-        .await?;
+    connection.prepare_copying().await?;
     Ok(connection)
 }
 

@@ -6,47 +6,46 @@ use std::time::Instant;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout_at;
 
-use super::inventory::{CurrentInventory, SharedEncoder};
-use super::pending_batch::{Message, PartialBatch};
-use super::refresher::Refresher;
+use super::batch::Batch;
+use super::closer::Closer;
+use super::inventory::{CHECK_EVERY, CurrentInventory, SharedEncoder};
 use super::session::Session;
 use super::summary::Tally;
 use crate::db::{self, BatchEnd, BatchWriter, Claim, Connection, Outcome, WriteError};
 
-/// The main connection of a run, with what happens after each commit: counting and refreshing.
+/// The main connection of a run, with what happens after each commit: counting and closing.
 pub(super) struct Store<'s> {
     pub session: Session<'s>,
     pub tally: Tally,
-    pub refresher: Refresher,
+    pub closer: Closer,
     /// `None` until it is needed.
     pub inventory: Option<CurrentInventory>,
 }
 
 impl Store<'_> {
-    /// Receives the next message. Meanwhile, refreshes the aggregates when that is due, and follows
-    /// changes of the inventory. Returns `None` once the channel is closed.
+    /// Receives the next message, and meanwhile follows changes of the inventory. Returns `None` once
+    /// the channel is closed.
     ///
     /// # Errors
-    /// Returns an error if a refresh fails.
+    /// Returns an error if the database rejects a query.
     pub async fn next_message<T>(
         &mut self,
         receiver: &mut Receiver<T>,
     ) -> Result<Option<T>, WriteError> {
         loop {
-            // Both come first, even if a message is always waiting.
-            if self.refresher.is_due() {
-                self.refresh().await?;
-            }
+            // First, even if a message is always waiting.
             self.check_inventory_if_due().await?;
-            let refresh = self.refresher.due();
-            let check = self.inventory.as_ref().map(CurrentInventory::due);
-            let Some(due) = refresh.into_iter().chain(check).min() else {
-                return Ok(receiver.recv().await);
-            };
-            if let Ok(message) = timeout_at(due.into(), receiver.recv()).await {
+            if let Ok(message) = timeout_at(self.check_due().into(), receiver.recv()).await {
                 return Ok(message);
             }
         }
+    }
+
+    /// When the next check of the inventory is due.
+    pub fn check_due(&self) -> Instant {
+        self.inventory
+            .as_ref()
+            .map_or_else(|| Instant::now() + CHECK_EVERY, CurrentInventory::due)
     }
 
     /// Loads the inventory again if it has changed, unless that was checked a moment ago.
@@ -74,25 +73,16 @@ impl Store<'_> {
         Ok(inventory.encoder())
     }
 
-    /// Refreshes the aggregates.
-    ///
-    /// # Errors
-    /// Returns an error if the database is unavailable for too long or rejects a statement.
-    pub async fn refresh(&mut self) -> Result<(), WriteError> {
-        self.refresher.refresh(&mut self.session).await
-    }
-
     /// Records that a batch was committed.
     pub fn committed(&mut self, claim: &mut Claim, end: &BatchEnd) {
         claim.advance(end.checkpoint.position);
         self.tally.add_batch(end);
-        self.refresher.schedule();
+        self.closer.committed();
     }
 }
 
-/// Stores one batch, reconnecting as often as necessary. The part of `batch` that is missing comes
-/// from `receiver`. `failed` is the error of a first attempt made elsewhere. Returns `None` if the
-/// channel closed before the batch was complete.
+/// Stores one batch, reconnecting as often as necessary. `failed` is the error of a first attempt
+/// made elsewhere.
 ///
 /// # Errors
 /// Returns an error if the database is unavailable for too long or rejects the batch, or if another
@@ -100,34 +90,23 @@ impl Store<'_> {
 pub(super) async fn store_batch(
     session: &mut Session<'_>,
     claim: &Claim,
-    mut receiver: Option<&mut Receiver<Message>>,
-    mut batch: PartialBatch,
+    mut batch: Batch,
     mut failed: Option<WriteError>,
-) -> Result<Option<BatchEnd>, WriteError> {
+) -> Result<BatchEnd, WriteError> {
     loop {
         let error = match failed.take() {
             Some(error) => error,
-            None => {
-                match attempt(
-                    session.connection(),
-                    claim,
-                    receiver.as_deref_mut(),
-                    &mut batch,
-                )
-                .await
-                {
-                    Ok(()) => {
-                        session.succeeded();
-                        return Ok(batch.end);
-                    }
-                    Err(error) => error,
+            None => match attempt(session.connection(), claim, &mut batch).await {
+                Ok(()) => {
+                    session.succeeded();
+                    return Ok(batch.end);
                 }
-            }
+                Err(error) => error,
+            },
         };
         session.recover(error).await?;
         // The connection may have broken before or during the commit. The ledger says which.
-        let Some(end) = &batch.end else { continue };
-        let position = end.checkpoint.position;
+        let position = batch.end.checkpoint.position;
         match session
             .repeat(async |connection| db::outcome(connection, claim, position).await)
             .await?
@@ -142,43 +121,27 @@ pub(super) async fn store_batch(
 async fn attempt(
     connection: &mut Connection,
     claim: &Claim,
-    receiver: Option<&mut Receiver<Message>>,
-    batch: &mut PartialBatch,
+    batch: &mut Batch,
 ) -> Result<(), WriteError> {
-    let writer = copy(connection, receiver, batch).await?;
-    match &batch.end {
-        Some(end) => writer.commit(claim, end).await,
-        None => Ok(()),
-    }
+    let writer = copy(connection, batch).await?;
+    writer.commit(claim, &batch.end).await
 }
 
-/// Copies the received part of a batch, then the rest as it arrives. When this returns and the
-/// batch has an end, the server has received all of it, and only the commit remains.
+/// Copies a batch. When this returns, the server has received all of it, and only the commit
+/// remains.
 ///
 /// # Errors
 /// Returns an error if the database is unavailable or rejects a record.
 pub(super) async fn copy<'a>(
     connection: &'a mut Connection,
-    receiver: Option<&mut Receiver<Message>>,
-    batch: &mut PartialBatch,
+    batch: &mut Batch,
 ) -> Result<BatchWriter<'a>, WriteError> {
-    let copying = |error: WriteError| error.during("copying usage records");
     let mut writer = BatchWriter::begin(connection)
         .await
         .map_err(|error| error.during("beginning a batch"))?;
-    for piece in &batch.pieces {
-        writer.write(piece.clone()).await.map_err(copying)?;
-    }
-    if let Some(receiver) = receiver {
-        while batch.end.is_none() {
-            match batch.add(receiver.recv().await) {
-                Some(piece) => writer.write(piece).await.map_err(copying)?,
-                None => break,
-            }
-        }
-    }
-    if let Some(end) = &batch.end {
-        writer.finish_copy(end.rows).await?;
-    }
+    writer
+        .copy(&mut batch.tuples, batch.end.rows)
+        .await
+        .map_err(|error| error.during("copying usage records"))?;
     Ok(writer)
 }

@@ -416,9 +416,6 @@ async fn any_interval_is_summed_exactly() {
     }
     let database = TestDatabase::migrated().await;
     database.load(&records).await;
-    // Some of the records are in the columnstore and some in the rowstore.
-    let old = "select compress_chunk(c) from show_chunks('usage_records', older_than => timestamptz '2020-01-01') as c";
-    database.connect().await.batch_execute(old).await.unwrap();
     let api = Api::new(&database.config()).await;
 
     for _ in 0..25 {

@@ -249,7 +249,7 @@ async fn an_export_made_as_the_migration_guide_describes_is_ingested_completely(
         i64::try_from(rows.len()).unwrap()
     );
     let exported = "select sum(bytes_used)::bigint from usage where date < '2026-03-01'";
-    let shown = "select sum(bytes)::bigint from organization_usage_daily";
+    let shown = crate::support::usage::SHOWN_BYTES;
     assert_eq!(
         database.number(shown).await,
         database.number(exported).await

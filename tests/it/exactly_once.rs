@@ -320,7 +320,9 @@ async fn a_named_stream_resumes_after_the_last_stored_record() {
         0
     );
     assert_eq!(
-        database.number("select count(*) from usage_records").await,
+        database
+            .number("select count(*) from all_usage_records")
+            .await,
         93
     );
     // Only the row that marks the end of a run is kept for the unnamed stream.
@@ -418,8 +420,7 @@ async fn kills_at_random_moments_lose_and_duplicate_nothing() {
         let lines = database
             .number("select coalesce(max(stored + rejected), 0)::bigint from ingest_sources")
             .await;
-        let rows =
-            "select (select count(*) from usage_records) + (select count(*) from rejected_records)";
+        let rows = "select (select count(*) from all_usage_records) + (select count(*) from rejected_records)";
         assert_eq!(database.number(rows).await, lines);
         round += 1;
     }
@@ -476,7 +477,7 @@ async fn records_of_a_slow_stream_are_visible_before_it_ends() {
     let (database, _) = ready().await;
     let mut child = command(database.url(), &["ingest", "--format", "ndjson", "-"])
         .env("SIMUSAGE_INGEST_BATCH_AGE_MS", "50")
-        .env("SIMUSAGE_INGEST_REFRESH_EVERY_MS", "100")
+        .env("SIMUSAGE_INGEST_PAGE_MS", "100")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -487,7 +488,7 @@ async fn records_of_a_slow_stream_are_visible_before_it_ends() {
         stdin
             .write_all(ndjson(count - 1..count).as_bytes())
             .unwrap();
-        let shown = "select coalesce(sum(records), 0)::bigint from organization_usage_daily";
+        let shown = crate::support::usage::SHOWN_RECORDS;
         database
             .until_at_least(
                 shown,

@@ -31,7 +31,9 @@ fn statuses(run: &Run) -> Vec<Value> {
 }
 
 async fn stored(database: &TestDatabase) -> i64 {
-    database.number("select count(*) from usage_records").await
+    database
+        .number("select count(*) from all_usage_records")
+        .await
 }
 
 #[tokio::test]
@@ -338,7 +340,7 @@ async fn as_new_stores_a_similar_file_once() {
 async fn a_number_that_the_next_byte_could_change_is_not_stored() {
     let (database, files) = ready().await;
     let start = "date,sim-card-id,bytes-used\n2020-02-01T00:00:00Z,89440001,500\n2020-02-01T00:00:01Z,89440001,10";
-    let total = "select coalesce(sum(bytes), 0)::bigint from organization_usage_daily";
+    let total = crate::support::usage::SHOWN_BYTES;
     let file = files.write("grow.csv", start);
     for _ in 0..2 {
         let run = ingest(&database, &[&file]);
@@ -597,7 +599,7 @@ async fn json_that_is_not_one_object_per_line_is_refused() {
         }
     }
     let rows =
-        "select (select count(*) from usage_records) + (select count(*) from rejected_records)";
+        "select (select count(*) from all_usage_records) + (select count(*) from rejected_records)";
     assert_eq!(database.number(rows).await, 0);
     assert_eq!(
         ingest(&database, &[&files.write("usage.json", &text)]).status,
@@ -618,6 +620,6 @@ async fn arrays_and_zero_are_not_mistaken() {
     let run = ingest(&database, &[&files.write("usage.ndjson", text)]);
     assert_eq!((run.status, run.counts()), (3, (3, 2, 1)), "{run:?}");
     assert_eq!(run.json()["reasons"]["malformed"], 1);
-    let sum = "select sum(bytes)::bigint from organization_usage_daily";
+    let sum = crate::support::usage::SHOWN_BYTES;
     assert_eq!(database.number(sum).await, 0);
 }

@@ -279,7 +279,9 @@ async fn a_missing_inventory_is_explained() {
     );
     assert_eq!(run.status, 0, "{run:?}");
     assert_eq!(
-        database.number("select count(*) from usage_records").await,
+        database
+            .number("select count(*) from all_usage_records")
+            .await,
         1
     );
 }

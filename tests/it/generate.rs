@@ -80,7 +80,7 @@ async fn a_topic_receives_one_message_per_record() {
     .spawn()
     .unwrap();
     let ingesting = kafka.ingest(database.url(), &[]).spawn().unwrap();
-    let rows = "select count(*) from usage_records where time > now() - interval '5 minutes'";
+    let rows = "select count(*) from all_usage_records where time > now() - interval '5 minutes'";
     database
         .until_at_least(rows, 300, Duration::from_secs(30))
         .await;

@@ -6,15 +6,16 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use serde_json::Value;
 use simusage::db::Connection;
 
-use crate::support::TestDatabase;
 use crate::support::kafka::{Kafka, signal};
-use crate::support::program::{inventory, load_inventory, simusage};
+use crate::support::program::{command, inventory, load_inventory, simusage};
 use crate::support::server::Server;
 use crate::support::stack::{environment, items, services, text, texts, yaml};
 use crate::support::usage::{Files, ndjson};
+use crate::support::{TestDatabase, at};
 
 const DASHBOARDS: [&str; 2] = [
     "grafana/dashboards/usage.json",
@@ -248,36 +249,152 @@ async fn every_statement_runs_as_the_grafana_user_and_returns_rows() {
         .unwrap();
 }
 
+#[cfg(debug_assertions)]
 #[tokio::test]
-async fn the_alert_for_stale_aggregates_fires_until_an_ingest_runs() {
+async fn the_alert_for_open_periods_fires_until_an_ingest_runs() {
     let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
     let rules = queries_to("simusage");
     let sql = &rules
         .iter()
-        .find(|query| query.location.contains("Aggregates are out of date"))
+        .find(|query| query.location.contains("Periods are not closed"))
         .unwrap()
         .text;
-    let seconds = async || {
-        database
-            .connect()
-            .await
-            .query_one(sql, &[])
-            .await
-            .unwrap()
-            .get::<_, f64>(0)
-    };
-    assert!(seconds().await.abs() < f64::EPSILON, "nothing is stale");
     let connection = database.connect().await;
-    let killed_ingest = "insert into ingest_sources (kind, identity, name, updated_at)
-                       values ('run', '1', 'stdin', now() - interval '1 hour');
-                       insert into stale_hours (start_at, end_at) values ('2020-02-01', '2020-02-02')";
-    connection.batch_execute(killed_ingest).await.unwrap();
-    assert!((3_600.0..3_660.0).contains(&seconds().await));
-    // An ingest of the inventory resolves the alert, as its description says.
-    load_inventory(database.url());
-    assert!(
-        seconds().await.abs() < f64::EPSILON,
-        "the ingest refreshed the aggregates"
+    let query = format!("select records::bigint from ({sql}) as alert");
+    let records = async || database.number(&query).await;
+    let later = "update ingest_sources set updated_at = updated_at - interval '1 hour'";
+    assert_eq!(records().await, 0, "there are no records");
+    let files = Files::new();
+    // The second file goes to the columnstore.
+    for (name, numbers, batch, stored) in [
+        ("recent", 0..100, "50", 90),
+        ("bulk", 1_000..26_000, "25000", 22_500),
+    ] {
+        let file = files.write(&format!("{name}.ndjson"), ndjson(numbers));
+        let died = command(database.url(), &["ingest", &file])
+            .env("SIMUSAGE_INGEST_BATCH_ROWS", batch)
+            .env("SIMUSAGE_FAILPOINT", "before-refresh:1")
+            .output()
+            .unwrap();
+        assert_eq!(died.status.code(), None, "{died:?}");
+        assert_eq!(records().await, 0, "{name}: the ingest may be running");
+        connection.batch_execute(later).await.unwrap();
+        assert_eq!(records().await, stored, "{name}: the ingest was killed");
+        // As the description of the alert says.
+        load_inventory(database.url());
+        assert_eq!(records().await, 0, "{name}: an ingest has closed it");
+    }
+    // Without a failure, nothing fires, although the page's records are in no closed period.
+    let file = files.write("small.ndjson", ndjson(30_000..30_010));
+    simusage(database.url(), &["ingest", &file]);
+    connection.batch_execute(later).await.unwrap();
+    assert_eq!(records().await, 0, "what is left of a stream is normal");
+    // A running ingest that cannot close periods.
+    let failing = "update posting_days set records = records + 40000000 where is_recent;
+                   update ingest_sources set updated_at = now()";
+    connection.batch_execute(failing).await.unwrap();
+    assert!(records().await > 40_000_000);
+}
+
+#[tokio::test]
+async fn usage_by_organization_adds_up_the_records_of_each_bucket() {
+    let database = TestDatabase::migrated().await;
+    let start = at("2020-02-26T22:50:00Z");
+    let owners = [
+        ("89440001", "a01b7"),
+        ("89440002", "a01b7"),
+        ("89440010", "x00g8"),
+    ];
+    let records: Vec<_> = (0..1_500)
+        .zip(owners.iter().cycle())
+        .map(|(number, (card, organization))| {
+            let is_large = number % 500 == 7;
+            let bytes = if is_large { i64::MAX / 4 } else { 1_000 };
+            let time = start + TimeDelta::minutes(7) * number;
+            (*card, *organization, time, bytes)
+        })
+        .collect();
+    database.load(&records).await;
+    let connection = database.connect().await;
+    let intervals = [
+        // Whole days, whole quarter hours, neither, less than a quarter hour, all, and none.
+        "'2020-02-27Z', '2020-03-02Z'",
+        "'2020-02-27 22:45Z', '2020-03-02 01:15Z'",
+        "'2020-02-27 22:47:13Z', '2020-03-02 01:12Z'",
+        "'2020-02-27 22:47:13Z', '2020-02-27 22:59Z'",
+        "'2020-02-27 22:45Z', '2020-02-27 23:15Z'",
+        "'2020-02-27 23:59Z', '2020-02-28 00:01Z'",
+        "null, null",
+        "'-infinity', 'infinity'",
+        "'2020-03-01Z', '2020-03-01Z'",
+    ];
+    let widths = [
+        "7 minutes",
+        "15 minutes",
+        "1 hour",
+        "36 hours",
+        "1 day",
+        "7 days",
+        "1 month",
+        "1 year",
+    ];
+    let mut rows = 0;
+    for interval in intervals {
+        let (from, to) = interval.split_once(", ").unwrap();
+        for every in widths {
+            for names in ["null", "array['x00g8']", "array['nobody']", "'{}'"] {
+                let difference = format!(
+                    "with answer as (
+                         select * from usage_by_organization({interval}, '{every}', {names})
+                     ),
+                     expected as (
+                         select
+                             time_bucket('{every}', time) as bucket, name as organization, sum(bytes) as bytes,
+                             count(*) as records
+                         from all_usage_records
+                         join organizations on organizations.id = organization_id
+                         where time >= coalesce({from}::timestamptz, '-infinity')
+                             and time < coalesce({to}::timestamptz, 'infinity')
+                             and ({names}::text[] is null or name = any({names}))
+                         group by 1, 2
+                     )
+                     select
+                         (select count(*) from answer) as rows,
+                         (
+                             select count(*)
+                             from (
+                                 (select * from answer except all select * from expected)
+                                 union all
+                                 (select * from expected except all select * from answer)
+                             ) as different
+                         ) as different"
+                );
+                let row = connection.query_one(&difference, &[]).await.unwrap();
+                assert_eq!(
+                    row.get::<_, i64>("different"),
+                    0,
+                    "{interval}, {every}, {names}"
+                );
+                rows += row.get::<_, i64>("rows");
+            }
+        }
+    }
+    assert!(rows > 3_000, "{rows}");
+    let dropped = "update usage_levels set kept_from = '2020-02-28' where level = 'usage_records'";
+    connection.batch_execute(dropped).await.unwrap();
+    let sum = "select * from usage_by_organization('2020-02-27Z', '2020-03-02Z', ";
+    connection
+        .batch_execute(&format!("{sum}'1 hour')"))
+        .await
+        .unwrap();
+    let error = connection
+        .batch_execute(&format!("{sum}'7 minutes')"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.as_db_error().unwrap().message(),
+        "usage_records no longer has everything before 2020-02-28: begin the interval there or later, or use wider buckets"
     );
 }
 

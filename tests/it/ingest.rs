@@ -2,11 +2,10 @@
 
 use std::fmt::Write as _;
 
-use simusage::db::{self, Connection};
-use simusage::domain::Interval;
+use simusage::db;
 
 use crate::support::program::{command, inventory, load_inventory, simusage, simusage_with_input};
-use crate::support::usage::{AGGREGATES, Files};
+use crate::support::usage::{Files, SHOWN_BYTES, SHOWN_RECORDS};
 use crate::support::{TestDatabase, UNREACHABLE, require_native_server};
 
 fn ndjson(records: &[(&str, i64, &str)]) -> String {
@@ -22,13 +21,18 @@ fn ndjson(records: &[(&str, i64, &str)]) -> String {
         })
 }
 
-/// The rows of a view as `organization bucket bytes records`, in order.
-async fn buckets(connection: &Connection, view: &str) -> Vec<String> {
+/// What organizations used by `hour` or `day`, as `organization bucket bytes records`, in order.
+/// Closes all periods, and checks that nothing changes.
+async fn buckets(database: &TestDatabase, width: &str) -> Vec<String> {
+    database.assert_answers_match().await;
     let query = format!(
-        "select concat_ws(' ', name, to_char(bucket, 'YYYY-MM-DD HH24:MI'), bytes, records) from {view} as u \
-         join organizations as o on o.id = u.organization_id order by name, bucket, 1"
+        "select concat_ws(' ', name, to_char(date_trunc('{width}', slot), 'YYYY-MM-DD HH24:MI'), sum(bytes), sum(records)) \
+         from organization_usage join organizations as o on o.id = organization_id \
+         group by name, date_trunc('{width}', slot) order by name, date_trunc('{width}', slot)"
     );
-    connection
+    database
+        .connect()
+        .await
         .query(&query, &[])
         .await
         .unwrap()
@@ -38,7 +42,7 @@ async fn buckets(connection: &Connection, view: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn ingested_records_are_in_every_aggregate_when_the_command_returns() {
+async fn ingested_records_are_in_every_answer_when_the_command_returns() {
     let database = TestDatabase::migrated().await;
     let files = Files::new();
     let file = files.write(
@@ -64,36 +68,31 @@ async fn ingested_records_are_in_every_aggregate_when_the_command_returns() {
     assert_eq!(run.status, 0, "{run:?}");
     assert_eq!(run.counts(), (4, 4, 0));
     assert_eq!(run.json()["assignments"], 15);
-    let connection = database.connect().await;
     let hourly = [
         "a01b7 2020-02-01 10:00 1200 2",
         "a01b7 2020-02-01 11:00 30 1",
         "x00g8 2020-02-01 23:00 4 1",
     ];
-    assert_eq!(
-        buckets(&connection, "organization_usage_hourly").await,
-        hourly
-    );
+    assert_eq!(buckets(&database, "hour").await, hourly);
     let daily = [
         "a01b7 2020-02-01 00:00 1230 3",
         "x00g8 2020-02-01 00:00 4 1",
     ];
-    assert_eq!(
-        buckets(&connection, "organization_usage_daily").await,
-        daily
-    );
-    assert_eq!(
-        database.number("select count(*) from usage_hourly").await,
-        4
-    );
-    assert_eq!(database.number("select count(*) from usage_daily").await, 3);
+    assert_eq!(buckets(&database, "day").await, daily);
+    for (view, rows) in [
+        ("organization_usage", 4),
+        ("organization_usage_daily", 2),
+        ("sim_card_usage", 3),
+    ] {
+        let count = format!("select count(*) from {view}");
+        assert_eq!(database.number(&count).await, rows, "{view}");
+    }
 }
 
 #[tokio::test]
 async fn late_records_are_visible_immediately() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
-    let connection = database.connect().await;
     for (date, bytes) in [
         ("2022-06-01T12:00:00Z", 1),
         ("2020-02-01T12:30:00Z", 10),
@@ -105,12 +104,10 @@ async fn late_records_are_visible_immediately() {
             &ndjson(&[("89440001", bytes, date)]),
         );
         assert_eq!(run.status, 0, "{run:?}");
+        database.assert_answers_match().await;
     }
     let expected = ["a01b7 2020-02-01 00:00 110 2", "a01b7 2022-06-01 00:00 1 1"];
-    assert_eq!(
-        buckets(&connection, "organization_usage_daily").await,
-        expected
-    );
+    assert_eq!(buckets(&database, "day").await, expected);
 }
 
 #[tokio::test]
@@ -210,9 +207,8 @@ async fn a_record_belongs_to_the_owner_of_its_sim_card_at_its_date() {
     );
     assert_eq!((run.status, run.counts()), (3, (3, 2, 1)), "{run:?}");
     assert_eq!(run.json()["reasons"]["unassigned-sim-card"], 1);
-    let connection = database.connect().await;
     let expected = ["new 2020-02-01 10:00 20 1", "old 2020-02-01 10:00 1 1"];
-    assert_eq!(buckets(&connection, "usage_hourly").await, expected);
+    assert_eq!(buckets(&database, "hour").await, expected);
 
     // Reassigning the SIM card affects later records, not stored ones.
     let moved = files.write(
@@ -231,7 +227,7 @@ async fn a_record_belongs_to_the_owner_of_its_sim_card_at_its_date() {
         "newest 2020-02-01 10:00 4000 1",
         "old 2020-02-01 10:00 1 1",
     ];
-    assert_eq!(buckets(&connection, "usage_hourly").await, expected);
+    assert_eq!(buckets(&database, "hour").await, expected);
 }
 
 #[tokio::test]
@@ -301,12 +297,7 @@ async fn too_many_rejects_stop_the_run_after_committing_the_records_before() {
             .contains("stopped at stdin:7: more than 1 records were rejected"),
         "{run:?}"
     );
-    assert_eq!(
-        database
-            .number("select records from organization_usage_daily")
-            .await,
-        5
-    );
+    assert_eq!(database.number(SHOWN_RECORDS).await, 5);
     assert_eq!(
         database
             .number("select count(*) from rejected_records")
@@ -334,7 +325,9 @@ async fn small_batches_store_the_same_as_one_large_batch() {
     let run = crate::support::program::Run::from(output);
     assert_eq!((run.status, run.counts()), (3, (101, 51, 50)), "{run:?}");
     assert_eq!(
-        database.number("select count(*) from usage_records").await,
+        database
+            .number("select count(*) from all_usage_records")
+            .await,
         51
     );
     assert_eq!(
@@ -376,30 +369,7 @@ async fn several_files_are_one_run() {
     let empty = files.write("empty.csv", "");
     let run = simusage(database.url(), &["ingest", "--json", &one, &two, &empty]);
     assert_eq!((run.status, run.counts()), (0, (2, 2, 0)), "{run:?}");
-    assert_eq!(
-        database
-            .number("select bytes::bigint from organization_usage_daily")
-            .await,
-        21
-    );
-}
-
-#[tokio::test]
-async fn records_older_than_retention_are_rejected() {
-    let database = TestDatabase::migrated().await;
-    load_inventory(database.url());
-    let now = chrono::Utc::now();
-    let at = |days: i64| (now - chrono::TimeDelta::days(days)).to_rfc3339();
-    let text = ndjson(&[("89440001", 1, &at(29)), ("89440001", 1, &at(31))]);
-    let files = Files::new();
-    let file = files.write("usage.ndjson", text);
-    let output = command(database.url(), &["ingest", "--json", &file])
-        .env("SIMUSAGE_STORAGE_RETENTION_RECORDS_DAYS", "30")
-        .output()
-        .unwrap();
-    let run = crate::support::program::Run::from(output);
-    assert_eq!((run.status, run.counts()), (3, (2, 1, 1)), "{run:?}");
-    assert_eq!(run.json()["reasons"]["older-than-retention"], 1);
+    assert_eq!(database.number(SHOWN_BYTES).await, 21);
 }
 
 #[tokio::test]
@@ -471,63 +441,55 @@ async fn concurrent_ingests_store_and_show_every_record() {
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
-    for view in AGGREGATES {
-        assert_eq!(
-            database
-                .number(&format!("select sum(records)::bigint from {view}"))
-                .await,
-            40_000,
-            "{view}"
-        );
-        assert_eq!(
-            database
-                .number(&format!("select sum(bytes)::bigint from {view}"))
-                .await,
-            60_000,
-            "{view}"
-        );
-    }
+    assert_eq!(database.number(SHOWN_RECORDS).await, 40_000);
+    assert_eq!(database.number(SHOWN_BYTES).await, 60_000);
+    database.assert_answers_match().await;
 }
 
 #[tokio::test]
-async fn records_are_written_directly_to_the_columnstore_if_the_server_supports_it() {
+async fn a_large_batch_goes_to_the_columnstore_and_a_small_one_to_the_row_store() {
     let database = TestDatabase::migrated().await;
-    // Otherwise the server would move the records there itself.
-    let remove_policy = "call remove_columnstore_policy('usage_records', if_exists => true)";
-    database
-        .connect()
-        .await
-        .batch_execute(remove_policy)
-        .await
-        .unwrap();
     load_inventory(database.url());
     let files = Files::new();
-    let file = files.write("usage.ndjson", crate::support::usage::ndjson(0..20_000));
-    for (setting, count) in [("off", 0), ("on", 1)] {
-        let mut ingest = command(database.url(), &["ingest", "--json", "-"]);
-        ingest
-            .env("SIMUSAGE_INGEST_DIRECT_COMPRESS", setting)
-            .stdin(std::fs::File::open(&file).unwrap());
+    for (range, bulk) in [(0..30_000, 27_000), (30_000..31_000, 27_000)] {
+        let file = files.write(
+            &format!("{}.ndjson", range.end),
+            crate::support::usage::ndjson(range.clone()),
+        );
+        let mut ingest = command(database.url(), &["ingest", "--json", &file]);
+        ingest.env("SIMUSAGE_INGEST_PERIOD_RECORDS", "1000000");
         let run = crate::support::program::Run::from(ingest.output().unwrap());
-        assert_eq!(run.counts(), (20_000, 18_000, 2_000), "{run:?}");
-        // The setting exists since TimescaleDB 2.21, and works with continuous aggregates since 2.24.
-        let can = "select (string_to_array(split_part(extversion, '-', 1), '.')::int[] >= '{2,24}')::int::bigint \
+        let read = range.end - range.start;
+        assert_eq!(run.counts(), (read, read - read / 10, read / 10), "{run:?}");
+        let stored = "select count(*) from usage_records";
+        assert_eq!(database.number(stored).await, bulk);
+    }
+    // Direct compress works with continuous aggregates since 2.24, and on their refresh since 2.26.
+    let version = "select (string_to_array(split_part(extversion, '-', 1), '.')::int[])[2]::bigint \
                    from pg_extension where extname = 'timescaledb'";
-        let compressed = "select count(*) from timescaledb_information.chunks where is_compressed \
-                          and hypertable_name = 'usage_records'";
-        let expected = count * database.number(can).await;
+    let minor = database.number(version).await;
+    let compressed = |relation: &str| {
+        format!(
+            "select count(*) from timescaledb_information.chunks as c where is_compressed and \
+             ((hypertable_schema, hypertable_name) in (select materialization_hypertable_schema, materialization_hypertable_name \
+              from timescaledb_information.continuous_aggregates where view_name = '{relation}') \
+              or hypertable_name = '{relation}')"
+        )
+    };
+    for (relation, since) in [
+        ("usage_records", 24),
+        ("organization_usage", 26),
+        ("organization_usage_daily", 26),
+        ("sim_card_usage", 26),
+    ] {
+        let expected = i64::from(minor >= since);
         assert_eq!(
-            database.number(compressed).await.min(1),
+            database.number(&compressed(relation)).await,
             expected,
-            "{setting}"
+            "{relation}"
         );
     }
-    assert_eq!(
-        database
-            .number("select sum(records)::bigint from organization_usage_daily")
-            .await,
-        36_000
-    );
+    database.assert_has_exactly(31_000).await;
 }
 
 #[test]
@@ -555,82 +517,84 @@ fn the_fuzz_targets_pass_on_their_corpora() {
     }
 }
 
-fn first_of_february() -> Interval {
-    let at = |text: &str| text.parse().unwrap();
-    Interval::new(at("2020-02-01T00:00:00Z"), at("2020-02-02T00:00:00Z")).unwrap()
-}
-
-async fn assert_every_aggregate_counts(database: &TestDatabase, records: i64) {
-    for view in AGGREGATES {
-        assert_eq!(
-            database
-                .number(&format!("select sum(records)::bigint from {view}"))
-                .await,
-            records,
-            "{view}"
-        );
-    }
-}
-
-/// A refresh runs between a writer's check of what has been refreshed and its commit. A prepared
-/// transaction keeps this window open.
+/// A batch that has begun keeps its page open: the page closes only once the batch has committed,
+/// even in two phases, or rolled back.
 #[tokio::test]
 #[ignore = "needs a native TimescaleDB with max_prepared_transactions"]
-async fn the_next_refresh_sees_records_committed_after_the_previous_one() {
+async fn a_page_waits_for_its_batches() {
     require_native_server();
-    let database = TestDatabase::without_jobs().await;
+    let database = TestDatabase::migrated().await;
     let prepared = "select current_setting('max_prepared_transactions')::bigint";
     assert!(
         database.number(prepared).await > 0,
         "set max_prepared_transactions on the test server, for example to 10"
     );
     load_inventory(database.url());
-    let line = ndjson(&[("89440001", 1, "2020-02-01T00:30:00Z")]);
-    assert_eq!(
-        simusage_with_input(database.url(), &["ingest", "-"], &line).status,
-        0
-    );
-    let (writer, reader) = (database.connect().await, database.connect().await);
+    let (writer, mut closer) = (database.connect().await, database.connect().await);
     let name = format!("of {}", database.url());
-    let write = "insert into usage_records select time + interval '1 hour', sim_card_id, organization_id, bytes from usage_records";
-    writer
-        .batch_execute(&format!("begin; {write}; prepare transaction '{name}'"))
-        .await
-        .unwrap();
-    let before = db::refresh_aggregates(&[&reader], &[first_of_february()]).await;
-    writer
-        .batch_execute(&format!("commit prepared '{name}'"))
-        .await
-        .unwrap();
-    before.unwrap();
-    db::refresh_aggregates(&[&reader], &[first_of_february()])
-        .await
-        .unwrap();
-    assert_every_aggregate_counts(&database, 2).await;
+    let write = "insert into usage_records_recent (posting, time, sim_card_id, organization_id, bytes)
+                     select begin_posting(), time, sim_card_id, organization_id, bytes from all_usage_records limit 1;
+                 insert into posting_days (day, posting, batches, records, is_large, is_recent)
+                     select '2020-02-01', max(posting), 1, 1, false, true from usage_records_recent";
+    for (how, expected) in [("commit prepared", 2), ("rollback prepared", 3)] {
+        let line = ndjson(&[("89440001", 1, "2020-02-01T00:30:00Z")]);
+        let run = simusage_with_input(database.url(), &["ingest", "-"], &line);
+        assert_eq!(run.status, 0, "{run:?}");
+        writer
+            .batch_execute(&format!("begin; {write}; prepare transaction '{name}'"))
+            .await
+            .unwrap();
+        let mut closing = Box::pin(db::close_period(&mut closer, None));
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(500), &mut closing);
+        assert!(waited.await.is_err(), "{how}");
+        writer
+            .batch_execute(&format!("{how} '{name}'"))
+            .await
+            .unwrap();
+        closing.await.unwrap();
+        database.assert_answers_match().await;
+        assert_eq!(database.number(SHOWN_RECORDS).await, expected, "{how}");
+    }
 }
 
+/// With another order of the columnstore, TimescaleDB takes the rows of several refreshes as one
+/// sorted run, and returns several groups for a SIM card.
 #[tokio::test]
-async fn a_refresh_of_a_day_sees_a_change_at_a_single_instant() {
-    let database = TestDatabase::without_jobs().await;
-    load_inventory(database.url());
-    let dates: Vec<String> = (0..6)
-        .map(|hour| format!("2020-02-01T{hour:02}:00:00Z"))
-        .collect();
-    let records: Vec<_> = dates
-        .iter()
-        .map(|date| ("89440001", 1, date.as_str()))
-        .collect();
-    // The time after these hours is never refreshed, so it remains invalidated.
-    assert_eq!(
-        simusage_with_input(database.url(), &["ingest", "-"], &ndjson(&records)).status,
-        0
-    );
-    let connection = database.connect().await;
-    let duplicate =
-        "insert into usage_records select * from usage_records where time = '2020-02-01T05:00:00Z'";
-    connection.batch_execute(duplicate).await.unwrap();
-    db::refresh_aggregates(&[&connection], &[first_of_february()])
+async fn refreshes_into_one_chunk_have_right_sums() {
+    let database = TestDatabase::migrated().await;
+    let mut connection = database.connect().await;
+    db::prepare_closing(&connection).await.unwrap();
+    for period in 0..4 {
+        let post = format!(
+            "insert into usage_records_recent (posting, time, sim_card_id, organization_id, bytes)
+                 select begin.posting, timestamptz '2026-11-01 00:00+00' + interval '{period} days', i, 1 + i % 7, i
+                 from (select begin_posting() as posting) as begin, generate_series(1, 5000) as i;
+             insert into posting_days (day, posting, batches, records, is_large, is_recent)
+                 select '2026-11-01', max(posting), 1, 5000, false, true from usage_records_recent"
+        );
+        connection
+            .batch_execute(&format!("begin; {post}; commit"))
+            .await
+            .unwrap();
+        db::close_period(&mut connection, None).await.unwrap();
+    }
+    connection
+        .batch_execute("set enable_hashagg = off")
         .await
         .unwrap();
-    assert_every_aggregate_counts(&database, 7).await;
+    for (view, column, groups) in [
+        ("sim_card_usage", "sim_card_id", 5_000),
+        ("organization_usage", "organization_id", 7),
+        ("organization_usage_daily", "organization_id", 7),
+    ] {
+        let query = format!(
+            "select count(*), sum(bytes)::bigint from (select {column}, sum(bytes) as bytes from {view} group by 1) as g"
+        );
+        let row = connection.query_one(&query, &[]).await.unwrap();
+        assert_eq!(
+            (row.get::<_, i64>(0), row.get::<_, i64>(1)),
+            (groups, 4 * 5_000 * 5_001 / 2),
+            "{view}"
+        );
+    }
 }

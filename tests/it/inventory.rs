@@ -234,7 +234,7 @@ async fn a_long_list_is_counted_up_to_a_limit_and_not_skipped_through() {
 
 #[tokio::test]
 async fn a_running_stream_notices_the_new_owner_of_a_sim_card_within_seconds() {
-    const OWNED_BY: &str = "select count(*) from usage_records \
+    const OWNED_BY: &str = "select count(*) from all_usage_records \
                             join organizations on id = organization_id where name = ";
     let (database, files) = (TestDatabase::migrated().await, Files::new());
     load(&database, &files, "sim-card-id,org-id\n1,a\n");

@@ -25,7 +25,7 @@ async fn ready(partitions: i32) -> (TestDatabase, Kafka) {
 /// Waits until `count` records are stored or rejected.
 async fn until_stored(database: &TestDatabase, count: i64) {
     let rows =
-        "select (select count(*) from usage_records) + (select count(*) from rejected_records)";
+        "select (select count(*) from all_usage_records) + (select count(*) from rejected_records)";
     database
         .until_at_least(rows, count, Duration::from_secs(30))
         .await;
@@ -71,12 +71,7 @@ async fn partitions_can_be_written_directly_to_the_columnstore() {
     let (database, kafka) = ready(3).await;
     kafka.send(&ndjson(0..2_000));
     let mut ingest = kafka.ingest(database.url(), &["--until-end"]);
-    let run = Run::from(
-        ingest
-            .env("SIMUSAGE_INGEST_DIRECT_COMPRESS", "on")
-            .output()
-            .unwrap(),
-    );
+    let run = Run::from(ingest.output().unwrap());
     assert_eq!(
         (run.status, run.counts()),
         (3, (2_000, 1_800, 200)),
@@ -147,7 +142,7 @@ async fn a_signal_ends_the_ingest_after_committing_and_refreshing() {
         let run: Run = child.wait_with_output().unwrap().into();
         assert_eq!(run.status, 3, "{run:?}");
         let (read, ..) = run.counts();
-        database.assert_aggregates_match().await;
+        database.assert_answers_match().await;
         let run = kafka.ingest_to_end(database.url());
         assert_eq!(read + run.counts().0, 90, "{run:?}");
         database.assert_has_exactly(90).await;
@@ -180,7 +175,7 @@ async fn rows_and_metrics_are_visible_during_the_ingest() {
     // The last of these are late: older than the records before.
     for (numbers, shown) in [(500..504, 4), (504..508, 8), (0..4, 12)] {
         kafka.send(&ndjson(numbers));
-        let sum = "select coalesce(sum(records), 0)::bigint from organization_usage_daily";
+        let sum = crate::support::usage::SHOWN_RECORDS;
         database
             .until_at_least(sum, shown, Duration::from_secs(20))
             .await;
@@ -238,10 +233,12 @@ async fn a_running_ingest_notices_the_new_owner_of_a_sim_card_within_seconds() {
     until_stored(&database, 20).await;
     signal(&child, "TERM");
     assert!(child.wait().unwrap().success());
-    let owned = "select count(*) from usage_records join organizations on id = organization_id where name = 'elsewhere'";
+    let owned = "select count(*) from all_usage_records join organizations on id = organization_id where name = 'elsewhere'";
     assert_eq!(database.number(owned).await, 11);
     assert_eq!(
-        database.number("select count(*) from usage_records").await,
+        database
+            .number("select count(*) from all_usage_records")
+            .await,
         20
     );
 }
@@ -388,9 +385,14 @@ async fn kills_at_random_moments_lose_and_duplicate_nothing() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let before = database.number("select count(*) from usage_records").await;
+        let before = database
+            .number("select count(*) from all_usage_records")
+            .await;
         let mut attempts_left = 200;
-        while database.number("select count(*) from usage_records").await == before
+        while database
+            .number("select count(*) from all_usage_records")
+            .await
+            == before
             && attempts_left > 0
         {
             attempts_left -= 1;

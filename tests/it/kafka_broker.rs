@@ -55,7 +55,7 @@ fn metric(address: &str, name: &str) -> Option<u64> {
 /// Waits until `count` records are stored or rejected.
 async fn until_stored(database: &TestDatabase, count: i64) {
     let rows =
-        "select (select count(*) from usage_records) + (select count(*) from rejected_records)";
+        "select (select count(*) from all_usage_records) + (select count(*) from rejected_records)";
     database
         .until_at_least(rows, count, Duration::from_mins(1))
         .await;

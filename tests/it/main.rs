@@ -4,6 +4,7 @@
 mod abuse;
 mod api;
 mod compose;
+mod consistency;
 mod database_tls;
 mod docs;
 mod dry_run;
@@ -29,6 +30,7 @@ mod page;
 mod parallel_copy;
 mod queries;
 mod replay;
+mod retention;
 mod schemathesis;
 mod serve;
 mod support;

@@ -1,10 +1,7 @@
 //! `simusage migrate`.
 
-use chrono::{DateTime, Utc};
-use simusage::config::Storage;
 use simusage::db;
 use simusage::db::migrate::Migration;
-use simusage::domain::Interval;
 
 use crate::support::program::{command, simusage};
 use crate::support::usage::AGGREGATES;
@@ -89,10 +86,8 @@ async fn a_changed_setting_is_pending_then_applied_and_can_be_reverted() {
     let database = TestDatabase::migrated().await;
     let changed = |arguments: &[&str]| {
         let output = command(database.url(), arguments)
-            .env("SIMUSAGE_STORAGE_CHUNK_INTERVAL_HOURS", "12")
-            .env("SIMUSAGE_STORAGE_COLUMNSTORE_AFTER_DAYS", "0")
             .env("SIMUSAGE_STORAGE_RETENTION_RECORDS_DAYS", "400")
-            .env("SIMUSAGE_STORAGE_REFRESH_EVERY_MINUTES", "5")
+            .env("SIMUSAGE_STORAGE_RETENTION_DAILY_DAYS", "1000")
             .output()
             .unwrap();
         (
@@ -102,12 +97,14 @@ async fn a_changed_setting_is_pending_then_applied_and_can_be_reverted() {
     };
     let (status, pending) = changed(&["migrate", "--check"]);
     assert_eq!(status, Some(1));
-    let line = "pending usage_records: chunk interval 1 day -> 12 hours, columnstore age 7 days -> off, \
-                retention unlimited -> 400 days\n";
-    assert!(pending.contains(line), "{pending}");
-    let line = "pending usage_hourly: refresh interval 30 minutes -> 5 minutes, \
-                refresh window unlimited -> 399 days\n";
-    assert!(pending.contains(line), "{pending}");
+    for line in [
+        "pending usage_records: retention unlimited -> 400 days\n",
+        "pending sim_card_usage: retention unlimited -> 1000 days\n",
+        "pending organization_usage_daily: retention unlimited -> 1000 days\n",
+    ] {
+        assert!(pending.contains(line), "{pending}");
+    }
+    assert!(!pending.contains("organization_usage:"), "{pending}");
     assert_eq!(changed(&["migrate"]).0, Some(0));
     assert_eq!(changed(&["migrate", "--check"]).0, Some(0));
     assert_eq!(changed(&["migrate"]).1, "nothing to migrate\n");
@@ -155,11 +152,11 @@ async fn a_database_migrated_from_a_different_file_is_refused() {
     );
 }
 
-/// Replaces the function `usage_in_pieces` by another one, as if an older simusage had applied it.
+/// Replaces the function `organization_list` by another one, as if an older simusage had applied it.
 async fn apply_older_function(database: &TestDatabase, sql: &str) {
     let statements = format!(
-        "drop function usage_in_pieces; {sql}; \
-         update simusage_functions set checksum = '' where name = 'usage_in_pieces'"
+        "drop function organization_list; {sql}; \
+         update simusage_functions set checksum = '' where name = 'organization_list'"
     );
     let connection = database.connect().await;
     connection.batch_execute(&statements).await.unwrap();
@@ -181,12 +178,14 @@ async fn a_changed_function_is_pending_then_applied() {
     let columns = "table (instant timestamptz, bytes bigint, records bigint)";
     let body = "language plpgsql as 'begin return; end'";
     for older in [
-        format!("create function usage_in_pieces({parameters}) returns {columns} {body}"),
+        format!("create function organization_list({parameters}) returns {columns} {body}"),
         // Other columns, other types and other names of the parameters.
-        format!("create function usage_in_pieces({parameters}) returns table (bytes text) {body}"),
-        format!("create function usage_in_pieces(sim_card integer) returns {columns} {body}"),
         format!(
-            "create function usage_in_pieces({}) returns {columns} {body}",
+            "create function organization_list({parameters}) returns table (bytes text) {body}"
+        ),
+        format!("create function organization_list(sim_card integer) returns {columns} {body}"),
+        format!(
+            "create function organization_list({}) returns {columns} {body}",
             parameters.replace("sim_card", "card")
         ),
     ] {
@@ -195,19 +194,19 @@ async fn a_changed_function_is_pending_then_applied() {
         assert_eq!(serve.status, 1, "{serve:?}");
         assert!(
             serve.stderr.contains(
-                "differ from the ones this program needs: usage_in_pieces; run `simusage migrate`"
+                "differ from the ones this program needs: organization_list; run `simusage migrate`"
             ),
             "{serve:?}"
         );
         let check = simusage(database.url(), &["migrate", "--check"]);
         assert_eq!(
             (check.status, &*check.stdout),
-            (1, "pending function usage_in_pieces\n")
+            (1, "pending function organization_list\n")
         );
         let migrate = simusage(database.url(), &["migrate"]);
         assert_eq!(
             (migrate.status, &*migrate.stdout),
-            (0, "applied function usage_in_pieces\n"),
+            (0, "applied function organization_list\n"),
             "{migrate:?}"
         );
         assert_eq!(definitions().await, current, "{older}");
@@ -264,7 +263,8 @@ async fn a_failed_migration_is_rolled_back() {
 async fn a_migration_can_opt_out_of_the_transaction() {
     let database = TestDatabase::migrated().await;
     let mut connection = database.connect().await;
-    let refresh = "call refresh_continuous_aggregate('usage_hourly', '2020-01-01', '2020-01-02')";
+    let refresh =
+        "call refresh_continuous_aggregate('organization_usage', 1099511627776, 2199023255552)";
     let refused = Migration {
         number: 9_998,
         name: "9998_refused",
@@ -275,7 +275,7 @@ async fn a_migration_can_opt_out_of_the_transaction() {
         .unwrap_err();
     assert!(error.to_string().contains("transaction block"), "{error:#}");
     let sql = "-- simusage: no transaction\n\ncreate table beside (id integer);\n\n\
-               call refresh_continuous_aggregate('usage_hourly', '2020-01-01', '2020-01-02');\n";
+               call refresh_continuous_aggregate('organization_usage', 1099511627776, 2199023255552);\n";
     db::migrate::apply(
         &mut connection,
         Migration {
@@ -301,33 +301,13 @@ async fn a_migration_can_opt_out_of_the_transaction() {
 }
 
 #[tokio::test]
-async fn changes_are_logged_up_to_the_last_recordable_time() {
-    let database = TestDatabase::migrated().await;
-    // The source of each aggregate, and the time from which TimescaleDB does not log its changes.
-    let query = "select h.table_name::text, _timescaledb_functions.to_timestamp(t.watermark)
-                 from _timescaledb_catalog.continuous_aggs_invalidation_threshold as t
-                 join _timescaledb_catalog.hypertable as h on h.id = t.hypertable_id";
-    let thresholds = database.connect().await.query(query, &[]).await.unwrap();
-    assert_eq!(thresholds.len(), 3);
-    for row in thresholds {
-        let threshold: DateTime<Utc> = row.get(1);
-        assert_eq!(
-            threshold,
-            Interval::RECORDABLE.end(),
-            "{}",
-            row.get::<_, String>(0)
-        );
-    }
-}
-
-#[tokio::test]
 async fn the_views_have_the_columns_that_queries_need() {
     let database = TestDatabase::migrated().await;
     let connection = database.connect().await;
     for view in AGGREGATES {
         let statement = connection
             .prepare(&format!(
-                "select bucket, organization_id, bytes, records from {view}"
+                "select period, organization_id, bytes, records from {view}"
             ))
             .await;
         assert!(statement.is_ok(), "{view}: {statement:?}");
@@ -377,29 +357,4 @@ async fn concurrent_migrations_wait_for_each_other() {
         .count();
     assert!(runs.iter().all(|(status, _)| *status == Some(0)));
     assert_eq!(applied, 1);
-}
-
-#[tokio::test]
-async fn the_refresh_window_stays_within_retention() {
-    let database = TestDatabase::empty().await;
-    let config = database.config();
-    let storage = Storage {
-        retention_records_days: 30,
-        retention_hourly_days: 90,
-        ..config.storage
-    };
-    db::migrate::migrate(&config.database, &storage)
-        .await
-        .unwrap();
-    let refresh_from = |view: &str| {
-        format!(
-            "select extract(epoch from (config ->> 'start_offset')::interval)::bigint / 86400 \
-             from timescaledb_information.jobs where proc_name = 'policy_refresh_continuous_aggregate' \
-             and config ->> 'mat_hypertable_id' = (select h.id::text from _timescaledb_catalog.hypertable as h \
-             join timescaledb_information.continuous_aggregates as c \
-             on c.materialization_hypertable_name = h.table_name where c.view_name = '{view}')"
-        )
-    };
-    assert_eq!(database.number(&refresh_from("usage_hourly")).await, 29);
-    assert_eq!(database.number(&refresh_from("usage_daily")).await, 89);
 }

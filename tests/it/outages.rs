@@ -26,7 +26,7 @@ fn finish(child: Child) -> Run {
 async fn until_stored(database: &TestDatabase, count: i64) {
     database
         .until_at_least(
-            "select count(*) from usage_records",
+            "select count(*) from all_usage_records",
             count,
             Duration::from_secs(6),
         )

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use crate::support::TestDatabase;
 
-const FRESHNESS: &str = "version int8, inventory_version int8, stale_from timestamptz, complete_through timestamptz, \
+const FRESHNESS: &str = "version int8, inventory_version int8, complete_through timestamptz, \
                          last_ingested_at timestamptz";
-const SERIES: &str = "total int8, all_bytes int8, version int8, inventory_version int8, stale_from timestamptz, \
+const SERIES: &str = "total int8, all_bytes int8, version int8, inventory_version int8, \
                       complete_through timestamptz, last_ingested_at timestamptz, number int4, bytes int8, records int8";
-const TOTALS: &str = "total int8, all_bytes int8, version int8, inventory_version int8, stale_from timestamptz, \
+const TOTALS: &str = "total int8, all_bytes int8, version int8, inventory_version int8, \
                       complete_through timestamptz, last_ingested_at timestamptz, id text, bytes int8, records int8";
 
 const SOURCE: &str = "id int8, name text, position int8, line int8, prefix_hash bytea, batches int8, stored int8, \
@@ -20,32 +20,60 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 74] = [
+const EXPECTED: [(&str, &str, &str); 93] = [
+    ("functions/archive_records.sql", "", ""),
+    ("functions/begin_posting.sql", "", ""),
+    ("functions/check_kept.sql", "", ""),
+    ("functions/close_level.sql", "", ""),
+    ("functions/drop_archived.sql", "", ""),
+    ("functions/drop_expired.sql", "", ""),
+    ("functions/end_page.sql", "", ""),
+    ("functions/end_period.sql", "", ""),
+    ("functions/is_posting_open.sql", "", ""),
+    ("functions/organization_list.sql", "", ""),
+    ("functions/organization_parts.sql", "", ""),
+    ("functions/posting_runs.sql", "", ""),
+    ("functions/sim_card_list.sql", "", ""),
+    ("functions/sim_card_parts.sql", "", ""),
+    ("functions/time_within.sql", "", ""),
+    ("functions/usage_by_organization.sql", "", ""),
     ("functions/usage_freshness.sql", "", ""),
-    ("functions/usage_in_pieces.sql", "", ""),
     ("functions/usage_series.sql", "", ""),
     ("ingest/add_organizations.sql", "_text 1", ""),
+    (
+        "ingest/add_posting_days.sql",
+        "int8 1, _date 1, _int8 1, bool 2",
+        "",
+    ),
     ("ingest/add_source.sql", "text 3", ""),
-    ("ingest/add_stale_hours.sql", "_timestamptz 2", ""),
     (
         "ingest/advance_source.sql",
         "int8 5, bytea 1, text 1, int8 3, timestamptz 1",
         "",
     ),
     (
-        "ingest/compresses_directly.sql",
-        "",
-        "compresses_directly bool",
+        "ingest/archive_records.sql",
+        "int8 1",
+        "archive_records bool",
+    ),
+    ("ingest/begin_posting.sql", "", "posting int8"),
+    (
+        "ingest/close_level.sql",
+        "text 1, int8 1",
+        "close_level bool",
     ),
     ("ingest/copy_assignments.sql", "", ""),
+    ("ingest/copy_bulk.sql", "", ""),
+    ("ingest/copy_recent.sql", "", ""),
     ("ingest/copy_rejected_records.sql", "", ""),
     ("ingest/copy_sim_cards.sql", "", ""),
-    ("ingest/copy_usage_records.sql", "", ""),
     ("ingest/count_rejected.sql", "_int8 1", "count int8"),
-    ("ingest/delete_placeholders.sql", "_timestamptz 1", ""),
+    ("ingest/delete_placeholders.sql", "int8 1", ""),
     ("ingest/delete_rejected.sql", "_int8 1", "count int8"),
-    ("ingest/delete_stale_hours.sql", "_int8 1", ""),
     ("ingest/delete_unfinished_line.sql", "int8 2", ""),
+    ("ingest/drop_old.sql", "", "archived int8, expired text"),
+    ("ingest/end_page.sql", "", "boundary int8"),
+    ("ingest/end_period.sql", "", "boundary int8"),
     (
         "ingest/find_files.sql",
         "text 2, _int8 1, int8 1",
@@ -53,16 +81,17 @@ const EXPECTED: [(&str, &str, &str); 74] = [
     ),
     ("ingest/find_source.sql", "text 2", SOURCE),
     ("ingest/find_whole_file.sql", "int8 2", SOURCE),
-    (
-        "ingest/hours_not_open.sql",
-        "_timestamptz 1",
-        "hour timestamptz, is_stored bool",
-    ),
     ("ingest/inventory_index.sql", "", ""),
     (
         "ingest/inventory_version.sql",
         "",
         "version int8, assignments int8",
+    ),
+    ("ingest/is_posting_open.sql", "int8 1", "is_open bool"),
+    (
+        "ingest/level_periods.sql",
+        "text 1, int8 1",
+        "period int8, is_large bool, is_detailed bool",
     ),
     (
         "ingest/lock_inventory.sql",
@@ -75,11 +104,31 @@ const EXPECTED: [(&str, &str, &str); 74] = [
         "position int8, batches int8, writer int8",
     ),
     (
+        "ingest/missing_chunks.sql",
+        "int8 1",
+        "period int8, bulk bool, recent bool",
+    ),
+    (
         "ingest/move_assignments.sql",
         "_int4 1, _timestamptz 1, _int4 1",
         "",
     ),
     ("ingest/move_partition.sql", "int8 4, text 1", "moved bool"),
+    (
+        "ingest/oldest_kept.sql",
+        "",
+        "kept_from date, keep_days int4",
+    ),
+    (
+        "ingest/open_page.sql",
+        "",
+        "closed_before int8, records int8",
+    ),
+    (
+        "ingest/open_periods.sql",
+        "",
+        "records int8, bulk int8, seconds float8",
+    ),
     ("ingest/organization_ids.sql", "_text 1", "id int4"),
     ("ingest/partition_topic.sql", "int8 1", "topic_id text"),
     (
@@ -90,11 +139,8 @@ const EXPECTED: [(&str, &str, &str); 74] = [
     ("ingest/reject_again.sql", "_int8 1, _text 3, text 1", ""),
     ("ingest/remove_run.sql", "int8 1", ""),
     ("ingest/reset_source.sql", "int8 3", ""),
-    (
-        "ingest/set_direct_compress.sql",
-        "text 1",
-        "set_config text",
-    ),
+    ("ingest/set_closing_settings.sql", "", "set_config text"),
+    ("ingest/set_copy_settings.sql", "", "set_config text"),
     (
         "ingest/set_fingerprint.sql",
         "int8 1, bytea 1, int8 2, _int8 2",
@@ -105,11 +151,6 @@ const EXPECTED: [(&str, &str, &str); 74] = [
         "ingest/source_counts.sql",
         "int8 1",
         "stored int8, rejected int8",
-    ),
-    (
-        "ingest/stale_hours.sql",
-        "",
-        "id int8, start_at timestamptz, end_at timestamptz",
     ),
     (
         "ingest/stored_assignments.sql",
@@ -135,12 +176,12 @@ const EXPECTED: [(&str, &str, &str); 74] = [
     ),
     (
         "queries/organization_totals.sql",
-        "_int4 1, timestamptz 6, int4 1, int8 1, text 1, int8 2",
+        "_int4 1, _timestamptz 3, int4 1, int8 1, text 1, int8 2, timestamptz 2",
         TOTALS,
     ),
     (
         "queries/simcard_totals.sql",
-        "_int4 1, text 1, timestamptz 6, int4 1, int8 1, text 1, int8 2",
+        "_int4 1, text 1, _timestamptz 2, int4 1, int8 1, text 1, int8 2, timestamptz 2",
         TOTALS,
     ),
     (
@@ -150,7 +191,7 @@ const EXPECTED: [(&str, &str, &str); 74] = [
     ),
     (
         "queries/usage_series.sql",
-        "text 2, _int4 1, _timestamptz 7, int4 2, int8 2, timestamptz 2",
+        "text 2, _int4 1, _timestamptz 4, int4 2, int8 2, timestamptz 2",
         SERIES,
     ),
     (
@@ -176,44 +217,14 @@ const EXPECTED: [(&str, &str, &str); 74] = [
         "_text 2",
         "number int4, outdated _text",
     ),
-    ("settings/add_columnstore_policy.sql", "text 1, int8 1", ""),
-    (
-        "settings/add_refresh_policy.sql",
-        "text 1, int8 2",
-        "add_continuous_aggregate_policy int4",
-    ),
-    (
-        "settings/add_retention_policy.sql",
-        "text 1, int8 1",
-        "add_retention_policy int4",
-    ),
-    (
-        "settings/current.sql",
-        "",
-        "relation text, setting text, seconds int8",
-    ),
+    ("settings/current.sql", "", "level text, keep_days int4"),
     ("settings/reader_exists.sql", "", "exists bool"),
     (
         "settings/reader_lacks.sql",
         "_text 1",
         "subject text, command text",
     ),
-    ("settings/remove_columnstore_policy.sql", "text 1", ""),
-    (
-        "settings/remove_refresh_policy.sql",
-        "text 1",
-        "remove_continuous_aggregate_policy void",
-    ),
-    (
-        "settings/remove_retention_policy.sql",
-        "text 1",
-        "remove_retention_policy void",
-    ),
-    (
-        "settings/set_chunk_interval.sql",
-        "text 1, int8 1",
-        "set_chunk_time_interval void",
-    ),
+    ("settings/set_retention.sql", "text 1, int4 1", ""),
     (
         "tokens/add.sql",
         "text 1, bytea 1, bool 1, timestamptz 1",

@@ -45,12 +45,14 @@ async fn records_of_sim_cards_now_in_the_inventory_are_stored_once() {
     let run = simusage(database.url(), &REPLAY);
     assert_eq!((run.status, run.counts()), (3, (2, 0, 2)), "{run:?}");
     assert_eq!(
-        database.number("select count(*) from usage_records").await,
+        database
+            .number("select count(*) from all_usage_records")
+            .await,
         200
     );
     assert_eq!(
         database
-            .number("select count(distinct time) from usage_records")
+            .number("select count(distinct time) from all_usage_records")
             .await,
         200
     );
@@ -60,7 +62,7 @@ async fn records_of_sim_cards_now_in_the_inventory_are_stored_once() {
             .await,
         3
     );
-    database.assert_aggregates_match().await;
+    database.assert_answers_match().await;
 }
 
 #[tokio::test]
@@ -91,10 +93,12 @@ async fn concurrent_replays_store_each_record_once() {
         "{runs:?}"
     );
     assert_eq!(
-        database.number("select count(*) from usage_records").await,
+        database
+            .number("select count(*) from all_usage_records")
+            .await,
         200
     );
-    database.assert_aggregates_match().await;
+    database.assert_answers_match().await;
 }
 
 #[tokio::test]
@@ -115,10 +119,12 @@ async fn a_replay_stores_each_record_once_if_its_commit_or_the_response_is_lost(
             "{commit:?} {run:?}"
         );
         assert_eq!(
-            database.number("select count(*) from usage_records").await,
+            database
+                .number("select count(*) from all_usage_records")
+                .await,
             200
         );
-        database.assert_aggregates_match().await;
+        database.assert_answers_match().await;
     }
 }
 
@@ -143,7 +149,9 @@ async fn the_replay_after_a_crash_at_any_point_stores_the_missing_records() {
         assert_eq!(died.status.code(), None, "{point}: {died:?}");
         assert_eq!(simusage(database.url(), &REPLAY).status, 3);
         assert_eq!(
-            database.number("select count(*) from usage_records").await,
+            database
+                .number("select count(*) from all_usage_records")
+                .await,
             200,
             "{point}"
         );
@@ -154,7 +162,7 @@ async fn the_replay_after_a_crash_at_any_point_stores_the_missing_records() {
             3,
             "{point}"
         );
-        database.assert_aggregates_match().await;
+        database.assert_answers_match().await;
     }
 }
 
@@ -174,7 +182,9 @@ async fn a_replay_skips_an_unterminated_last_line() {
     let run = simusage(database.url(), &["ingest", "--json", &file]);
     assert_eq!((run.status, run.counts()), (0, (1, 1, 0)), "{run:?}");
     assert_eq!(
-        database.number("select count(*) from usage_records").await,
+        database
+            .number("select count(*) from all_usage_records")
+            .await,
         10
     );
     assert_eq!(

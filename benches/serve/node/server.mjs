@@ -1,5 +1,5 @@
-// The same two paths on simusage's aggregates, in Node.js with Fastify and pg: statements prepared once per connection,
-// up to two processes. It supports neither time zones nor freshness.
+// The same two paths on aggregates by hour and day (contenders.sql), in Node.js with Fastify and pg: statements prepared
+// once per connection, up to two processes. It supports neither time zones nor freshness.
 import cluster from "node:cluster";
 import { availableParallelism } from "node:os";
 import Fastify from "fastify";
@@ -19,7 +19,7 @@ const statement = (view, key, table, name) => `
   group by bucket
   order by bucket
   limit $4 offset $5`;
-const views = { simcard: "usage", organization: "organization_usage" };
+const views = { simcard: "contenders.usage", organization: "contenders.organization_usage" };
 const names = { simcard: ["sim_card_id", "sim_cards", "iccid"], organization: ["organization_id", "organizations", "name"] };
 const units = { "1hour": "hourly", "1day": "daily" };
 

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, ensure};
-use bytes::Bytes;
 use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -19,7 +18,6 @@ use tokio::sync::mpsc::error::SendTimeoutError;
 
 use super::super::batch_builder::BatchBuilder;
 use super::super::parse::Format;
-use super::super::pending_batch::PartialBatch;
 use super::super::record_encoder::RecordEncoder;
 use super::channel::{PartitionBatch, Request, SharedState, lock};
 use super::last_read::LastRead;
@@ -55,7 +53,6 @@ pub(super) struct WriterStopped;
 /// A partition that is assigned to this member.
 pub(super) struct Partition {
     pub batch: BatchBuilder,
-    pub pieces: Vec<Bytes>,
     /// The position up to which everything was sent to the writer.
     sent_to: i64,
     /// The offset of the next message: after the last one that was read, and after any transaction
@@ -185,17 +182,12 @@ impl MemberContext {
             if partition.batch.is_empty() && partition.next == partition.sent_to {
                 continue;
             }
-            partition.pieces.extend(partition.batch.take_rest());
             let checkpoint = Checkpoint {
                 position: partition.next,
                 line: partition.last.end,
                 prefix_hash: partition.last.hash(),
             };
-            let end = Some(partition.batch.take_end(checkpoint));
-            let batch = PartialBatch {
-                pieces: std::mem::take(&mut partition.pieces),
-                end,
-            };
+            let batch = partition.batch.take(checkpoint);
             let from = std::mem::replace(&mut partition.sent_to, partition.next);
             batches.push(PartitionBatch {
                 partition: number,
@@ -280,7 +272,6 @@ impl MemberContext {
                 .map_err(|problem| anyhow!(problem))?;
             let partition = Partition {
                 batch,
-                pieces: vec![],
                 sent_to: next,
                 next,
                 last: LastRead::known(

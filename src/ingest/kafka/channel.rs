@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::super::batch::Batch;
 use super::super::inventory::SharedEncoder;
-use super::super::pending_batch::PartialBatch;
 use super::super::progress::Counters;
 use super::start::{Available, Refused, Start};
 
@@ -33,7 +33,7 @@ pub(super) struct PartitionBatch {
     pub from: i64,
     /// How many messages were empty.
     pub empty: u64,
-    pub batch: PartialBatch,
+    pub batch: Batch,
 }
 
 /// State that the consumer shares with the writer and the signal handler.

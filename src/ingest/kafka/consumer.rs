@@ -353,7 +353,6 @@ impl GroupMember {
             self.rejects.count(rejected, place);
         }
         partition.next = offset + 1;
-        partition.pieces.extend(partition.batch.take_piece());
         let rejected_bytes = partition.batch.size().rejected_bytes;
         assignment.pending_records += 1;
         assignment.is_full |= self.settings.limits.is_full(BatchSize {

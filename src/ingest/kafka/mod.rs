@@ -2,8 +2,8 @@
 //! group.
 //!
 //! ```text
-//! consumer ─> batch_builder per partition ═> writer ─> parallel_copy ─> store ─> refresher
-//! └──────────── one thread ─────────────┘  channel  └────────────── async ──────────────┘
+//! consumer ─> batch_builder per partition ═> writer ─> parallel_copy ─> store ─> closer
+//! └──────────── one thread ─────────────┘  channel  └───────────── async ─────────────┘
 //! ```
 //!
 //! Each partition is a source in the ledger, and its position is the offset of the next message.

@@ -186,7 +186,7 @@ impl TopicWriter<'_, '_> {
         let mut failed = Ok(());
         for ((partition, empty), result) in partitions.into_iter().zip(results) {
             match (result, claims.get_mut(&partition)) {
-                (Ok(Some(end)), Some(claim)) => {
+                (Ok(end), Some(claim)) => {
                     self.store.committed(claim, &end);
                     self.store.tally.add_empty_messages(empty);
                     shared.add_stored(partition, end.checkpoint.position);

@@ -78,7 +78,7 @@ pub fn ingest(brokers: &str, topic: &str, url: &str, arguments: &[&str]) -> Comm
     command
         .env("SIMUSAGE_INGEST_BATCH_ROWS", "40")
         .env("SIMUSAGE_INGEST_BATCH_AGE_MS", "100")
-        .env("SIMUSAGE_INGEST_REFRESH_EVERY_MS", "100")
+        .env("SIMUSAGE_INGEST_PAGE_MS", "100")
         .env("SIMUSAGE_KAFKA_SESSION_TIMEOUT_MS", "4000")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -19,10 +19,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use simusage::config::{Config, Overrides, Storage};
 use simusage::db::{self, Connection};
-use simusage::domain::Interval;
 
 use crate::embedded_server::EmbeddedServer;
 
@@ -90,18 +89,6 @@ impl TestDatabase {
     pub async fn migrated() -> Self {
         let database = Self::empty().await;
         database.migrate(&database.config().storage).await;
-        database
-    }
-
-    /// A database with the schema but without background jobs.
-    pub async fn without_jobs() -> Self {
-        let database = Self::empty().await;
-        let storage = Storage {
-            columnstore_after_days: 0,
-            refresh_every_minutes: 0,
-            ..database.config().storage
-        };
-        database.migrate(&storage).await;
         database
     }
 
@@ -177,8 +164,8 @@ impl TestDatabase {
             .get(0)
     }
 
-    /// Stores records (SIM card, organization, time, bytes) with matching inventory assignments, and
-    /// refreshes the aggregates.
+    /// Stores records (SIM card, organization, time, bytes) with matching inventory assignments: a
+    /// third in a closed period, a third in a closed page, and a third in an open one.
     pub async fn load(&self, records: &[(&str, &str, DateTime<Utc>, i64)]) {
         let connection = self.connect().await;
         let mut sorted = records.to_vec();
@@ -214,34 +201,49 @@ impl TestDatabase {
                 .await
                 .unwrap();
         }
-        let column = |index: usize| -> Vec<&str> {
-            records
-                .iter()
-                .map(|record| if index == 0 { record.0 } else { record.1 })
-                .collect()
-        };
-        let times: Vec<_> = records.iter().map(|record| record.2).collect();
-        let bytes: Vec<_> = records.iter().map(|record| record.3).collect();
-        connection
-            .execute(
-                "insert into usage_records (time, sim_card_id, organization_id, bytes)
-                 select r.time, s.id, o.id, r.bytes
-                 from unnest($1::text[], $2::text[], $3::timestamptz[], $4::bigint[])
+        let mut connection = connection;
+        for turn in 0..3 {
+            let batch: Vec<_> = records.iter().skip(turn).step_by(3).collect();
+            post(&connection, &batch).await;
+            if turn == 0 {
+                db::close_period(&mut connection, None)
+                    .await
+                    .expect("the period closes");
+            } else if turn == 1 {
+                db::close_page(&connection).await.expect("the page closes");
+            }
+        }
+    }
+}
+
+/// Stores records as one batch.
+async fn post(connection: &Connection, records: &[&(&str, &str, DateTime<Utc>, i64)]) {
+    let sim_cards: Vec<_> = records.iter().map(|record| record.0).collect();
+    let organizations: Vec<_> = records.iter().map(|record| record.1).collect();
+    let times: Vec<_> = records.iter().map(|record| record.2).collect();
+    let bytes: Vec<_> = records.iter().map(|record| record.3).collect();
+    connection
+        .execute(
+            "with batch as (
+                 select begin_posting() as posting
+             ),
+             stored as (
+                 insert into usage_records_recent (posting, time, sim_card_id, organization_id, bytes)
+                 select batch.posting, r.time, s.id, o.id, r.bytes
+                 from batch, unnest($1::text[], $2::text[], $3::timestamptz[], $4::bigint[])
                      as r (sim, organization, time, bytes)
                  join sim_cards s on s.iccid = r.sim
-                 join organizations o on o.name = r.organization",
-                &[&column(0), &column(1), &times, &bytes],
-            )
-            .await
-            .unwrap();
-        let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) else {
-            return;
-        };
-        let touched = Interval::new(*first, *last + TimeDelta::hours(1)).expect("an hour");
-        db::refresh_aggregates(&[&connection], &[touched])
-            .await
-            .expect("the aggregates refresh");
-    }
+                 join organizations o on o.name = r.organization
+                 returning posting, time, bytes
+             )
+             insert into posting_days (day, posting, batches, records, is_large, is_recent)
+             select (time at time zone 'UTC')::date, posting, 1, count(*), bool_or(bytes >= 1::bigint << 38), true
+             from stored
+             group by 1, 2",
+            &[&sim_cards, &organizations, &times, &bytes],
+        )
+        .await
+        .unwrap();
 }
 
 impl Drop for TestDatabase {

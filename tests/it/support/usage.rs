@@ -6,15 +6,22 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use simusage::db;
+
 use super::TestDatabase;
 
-/// The views of the continuous aggregates.
-pub const AGGREGATES: [&str; 4] = [
-    "usage_hourly",
-    "usage_daily",
-    "organization_usage_hourly",
+/// The continuous aggregates that have every record of closed periods.
+pub const AGGREGATES: [&str; 3] = [
+    "organization_usage",
     "organization_usage_daily",
+    "sim_card_usage",
 ];
+
+/// The bytes, and the records, that organizations used according to the API.
+pub const SHOWN_BYTES: &str = "select coalesce(sum(bytes), 0)::bigint \
+     from organization_list(null, '{}', '{}', '{1970-01-01, 2200-01-01}')";
+pub const SHOWN_RECORDS: &str = "select coalesce(sum(records), 0)::bigint \
+     from organization_list(null, '{}', '{}', '{1970-01-01, 2200-01-01}')";
 
 /// One in this many records belongs to an unknown SIM card.
 const UNKNOWN_EVERY: u64 = 10;
@@ -100,18 +107,18 @@ impl TestDatabase {
     }
 
     /// Asserts that each of the first `count` records is stored or rejected once, and that every
-    /// aggregate includes it.
+    /// answer includes it.
     pub async fn assert_has_exactly(&self, count: u64) {
         let rejected = rejected_among_first(count);
         let number = |count: u64| i64::try_from(count).unwrap();
         let stored = number(count - rejected);
         assert_eq!(
-            self.number("select count(*) from usage_records").await,
+            self.number("select count(*) from all_usage_records").await,
             stored,
             "stored"
         );
         assert_eq!(
-            self.number("select count(distinct time) from usage_records")
+            self.number("select count(distinct time) from all_usage_records")
                 .await,
             stored,
             "stored more than once"
@@ -127,24 +134,40 @@ impl TestDatabase {
             number(rejected),
             "rejected more than once"
         );
-        self.assert_aggregates_match().await;
+        self.assert_answers_match().await;
     }
 
-    /// Asserts that every aggregate adds up to the usage records.
-    pub async fn assert_aggregates_match(&self) {
+    /// Asserts that every answer adds up to the usage records: before and after the page and the
+    /// period are closed, and then every aggregate.
+    pub async fn assert_answers_match(&self) {
+        const SUM: &str = "(coalesce(sum(bytes), 0) * 1000000 + coalesce(sum(records), 0))::bigint";
         let raw =
-            "select (coalesce(sum(bytes), 0) * 1000000 + count(*))::bigint from usage_records";
+            "select (coalesce(sum(bytes), 0) * 1000000 + count(*))::bigint from all_usage_records";
         let expected = self.number(raw).await;
-        for view in AGGREGATES {
-            let sums = format!(
-                "select (coalesce(sum(bytes), 0) * 1000000 + coalesce(sum(records), 0))::bigint from {view}"
-            );
-            assert_eq!(self.number(&sums).await, expected, "{view}");
+        let all = "'{1970-01-01, 2200-01-01}'";
+        let answers = [
+            format!("organization_list(null, '{{}}', '{{}}', {all})"),
+            format!("organization_list(null, '{{}}', {all}, '{{}}')"),
+            format!("organization_list(null, {all}, '{{}}', '{{}}')"),
+            format!("sim_card_list(null, '{{}}', {all}, -1, null, null, null, 0)"),
+            format!("sim_card_list(null, '{{}}', {all}, 0, null, null, 1000000, 0)"),
+            format!("sim_card_list(null, {all}, '{{}}', 1, null, null, 1000000, 0)"),
+        ];
+        let mut connection = self.connect().await;
+        for state in ["open", "with a closed page", "closed"] {
+            for answer in &answers {
+                let sum = format!("select {SUM} from {answer}");
+                assert_eq!(self.number(&sum).await, expected, "{state}: {answer}");
+            }
+            if state == "open" {
+                db::close_page(&connection).await.unwrap();
+            } else if state == "with a closed page" {
+                db::close_period(&mut connection, None).await.unwrap();
+            }
         }
-        assert_eq!(
-            self.number("select count(*) from stale_hours").await,
-            0,
-            "hours are still to be refreshed"
-        );
+        for view in AGGREGATES {
+            let sum = format!("select {SUM} from {view}");
+            assert_eq!(self.number(&sum).await, expected, "{view}");
+        }
     }
 }
