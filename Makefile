@@ -1,6 +1,7 @@
 # make demo: Builds simusage and runs it on sample usage in an embedded TimescaleDB until Ctrl-C.
 # make test: Runs all checks, which must pass before a change is merged.
 # make test-clients: Generates clients of the API in five languages, and tests them. Needs Java and Maven.
+# make test-kafka: Runs the tests with Apache Kafka, with more messages than `make test`. Needs Java 17.
 # make deny: Checks licences, advisories and sources of the dependencies.
 # make screenshots: Updates the pictures in docs/. Install the font Inter first (Debian: fonts-inter).
 #
@@ -14,13 +15,18 @@ BROWSER_PACKAGES := tests/browser/node_modules/.package-lock.json
 SCHEMATHESIS := target/schemathesis/installed
 # Where OpenSSL's development files are not installed, it is built from source, which takes minutes.
 OPENSSL := $(shell pkg-config --exists 'openssl >= 1.1.1' 2>/dev/null || echo --features vendored-openssl)
-# Tests that need a native TimescaleDB are ignored by default.
-IGNORED_TESTS := $(if $(SIMUSAGE_TEST_DATABASE_URL),-- --include-ignored)
+# Tests that need a native TimescaleDB are ignored by default. Those with Apache Kafka run separately.
+KAFKA_TESTS := kafka_broker::
+IGNORED_TESTS := $(if $(SIMUSAGE_TEST_DATABASE_URL),-- --include-ignored --skip $(KAFKA_TESTS))
+KAFKA := target/kafka/installed
+# How many messages are sent while members of the group are killed and started, and how often.
+KAFKA_MESSAGES := 1000000
+KAFKA_KILL_EVERY_MS := 5000
 
 # Tests note here what they skip because something is not installed.
 SKIPPED := target/tmp/skipped.txt
 
-.PHONY: demo test test-clients deny screenshots packages browser schemathesis tools
+.PHONY: demo test test-clients test-kafka test-kafka-if-possible deny screenshots packages browser schemathesis kafka tools
 
 demo: tools packages
 	$(CARGO) build --locked --profile demo $(OPENSSL)
@@ -32,7 +38,20 @@ test: tools packages browser schemathesis deny
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked $(OPENSSL) --no-deps --document-private-items
 	@rm -f $(SKIPPED)
 	$(CARGO) test --locked $(OPENSSL) $(IGNORED_TESTS)
+	$(MAKE) test-kafka-if-possible
 	@if [ -f $(SKIPPED) ]; then sort -u $(SKIPPED); echo "$$(sort -u $(SKIPPED) | wc -l) skipped"; fi
+
+test-kafka: tools packages kafka
+	SIMUSAGE_TEST_KAFKA_MESSAGES=$(KAFKA_MESSAGES) SIMUSAGE_TEST_KAFKA_KILL_EVERY_MS=$(KAFKA_KILL_EVERY_MS) \
+	  $(CARGO) test --locked $(OPENSSL) --test it -- --ignored $(KAFKA_TESTS)
+
+# With few messages, because the other tests take long enough.
+test-kafka-if-possible:
+	@if problem=$$(python3 tests/kafka/install.py target/kafka 2>&1); then \
+	  $(MAKE) test-kafka KAFKA_MESSAGES=20000 KAFKA_KILL_EVERY_MS=1500; \
+	else \
+	  echo "skipped: $$(grep -c '^#\[ignore' tests/it/kafka_broker.rs) tests with Apache Kafka, because $$problem"; \
+	fi
 
 # cargo-deny is optional. Without network access, it checks everything but the advisories.
 DENY := $(CARGO) deny --locked --all-features
@@ -95,6 +114,13 @@ $(SCHEMATHESIS): tests/schemathesis/requirements.txt
 	@command -v python3 >/dev/null || { echo "Python is missing. Install version 3.10 or later" >&2; exit 1; }
 	python3 -m venv --clear target/schemathesis
 	target/schemathesis/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# Apache Kafka runs in Java. Its jars come from Maven Central, or from MAVEN_REPOSITORY_URL.
+kafka: $(KAFKA)
+
+$(KAFKA): tests/kafka/jars.txt tests/kafka/install.py
+	python3 tests/kafka/install.py target/kafka
 	@touch $@
 
 # The tools that must be installed. Other targets install everything else.

@@ -10,7 +10,7 @@ benchmark.
     cargo build --release
     ./ingest.py --server postgresql://postgres@127.0.0.1/postgres --records 2000000 --rounds 5
 
-simusage Kafka reads from a broker that serves the records from memory (tests/kafka/broker.py), one message per record
+simusage Kafka reads from a broker that serves the records from memory (benches/ingest/broker.py), one message per record
 in two partitions. With --kafka, the topic simusage-bench of a real broker is recreated and filled once instead. Every
 round reads the whole topic, because each database has its own ledger.
 
@@ -39,7 +39,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 PROJECT = Path(__file__).resolve().parents[2]
 SIMUSAGE = PROJECT / "target/release/simusage"
-BROKER = PROJECT / "tests/kafka/broker.py"
+BROKER = PROJECT / "benches/ingest/broker.py"
 INSERTED_ROWS = 20_000
 """The number of rows to insert one by one: enough to measure a rate in a short time."""
 

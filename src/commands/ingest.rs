@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::format::FormatArg;
 use super::stdout;
 use crate::config::Config;
 use crate::db;
 use crate::http::metrics_server::serve_metrics;
-use crate::ingest::{self, Counters, Format, Options, Source, Topic};
+use crate::ingest::{self, Counters, Format, IfChanged, Options, Source, Topic};
 
 /// Exit status of an ingest that completed and rejected records.
 const SOME_REJECTED: u8 = 3;
@@ -37,6 +37,7 @@ Examples:
   simusage ingest --complete exported.csv
   simusage ingest --as-new second-gateway.ndjson
   simusage ingest --kafka broker:9092 --topic usage --group simusage
+  simusage ingest --kafka broker:9092 --topic usage --group simusage --if-changed restart
   simusage ingest --inventory inventory.json --replay-rejects
   simusage ingest --dry-run --inventory inventory.json usage-*.ndjson
 
@@ -74,6 +75,13 @@ pub struct IngestArgs {
     /// Stop at the end of the topic instead of waiting for more messages
     #[arg(long, requires = "kafka")]
     pub until_end: bool,
+    /// What to do if messages of a partition were deleted or replaced since they were read: restart reads the
+    /// partition from its beginning, continue resumes at the stored offset [default: fail]
+    #[arg(long, value_enum, value_name = "ACTION", requires = "kafka")]
+    pub if_changed: Option<IfChangedArg>,
+    /// Fail if the first messages of a partition were deleted before the group could read them
+    #[arg(long, requires = "kafka")]
+    pub require_beginning: bool,
     /// Address and port on which to serve Prometheus metrics at /metrics [default: none]
     #[arg(long, value_name = "ADDR")]
     pub metrics_listen: Option<String>,
@@ -92,6 +100,24 @@ pub struct IngestArgs {
     /// Files of usage records, plain or compressed with gzip or zstd; - reads standard input
     #[arg(value_name = "FILE", required_unless_present_any = ["inventory", "kafka", "replay_rejects"])]
     pub files: Vec<PathBuf>,
+}
+
+/// The value of `--if-changed`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum IfChangedArg {
+    /// Read the partition from its beginning
+    Restart,
+    /// Resume at the stored offset
+    Continue,
+}
+
+impl From<IfChangedArg> for IfChanged {
+    fn from(argument: IfChangedArg) -> Self {
+        match argument {
+            IfChangedArg::Restart => Self::Restart,
+            IfChangedArg::Continue => Self::Continue,
+        }
+    }
 }
 
 impl IngestArgs {
@@ -113,6 +139,8 @@ impl IngestArgs {
             name,
             group,
             until_end: self.until_end,
+            if_changed: self.if_changed.map(Into::into),
+            require_beginning: self.require_beginning,
         });
         let source = |path: PathBuf| match path.to_str() {
             Some("-") => Source::Stdin,

@@ -27,12 +27,15 @@ pub struct Kafka {
     pub ssl_key_location: String,
     /// Password of the private key.
     pub ssl_key_password: Secret,
-    /// Time without a heartbeat after which the group reassigns a member's partitions.
+    /// How the members of a consumer group share partitions.
+    pub group_protocol: GroupProtocol,
+    /// Time without a heartbeat after which the group reassigns a member's partitions, in the classic
+    /// protocol.
     pub session_timeout_ms: u64,
 }
 
 impl Kafka {
-    /// The properties to pass to librdkafka, under its names.
+    /// The properties for connecting, under librdkafka's names.
     #[must_use]
     pub fn properties(&self) -> Vec<(&'static str, String)> {
         let texts = [
@@ -45,12 +48,28 @@ impl Kafka {
             ("ssl.key.location", &self.ssl_key_location),
             ("ssl.key.password", &self.ssl_key_password.0),
         ];
-        let set = texts
+        texts
             .into_iter()
             .filter(|(_, text)| !text.is_empty())
-            .map(|(name, text)| (name, text.clone()));
-        set.chain([("session.timeout.ms", self.session_timeout_ms.to_string())])
+            .map(|(name, text)| (name, text.clone()))
             .collect()
+    }
+
+    /// The properties of a member of a consumer group, under librdkafka's names, besides those for
+    /// connecting.
+    #[must_use]
+    pub fn group_properties(&self) -> Vec<(&'static str, String)> {
+        match self.group_protocol {
+            GroupProtocol::Classic => vec![
+                ("group.protocol", "classic".to_owned()),
+                (
+                    "partition.assignment.strategy",
+                    "cooperative-sticky".to_owned(),
+                ),
+                ("session.timeout.ms", self.session_timeout_ms.to_string()),
+            ],
+            GroupProtocol::Consumer => vec![("group.protocol", "consumer".to_owned())],
+        }
     }
 
     pub(super) fn validate(&self) -> Result<(), InvalidValue> {
@@ -65,6 +84,16 @@ impl Kafka {
         }
         Ok(())
     }
+}
+
+/// A protocol of consumer groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupProtocol {
+    /// That of all versions of Kafka.
+    Classic,
+    /// That of Kafka 4.0 and later, in which the brokers assign the partitions.
+    Consumer,
 }
 
 /// A password. `Debug` does not print it.

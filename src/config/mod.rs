@@ -32,7 +32,7 @@ pub use database_url::{
 };
 pub use error::ConfigError;
 pub use ingest::Ingest;
-pub use kafka::{Kafka, Secret};
+pub use kafka::{GroupProtocol, Kafka, Secret};
 use layers::{Layers, Origins};
 pub use listen::{listen, listen_addresses};
 pub use log::{Log, LogFormat};
@@ -215,6 +215,7 @@ mod tests {
                     _ if key == "cors_origins" => "https://a".to_owned(),
                     _ if key == "trusted_proxies" => "10.0.0.0/8".to_owned(),
                     _ if key == "pool_mode" => "session".to_owned(),
+                    _ if key == "group_protocol" => "consumer".to_owned(),
                     _ => "127.0.0.1:9".to_owned(),
                 };
                 // The certificate and its key must be set together.
@@ -240,8 +241,8 @@ mod tests {
     #[test]
     fn errors_name_the_key_its_value_and_its_origin() {
         assert!(problem(Some("[kafka]\npassword = 'x'\n"), &[]).ends_with(
-            "settings.toml: there is no setting kafka.password; [kafka] has sasl_mechanism, \
-                 sasl_password, sasl_username, security_protocol, session_timeout_ms, \
+            "settings.toml: there is no setting kafka.password; [kafka] has group_protocol, \
+                 sasl_mechanism, sasl_password, sasl_username, security_protocol, session_timeout_ms, \
                  ssl_ca_location, ssl_certificate_location, ssl_key_location, ssl_key_password"
         ));
         assert!(problem(Some("[server]\n"), &[]).ends_with(

@@ -51,8 +51,9 @@ const MIGRATIONS: &[Migration] = &[
     migration!(2, "0002_usage"),
     migration!(3, "0003_ingest"),
     migration!(4, "0004_tokens"),
-    migration!(11, "0011_cursor_key"),
-    migration!(12, "0012_rejected_age"),
+    migration!(5, "0005_kafka_topics"),
+    migration!(6, "0006_cursor_key"),
+    migration!(7, "0007_rejected_age"),
 ];
 
 impl Migration {
@@ -514,13 +515,9 @@ mod tests {
             .map(|migration| format!("{}.sql", migration.name))
             .collect();
         assert_eq!(files, embedded);
-        assert!(MIGRATIONS.is_sorted_by_key(|migration| migration.number));
-        for migration in MIGRATIONS {
-            assert!(
-                migration
-                    .name
-                    .starts_with(&format!("{:04}_", migration.number))
-            );
+        for (number, migration) in (1..).zip(MIGRATIONS) {
+            assert_eq!(migration.number, number);
+            assert!(migration.name.starts_with(&format!("{number:04}_")));
         }
     }
 

@@ -12,6 +12,7 @@ mod functions;
 mod inventory;
 mod inventory_index;
 pub mod migrate;
+mod partitions;
 mod pool;
 mod pooling;
 mod postings;
@@ -35,6 +36,7 @@ pub use error::{Cause, StorageError, WriteError, with_causes};
 pub use freshness::FreshnessLoader;
 pub use inventory::store_inventory;
 pub use inventory_index::{InventoryIndex, LookupError, RecordIds, inventory_version};
+pub use partitions::{KnownPartition, enter_partition, move_partition, set_partition_topic};
 pub use pool::{Lease, Pool, PoolStatus, Streaming};
 pub use pooling::pool_mode;
 pub use postings::{

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::batch::BATCHES_IN_FLIGHT;
-use super::inventory::warn_if_empty;
+use super::inventory::{SharedEncoder, warn_if_empty};
 use super::options::Options;
 use super::progress::Progress;
 use super::reader::{READER_PANICKED, RecordReader, Stopped};
@@ -41,6 +41,7 @@ pub(super) async fn dry_run(
         assignments: inventory.map(|assignments| assignments.len()),
         ..Summary::default()
     };
+    let encoder = Arc::new(SharedEncoder::new(encoder));
     let reader = Arc::new(Mutex::new(RecordReader::new(config, &options, encoder)));
     let counters = options.counters;
     let mut tally = Tally::new(Arc::clone(&counters));

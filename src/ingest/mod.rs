@@ -51,7 +51,7 @@ mod summary;
 
 pub use inventory_file::read_inventory;
 pub use kafka::Producer;
-pub use options::{Options, Topic};
+pub use options::{IfChanged, Options, Topic};
 pub use parse::Format;
 pub use progress::Counters;
 pub use reject::Reason;

@@ -50,4 +50,18 @@ pub struct Topic {
     pub group: String,
     /// Stop at the end of the partitions instead of waiting for new messages.
     pub until_end: bool,
+    /// What to do with a partition whose messages were deleted or replaced since they were read. If
+    /// `None`, the ingest fails.
+    pub if_changed: Option<IfChanged>,
+    /// Fail if Kafka has deleted the first messages of a partition that the group has not read yet.
+    pub require_beginning: bool,
+}
+
+/// What to do with a partition whose messages were deleted or replaced since they were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfChanged {
+    /// Read it from its beginning.
+    Restart,
+    /// Continue at the stored position, or at the nearest one that Kafka has.
+    Continue,
 }

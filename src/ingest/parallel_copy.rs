@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::sleep_until;
 
 use super::batch::Batch;
 use super::session::Session;
@@ -78,7 +79,7 @@ impl ParallelCopy {
             claim,
             receiver,
         };
-        while let Some(batch) = writer.receiver.recv().await {
+        while let Some(batch) = writer.store.next_message(writer.receiver).await? {
             writer.store(batch, None).await?;
             let is_reader_ahead = !writer.receiver.is_empty();
             if is_reader_ahead && self.open(&mut writer.store.session).await? {
@@ -178,6 +179,8 @@ impl ParallelCopy {
         tasks: &mut VecDeque<CopyTask>,
     ) -> Result<(), WriteError> {
         loop {
+            writer.store.check_inventory_if_due().await?;
+            let check = writer.store.check_due();
             let can_begin = !self.idle.is_empty();
             tokio::select! {
                 outcome = first_outcome(tasks), if !tasks.is_empty() => {
@@ -208,6 +211,7 @@ impl ParallelCopy {
                     tasks.push_back(CopyTask::start(connection, batch));
                     permit_first(tasks, writer.claim);
                 }
+                () = sleep_until(check.into()) => {}
             }
         }
     }

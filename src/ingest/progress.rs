@@ -19,6 +19,7 @@ pub struct Counters {
     records: AtomicU64,
     stored: AtomicU64,
     rejected: AtomicU64,
+    empty_messages: AtomicU64,
     refreshes: AtomicU64,
     /// Unread messages in Kafka.
     lag: AtomicU64,
@@ -40,6 +41,11 @@ impl Counters {
     pub(super) fn add_committed(&self, stored: u64, rejected: u64) {
         self.stored.fetch_add(stored, Ordering::Relaxed);
         self.rejected.fetch_add(rejected, Ordering::Relaxed);
+    }
+
+    /// Counts empty messages whose position was committed.
+    pub(super) fn add_empty_messages(&self, count: u64) {
+        self.empty_messages.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Counts one refresh of the aggregates.
@@ -114,6 +120,12 @@ impl Counters {
                 "gauge",
                 "Unread messages in the assigned partitions.",
                 lag,
+            );
+            add(
+                "simusage_ingest_empty_messages_total",
+                "counter",
+                "Messages without a record, which were skipped.",
+                load(&self.empty_messages),
             );
         }
         text

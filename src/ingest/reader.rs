@@ -26,11 +26,11 @@ use tokio::sync::mpsc::Sender;
 use super::batch::Batch;
 use super::batch_builder::{BatchBuilder, BatchLimits, Payload, RecordPosition, Rejects};
 use super::identity::{refuse_grown_line, skip_stored};
+use super::inventory::SharedEncoder;
 use super::lines::{Lines, is_timeout};
 use super::options::Options;
 use super::parse::{Format, json_layout};
 use super::progress::Counters;
-use super::record_encoder::RecordEncoder;
 use super::source::{ErrorReader, OpenSource};
 use crate::config::Config;
 use crate::db::KnownSource;
@@ -45,7 +45,7 @@ pub(super) struct RecordReader {
     is_complete: bool,
     /// Whether standard input has a name in the ledger.
     is_named: bool,
-    encoder: Arc<RecordEncoder>,
+    encoder: Arc<SharedEncoder>,
     counters: Arc<Counters>,
     rejects: Rejects,
 }
@@ -77,14 +77,14 @@ pub(super) enum Stopped {
 }
 
 impl RecordReader {
-    pub fn new(config: &Config, options: &Options, encoder: RecordEncoder) -> Self {
+    pub fn new(config: &Config, options: &Options, encoder: Arc<SharedEncoder>) -> Self {
         Self {
             format: options.format,
             limits: BatchLimits::of_file(&config.ingest),
             max_record_bytes: config.ingest.max_record_bytes,
             is_complete: options.complete,
             is_named: options.source_id.is_some(),
-            encoder: Arc::new(encoder),
+            encoder,
             counters: Arc::clone(&options.counters),
             rejects: Rejects::new(options.max_rejects, options.dry_run),
         }
@@ -145,7 +145,7 @@ impl RecordReader {
             refuse_array(&opened, lines.pending())?;
         }
         let name = Arc::clone(&opened.name);
-        let batch = BatchBuilder::new(name, format, header, Arc::clone(&self.encoder))
+        let batch = BatchBuilder::new(name, format, header, self.encoder.get())
             .map_err(|problem| anyhow!("{}:1: {problem}", opened.name))?;
         let mut reading = Reading {
             batch,
@@ -171,6 +171,7 @@ impl RecordReader {
         lines: &mut Lines<impl Read>,
     ) -> Result<(), Interrupted> {
         let mut reads = lines.reads();
+        let mut encoder_version = u64::MAX;
         loop {
             let line = match lines.next() {
                 Ok(Some(line)) => line,
@@ -196,6 +197,12 @@ impl RecordReader {
                 line: line.number,
             };
             let number = line.number;
+            // At every line, because it may have come much later than the one before.
+            let newest = self.encoder.version();
+            if newest != encoder_version {
+                reading.batch.set_encoder(&self.encoder.get());
+                encoder_version = newest;
+            }
             let rejected = if line.unfinished && reading.may_grow {
                 reading.batch.push_unfinished(payload, position)
             } else {

@@ -12,21 +12,19 @@ use super::closer::Closer;
 use super::dry_run::dry_run;
 use super::failure::Failure;
 use super::identity::{Identified, identify};
-use super::inventory;
 use super::inventory_file::read_inventory;
-use super::kafka::{TopicWriter, store_topic};
+use super::kafka::{SharedState, TopicWriter, store_topic};
 use super::options::{Options, Topic};
 use super::parallel_copy::ParallelCopy;
 use super::progress::Progress;
 use super::reader::{READER_PANICKED, RecordReader, Stopped};
-use super::record_encoder::RecordEncoder;
 use super::replay::replay_rejected;
 use super::session::Session;
 use super::source::{OpenOptions, Source};
 use super::store::Store;
 use super::summary::{SourceStatus, SourceSummary, Summary, Tally};
 use crate::config::Config;
-use crate::db::{self, Claim, Retention, WriteError};
+use crate::db::{self, Claim};
 
 /// Loads the inventory, if one is given, and stores the usage records of all sources. Each source
 /// resumes where earlier runs stopped. When this returns, even with an error, every stored record
@@ -52,7 +50,10 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
     }
     let mut session = Session::open(config).await?;
     db::migrate::ensure_current(session.connection()).await?;
-    let mut summary = Summary::default();
+    let mut summary = Summary {
+        empty_messages: options.kafka.is_some().then_some(0),
+        ..Summary::default()
+    };
     if let Some(assignments) = inventory {
         let stored = session
             .repeat(async |connection| db::store_inventory(connection, &assignments).await)
@@ -66,6 +67,7 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
             session,
             tally: Tally::new(Arc::clone(&options.counters)),
             closer: Closer::start(config, &options.counters),
+            inventory: None,
         },
         parallel_copy: ParallelCopy::new(config.ingest.connections),
         id: i64::from_ne_bytes(fastrand::u64(..).to_ne_bytes()),
@@ -137,42 +139,27 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn encoder(&mut self) -> Result<RecordEncoder, WriteError> {
-        let inventory = inventory::load(&mut self.store.session).await?;
-        let retention = self.retention().await?;
-        Ok(RecordEncoder::new(inventory, retention))
-    }
-
-    async fn retention(&mut self) -> Result<Retention, WriteError> {
-        self.store
-            .session
-            .repeat(async |connection| Retention::load(connection).await)
-            .await
-    }
-
     async fn replay(&mut self) -> Result<(), Failure> {
-        let encoder = self.encoder().await?;
+        let encoder = self.store.encoder().await?.get();
         replay_rejected(&mut self.store, &encoder).await?;
         Ok(())
     }
 
     async fn store_topic(&mut self, topic: &Topic, options: &Options) -> Result<(), Failure> {
-        let inventory = inventory::load(&mut self.store.session).await?;
-        let retention = self.retention().await?;
+        let encoder = self.store.encoder().await?;
         let counters = Arc::clone(&options.counters);
         let progress = Progress::start(Arc::clone(&counters), None);
         let mut writer = TopicWriter {
             store: &mut self.store,
             parallel_copy: &mut self.parallel_copy,
             run_id: self.id,
-            inventory,
-            retention,
         };
+        let shared = SharedState::new(counters, encoder);
         let stored = store_topic(
             self.config,
             topic,
             options.max_rejects,
-            counters,
+            Arc::new(shared),
             &mut writer,
         )
         .await;
@@ -186,7 +173,7 @@ impl Run<'_> {
         size: Option<u64>,
         summary: &mut Summary,
     ) -> Result<(), Failure> {
-        let encoder = self.encoder().await?;
+        let encoder = self.store.encoder().await?;
         let reader = Arc::new(Mutex::new(RecordReader::new(
             self.config,
             &options,
@@ -238,6 +225,8 @@ impl Run<'_> {
             .await
             .context(READER_PANICKED)?
             .map_err(Failure::of_source)?;
+        // The first bytes of a stream may have come long after it was opened.
+        self.store.check_inventory_if_due().await?;
         let name = Arc::clone(&opened.name);
         let mut source = SourceSummary::new(name.to_string());
         if opened.scan.as_ref().is_some_and(|scan| !scan.has_records) {

@@ -113,6 +113,15 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Replaces a connection that may be broken, in one attempt.
+    ///
+    /// # Errors
+    /// Returns an error if the server does not answer or refuses the connection.
+    pub async fn reconnect(&mut self) -> Result<(), WriteError> {
+        self.connection = set_up(db::connect(&self.config.database).await).await?;
+        Ok(())
+    }
+
     /// Ends an outage, if there is one.
     pub fn succeeded(&mut self) {
         if let Some(outage) = self.outage.take() {

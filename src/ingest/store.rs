@@ -1,7 +1,14 @@
 //! Stores one batch: copies it, commits it, and finds out whether an unanswered commit succeeded.
 
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc::Receiver;
+use tokio::time::timeout_at;
+
 use super::batch::Batch;
 use super::closer::Closer;
+use super::inventory::{CHECK_EVERY, CurrentInventory, SharedEncoder};
 use super::session::Session;
 use super::summary::Tally;
 use crate::db::{self, BatchEnd, BatchWriter, Claim, Connection, Outcome, WriteError};
@@ -11,9 +18,61 @@ pub(super) struct Store<'s> {
     pub session: Session<'s>,
     pub tally: Tally,
     pub closer: Closer,
+    /// `None` until it is needed.
+    pub inventory: Option<CurrentInventory>,
 }
 
 impl Store<'_> {
+    /// Receives the next message, and meanwhile follows changes of the inventory. Returns `None` once
+    /// the channel is closed.
+    ///
+    /// # Errors
+    /// Returns an error if the database rejects a query.
+    pub async fn next_message<T>(
+        &mut self,
+        receiver: &mut Receiver<T>,
+    ) -> Result<Option<T>, WriteError> {
+        loop {
+            // First, even if a message is always waiting.
+            self.check_inventory_if_due().await?;
+            if let Ok(message) = timeout_at(self.check_due().into(), receiver.recv()).await {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// When the next check of the inventory is due.
+    pub fn check_due(&self) -> Instant {
+        self.inventory
+            .as_ref()
+            .map_or_else(|| Instant::now() + CHECK_EVERY, CurrentInventory::due)
+    }
+
+    /// Loads the inventory again if it has changed, unless that was checked a moment ago.
+    ///
+    /// # Errors
+    /// Returns an error if the database rejects a query.
+    pub async fn check_inventory_if_due(&mut self) -> Result<(), WriteError> {
+        match &mut self.inventory {
+            Some(inventory) if inventory.due() <= Instant::now() => {
+                inventory.check(&mut self.session).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The encoder for the newest inventory, which is loaded if it is not yet.
+    ///
+    /// # Errors
+    /// Returns an error if the database is unavailable for too long or rejects the query.
+    pub async fn encoder(&mut self) -> Result<Arc<SharedEncoder>, WriteError> {
+        let inventory = match &mut self.inventory {
+            Some(inventory) => inventory,
+            none => none.insert(CurrentInventory::load(&mut self.session).await?),
+        };
+        Ok(inventory.encoder())
+    }
+
     /// Records that a batch was committed.
     pub fn committed(&mut self, claim: &mut Claim, end: &BatchEnd) {
         claim.advance(end.checkpoint.position);

@@ -30,6 +30,9 @@ pub struct Summary {
     pub rejected: u64,
     /// Records rejected, by reason code.
     pub reasons: BTreeMap<&'static str, u64>,
+    /// Messages without a record: empty, or with no value at all.
+    #[serde(rename = "empty-messages", skip_serializing_if = "Option::is_none")]
+    pub empty_messages: Option<u64>,
     /// Sources in reading order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<SourceSummary>,
@@ -131,6 +134,7 @@ pub(super) struct Tally {
     counters: Arc<Counters>,
     pub stored: u64,
     pub rejected: u64,
+    empty_messages: u64,
     /// Rejected records by reason code.
     reasons: BTreeMap<&'static str, u64>,
 }
@@ -142,6 +146,7 @@ impl Tally {
             counters,
             stored: 0,
             rejected: 0,
+            empty_messages: 0,
             reasons: BTreeMap::new(),
         }
     }
@@ -160,6 +165,12 @@ impl Tally {
     /// Counts the records of one batch.
     pub fn add_batch(&mut self, end: &BatchEnd) {
         self.add(end.rows, end.rejected.iter().map(|record| record.reason));
+    }
+
+    /// Counts the empty messages of one batch.
+    pub fn add_empty_messages(&mut self, count: u64) {
+        self.empty_messages += count;
+        self.counters.add_empty_messages(count);
     }
 }
 
@@ -196,6 +207,9 @@ impl Summary {
         self.stored = tally.stored;
         self.rejected = tally.rejected;
         self.reasons = tally.reasons;
+        if let Some(empty) = &mut self.empty_messages {
+            *empty = tally.empty_messages;
+        }
     }
 }
 
@@ -262,6 +276,10 @@ impl fmt::Display for Summary {
             separator = ", ";
         }
         let close = if self.reasons.is_empty() { "" } else { ")" };
+        let empty = match self.empty_messages {
+            Some(count) if count > 0 => format!(", skipped {count} empty messages"),
+            _ => String::new(),
+        };
         let seconds = self.elapsed.as_secs_f64();
         if let Some(sim_cards) = self.sim_cards {
             return write!(
@@ -271,7 +289,7 @@ impl fmt::Display for Summary {
         }
         write!(
             formatter,
-            "{close} in {seconds:.2} s ({} records/s), including {:.2} s to refresh aggregates",
+            "{close}{empty} in {seconds:.2} s ({} records/s), including {:.2} s to refresh aggregates",
             rate(self.read, self.elapsed),
             self.refresh.as_secs_f64()
         )

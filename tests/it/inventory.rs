@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{ChildStdin, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::TestDatabase;
 use crate::support::api::Api;
-use crate::support::program::{Run, simusage};
+use crate::support::program::{Run, command, simusage};
 use crate::support::usage::Files;
 
 const COUNTED: &str = "select case when (select assignments from inventory_version) = count(*) \
@@ -227,4 +230,67 @@ async fn a_long_list_is_counted_up_to_a_limit_and_not_skipped_through() {
         api.ok("/api/v1/inventory?page=11&size=1000").await["items"],
         json!([])
     );
+}
+
+#[tokio::test]
+async fn a_running_stream_notices_the_new_owner_of_a_sim_card_within_seconds() {
+    const OWNED_BY: &str = "select count(*) from all_usage_records \
+                            join organizations on id = organization_id where name = ";
+    let (database, files) = (TestDatabase::migrated().await, Files::new());
+    load(&database, &files, "sim-card-id,org-id\n1,a\n");
+    // A header is read long before the first record. Without one, nothing has been read yet.
+    for (format, header) in [("ndjson", ""), ("csv", "sim-card-id,bytes-used,date\n")] {
+        let owner = format!("{format}-owner");
+        let arguments = ["ingest", "--format", format, "--source-id", format, "-"];
+        let mut child = command(database.url(), &arguments)
+            .env("SIMUSAGE_INGEST_BATCH_AGE_MS", "100")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let send = |stdin: &mut ChildStdin, numbers: std::ops::Range<u32>| {
+            let line = |number| match format {
+                "csv" => format!("1,5,2020-02-01T00:00:{number:02}Z\n"),
+                _ => format!(
+                    "{{\"sim-card-id\": \"1\", \"bytes-used\": 5, \"date\": \"2020-02-01T00:00:{number:02}Z\"}}\n"
+                ),
+            };
+            let lines: String = numbers.map(line).collect();
+            stdin.write_all(lines.as_bytes()).unwrap();
+        };
+        let until = |name: String, count| {
+            let database = &database;
+            async move {
+                let query = format!("{OWNED_BY}'{name}'");
+                database
+                    .until_at_least(&query, count, Duration::from_secs(30))
+                    .await;
+            }
+        };
+        stdin.write_all(header.as_bytes()).unwrap();
+        // Long enough for the ingest to start, and then for it to notice the change while idle.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        load(
+            &database,
+            &files,
+            &format!("sim-card-id,org-id\n1,{owner}\n"),
+        );
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        send(&mut stdin, 0..9);
+        until(owner.clone(), 9).await;
+        // Records are stored all the time while it changes again.
+        load(
+            &database,
+            &files,
+            &format!("sim-card-id,org-id\n1,{owner}-2\n"),
+        );
+        for number in 10..40 {
+            send(&mut stdin, number..number + 1);
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        until(format!("{owner}-2"), 5).await;
+        drop(stdin);
+        assert!(child.wait().unwrap().success());
+    }
 }

@@ -25,6 +25,7 @@ mod grafana;
 mod ingest;
 mod inventory;
 mod kafka;
+mod kafka_broker;
 mod limits;
 mod migrate;
 mod multi_host;

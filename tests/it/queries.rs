@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 97] = [
+const EXPECTED: [(&str, &str, &str); 100] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -114,6 +114,7 @@ const EXPECTED: [(&str, &str, &str); 97] = [
         "_int4 1, _timestamptz 1, _int4 1",
         "",
     ),
+    ("ingest/move_partition.sql", "int8 4, text 1", "moved bool"),
     (
         "ingest/oldest_kept.sql",
         "",
@@ -130,6 +131,7 @@ const EXPECTED: [(&str, &str, &str); 97] = [
         "records int8, bulk int8, seconds float8",
     ),
     ("ingest/organization_ids.sql", "_text 1", "id int4"),
+    ("ingest/partition_topic.sql", "int8 1", "topic_id text"),
     (
         "ingest/refreshes_in_batches.sql",
         "",
@@ -145,6 +147,7 @@ const EXPECTED: [(&str, &str, &str); 97] = [
         "int8 1, bytea 1, int8 2, _int8 2",
         "",
     ),
+    ("ingest/set_partition_topic.sql", "int8 1, text 1", ""),
     (
         "ingest/source_counts.sql",
         "int8 1",

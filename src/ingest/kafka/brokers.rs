@@ -20,6 +20,9 @@ const BROKER_ATTEMPT: Duration = Duration::from_secs(1);
 /// loop.
 const EVENT_TIMEOUT: Duration = Duration::from_millis(10);
 
+/// How long to wait for the identifier of the topic.
+const TOPIC_ID_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How many existing topics an error lists.
 const LISTED_TOPICS: usize = 10;
 
@@ -79,5 +82,22 @@ fn fetch_metadata(consumer: &BaseConsumer<MemberContext>) -> anyhow::Result<Meta
             let reason = consumer.context().take_problem();
             return Err(reason.map_or_else(|| error.into(), |reason| anyhow!(reason)));
         }
+    }
+}
+
+/// Has librdkafka log the identifier of the topic, and waits for it. Brokers before Kafka 2.8 have
+/// none.
+pub(super) fn learn_topic_id(consumer: &BaseConsumer<MemberContext>, topic: &Topic) {
+    let began = Instant::now();
+    // Only of a topic that is asked for by its name.
+    if let Err(error) = consumer.fetch_metadata(Some(&topic.name), BROKER_TIMEOUT) {
+        log::debug!("asking for the topic's identifier: {error}");
+    }
+    while !consumer.context().knows_topic_id() && began.elapsed() < TOPIC_ID_TIMEOUT {
+        // An error is reported again once the consumer has joined the group.
+        let _ = consumer.poll(EVENT_TIMEOUT);
+    }
+    if !consumer.context().knows_topic_id() {
+        log::debug!("the brokers report no identifier of {}", topic.name);
     }
 }

@@ -4,25 +4,24 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::super::batch::Batch;
+use super::super::inventory::SharedEncoder;
 use super::super::progress::Counters;
-use super::super::record_encoder::RecordEncoder;
+use super::start::{Available, Refused, Start};
 
 /// A request of the consumer to the writer, which handles them in order.
 pub(super) enum Request {
-    /// Claim these partitions of a cluster. The reply is the offset to read from for each of them;
-    /// `None` if nothing of the partition is stored yet.
+    /// Claim these partitions of a topic. The reply says where to start reading each of them.
     Claim {
         cluster: String,
-        partitions: Vec<i32>,
-        reply: SyncSender<Vec<Option<i64>>>,
+        topic_id: Option<String>,
+        partitions: Vec<Available>,
+        reply: SyncSender<Result<Vec<Start>, Refused>>,
     },
     /// Store batches, no two of them of one partition.
     Store(Vec<PartitionBatch>),
-    /// Reload the inventory if it has changed.
-    ReloadInventory,
     /// Reply once all earlier requests are done.
     Barrier(SyncSender<()>),
 }
@@ -32,41 +31,47 @@ pub(super) struct PartitionBatch {
     pub partition: i32,
     /// The offset at which the batch begins.
     pub from: i64,
+    /// How many messages were empty.
+    pub empty: u64,
     pub batch: Batch,
 }
 
 /// State that the consumer shares with the writer and the signal handler.
-pub(super) struct SharedState {
+pub(in crate::ingest) struct SharedState {
     pub counters: Arc<Counters>,
     /// Set to stop the consumer.
     pub stop: Arc<AtomicBool>,
-    encoder: Mutex<Arc<RecordEncoder>>,
+    pub encoder: Arc<SharedEncoder>,
     /// Next offsets, by partition, that are stored but not yet committed to Kafka.
     stored: Mutex<FxHashMap<i32, i64>>,
+    /// Partitions that are known to have another message where the last one was read.
+    replaced: Mutex<FxHashSet<i32>>,
 }
 
 impl SharedState {
-    pub fn new(counters: Arc<Counters>, encoder: Arc<RecordEncoder>) -> Self {
+    pub fn new(counters: Arc<Counters>, encoder: Arc<SharedEncoder>) -> Self {
         Self {
             counters,
             stop: Arc::default(),
-            encoder: Mutex::new(encoder),
+            encoder,
             stored: Mutex::default(),
+            replaced: Mutex::default(),
         }
-    }
-
-    /// The encoder for the newest inventory.
-    pub fn encoder(&self) -> Arc<RecordEncoder> {
-        Arc::clone(&lock(&self.encoder))
-    }
-
-    pub fn set_encoder(&self, encoder: Arc<RecordEncoder>) {
-        *lock(&self.encoder) = encoder;
     }
 
     /// Adds the next offset of a partition, to be committed to Kafka.
     pub fn add_stored(&self, partition: i32, next: i64) {
         lock(&self.stored).insert(partition, next);
+    }
+
+    /// Marks a partition as having another message where the last one was read.
+    pub fn set_replaced(&self, partition: i32) {
+        lock(&self.replaced).insert(partition);
+    }
+
+    /// Whether a partition was marked. Removes the mark.
+    pub fn take_replaced(&self, partition: i32) -> bool {
+        lock(&self.replaced).remove(&partition)
     }
 
     /// Takes the next offsets to commit to Kafka, by partition.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -14,9 +14,11 @@ use tokio::sync::mpsc::Sender;
 
 use super::super::batch_builder::{BatchLimits, BatchSize, Payload, RecordPosition, Rejects};
 use super::super::options::Topic;
-use super::assignment::{AssignedPartitions, MemberContext, WriterStopped};
-use super::brokers::{BROKER_TIMEOUT, ensure_topic};
+use super::assignment::{AssignedPartitions, ClaimAgain, MemberContext, WriterStopped};
+use super::brokers::{BROKER_TIMEOUT, ensure_topic, learn_topic_id};
 use super::channel::{Request, SharedState};
+use super::last_read;
+use super::topic_id;
 use crate::config::Config;
 use crate::db::TUPLE_BYTES;
 
@@ -26,14 +28,24 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// How many messages are read between two checks that need the clock.
 const MESSAGES_PER_CHECK: u32 = 1_000;
 
-/// How often offsets are committed to Kafka, and the inventory is checked for changes.
+/// How often offsets are committed to Kafka.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the writer may take before the consumer pauses its partitions and polls meanwhile.
 const SEND_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a member without partitions waits for one before it takes the topic as read to the end.
+/// How long a member without partitions waits for one, if other members have them, before it takes the
+/// topic as read to the end.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same if it is the only member: it gets partitions once it has learned of them.
+const ALONE_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// How often the consumer asks which partitions the topic has.
+const METADATA_EVERY: Duration = Duration::from_secs(30);
+
+/// A byte order mark, which is ignored at the beginning of a message.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Settings of the consumer thread.
 #[derive(Clone)]
@@ -49,7 +61,7 @@ impl ConsumerSettings {
     pub fn new(config: &Config, topic: &Topic) -> Self {
         Self {
             topic: topic.clone(),
-            properties: config.kafka.properties(),
+            properties: [config.kafka.properties(), config.kafka.group_properties()].concat(),
             limits: BatchLimits::of_topic(&config.ingest),
             max_record_bytes: config.ingest.max_record_bytes,
         }
@@ -96,8 +108,13 @@ impl GroupMember {
             let result = self.read(&consumer);
             // After a failure, too: the records before it are valid.
             let context = consumer.context();
+            if result.is_ok() {
+                context.update_positions(&consumer);
+            }
             let flushed = context.flush();
             context.commit_offsets(&consumer, CommitMode::Sync);
+            // Closing the consumer discards messages that were fetched, and revokes the partitions.
+            context.assignment().partitions.clear();
             result.and(flushed)
         });
         (self.rejects, result)
@@ -111,13 +128,19 @@ impl GroupMember {
             .set("client.id", "simusage")
             .set("bootstrap.servers", &topic.brokers)
             .set("group.id", &topic.group)
-            .set("partition.assignment.strategy", "cooperative-sticky")
             // Reading starts at the offset in the ledger. If Kafka no longer has it, records are
             // lost.
             .set("auto.offset.reset", "error")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("enable.partition.eof", "true")
+            // How soon added partitions are noticed.
+            .set(
+                "topic.metadata.refresh.interval.ms",
+                METADATA_EVERY.as_millis().to_string(),
+            )
+            .set(topic_id::DEBUG.0, topic_id::DEBUG.1)
+            .set_log_level(RDKafkaLogLevel::Debug)
             .set("statistics.interval.ms", "2000")
             // Bounds memory.
             .set("queued.max.messages.kbytes", "16384")
@@ -142,6 +165,7 @@ impl GroupMember {
             .create_with_context(context)
             .context("configuring the Kafka client")?;
         ensure_topic(&consumer, topic)?;
+        learn_topic_id(&consumer, topic);
         let cluster = consumer
             .client()
             .fetch_cluster_id(BROKER_TIMEOUT)
@@ -172,17 +196,22 @@ impl GroupMember {
             if let Some(error) = assignment.failed.take() {
                 return Err(error);
             }
-            assignment.set_encoder(&self.shared.encoder());
-            let began = assignment.began;
+            assignment.set_encoder(&self.shared.encoder.get());
+            let end_reached = assignment.end_reached;
             drop(assignment);
+            if end_reached {
+                context.update_positions(consumer);
+            }
+            let began = context.assignment().began;
             if began.is_some_and(|began| self.settings.limits.is_old(began)) {
                 self.send_all(consumer)?;
             }
             if committed.elapsed() >= COMMIT_EVERY {
                 context.commit_offsets(consumer, CommitMode::Async);
-                // If the writer is busy, the next attempt follows soon.
-                let _ = self.sender.try_send(Request::ReloadInventory);
                 committed = Instant::now();
+                if self.settings.topic.until_end && self.has_no_partitions(consumer) {
+                    return Ok(());
+                }
             }
             if self.sender.is_closed() {
                 return Err(WriterStopped.into());
@@ -192,6 +221,33 @@ impl GroupMember {
             }
         }
         Ok(())
+    }
+
+    /// Whether the group has assigned no partition to this member, and will not soon.
+    fn has_no_partitions(&self, consumer: &BaseConsumer<MemberContext>) -> bool {
+        let assignment = consumer.context().assignment();
+        let Some(changed) = assignment
+            .changed
+            .filter(|_| assignment.partitions.is_empty())
+        else {
+            return false;
+        };
+        drop(assignment);
+        let Topic { name, group, .. } = &self.settings.topic;
+        let is_alone = || {
+            let groups = consumer.fetch_group_list(Some(group), BROKER_TIMEOUT);
+            groups.is_ok_and(|groups| {
+                groups
+                    .groups()
+                    .iter()
+                    .any(|found| found.name() == group && found.members().len() == 1)
+            })
+        };
+        if changed.elapsed() < IDLE_TIMEOUT || changed.elapsed() < ALONE_TIMEOUT && is_alone() {
+            return false;
+        }
+        log::warn!("group {group} has assigned no partition of {name} to this member");
+        true
     }
 
     /// Waits briefly for a message and adds its record to the batch.
@@ -205,8 +261,10 @@ impl GroupMember {
             None => {}
             Some(Ok(message)) => return self.add(context, &message),
             Some(Err(KafkaError::PartitionEOF(number))) => {
-                if let Some(partition) = context.assignment().partitions.get_mut(&number) {
-                    partition.at_end = true;
+                let mut assignment = context.assignment();
+                if let Some(partition) = assignment.partitions.get_mut(&number) {
+                    (partition.at_end, partition.has_begun) = (true, true);
+                    assignment.end_reached = true;
                 }
             }
             Some(Err(error)) => self.handle_error(context, error)?,
@@ -219,6 +277,7 @@ impl GroupMember {
     /// not poll is removed from its group.
     fn send_all(&mut self, consumer: &BaseConsumer<MemberContext>) -> anyhow::Result<()> {
         let context = Arc::clone(consumer.context());
+        context.update_positions(consumer);
         let mut request = context.take_all_batches();
         let mut timeout = SEND_TIMEOUT;
         while let Some(unsent) = context.send_within(request, timeout)? {
@@ -245,16 +304,46 @@ impl GroupMember {
         let mut guard = context.assignment();
         let assignment = &mut *guard;
         let (number, offset) = (message.partition(), message.offset());
+        // After a failure, a message may be of another topic.
+        let is_readable = assignment.failed.is_none();
         let Some(partition) = assignment
             .partitions
             .get_mut(&number)
-            .filter(|partition| offset >= partition.next)
+            .filter(|_| is_readable)
         else {
             return Ok(Polled::Message);
         };
-        // A message without a payload, such as a tombstone, is rejected as malformed.
+        partition.has_begun = true;
+        // If Kafka no longer has the expected message, a later one comes first.
+        if let Some(expected) = partition.expected.take()
+            && expected.offset == offset
+            && expected.hash != last_read::hash(message)
+        {
+            self.shared.set_replaced(number);
+            return Err(ClaimAgain::Replaced {
+                name: partition.batch.source().to_string(),
+                position: partition.next,
+            }
+            .into());
+        }
+        if offset < partition.next {
+            return Ok(Polled::Message);
+        }
+        partition.last.set(message);
         let message_bytes = message.payload().unwrap_or_default();
-        let payload = Payload::cut(message_bytes, self.settings.max_record_bytes);
+        assignment.pending_bytes += message_bytes.len() as u64;
+        assignment.began.get_or_insert_with(Instant::now);
+        partition.at_end = false;
+        let bytes = message_bytes
+            .strip_prefix(BYTE_ORDER_MARK)
+            .unwrap_or(message_bytes);
+        // A tombstone, or an empty message: there is no record.
+        if bytes.is_empty() {
+            partition.next = offset + 1;
+            partition.empty += 1;
+            return Ok(Polled::Message);
+        }
+        let payload = Payload::cut(bytes, self.settings.max_record_bytes);
         let position = RecordPosition {
             offset: offset.unsigned_abs(),
             line: offset.unsigned_abs() + 1,
@@ -264,10 +353,7 @@ impl GroupMember {
             self.rejects.count(rejected, place);
         }
         partition.next = offset + 1;
-        partition.at_end = false;
         let rejected_bytes = partition.batch.size().rejected_bytes;
-        assignment.began.get_or_insert_with(Instant::now);
-        assignment.pending_bytes += message_bytes.len() as u64;
         assignment.pending_records += 1;
         assignment.is_full |= self.settings.limits.is_full(BatchSize {
             records: assignment.pending_records,
@@ -304,11 +390,7 @@ impl GroupMember {
                     .iter()
                     .map(|(number, partition)| format!("{} in partition {number}", partition.next))
                     .collect();
-                bail!(
-                    "the next message is no longer in Kafka, so records were lost or the topic was \
-                     recreated (next offset: {}); to read from the beginning, use another --group",
-                    offsets.join(", ")
-                )
+                Err(ClaimAgain::OutOfRange(offsets.join(", ")).into())
             }
             KafkaError::MessageConsumptionFatal(code) => {
                 Err(anyhow!(KafkaError::MessageConsumptionFatal(code)))
@@ -329,16 +411,8 @@ impl GroupMember {
     }
 }
 
-/// Whether all assigned partitions have been read to the end.
+/// Whether there are assigned partitions, and all have been read to the end.
 fn is_at_end(assignment: &AssignedPartitions) -> bool {
-    let Some(changed) = assignment.changed else {
-        return false;
-    };
-    if assignment.partitions.is_empty() {
-        return changed.elapsed() >= IDLE_TIMEOUT;
-    }
-    assignment
-        .partitions
-        .values()
-        .all(|partition| partition.at_end)
+    let mut partitions = assignment.partitions.values();
+    !assignment.partitions.is_empty() && partitions.all(|partition| partition.at_end)
 }

@@ -60,12 +60,7 @@ impl Producer {
             "message.timeout.ms",
             DELIVERY_TIMEOUT.as_millis().to_string(),
         );
-        // Only consumers have a session.
-        for (name, value) in kafka
-            .properties()
-            .into_iter()
-            .filter(|(name, _)| *name != "session.timeout.ms")
-        {
+        for (name, value) in kafka.properties() {
             config.set(name, value);
         }
         let producer = config

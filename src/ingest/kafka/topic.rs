@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::sync::mpsc::channel;
@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::super::batch_builder::Rejects;
 use super::super::failure::Failure;
 use super::super::options::Topic;
-use super::super::progress::Counters;
+use super::assignment::ClaimAgain;
 use super::channel::SharedState;
 use super::consumer::{ConsumerSettings, GroupMember};
 use super::writer::TopicWriter;
@@ -25,6 +25,9 @@ const REQUESTS_IN_FLIGHT: usize = 1;
 /// How long to wait before rejoining a group that had assigned a partition to another member.
 const REJOIN_AFTER: Duration = Duration::from_secs(1);
 
+/// How long after an offset was out of range this is an error.
+const OUT_OF_RANGE_AGAIN: Duration = Duration::from_mins(1);
+
 /// Stores a topic's records until a signal arrives, or until the end of the topic if
 /// [`Topic::until_end`] is set.
 ///
@@ -36,13 +39,13 @@ pub(in crate::ingest) async fn store_topic(
     config: &Config,
     topic: &Topic,
     max_rejects: Option<u64>,
-    counters: Arc<Counters>,
+    shared: Arc<SharedState>,
     writer: &mut TopicWriter<'_, '_>,
 ) -> Result<(), Failure> {
     let settings = ConsumerSettings::new(config, topic);
-    let shared = Arc::new(SharedState::new(counters, writer.encoder()));
     let signals = stop_on_signal(Arc::clone(&shared.stop))?;
     let mut rejects = Rejects::new(max_rejects, false);
+    let mut out_of_range = None;
     let result = loop {
         let (sender, mut receiver) = channel(REQUESTS_IN_FLIGHT);
         let member = GroupMember::new(settings.clone(), Arc::clone(&shared), rejects, sender);
@@ -61,13 +64,32 @@ pub(in crate::ingest) async fn store_topic(
                 tokio::time::sleep(REJOIN_AFTER).await;
             }
             Err(error) => break Err(Failure::from(error)),
-            Ok(()) => break consumed.map_err(Failure::from),
+            Ok(()) => match consumed {
+                Err(error) if may_claim_again(&error, &mut out_of_range) => {
+                    log::warn!("{error}; rejoining the group");
+                    tokio::time::sleep(REJOIN_AFTER).await;
+                }
+                other => break other.map_err(Failure::from),
+            },
         }
     };
     signals.abort();
     result.map_err(|failure| {
         failure.context(format!("ingesting {} from {}", topic.name, topic.brokers))
     })
+}
+
+/// Whether to claim the partitions again after this error, which then tells what has changed. If it
+/// does not, an offset stays out of range, so this is tried once a while.
+fn may_claim_again(error: &anyhow::Error, out_of_range: &mut Option<Instant>) -> bool {
+    match error.downcast_ref() {
+        Some(ClaimAgain::OutOfRange(_)) => {
+            let last = out_of_range.replace(Instant::now());
+            last.is_none_or(|last| last.elapsed() > OUT_OF_RANGE_AGAIN)
+        }
+        Some(_) => true,
+        None => false,
+    }
 }
 
 /// Sets `stop` at the first SIGINT or SIGTERM, and exits at the second, which loses nothing either.

@@ -1,35 +1,26 @@
 //! The writer: handles the consumer's requests on the database.
 
-use std::sync::Arc;
-
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc::Receiver;
 
-use super::super::inventory;
 use super::super::options::Topic;
 use super::super::parallel_copy::ParallelCopy;
-use super::super::record_encoder::RecordEncoder;
 use super::super::store::Store;
 use super::channel::{PartitionBatch, Request, SharedState};
-use crate::db::{self, Claim, InventoryIndex, Retention, SourceIdentity, WriteError};
+use super::start::{
+    Available, Change, DELETED_BEFORE, LastMessage, NoBeginning, PartitionChanged, Refused, Start,
+    new_position,
+};
+use crate::db::{self, Claim, KnownSource, SourceIdentity, WriteError};
 
 /// Stores the batches of a topic's partitions.
 pub(in crate::ingest) struct TopicWriter<'a, 's> {
     pub store: &'a mut Store<'s>,
     pub parallel_copy: &'a mut ParallelCopy,
     pub run_id: i64,
-    pub inventory: Arc<InventoryIndex>,
-    pub retention: Retention,
 }
 
 impl TopicWriter<'_, '_> {
-    pub(super) fn encoder(&self) -> Arc<RecordEncoder> {
-        Arc::new(RecordEncoder::new(
-            Arc::clone(&self.inventory),
-            self.retention,
-        ))
-    }
-
     /// Handles requests until the channel is closed.
     ///
     /// # Errors
@@ -42,30 +33,47 @@ impl TopicWriter<'_, '_> {
         receiver: &mut Receiver<Request>,
     ) -> Result<(), WriteError> {
         let mut claims: FxHashMap<i32, Claim> = FxHashMap::default();
-        while let Some(request) = receiver.recv().await {
+        while let Some(request) = self.store.next_message(receiver).await? {
             match request {
                 Request::Claim {
                     cluster,
+                    topic_id,
                     partitions,
                     reply,
                 } => {
-                    let mut offsets = vec![];
-                    for partition in partitions {
-                        let claim = self.claim(topic, &cluster, partition).await?;
-                        offsets.push((claim.batches > 0).then_some(claim.position));
-                        claims.insert(partition, claim);
+                    let mut starts = Ok(vec![]);
+                    for available in partitions {
+                        let number = available.number;
+                        let identity = SourceIdentity::Partition {
+                            cluster: cluster.clone(),
+                            group: topic.group.clone(),
+                            topic: topic.name.clone(),
+                            partition: number,
+                        };
+                        let is_replaced = shared.take_replaced(number);
+                        let claimed = self
+                            .claim(
+                                topic,
+                                &identity,
+                                topic_id.as_deref(),
+                                &available,
+                                is_replaced,
+                            )
+                            .await?;
+                        match (claimed, &mut starts) {
+                            (Ok((claim, start)), Ok(starts)) => {
+                                claims.insert(number, claim);
+                                starts.push(start);
+                            }
+                            (Err(refused), Ok(_)) => starts = Err(refused),
+                            (_, Err(_)) => {}
+                        }
                     }
                     // If the consumer has ended, the channel is closed, too.
-                    let _ = reply.send(offsets);
+                    let _ = reply.send(starts);
                 }
                 Request::Store(batches) => {
                     self.store_partitions(shared, &mut claims, batches).await?;
-                }
-                Request::ReloadInventory => {
-                    let session = &mut self.store.session;
-                    inventory::reload_if_changed(session, &mut self.inventory).await?;
-                    // Even if it has not changed: the retention limit moves with the clock.
-                    shared.set_encoder(self.encoder());
                 }
                 Request::Barrier(reply) => {
                     let _ = reply.send(());
@@ -75,25 +83,74 @@ impl TopicWriter<'_, '_> {
         Ok(())
     }
 
+    /// Claims a partition. Returns the claim and where to start reading, or why it cannot be read.
     async fn claim(
         &mut self,
         topic: &Topic,
-        cluster: &str,
-        partition: i32,
-    ) -> Result<Claim, WriteError> {
-        let name = format!("{}/{partition}", topic.name);
-        let identity = SourceIdentity::Partition {
-            cluster: cluster.to_owned(),
-            group: topic.group.clone(),
-            topic: topic.name.clone(),
-            partition,
-        };
-        let known = self
-            .store
-            .session
-            .repeat(async |connection| db::enter_source(connection, &identity, &name).await)
+        identity: &SourceIdentity,
+        topic_id: Option<&str>,
+        available: &Available,
+        is_replaced: bool,
+    ) -> Result<Result<(Claim, Start), Refused>, WriteError> {
+        let name = format!("{}/{}", topic.name, available.number);
+        let session = &mut self.store.session;
+        let mut known = session
+            .repeat(async |connection| db::enter_partition(connection, identity, &name).await)
             .await?;
-        Ok(Claim::new(&known, true, self.run_id, name.into()))
+        let offsets = available.offsets.as_ref();
+        let is_new = known.source.batches == 0;
+        if is_new
+            && let Some(first) = offsets.map(|offsets| offsets.start)
+            && first > 0
+        {
+            if topic.require_beginning {
+                return Ok(Err(NoBeginning { name, first }.into()));
+            }
+            log::warn!("{name} begins at offset {first}: {DELETED_BEFORE}");
+        }
+        let change = Change::find(&known, topic_id, offsets)
+            .or_else(|| is_replaced.then_some(Change::Replaced))
+            .filter(|_| !is_new);
+        if let Some(change) = change {
+            let position = known.source.position;
+            let changed = PartitionChanged {
+                name: name.clone(),
+                position,
+                change,
+            };
+            let Some(if_changed) = topic.if_changed else {
+                return Ok(Err(changed.into()));
+            };
+            let position = new_position(if_changed, position, offsets);
+            log::warn!("{}; reading it from offset {position}", changed.problem());
+            session
+                .repeat(async |connection| {
+                    db::move_partition(connection, &known.source, position, topic_id).await
+                })
+                .await?;
+            known.source = KnownSource {
+                position,
+                batches: known.source.batches + 1,
+                prefix_hash: vec![],
+                ..known.source
+            };
+        } else if known.topic_id.is_none()
+            && let Some(topic_id) = topic_id
+        {
+            session
+                .repeat(async |connection| {
+                    db::set_partition_topic(connection, &known.source, topic_id).await
+                })
+                .await?;
+        }
+        let start = Start {
+            position: (!is_new).then_some(known.source.position),
+            // Once Kafka has deleted that message, it cannot be compared.
+            last: LastMessage::of(&known)
+                .filter(|last| offsets.is_none_or(|offsets| offsets.contains(&last.offset))),
+        };
+        let claim = Claim::new(&known.source, true, self.run_id, name.into());
+        Ok(Ok((claim, start)))
     }
 
     async fn store_partitions(
@@ -106,6 +163,7 @@ impl TopicWriter<'_, '_> {
         for PartitionBatch {
             partition,
             from,
+            empty,
             batch,
         } in batches
         {
@@ -117,7 +175,7 @@ impl TopicWriter<'_, '_> {
             if claim.position != from {
                 return Err(WriteError::Overtaken);
             }
-            partitions.push(partition);
+            partitions.push((partition, empty));
             claimed.push((claim.clone(), batch));
         }
         let results = self
@@ -126,10 +184,11 @@ impl TopicWriter<'_, '_> {
             .await;
         // Count the batches that are stored, even if others failed.
         let mut failed = Ok(());
-        for (partition, result) in partitions.into_iter().zip(results) {
+        for ((partition, empty), result) in partitions.into_iter().zip(results) {
             match (result, claims.get_mut(&partition)) {
                 (Ok(end), Some(claim)) => {
                     self.store.committed(claim, &end);
+                    self.store.tally.add_empty_messages(empty);
                     shared.add_stored(partition, end.checkpoint.position);
                 }
                 (Err(error), _) => failed = Err(error),

@@ -1,6 +1,5 @@
-//! A mock Kafka cluster in the test process, and a broker in a separate process.
+//! A mock Kafka cluster in the test process, which can be told to fail.
 
-use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -9,9 +8,8 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 
 use super::program::{Run, command};
-use super::usage::Files;
 
-/// The topic of all tests.
+/// The topic of the mock clusters.
 pub const TOPIC: &str = "usage";
 /// The consumer group that reads it.
 pub const GROUP: &str = "billing";
@@ -62,7 +60,7 @@ impl Kafka {
 
     /// A command that ingests the topic.
     pub fn ingest(&self, url: &str, arguments: &[&str]) -> Command {
-        ingest(&self.brokers(), url, arguments)
+        ingest(&self.brokers(), TOPIC, url, arguments)
     }
 
     /// Ingests the topic up to its end.
@@ -72,9 +70,9 @@ impl Kafka {
 }
 
 /// A command that ingests the topic, with small batches and a short session timeout.
-fn ingest(brokers: &str, url: &str, arguments: &[&str]) -> Command {
+pub fn ingest(brokers: &str, topic: &str, url: &str, arguments: &[&str]) -> Command {
     let kafka = [
-        "ingest", "--json", "--kafka", brokers, "--topic", TOPIC, "--group", GROUP,
+        "ingest", "--json", "--kafka", brokers, "--topic", topic, "--group", GROUP,
     ];
     let mut command = command(url, &[&kafka, arguments].concat());
     command
@@ -86,76 +84,6 @@ fn ingest(brokers: &str, url: &str, arguments: &[&str]) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
-}
-
-/// A broker that can be stopped and restarted, with optional TLS and authentication. The topic has
-/// two partitions.
-pub struct Broker {
-    files: Files,
-    options: Vec<String>,
-    address: String,
-    process: Option<Child>,
-}
-
-impl Broker {
-    /// Starts a broker whose topic has each of these lines as a message.
-    pub fn start(lines: &str, options: &[&str]) -> Self {
-        let options = options.iter().map(|&option| option.to_owned()).collect();
-        let mut broker = Self {
-            files: Files::new(),
-            options,
-            address: "127.0.0.1:0".to_owned(),
-            process: None,
-        };
-        broker.come_back(lines);
-        broker
-    }
-
-    /// Kills the broker.
-    pub fn go_down(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().unwrap();
-            process.wait().unwrap();
-        }
-    }
-
-    /// Restarts the broker on the same port, with these lines as messages.
-    pub fn come_back(&mut self, lines: &str) {
-        self.go_down();
-        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kafka/broker.py");
-        let mut process = Command::new("python3")
-            .args([
-                program,
-                &self.files.write("messages", lines),
-                "--topic",
-                TOPIC,
-                "--partitions",
-                "2",
-            ])
-            .args(["--listen", &self.address])
-            .args(&self.options)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut address = String::new();
-        BufReader::new(process.stdout.take().unwrap())
-            .read_line(&mut address)
-            .unwrap();
-        self.process = Some(process);
-        address.trim_end().clone_into(&mut self.address);
-        assert!(!self.address.is_empty(), "the broker did not start");
-    }
-
-    /// A command that ingests the topic.
-    pub fn ingest(&self, url: &str, arguments: &[&str]) -> Command {
-        ingest(&self.address, url, arguments)
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.go_down();
-    }
 }
 
 /// Sends a signal, such as `TERM`, to a process.

@@ -4,6 +4,7 @@
 //! Otherwise tests share a few embedded databases, which are emptied between tests.
 
 pub mod api;
+pub mod broker;
 pub mod certificates;
 pub mod kafka;
 pub mod pooler;
