@@ -63,28 +63,73 @@ pub(super) fn set_posting(tuples: &mut [u8], posting: i64) {
     }
 }
 
-/// Sorts encoded usage records by SIM card and time, as the columnstore does. The server takes three
-/// times as long.
+/// Sorts encoded usage records by SIM card and time in seconds, as the columnstore does. The server
+/// takes three times as long.
 #[must_use]
 pub fn sorted(tuples: &[u8]) -> BytesMut {
+    const SECOND_US: u64 = 1_000_000;
     let field = |tuple: &[u8], range| -> u64 {
         let mut bytes = [0; 8];
         let field: &[u8] = &tuple[range];
         bytes[8 - field.len()..].copy_from_slice(field);
         u64::from_be_bytes(bytes)
     };
-    let mut keys: Vec<(u64, u64, u32)> = tuples
-        .chunks_exact(TUPLE_BYTES)
-        .zip(0..)
-        .map(|(tuple, index)| (field(tuple, SIM_CARD), field(tuple, TIME), index))
-        .collect();
-    keys.sort_unstable();
+    // Times are signed; this keeps their order.
+    let second = |tuple: &[u8]| (field(tuple, TIME) ^ (1 << 63)) / SECOND_US;
+    let seconds = || tuples.chunks_exact(TUPLE_BYTES).map(second);
+    let first = seconds().min().unwrap_or_default();
+    let last = seconds().max().unwrap_or_default();
+    // Records are often in the order of time already, and the sort is stable.
+    let time_bits = if seconds().is_sorted() {
+        0
+    } else {
+        u64::BITS - (last - first).leading_zeros()
+    };
+    let keys = tuples.chunks_exact(TUPLE_BYTES).map(|tuple| {
+        let time = if time_bits == 0 {
+            0
+        } else {
+            second(tuple) - first
+        };
+        (field(tuple, SIM_CARD) << time_bits) | time
+    });
     let mut sorted = BytesMut::with_capacity(tuples.len());
-    for (_, _, index) in keys {
+    for index in radix_order(keys) {
         let start = index as usize * TUPLE_BYTES;
         sorted.extend_from_slice(&tuples[start..start + TUPLE_BYTES]);
     }
     sorted
+}
+
+/// The indexes of keys in ascending order; equal keys keep theirs.
+fn radix_order(keys: impl Iterator<Item = u64>) -> impl Iterator<Item = u32> {
+    const DIGIT_BITS: u32 = 11;
+    const DIGIT: u64 = (1 << DIGIT_BITS) - 1;
+    let mut keys: Vec<(u64, u32)> = keys.zip(0..).collect();
+    let mut moved = vec![(0, 0); keys.len()];
+    let bits = u64::BITS
+        - keys
+            .iter()
+            .fold(0, |all, (key, _)| all | key)
+            .leading_zeros();
+    for shift in (0..bits).step_by(DIGIT_BITS as usize) {
+        let digit = |key: u64| usize::try_from((key >> shift) & DIGIT).unwrap_or_default();
+        let mut ends = [0_usize; 1 << DIGIT_BITS];
+        for &(key, _) in &keys {
+            ends[digit(key)] += 1;
+        }
+        let mut sum = 0;
+        for end in &mut ends {
+            sum += std::mem::replace(end, sum);
+        }
+        for &entry in &keys {
+            let place = &mut ends[digit(entry.0)];
+            moved[*place] = entry;
+            *place += 1;
+        }
+        std::mem::swap(&mut keys, &mut moved);
+    }
+    keys.into_iter().map(|(_, index)| index)
 }
 
 /// A table of usage records.
@@ -405,9 +450,21 @@ mod tests {
             }
             tuples
         };
-        let given = encode(&[(7, 3), (2, 9), (7, 1), (300, 0), (2, 4), (7, 2)]);
-        let expected = encode(&[(2, 4), (2, 9), (7, 1), (7, 2), (7, 3), (300, 0)]);
-        assert_eq!(sorted(&given), expected);
+        let mut random = fastrand::Rng::with_seed(1);
+        for (sim_cards, days) in [(1, 1), (1_000, 30), (1_000_000, 1), (i32::MAX, 80_000)] {
+            let mut records: Vec<(i32, i64)> = (0..5_000)
+                .map(|_| (random.i32(1..=sim_cards), random.i64(-days * 86_400..days)))
+                .collect();
+            let given = encode(&records);
+            let mut by_time = records.clone();
+            by_time.sort_by_key(|&(_, time)| time);
+            let given_by_time = encode(&by_time);
+            records.sort_unstable();
+            let expected = encode(&records);
+            assert_eq!(sorted(&given), expected);
+            assert_eq!(sorted(&given_by_time), expected);
+        }
+        assert!(sorted(&[]).is_empty());
     }
 
     #[test]
