@@ -29,6 +29,7 @@ declare
     archived bigint;
     recent bigint;
     has_large boolean;
+    has_dropped boolean;
     -- The ranges that aggregates can answer.
     aggregate_edges timestamptz[];
     series_start timestamptz := least(record_edges[1], slot_edges[1], day_edges[1]);
@@ -56,17 +57,20 @@ begin
     if series_start is null then
         return null;
     end if;
-    perform
-        check_kept('usage_records', record_edges[1]),
-        check_kept('organization_usage', slot_edges[1]),
-        check_kept('organization_usage_daily', day_edges[1]);
     select
         min(closed_before) filter (where level in ('organization_usage', 'organization_usage_daily')),
         max(closed_before) filter (where level = 'usage_records'),
         max(closed_before) filter (where level in ('usage_records', 'organization_usage_recent')),
-        bool_or(level = 'large_usage' and closed_before > 0)
-    into closed, archived, recent, has_large
+        bool_or(level = 'large_usage' and closed_before > 0),
+        bool_or(kept_from > '-infinity')
+    into closed, archived, recent, has_large, has_dropped
     from usage_levels;
+    if has_dropped then
+        perform
+            check_kept('usage_records', record_edges[1]),
+            check_kept('organization_usage', slot_edges[1]),
+            check_kept('organization_usage_daily', day_edges[1]);
+    end if;
     select array_agg(edge order by edge) into aggregate_edges
     from (
         -- Where one range ends and the next begins, the edge goes.

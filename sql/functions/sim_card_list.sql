@@ -47,6 +47,7 @@ declare
     closed bigint;
     archived bigint;
     has_large boolean;
+    has_dropped boolean;
     visible text := case
         when organizations is null then ''
         when cardinality(organizations) = 1 then format(' and organization_id = %s', organizations[1])
@@ -88,13 +89,16 @@ declare
 begin
     total := 0;
     all_bytes := 0;
-    perform check_kept('usage_records', record_edges[1]), check_kept('sim_card_usage', day_edges[1]);
     select
         max(closed_before) filter (where level = 'sim_card_usage'),
         max(closed_before) filter (where level = 'usage_records'),
-        bool_or(level = 'large_usage' and closed_before > 0)
-    into closed, archived, has_large
+        bool_or(level = 'large_usage' and closed_before > 0),
+        bool_or(kept_from > '-infinity')
+    into closed, archived, has_large, has_dropped
     from usage_levels;
+    if has_dropped then
+        perform check_kept('usage_records', record_edges[1]), check_kept('sim_card_usage', day_edges[1]);
+    end if;
     select coalesce(bool_or(posting >= closed and not is_recent), false), coalesce(bool_or(is_recent), false)
     into open_archive, open_recent
     from posting_days

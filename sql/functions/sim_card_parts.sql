@@ -27,6 +27,7 @@ declare
     closed bigint;
     archived bigint;
     has_large boolean;
+    has_dropped boolean;
     series_start timestamptz := least(record_edges[1], day_edges[1]);
     series_end timestamptz := greatest(record_edges[cardinality(record_edges)], day_edges[cardinality(day_edges)]);
     first_day date := (series_start at time zone 'UTC')::date;
@@ -46,13 +47,16 @@ begin
     if series_start is null then
         return null;
     end if;
-    perform check_kept('usage_records', record_edges[1]), check_kept('sim_card_usage', day_edges[1]);
     select
         max(closed_before) filter (where level = 'sim_card_usage'),
         max(closed_before) filter (where level = 'usage_records'),
-        bool_or(level = 'large_usage' and closed_before > 0)
-    into closed, archived, has_large
+        bool_or(level = 'large_usage' and closed_before > 0),
+        bool_or(kept_from > '-infinity')
+    into closed, archived, has_large, has_dropped
     from usage_levels;
+    if has_dropped then
+        perform check_kept('usage_records', record_edges[1]), check_kept('sim_card_usage', day_edges[1]);
+    end if;
     for run in select * from posting_runs(first_day, last_day, closed) loop
         if cardinality(day_edges) > 0 then
             parts := parts || format(
