@@ -598,12 +598,7 @@ async fn invalid_parameters_are_refused_without_a_database_query() {
 #[actix_web::test]
 async fn unknown_paths_and_methods_return_problem_details() {
     let api = Api::new(&config(UNREACHABLE)).await;
-    for path in [
-        "/nothing",
-        "/api/v1",
-        "/api/v1/usage/simcards/",
-        "/api/v1/simcard//usage",
-    ] {
+    for path in ["/nothing", "/api/v1", "/api/v1/simcard//usage"] {
         assert_eq!(
             api.problem(path).await,
             (404, "No resource exists at this path.".to_owned()),
