@@ -12,6 +12,10 @@ pub struct Ingest {
     pub batch_rows: u64,
     /// Maximum length of a record; longer lines are rejected.
     pub max_record_bytes: usize,
+    /// How far in the future a record's date may be. 0: any distance.
+    pub max_future_hours: u32,
+    /// Maximum bytes that a record may have used.
+    pub max_record_bytes_used: i64,
     /// Maximum age of an incomplete batch before it is committed.
     pub batch_age_ms: u64,
     /// Time between two pages: how often the recent records of organizations are added up.
@@ -45,6 +49,10 @@ impl Ingest {
         // Sums of a period fit into 64 bits up to 2^25 records.
         check_range("period_records", self.period_records, 1..=16_000_000)?;
         check_range("batch_rows", self.batch_rows, 1..=1_000_000)?;
+        check_positive([(
+            "max_record_bytes_used",
+            self.max_record_bytes_used.max(0).cast_unsigned(),
+        )])?;
         let bytes = self.max_record_bytes as u64;
         check_range("max_record_bytes", bytes, 1_024..=16_777_216)
     }

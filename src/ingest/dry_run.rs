@@ -15,7 +15,7 @@ use super::inventory::{SharedEncoder, warn_if_empty};
 use super::options::Options;
 use super::progress::Progress;
 use super::reader::{READER_PANICKED, RecordReader, Stopped};
-use super::record_encoder::RecordEncoder;
+use super::record_encoder::{Limits, RecordEncoder};
 use super::source::OpenOptions;
 use super::summary::{SimCards, SourceStatus, SourceSummary, Summary, Tally};
 use crate::config::Config;
@@ -102,6 +102,7 @@ async fn encoder(
     inventory: Option<&AssignmentList>,
 ) -> anyhow::Result<(RecordEncoder, SimCards)> {
     let retention = Retention::of_days(config.storage.retention_daily_days);
+    let limits = Limits::new(&config.ingest, retention);
     let (inventory, sim_cards) = if let Some(assignments) = inventory {
         let inventory = InventoryIndex::from_list(assignments).context("reading the inventory")?;
         (inventory, SimCards::InventoryFile)
@@ -118,14 +119,11 @@ async fn encoder(
                     "SIM cards are not checked, because the inventory could not be loaded: {error}; \
                      pass --inventory FILE to check them without a database"
                 );
-                return Ok((RecordEncoder::unchecked(retention), SimCards::Unchecked));
+                return Ok((RecordEncoder::unchecked(limits), SimCards::Unchecked));
             }
         }
     };
-    Ok((
-        RecordEncoder::new(Arc::new(inventory), retention),
-        sim_cards,
-    ))
+    Ok((RecordEncoder::new(Arc::new(inventory), limits), sim_cards))
 }
 
 async fn load_inventory(config: &Config) -> Result<InventoryIndex, WriteError> {

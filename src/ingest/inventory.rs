@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::record_encoder::RecordEncoder;
+use super::record_encoder::{Limits, RecordEncoder};
 use super::session::Session;
 use crate::db::{self, InventoryIndex, Retention, WriteError};
 
@@ -63,7 +63,8 @@ impl CurrentInventory {
         let retention = session
             .repeat(async |connection| Retention::load(connection).await)
             .await?;
-        let encoder = RecordEncoder::new(Arc::clone(&index), retention);
+        let limits = Limits::new(&session.config().ingest, retention);
+        let encoder = RecordEncoder::new(Arc::clone(&index), limits);
         Ok(Self {
             index,
             retention,
@@ -119,7 +120,8 @@ impl CurrentInventory {
         }
         if has_changed || retention != self.retention {
             self.retention = retention;
-            let encoder = RecordEncoder::new(Arc::clone(&self.index), retention);
+            let limits = Limits::new(&session.config().ingest, retention);
+            let encoder = RecordEncoder::new(Arc::clone(&self.index), limits);
             self.encoder.set(encoder);
         }
         Ok(())

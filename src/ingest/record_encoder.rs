@@ -5,46 +5,80 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::BytesMut;
+use chrono::TimeDelta;
 
 use super::parse::{UsageRecord, name};
 use super::reject::{Defect, Reason};
+use crate::config;
 use crate::db::{InventoryIndex, LookupError, RecordIds, Retention, encode_usage_record};
 use crate::domain::Interval;
+
+/// Which dates and bytes are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub retention: Retention,
+    /// How far in the future a date may be, in hours; 0 for any distance.
+    pub max_future_hours: u32,
+    /// The most bytes of a record.
+    pub max_bytes: i64,
+}
+
+impl Limits {
+    pub fn new(config: &config::Ingest, retention: Retention) -> Self {
+        Self {
+            retention,
+            max_future_hours: config.max_future_hours,
+            max_bytes: config.max_record_bytes_used,
+        }
+    }
+}
 
 /// Looks records up in the inventory and encodes them.
 pub(super) struct RecordEncoder {
     /// `None`: SIM cards are not checked.
     inventory: Option<Arc<InventoryIndex>>,
-    retention: Retention,
+    limits: Limits,
     /// Records older than this instant, in microseconds since 1970, are rejected.
     oldest_us: AtomicI64,
+    /// And records after this one.
+    newest_us: AtomicI64,
 }
 
 impl RecordEncoder {
-    /// Accepts records that `retention` keeps.
-    pub fn new(inventory: Arc<InventoryIndex>, retention: Retention) -> Self {
+    /// Accepts records within `limits`.
+    pub fn new(inventory: Arc<InventoryIndex>, limits: Limits) -> Self {
         Self {
             inventory: Some(inventory),
-            ..Self::unchecked(retention)
+            ..Self::unchecked(limits)
         }
     }
 
-    /// Checks dates only. The encoded keys are 0, so the tuples must not be stored.
-    pub fn unchecked(retention: Retention) -> Self {
+    /// Checks dates and bytes only. The encoded keys are 0, so the tuples must not be stored.
+    pub fn unchecked(limits: Limits) -> Self {
         let encoder = Self {
             inventory: None,
-            retention,
+            limits,
             oldest_us: AtomicI64::new(i64::MIN),
+            newest_us: AtomicI64::new(i64::MAX),
         };
         encoder.follow_clock();
         encoder
     }
 
-    /// Moves the age at which records are rejected, which a long run must do.
+    /// Moves the dates outside of which records are rejected, which a long run must do.
     pub fn follow_clock(&self) {
-        if let Some(oldest) = self.retention.oldest(chrono::Utc::now()) {
+        let now = chrono::Utc::now();
+        if let Some(oldest) = self.limits.retention.oldest(now) {
             self.oldest_us
                 .store(oldest.timestamp_micros(), Ordering::Relaxed);
+        }
+        if self.limits.max_future_hours > 0 {
+            let future = TimeDelta::hours(self.limits.max_future_hours.into());
+            let newest = now.checked_add_signed(future);
+            self.newest_us.store(
+                newest.map_or(i64::MAX, |newest| newest.timestamp_micros()),
+                Ordering::Relaxed,
+            );
         }
     }
 
@@ -71,6 +105,22 @@ impl RecordEncoder {
                 "is older than what the database keeps; raise storage.retention_daily_days and run \
                  simusage migrate, unless its day has been dropped already",
             );
+        }
+        if time_us > self.newest_us.load(Ordering::Relaxed) {
+            return date_defect(
+                Reason::FutureDate,
+                "is further in the future than ingest.max_future_hours allows; correct the clock that \
+                 wrote it, or raise that setting",
+            );
+        }
+        if record.bytes > self.limits.max_bytes {
+            return Err(Defect::of_field(
+                Reason::ImplausibleBytes,
+                name::BYTES,
+                &record.bytes.to_string(),
+                "is more than ingest.max_record_bytes_used allows; raise that setting if the record is \
+                 right",
+            ));
         }
         let Some(inventory) = &self.inventory else {
             encode_usage_record(

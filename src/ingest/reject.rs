@@ -25,7 +25,11 @@ pub enum Reason {
     InvalidDate,
     /// `date` is outside the years 1970 to 2199.
     DateOutOfRange,
-    /// `date` is older than `storage.retention_records_days`.
+    /// `date` is further in the future than `ingest.max_future_hours`.
+    FutureDate,
+    /// `bytes-used` exceeds `ingest.max_record_bytes_used`.
+    ImplausibleBytes,
+    /// `date` is older than what the database keeps.
     OlderThanRetention,
     /// The SIM card is not in the inventory.
     UnknownSimCard,
@@ -48,6 +52,8 @@ impl Reason {
             Self::BytesOverflow => "bytes-overflow",
             Self::InvalidDate => "invalid-date",
             Self::DateOutOfRange => "date-out-of-range",
+            Self::FutureDate => "future-date",
+            Self::ImplausibleBytes => "implausible-bytes",
             Self::OlderThanRetention => "older-than-retention",
             Self::UnknownSimCard => "unknown-sim-card",
             Self::UnassignedSimCard => "unassigned-sim-card",

@@ -198,10 +198,15 @@ async fn forty_thousand_random_records_are_summed_exactly() {
     let inventory = files.write("inventory.csv", inventory("89440"));
     let (first, rest) = records.split_at(15_000);
     let (second, third) = rest.split_at(15_000);
+    // The records are larger than plausible ones.
+    let settings = "[ingest]\nmax_record_bytes_used = 9_223_372_036_854_775_807\n";
+    let settings = files.write("config.toml", settings);
     let runs = [
         simusage(
             database.url(),
             &[
+                "--config",
+                &settings,
                 "ingest",
                 "--json",
                 "--inventory",
@@ -211,9 +216,19 @@ async fn forty_thousand_random_records_are_summed_exactly() {
         ),
         simusage(
             database.url(),
-            &["ingest", "--json", &files.write("two.csv", csv(second))],
+            &[
+                "--config",
+                &settings,
+                "ingest",
+                "--json",
+                &files.write("two.csv", csv(second)),
+            ],
         ),
-        simusage_with_input(database.url(), &["ingest", "--json", "-"], &ndjson(third)),
+        simusage_with_input(
+            database.url(),
+            &["--config", &settings, "ingest", "--json", "-"],
+            &ndjson(third),
+        ),
     ];
     for (run, count) in runs.iter().zip([15_000, 15_000, 10_000]) {
         assert_eq!(
@@ -267,6 +282,10 @@ fn any_records_in_any_batches_are_summed_exactly() {
             let output = command(database.url(), &["ingest", "--inventory"])
                 .args([&inventory_file, &file])
                 .env("SIMUSAGE_INGEST_BATCH_ROWS", batch_rows.to_string())
+                .env(
+                    "SIMUSAGE_INGEST_MAX_RECORD_BYTES_USED",
+                    i64::MAX.to_string(),
+                )
                 .output()
                 .unwrap();
             prop_assert!(output.status.success(), "{output:?}");

@@ -563,6 +563,45 @@ fn the_fuzz_targets_pass_on_their_corpora() {
     }
 }
 
+#[tokio::test]
+async fn records_of_wrong_clocks_and_with_absurd_bytes_are_rejected() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let hours = |hours: i64| (chrono::Utc::now() + chrono::TimeDelta::hours(hours)).to_rfc3339();
+    let tebibyte = 1 << 40;
+    let text = ndjson(&[
+        ("89440001", 1, &hours(23)),
+        ("89440001", 1, &hours(25)),
+        ("89440001", 1, "2199-12-31T00:00:00Z"),
+        ("89440001", tebibyte, "2020-02-01T00:00:00Z"),
+        ("89440001", tebibyte + 1, "2020-02-01T00:00:00Z"),
+        ("89440001", i64::MAX, "2020-02-01T00:00:00Z"),
+    ]);
+    let files = Files::new();
+    let file = files.write("usage.ndjson", &text);
+    let dry = simusage(database.url(), &["ingest", "--json", "--dry-run", &file]);
+    assert_eq!((dry.status, dry.counts()), (3, (6, 2, 4)), "{dry:?}");
+    let run = simusage(database.url(), &["ingest", "--json", &file]);
+    assert_eq!((run.status, run.counts()), (3, (6, 2, 4)), "{run:?}");
+    assert_eq!(
+        run.json()["reasons"],
+        serde_json::json!({"future-date": 2, "implausible-bytes": 2})
+    );
+    let output = command(database.url(), &["ingest", "--json", "--replay-rejects"])
+        .env("SIMUSAGE_INGEST_MAX_FUTURE_HOURS", "0")
+        .env(
+            "SIMUSAGE_INGEST_MAX_RECORD_BYTES_USED",
+            i64::MAX.to_string(),
+        )
+        .output();
+    let replayed = Run::from(output.unwrap());
+    assert_eq!(
+        (replayed.status, replayed.counts()),
+        (0, (4, 4, 0)),
+        "{replayed:?}"
+    );
+}
+
 /// A batch that has begun keeps its page open: the page closes only once the batch has committed,
 /// even in two phases, or rolled back.
 #[tokio::test]
