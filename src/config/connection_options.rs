@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 
-use super::database_url::DatabaseUrlError;
+use super::database_url_error::DatabaseUrlError;
 
 /// The environment variables that libpq reads, and `HOME`.
 pub(super) type Environment = BTreeMap<String, String>;

@@ -9,6 +9,7 @@
 mod connection_options;
 mod database;
 mod database_url;
+mod database_url_error;
 mod error;
 mod ingest;
 mod kafka;
@@ -27,9 +28,8 @@ use serde::Deserialize;
 use toml::Value;
 
 pub use database::{Database, PoolMode};
-pub use database_url::{
-    ClientIdentity, DatabaseUrl, DatabaseUrlError, PasswordFile, Roots, Tls, Trust,
-};
+pub use database_url::{ClientIdentity, DatabaseUrl, PasswordFile, Roots, Tls, Trust};
+pub use database_url_error::DatabaseUrlError;
 pub use error::ConfigError;
 pub use ingest::Ingest;
 pub use kafka::{GroupProtocol, Kafka, Secret};
@@ -304,8 +304,9 @@ mod tests {
             "default: database.url: PGSSLMODE cannot be 'on'; use disable, prefer, require, verify-ca or verify-full"
         );
         assert!(
-            problem(Some("[database]\nurl = 3\n"), &[])
-                .ends_with("settings.toml: database.url: not a text in quotes (e.g. \"postgresql://user@host:5432/database\")")
+            problem(Some("[database]\nurl = 3\n"), &[]).ends_with(
+                "settings.toml: database.url: the value is not text; write it in quotes"
+            )
         );
     }
 

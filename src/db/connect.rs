@@ -8,7 +8,6 @@ use tokio_postgres::Client;
 
 use super::advice::on_connecting;
 use super::error::{Cause, WriteError, describe};
-use super::pooling::ensure_own_session;
 use super::tls::{Connector, is_tls_failure};
 use crate::config::Database;
 
@@ -46,7 +45,7 @@ impl DerefMut for Connection {
 
 impl Connection {
     /// Sets what this program relies on in the session.
-    async fn set_up(&self) -> Result<(), WriteError> {
+    pub(super) async fn set_up(&self) -> Result<(), WriteError> {
         Ok(self
             .client
             .batch_execute(&[SETTINGS, KEEPALIVES].join(";"))
@@ -135,18 +134,6 @@ pub(super) fn parameters(database: &Database) -> tokio_postgres::Config {
         parameters.application_name("simusage");
     }
     parameters
-}
-
-/// Opens the first connection of a command that needs sessions of its own. [`connect`] opens more.
-///
-/// # Errors
-/// Returns an error if the server is unreachable or rejects the connection, or if a pooler gives
-/// each transaction another session.
-pub async fn connect_first(database: &Database) -> Result<Connection, WriteError> {
-    let connection = open(database).await?;
-    ensure_own_session(database, &connection).await?;
-    connection.set_up().await?;
-    Ok(connection)
 }
 
 /// Opens a connection with a session of its own.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
-use super::{pooling, tls};
+use super::tls;
 
 /// Why a database operation failed: a text for users, and the driver's error if there is one.
 ///
@@ -289,10 +289,24 @@ fn is_refused_by_pooler(error: &tokio_postgres::Error) -> bool {
     })
 }
 
+/// What to do where prepared statements are lost between transactions.
+pub(super) const NEEDS_STATEMENTS: &str = "this database is behind a connection pooler in transaction mode that does not keep \
+                                prepared statements: set max_prepared_statements in pgbouncer.ini (PgBouncer 1.21 or \
+                                later), use pool_mode = session, or connect to the server directly";
+
+/// Whether the error says that a prepared statement is in another session.
+pub(super) fn is_lost_statement(code: &SqlState) -> bool {
+    [
+        SqlState::INVALID_SQL_STATEMENT_NAME,
+        SqlState::DUPLICATE_PSTATEMENT,
+    ]
+    .contains(code)
+}
+
 /// What to do about an error of a statement, if that depends on how the program is connected.
 fn connection_advice(server: &DbError) -> Option<&'static str> {
-    if pooling::is_lost_statement(server.code()) {
-        Some(pooling::NEEDS_STATEMENTS)
+    if is_lost_statement(server.code()) {
+        Some(NEEDS_STATEMENTS)
     } else if *server.code() == SqlState::READ_ONLY_SQL_TRANSACTION {
         Some(
             "the server is a standby or the database is read-only; connect to a server that accepts writes, for \

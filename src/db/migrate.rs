@@ -6,9 +6,10 @@
 use anyhow::{Context as _, bail, ensure};
 use tokio_postgres::Client;
 
-use super::connect::{Connection, connect, connect_first};
+use super::connect::{Connection, connect};
 use super::error::{Cause, StorageError};
 use super::functions::{self, FUNCTIONS, Function, checksum};
+use super::pooling::connect_first;
 use super::reader;
 use super::settings::{self, Change};
 use crate::config::{Database, Storage};

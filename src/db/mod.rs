@@ -28,7 +28,7 @@ pub mod tokens;
 
 pub use deadpool_postgres::Client;
 
-pub use connect::{Connection, connect, connect_additional, connect_first};
+pub use connect::{Connection, connect, connect_additional};
 pub use copy::{
     BatchEnd, BatchWriter, RecordDays, RejectedRecord, TUPLE_BYTES, encode_usage_record, sorted,
 };
@@ -38,7 +38,7 @@ pub use inventory::store_inventory;
 pub use inventory_index::{InventoryIndex, LookupError, RecordIds, inventory_version};
 pub use partitions::{KnownPartition, enter_partition, move_partition, set_partition_topic};
 pub use pool::{Lease, Pool, PoolStatus, Streaming};
-pub use pooling::pool_mode;
+pub use pooling::{connect_first, pool_mode};
 pub use postings::{
     OpenPeriods, close_page, close_period, drop_old, open_chunks, open_periods, prepare_closing,
 };

@@ -4,10 +4,8 @@
 //! Such a pooler runs each transaction in any of its sessions, so settings, locks and prepared
 //! statements of one transaction are not there in the next. `serve` can do without the first two.
 
-use tokio_postgres::error::SqlState;
-
 use super::connect::{Connection, open};
-use super::error::WriteError;
+use super::error::{NEEDS_STATEMENTS, WriteError, is_lost_statement};
 use crate::config::{Database, PoolMode};
 
 const POOLING: &str = include_str!("../../sql/session/pooling.sql");
@@ -18,11 +16,6 @@ const COMPARISONS: usize = 3;
 const NEEDS_SESSIONS: &str = "this database is behind a connection pooler in transaction mode, and this command needs \
                               a session of its own: connect to the server directly, or through a pool in session \
                               mode (pool_mode = session in pgbouncer.ini)";
-
-/// What to do where prepared statements are lost between transactions.
-pub(super) const NEEDS_STATEMENTS: &str = "this database is behind a connection pooler in transaction mode that does not keep \
-                                prepared statements: set max_prepared_statements in pgbouncer.ini (PgBouncer 1.21 or \
-                                later), use pool_mode = session, or connect to the server directly";
 
 /// What lies between this program and its sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,11 +49,23 @@ pub async fn pool_mode(database: &Database) -> Result<PoolMode, WriteError> {
     }
 }
 
+/// Opens the first connection of a command that needs sessions of its own. [`super::connect()`] opens more.
+///
+/// # Errors
+/// Returns an error if the server is unreachable or rejects the connection, or if a pooler gives
+/// each transaction another session.
+pub async fn connect_first(database: &Database) -> Result<Connection, WriteError> {
+    let connection = open(database).await?;
+    ensure_own_session(database, &connection).await?;
+    connection.set_up().await?;
+    Ok(connection)
+}
+
 /// Checks that the connection has its own session, before anything is set in it.
 ///
 /// # Errors
 /// Returns [`WriteError::Refused`] if it does not, or an error if the database is unreachable.
-pub(super) async fn ensure_own_session(
+async fn ensure_own_session(
     database: &Database,
     connection: &Connection,
 ) -> Result<(), WriteError> {
@@ -84,15 +89,6 @@ async fn detect(database: &Database, connection: &Connection) -> Result<Pooling,
         Err(error) if error.code().is_some_and(is_lost_statement) => Ok(Pooling::TransactionsOnly),
         other => Ok(other?),
     }
-}
-
-/// Whether the error says that a prepared statement is in another session.
-pub(super) fn is_lost_statement(code: &SqlState) -> bool {
-    [
-        SqlState::INVALID_SQL_STATEMENT_NAME,
-        SqlState::DUPLICATE_PSTATEMENT,
-    ]
-    .contains(code)
 }
 
 async fn compare(
