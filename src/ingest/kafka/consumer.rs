@@ -38,7 +38,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(3);
 /// topic as read to the end.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The same if it is the only member: it gets partitions once it has learned of them.
+/// The same if no other member is known: it gets partitions once it has learned of them.
 const ALONE_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// How often the consumer asks which partitions the topic has.
@@ -234,16 +234,18 @@ impl GroupMember {
         };
         drop(assignment);
         let Topic { name, group, .. } = &self.settings.topic;
-        let is_alone = || {
+        // A group that is being rebalanced may show no member, and the coordinator may be busy.
+        let has_others = || {
             let groups = consumer.fetch_group_list(Some(group), BROKER_TIMEOUT);
             groups.is_ok_and(|groups| {
                 groups
                     .groups()
                     .iter()
-                    .any(|found| found.name() == group && found.members().len() == 1)
+                    .any(|found| found.name() == group && found.members().len() > 1)
             })
         };
-        if changed.elapsed() < IDLE_TIMEOUT || changed.elapsed() < ALONE_TIMEOUT && is_alone() {
+        let waited = changed.elapsed();
+        if waited < IDLE_TIMEOUT || waited < ALONE_TIMEOUT && !has_others() {
             return false;
         }
         log::warn!("group {group} has assigned no partition of {name} to this member");
