@@ -92,10 +92,13 @@ async function withDefaults(wanted, signal) {
 }
 
 initTheme(() => usage.redraw());
-initToken(() => {
-  search.clearCache();
-  clearExtent();
-});
+initToken(
+  () => {
+    search.clearCache();
+    clearExtent();
+  },
+  () => loading.abort(),
+);
 
 // Links to views load without reloading the page.
 document.addEventListener('click', (event) => {

@@ -10,16 +10,21 @@ let fallback = null;
 let pending = null;
 let notify = () => {};
 
-/** Sets up the button that forgets the token. Calls `onChange` whenever the token changes. */
-export function initToken(onChange) {
+/**
+ * Sets up the button that forgets the token. Calls `onChange` whenever the token changes, and
+ * `stopLoading` before the page is emptied.
+ */
+export function initToken(onChange, stopLoading) {
   notify = onChange;
   $('forget').hidden = currentToken() === null;
-  $('forget').addEventListener('click', forget);
+  $('forget').addEventListener('click', () => forget(stopLoading));
 }
 
 /** Forgets the token, and starts the page again, so that nothing is shown or kept in memory. */
-function forget() {
+function forget(stopLoading) {
   setToken(null);
+  // What arrives from now on has no place to be shown.
+  stopLoading();
   document.body.replaceChildren();
   document.title = 'simusage';
   // The browser may keep this document for its Back button.
