@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 
-use crate::config::Serve;
+use crate::config::{Serve, listen_addresses};
 use crate::pem;
 
 /// How long connecting, and each read and write, may take.
@@ -28,13 +28,7 @@ pub fn probe(serve: &Serve, path: &str) -> anyhow::Result<()> {
     let metrics = &serve.metrics_listen;
     let is_separate = !metrics.is_empty() && metrics != Serve::NO_METRICS;
     let listen = if is_separate { metrics } else { &serve.listen };
-    let address = to_connect(
-        listen
-            .parse()
-            .with_context(|| format!("parsing {listen}"))?,
-    );
-    let stream = TcpStream::connect_timeout(&address, TIMEOUT)
-        .with_context(|| format!("cannot connect to {address}; check that serve is running"))?;
+    let (address, stream) = connect(listen)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let response = if serve.tls_files().is_some() && !is_separate {
@@ -51,6 +45,22 @@ pub fn probe(serve: &Serve, path: &str) -> anyhow::Result<()> {
     }
     let body = response.split("\r\n\r\n").nth(1).unwrap_or_default();
     bail!("{path} at {address} responded with '{line}' {body}")
+}
+
+/// Connects to the first address of a host and port that something listens on.
+fn connect(listen: &str) -> anyhow::Result<(SocketAddr, TcpStream)> {
+    let addresses = listen_addresses(listen).with_context(|| format!("resolving {listen}"))?;
+    let mut failed = anyhow!("{listen} has no address");
+    for address in addresses.into_iter().map(to_connect) {
+        match TcpStream::connect_timeout(&address, TIMEOUT) {
+            Ok(stream) => return Ok((address, stream)),
+            Err(error) => {
+                let problem = format!("cannot connect to {address}; check that serve is running");
+                failed = anyhow::Error::from(error).context(problem);
+            }
+        }
+    }
+    Err(failed)
 }
 
 /// The address to connect to for one to listen on.
@@ -132,6 +142,18 @@ impl ServerCertVerifier for AnyCertificate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_probe_finds_the_server_by_name() {
+        let listeners = crate::config::listen("localhost:0").unwrap();
+        let port = listeners[0].local_addr().unwrap().port();
+        let listen = format!("localhost:{port}");
+        let (address, _) = connect(&listen).unwrap();
+        assert_eq!(address.port(), port);
+        drop(listeners);
+        let error = connect(&listen).unwrap_err();
+        assert!(error.to_string().contains("check that serve is running"));
+    }
 
     #[test]
     fn a_probe_connects_to_this_machine() {
