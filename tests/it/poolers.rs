@@ -67,7 +67,7 @@ async fn everything_works_through_pgbouncer_in_session_mode() {
     let run = simusage(url, &["ingest", "--json", &file]);
     assert_eq!((run.status, run.counts()), (3, (400, 360, 40)), "{run:?}");
     database.assert_has_exactly(400).await;
-    assert_serves(url, &[("SIMUSAGE_SERVE_ROLE", "simusage_reader")]);
+    assert_serves(url, &[("SIMUSAGE_SERVE_ROLE", &database.reader().await)]);
     let run = simusage(url, &["token", "create", "billing"]);
     assert_eq!(run.status, 0, "{run:?}");
     // The sessions that the pooler keeps have nothing left of what was set in them.
@@ -155,7 +155,8 @@ async fn serve_works_in_transaction_mode_if_prepared_statements_do() {
             pool_mode(&config(pooler.url()).database).await.unwrap(),
             PoolMode::Transaction
         );
-        assert_serves(pooler.url(), &[("SIMUSAGE_SERVE_ROLE", "simusage_reader")]);
+        let role = database.reader().await;
+        assert_serves(pooler.url(), &[("SIMUSAGE_SERVE_ROLE", &role)]);
         // Nothing is left in the sessions, which other programs use, too.
         let mut other = config(pooler.url());
         other.database.pool_mode = PoolMode::Transaction;
