@@ -2,8 +2,8 @@
 -- A page is closed only when none of its batches is open.
 --
 -- Neither waits for others nor makes them wait: the lock is shared, and nobody takes it exclusively.
--- The number is read again after the lock. If the page has ended in between, whoever ended it may
--- have missed the lock, so the batch takes a number of the next page.
+-- The sequence is read again after the lock. If the page has ended in between, its closer may have
+-- missed the lock, so the batch takes a number of the next page.
 --
 -- Columns:
 --   begin_posting  bigint

@@ -38,11 +38,7 @@ declare
     );
     first_day date := (series_start at time zone 'UTC')::date;
     last_day date := ((series_end - interval '1 us') at time zone 'UTC')::date;
-    visible text := case
-        when organizations is null then ''
-        when cardinality(organizations) = 1 then format(' and organization_id = %s', organizations[1])
-        else format(' and organization_id = any(%L::integer[])', organizations)
-    end;
+    visible text := in_organizations(organizations);
     of_records text := 'select organization_id, time as at, bytes, null::numeric as large_bytes,'
         ' case when reverses is null then 1 else -1 end as records from %s where posting >= %s and posting < %s and %s%s';
     of_aggregate text := 'select organization_id, %s as at, bytes, null::numeric as large_bytes, records from %s'

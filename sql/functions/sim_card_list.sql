@@ -48,11 +48,7 @@ declare
     archived bigint;
     has_large boolean;
     has_dropped boolean;
-    visible text := case
-        when organizations is null then ''
-        when cardinality(organizations) = 1 then format(' and organization_id = %s', organizations[1])
-        else format(' and organization_id = any(%L::integer[])', organizations)
-    end;
+    visible text := in_organizations(organizations);
     interval_start timestamptz := least(record_edges[1], day_edges[1]);
     interval_end timestamptz := greatest(record_edges[cardinality(record_edges)], day_edges[2]);
     first_day date := (interval_start at time zone 'UTC')::date;

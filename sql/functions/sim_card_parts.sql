@@ -32,10 +32,7 @@ declare
     series_end timestamptz := greatest(record_edges[cardinality(record_edges)], day_edges[cardinality(day_edges)]);
     first_day date := (series_start at time zone 'UTC')::date;
     last_day date := ((series_end - interval '1 us') at time zone 'UTC')::date;
-    visible text := case
-        when organizations is null then ''
-        else format(' and organization_id = any(%L::integer[])', organizations)
-    end;
+    visible text := in_organizations(organizations);
     of_records text := 'select time as at, bytes::numeric as bytes, case when reverses is null then 1 else -1 end as records'
         ' from %s where sim_card_id = %s and posting >= %s and posting < %s and %s%s';
     whole text := time_within('time', array[series_start, series_end]);

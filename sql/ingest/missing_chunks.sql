@@ -1,7 +1,7 @@
 -- Which tables of records have no chunk for a period yet.
 --
 -- Parameters:
---   $1 bigint   a posting of the period; null for the current one
+--   $1 bigint   how many periods it comes after the current one
 -- Columns, always one row:
 --   period  bigint   its first posting
 --   bulk    boolean  usage_records has none
@@ -12,7 +12,7 @@ select
     coalesce(bool_and(chunks.chunk_name is null or chunks.hypertable_name <> 'usage_records'), true) as bulk,
     coalesce(bool_and(chunks.chunk_name is null or chunks.hypertable_name <> 'usage_records_recent'), true) as recent
 from (
-    select coalesce($1, last_value) >> 40 << 40 as period from posting_numbers
+    select ((last_value >> 40) + $1) << 40 as period from posting_numbers
 ) as wanted
 left join timescaledb_information.chunks as chunks
     on chunks.hypertable_schema = current_schema()

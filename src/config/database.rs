@@ -13,7 +13,7 @@ pub struct Database {
     pub url: DatabaseUrl,
     /// Timeout of one attempt to connect.
     pub connect_timeout_ms: u64,
-    /// Whether a pooler gives each connection a session of its own.
+    /// Whether a pooler gives each connection its own session.
     pub pool_mode: PoolMode,
 }
 

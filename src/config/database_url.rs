@@ -13,13 +13,10 @@ use tokio_postgres::config::{
 
 use super::connection_options::{ConnectionOptions, Environment};
 use super::database_url_error::DatabaseUrlError;
-use super::password_file::{self, Found};
+use super::password_file::{self, Found, SOCKET_DIRECTORIES};
 
 /// The port that PostgreSQL listens on by default.
 const DEFAULT_PORT: u16 = 5_432;
-
-/// Where PostgreSQL's Unix socket is by default, in Debian's packages and in others.
-const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
 /// How to connect. Neither `Display` nor `Debug` prints the password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use serde::Deserialize;
 
+use super::web::parts;
+
 /// A list of addresses and networks, written with commas: `192.0.2.7, 10.0.0.0/8, fd00::/8`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -61,11 +63,8 @@ impl TryFrom<String> for Networks {
     type Error = NotANetwork;
 
     fn try_from(text: String) -> Result<Self, NotANetwork> {
-        let parts = text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty());
-        let networks = parts.map(|part| parse(part).ok_or_else(|| NotANetwork(part.to_owned())));
+        let networks =
+            parts(&text).map(|part| parse(part).ok_or_else(|| NotANetwork(part.to_owned())));
         networks.collect::<Result<_, _>>().map(Self)
     }
 }

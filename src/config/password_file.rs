@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+/// Where PostgreSQL's Unix socket is by default, in Debian's packages and in others.
+pub(super) const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
 /// What a password file has for a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
@@ -22,7 +25,7 @@ pub(super) fn look_up(file: &Path, host: &str, port: u16, database: &str, user: 
         return Found::Nothing;
     };
     // As in libpq, a Unix socket in the default directory is localhost.
-    let host = if ["/var/run/postgresql", "/tmp"].contains(&host) {
+    let host = if SOCKET_DIRECTORIES.contains(&host) {
         "localhost"
     } else {
         host

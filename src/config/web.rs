@@ -122,7 +122,7 @@ impl TryFrom<String> for CorsOrigins {
 }
 
 /// The parts of a list with commas.
-fn parts(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn parts(text: &str) -> impl Iterator<Item = &str> {
     text.split(',')
         .map(str::trim)
         .filter(|part| !part.is_empty())

@@ -136,7 +136,7 @@ pub(super) fn parameters(database: &Database) -> tokio_postgres::Config {
     parameters
 }
 
-/// Opens a connection with a session of its own.
+/// Opens a connection with its own session.
 ///
 /// # Errors
 /// Returns an error if the server is unreachable or rejects the connection. It names the server,

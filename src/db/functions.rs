@@ -39,6 +39,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function!("check_kept"),
     function!("posting_runs"),
     function!("time_within"),
+    function!("in_organizations"),
     function!("sim_card_parts"),
     function!("organization_parts"),
     function!("usage_freshness"),

@@ -205,10 +205,19 @@ impl Pool {
         &self,
         query: impl AsyncFn(&Client) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
-        match self.run_on(self.connection().await?, &query).await {
+        self.with_second_attempt(async |client| self.run_on(client, &query).await)
+            .await
+    }
+
+    /// Runs an attempt on a connection and, if that has lost its session, another on a new one.
+    async fn with_second_attempt<T>(
+        &self,
+        attempt: impl AsyncFn(Client) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        match attempt(self.connection().await?).await {
             Err(error) if error.is_session_lost() => {
                 self.close_idle(&error);
-                self.run_on(self.connection().await?, &query).await
+                attempt(self.connection().await?).await
             }
             other => other,
         }
@@ -262,13 +271,8 @@ impl Pool {
         &self,
         query: impl AsyncFn(&Client) -> Result<T, StorageError>,
     ) -> Result<(T, Lease), StorageError> {
-        match self.open_on(self.connection().await?, &query).await {
-            Err(error) if error.is_session_lost() => {
-                self.close_idle(&error);
-                self.open_on(self.connection().await?, &query).await
-            }
-            other => other,
-        }
+        self.with_second_attempt(async |client| self.open_on(client, &query).await)
+            .await
     }
 
     async fn open_on<T>(

@@ -1,5 +1,5 @@
-//! Recognises poolers that do not give each client a session of its own, as `PgBouncer` in
-//! transaction mode.
+//! Recognises poolers that do not give each client its own session, as `PgBouncer` in transaction
+//! mode.
 //!
 //! Such a pooler runs each transaction in any of its sessions, so settings, locks and prepared
 //! statements of one transaction are not there in the next. `serve` can do without the first two.
@@ -49,7 +49,8 @@ pub async fn pool_mode(database: &Database) -> Result<PoolMode, WriteError> {
     }
 }
 
-/// Opens the first connection of a command that needs sessions of its own. [`super::connect()`] opens more.
+/// Opens the first connection of a command that needs its own sessions. [`super::connect()`] opens
+/// more.
 ///
 /// # Errors
 /// Returns an error if the server is unreachable or rejects the connection, or if a pooler gives

@@ -57,20 +57,17 @@ pub async fn prepare_closing(client: &Client) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// Creates the chunks of a period, if they are missing, in a transaction of their own; of the
-/// current period if `posting` is `None`. A transaction that creates a chunk for its own records
-/// blocks others that need it, and so does the first one that writes to a chunk's columnstore.
+/// Creates the chunks of the period that is `ahead` periods after the current one, if they are
+/// missing, in a separate transaction. A transaction that creates a chunk for its own records blocks
+/// others that need it, and so does the first one that writes to a chunk's columnstore.
 ///
 /// # Errors
 /// Returns an error if the database is unreachable or rejects a statement. A retry is safe.
-pub async fn open_chunks(
-    connection: &mut Connection,
-    posting: Option<i64>,
-) -> Result<(), WriteError> {
+pub async fn open_chunks(connection: &mut Connection, ahead: i64) -> Result<(), WriteError> {
     let missing = connection
         .query_one(
             include_str!("../../sql/ingest/missing_chunks.sql"),
-            &[&posting],
+            &[&ahead],
         )
         .await?;
     let period: i64 = missing.get("period");
@@ -162,20 +159,13 @@ pub async fn close_period(
     if open_periods(connection).await?.records == 0 {
         return Ok(false);
     }
-    let boundary: i64 = {
-        let end = include_str!("../../sql/ingest/end_period.sql");
-        // The chunks of the next period first, so that its batches do not wait for each other.
-        let current = connection
-            .query_one(
-                include_str!("../../sql/ingest/missing_chunks.sql"),
-                &[&None::<i64>],
-            )
-            .await?
-            .get::<_, i64>("period");
-        open_chunks(connection, Some(current + PERIOD)).await?;
-        connection.query_one(end, &[]).await?.get("boundary")
-    };
+    // First, so that the batches of the next period do not wait for each other.
+    open_chunks(connection, 1).await?;
     let client: &Client = connection;
+    let boundary: i64 = client
+        .query_one(include_str!("../../sql/ingest/end_period.sql"), &[])
+        .await?
+        .get("boundary");
     wait_for_batches(client, boundary).await?;
     client
         .execute(
@@ -185,23 +175,25 @@ pub async fn close_period(
         .await
         .map_err(|error| WriteError::from(error).during("copying records to the columnstore"))?;
     let options = refresh_options(client).await?;
-    let mut windows = vec![];
-    for level in [SIM_CARDS, ORGANIZATIONS] {
-        let periods = level_periods(client, level, boundary).await?;
-        for (rare, has_any) in [
-            (LARGE, periods.iter().any(|period| period.is_large)),
-            (DETAILED, periods.iter().any(|period| period.is_detailed)),
-        ] {
-            if let Some(first) = periods.first().filter(|_| has_any) {
-                refresh(client, rare, first.start, boundary, options).await?;
-                close_level(client, rare, boundary).await?;
-            }
+    let organizations = level_periods(client, ORGANIZATIONS, boundary).await?;
+    // SIM cards are closed last, so these are all periods that any level lacks.
+    let sim_cards = level_periods(client, SIM_CARDS, boundary).await?;
+    for (rare, has_any) in [
+        (LARGE, sim_cards.iter().any(|period| period.is_large)),
+        (DETAILED, sim_cards.iter().any(|period| period.is_detailed)),
+    ] {
+        if let Some(first) = sim_cards.first().filter(|_| has_any) {
+            refresh(client, rare, first.start, boundary, options).await?;
+            close_level(client, rare, boundary).await?;
         }
-        windows.extend(periods.iter().map(|period| (level, period.start)));
     }
+    let of_level = |level, periods: Vec<LevelPeriod>| {
+        let windows = periods.into_iter().rev();
+        windows.map(move |period| (level, period.start))
+    };
     // A stack, with the first SIM cards on top: they take longest.
-    windows.reverse();
-    let windows = Mutex::new(windows);
+    let windows = of_level(ORGANIZATIONS, organizations).chain(of_level(SIM_CARDS, sim_cards));
+    let windows: Mutex<Vec<_>> = Mutex::new(windows.collect());
     let next = || {
         windows
             .lock()

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::progress::Counters;
 use super::session::Session;
 use crate::config::Config;
-use crate::db::{self, Connection, OpenPeriods, WriteError};
+use crate::db::{self, OpenPeriods, WriteError};
 use crate::failpoint;
 
 /// The pause between two looks at how much is open.
@@ -178,7 +178,7 @@ impl Background {
                 Ok(closed)
             }
             Kind::Periods if is_due(config, db::open_periods(connection).await?) => {
-                db::close_period(connection, None::<&Connection>).await
+                db::close_period(connection, None).await
             }
             Kind::Periods => Ok(false),
         }

@@ -142,7 +142,7 @@ impl ParallelCopy {
                 .open_additional(self.max_connections, LOCK_TIMEOUT)
                 .await?;
             session
-                .repeat(async |connection| db::open_chunks(connection, None).await)
+                .repeat(async |connection| db::open_chunks(connection, 0).await)
                 .await?;
             if self.idle.len() < 2 {
                 (self.max_connections, self.idle) = (1, vec![]);
@@ -178,10 +178,10 @@ impl ParallelCopy {
         writer: &mut SourceWriter<'_, '_>,
         tasks: &mut VecDeque<CopyTask>,
     ) -> Result<(), WriteError> {
-        loop {
+        let mut ended = false;
+        while !(ended && tasks.is_empty()) {
             writer.store.check_inventory_if_due().await?;
             let check = writer.store.check_due();
-            let can_begin = !self.idle.is_empty();
             tokio::select! {
                 outcome = first_outcome(tasks), if !tasks.is_empty() => {
                     tasks.pop_front();
@@ -193,27 +193,18 @@ impl ParallelCopy {
                     self.idle.push(connection);
                     permit_first(tasks, writer.claim);
                 }
-                batch = writer.receiver.recv(), if can_begin => {
-                    let (Some(batch), Some(connection)) = (batch, self.idle.pop()) else {
-                        // The channel is closed: only the batches in progress are left.
-                        while !tasks.is_empty() {
-                            let outcome = first_outcome(tasks).await;
-                            tasks.pop_front();
-                            if let Err(error) = outcome.result {
-                                return self.store_one_by_one(writer, tasks, (outcome.batch, error)).await;
-                            }
-                            writer.committed(&outcome.batch.end);
-                            self.idle.push(outcome.connection);
-                            permit_first(tasks, writer.claim);
-                        }
-                        return Ok(());
-                    };
-                    tasks.push_back(CopyTask::start(connection, batch));
-                    permit_first(tasks, writer.claim);
-                }
+                batch = writer.receiver.recv(), if !ended && !self.idle.is_empty() => match batch {
+                    Some(batch) => {
+                        let connection = self.idle.pop().expect("a connection is idle");
+                        tasks.push_back(CopyTask::start(connection, batch));
+                        permit_first(tasks, writer.claim);
+                    }
+                    None => ended = true,
+                },
                 () = sleep_until(check.into()) => {}
             }
         }
+        Ok(())
     }
 
     /// Stores the batches in progress, the first of which has failed.

@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 100] = [
+const EXPECTED: [(&str, &str, &str); 101] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -29,6 +29,7 @@ const EXPECTED: [(&str, &str, &str); 100] = [
     ("functions/drop_expired.sql", "", ""),
     ("functions/end_page.sql", "", ""),
     ("functions/end_period.sql", "", ""),
+    ("functions/in_organizations.sql", "", ""),
     ("functions/is_posting_open.sql", "", ""),
     ("functions/organization_list.sql", "", ""),
     ("functions/organization_parts.sql", "", ""),

@@ -167,7 +167,7 @@ impl Cluster {
                     "controller.quorum.voters={}@{HOST}:{controller}",
                     roles[0].0
                 ),
-                // Then each broker has the groups, and can go on alone.
+                // Then each broker has the groups, and can continue alone.
                 format!("offsets.topic.replication.factor={brokers}"),
                 format!("ssl.keystore.location={}", key_store.display()),
                 format!("ssl.truststore.location={}", trust_store.display()),
@@ -252,7 +252,7 @@ impl Cluster {
         config
     }
 
-    /// Creates a topic with a name of its own.
+    /// Creates a topic with a unique name.
     pub async fn topic(&self, partitions: i32, settings: &[(&str, &str)]) -> Topic<'_> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("usage-{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -591,7 +591,7 @@ impl Topic<'_> {
     }
 }
 
-/// How long an ingest may take to end by itself.
+/// How long an ingest may take to end.
 const EXIT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// An ingest that runs until it is stopped, and is killed if a test fails.
