@@ -14,6 +14,7 @@ pub mod server;
 pub mod stack;
 pub mod tls_proxy;
 pub mod usage;
+mod watchdog;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,6 +45,7 @@ pub fn at(text: &str) -> DateTime<Utc> {
 pub struct TestDatabase {
     url: String,
     host: Host,
+    _watched: watchdog::Watched,
 }
 
 enum Host {
@@ -136,6 +138,7 @@ impl TestDatabase {
         Self {
             url,
             host: Host::Native { server, name },
+            _watched: watchdog::watch(),
         }
     }
 
@@ -146,6 +149,7 @@ impl TestDatabase {
         let database = Self {
             url: server.url(),
             host: Host::Embedded(Some(server)),
+            _watched: watchdog::watch(),
         };
         let connection = database.connect().await;
         drop_objects(&connection).await;
@@ -317,10 +321,24 @@ fn take_embedded() -> EmbeddedServer {
         if embedded.started < EMBEDDED_SERVERS {
             embedded.started += 1;
             drop(embedded);
-            return EmbeddedServer::start();
+            return start_embedded();
         }
         embedded = RETURNED.wait(embedded).unwrap();
     }
+}
+
+/// Starts a server. If it fails, the next test that waits for one tries again.
+fn start_embedded() -> EmbeddedServer {
+    struct Place;
+    impl Drop for Place {
+        fn drop(&mut self) {
+            return_embedded(None);
+        }
+    }
+    let place = Place;
+    let server = EmbeddedServer::start();
+    std::mem::forget(place);
+    server
 }
 
 fn return_embedded(server: Option<EmbeddedServer>) {
