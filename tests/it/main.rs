@@ -39,6 +39,7 @@ mod poolers;
 mod psql_environment;
 mod queries;
 mod replay;
+mod restore;
 mod retention;
 mod schemathesis;
 mod secrets;
