@@ -28,6 +28,7 @@ mod kafka;
 mod kafka_broker;
 mod limits;
 mod migrate;
+mod moved_sim_cards;
 mod multi_host;
 mod openapi;
 mod operations;
