@@ -122,7 +122,7 @@ class Workload:
         whole, nothing = instants(FIRST_DAY, end), instants()
         slots, days = (nothing, whole) if self.every == "1day" else (whole, nothing)
         parameters = [*identifiers, "null", nothing, slots, days, instants(*starts), "0", str(len(starts)), str(PAGE + 1), "0",
-                      *(f"timestamptz '{instant(time)}'" for time in (FIRST_DAY, end))]
+                      *(f"timestamptz '{instant(time)}'" for time in (FIRST_DAY, end)), nothing, nothing, nothing]
         return re.sub(r"\$(\d+)", lambda match: parameters[int(match[1]) - 1], text)
 
 

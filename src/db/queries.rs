@@ -12,8 +12,8 @@ use tokio_postgres::{Row, RowStream};
 
 use super::StorageError;
 use crate::domain::{
-    Assignment, Freshness, Interval, InvalidId, Order, OrganizationId, Pieces, Scope, SimCardId,
-    Subject, UsageBucket, UsageTotal, Window,
+    Assignment, Buckets, Freshness, Interval, InvalidId, Order, OrganizationId, Pieces, Scope,
+    SimCardId, Subject, UsageBucket, UsageTotal, Window,
 };
 
 type Parameters<'a> = [&'a (dyn ToSql + Sync)];
@@ -38,6 +38,10 @@ pub struct Totals {
     pub bytes: i64,
 }
 
+/// The starts of more buckets are calculated by the server. A connection keeps buffers as large as the
+/// largest statement it has sent: 4 MB for 100,000 starts, and every connection would have them.
+const MAX_SENT_STARTS: usize = 2_000;
+
 /// Parameters of [`usage_series`].
 #[derive(Debug, Clone, Copy)]
 pub struct SeriesQuery<'a> {
@@ -45,11 +49,11 @@ pub struct SeriesQuery<'a> {
     pub scope: &'a Scope,
     /// The interval whose freshness is reported.
     pub interval: Interval,
-    /// The start of each bucket of the interval.
-    pub starts: &'a [DateTime<Utc>],
+    /// The buckets of the interval.
+    pub buckets: &'a Buckets,
     /// The parts of the interval to read and to sum up in the totals.
     pub pieces: &'a Pieces,
-    /// The buckets to return, as a half-open range of indexes into `starts`.
+    /// The buckets to return, as a half-open range of indexes.
     pub shown: (usize, usize),
     /// The window of rows, among the buckets in `shown` that have usage.
     pub window: Window,
@@ -70,7 +74,7 @@ pub async fn usage_series(
     let SeriesQuery {
         scope,
         interval,
-        starts,
+        buckets,
         pieces,
         shown,
         window,
@@ -80,7 +84,17 @@ pub async fn usage_series(
         Subject::SimCard(_) => &pieces.clone().without_slots(),
         Subject::Organization(_) => pieces,
     };
-    let parameters: [&(dyn ToSql + Sync); 13] = [
+    let starts = buckets.len() <= MAX_SENT_STARTS;
+    let starts = starts.then(|| buckets.starts().collect::<Vec<_>>());
+    let (mut firsts, mut steps, mut counts) = (vec![], vec![], vec![]);
+    if starts.is_none() {
+        for (first, step, count) in buckets.runs() {
+            firsts.push(first);
+            steps.push(step);
+            counts.push(count);
+        }
+    }
+    let parameters: [&(dyn ToSql + Sync); 16] = [
         &sim_card,
         &organization,
         &scope.organizations(),
@@ -94,6 +108,9 @@ pub async fn usage_series(
         &window.offset,
         &interval.start(),
         &interval.end(),
+        &firsts,
+        &steps,
+        &counts,
     ];
     usage(Rows::query(client, statement, &parameters, bucket).await?)
 }

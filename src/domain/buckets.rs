@@ -327,6 +327,19 @@ impl Buckets {
         self.starts.runs.iter().flat_map(each)
     }
 
+    /// The starts as runs at equal distances: the first start of each in seconds since 1970, the distance
+    /// in seconds, and their number.
+    pub fn runs(&self) -> impl Iterator<Item = (i64, i64, i64)> {
+        let runs = self.starts.runs.iter();
+        runs.map(|run| {
+            (
+                run.first,
+                run.step,
+                i64::try_from(run.count).unwrap_or(i64::MAX),
+            )
+        })
+    }
+
     /// The pieces to read for the buckets from index `from` on, limited to
     /// [`Interval::RECORDABLE`].
     #[must_use]

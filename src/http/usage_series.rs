@@ -246,11 +246,10 @@ impl Listing for SeriesRequest {
         &self,
         client: &Client,
     ) -> Result<Option<(Self::Summary, Rows<UsageBucket>)>, StorageError> {
-        let starts: Vec<_> = self.buckets.starts().collect();
         let query = SeriesQuery {
             scope: &self.scope,
             interval: self.interval,
-            starts: &starts,
+            buckets: &self.buckets,
             pieces: &self.pieces,
             shown: (self.shown.start, self.shown.end),
             window: if self.fill {

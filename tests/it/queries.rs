@@ -194,7 +194,7 @@ const EXPECTED: [(&str, &str, &str); 102] = [
     ),
     (
         "queries/usage_series.sql",
-        "text 2, _int4 1, _timestamptz 4, int4 2, int8 2, timestamptz 2",
+        "text 2, _int4 1, _timestamptz 4, int4 2, int8 2, timestamptz 2, _int8 3",
         SERIES,
     ),
     (

@@ -833,3 +833,47 @@ async fn a_response_says_up_to_when_it_is_complete() {
         "2020-05-01T00:00:00Z"
     );
 }
+
+/// The server calculates the starts of many buckets, from runs at equal distances.
+#[actix_web::test]
+async fn a_long_series_has_the_buckets_of_shorter_ones() {
+    let database = TestDatabase::migrated().await;
+    ingest(
+        &database,
+        &[
+            ("2020-01-01T00:30:00Z", 1),
+            ("2020-03-29T00:59:59Z", 2),
+            ("2020-03-29T01:00:00Z", 4),
+            ("2020-07-01T12:00:00Z", 8),
+            ("2020-10-25T00:30:00Z", 16),
+            ("2020-10-25T01:30:00Z", 32),
+            ("2020-12-31T12:59:59Z", 64),
+        ],
+    )
+    .await;
+    let api = Api::new(&database.config()).await;
+    for subject in ["organization/o", &format!("simcard/{SIM}")] {
+        for tz in ["UTC", "Europe/Berlin", "Australia/Lord_Howe"] {
+            let series = async |start: &str, end: &str| {
+                let path = format!(
+                    "/api/v1/{subject}/usage?start={start}&end={end}&every=1hour&tz={tz}&size=1000"
+                );
+                api.ok(&path).await["items"].as_array().unwrap().clone()
+            };
+            let mut months = vec![];
+            for (month, days) in [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+                .iter()
+                .enumerate()
+            {
+                let month = format!("2020-{:02}", month + 1);
+                months.extend(series(&format!("{month}-01"), &format!("{month}-{days}")).await);
+            }
+            assert_eq!(months.len(), 7, "{tz}: {months:?}");
+            assert_eq!(
+                series("2020-01-01", "2020-12-31").await,
+                months,
+                "{subject}, {tz}"
+            );
+        }
+    }
+}
