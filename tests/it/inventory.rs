@@ -294,3 +294,25 @@ async fn a_running_stream_notices_the_new_owner_of_a_sim_card_within_seconds() {
         assert!(child.wait().unwrap().success());
     }
 }
+
+#[tokio::test]
+async fn the_ids_of_an_organization_follow_each_other() {
+    let database = TestDatabase::migrated().await;
+    let files = Files::new();
+    for first in [0_u64, 300] {
+        let mut lines = String::from("sim-card-id,org-id\n");
+        for number in first..first + 300 {
+            writeln!(lines, "{},org{}", 8_943_000_000 + number, number % 3).unwrap();
+        }
+        load(&database, &files, &lines);
+    }
+    let changes = "select count(*) from (
+                       select organization_id, lag(organization_id) over (order by sim_card_id) as before
+                       from sim_card_assignments
+                   ) as assignments where organization_id <> before";
+    assert_eq!(database.number(changes).await, 5);
+    let wrong = "select count(*) from sim_card_assignments join sim_cards on sim_card_id = sim_cards.id
+                 join organizations on organization_id = organizations.id
+                 where name <> 'org' || (sim_cards.iccid::bigint % 3) or sim_cards.iccid <> sim_card_assignments.iccid";
+    assert_eq!(database.number(wrong).await, 0);
+}
