@@ -34,10 +34,15 @@ create table sim_card_assignments (
 
 create unique index on sim_card_assignments (organization_id, iccid, valid_from);
 
+-- A random version, between 0 and 2^62. A counter would repeat after a backup was restored, or after
+-- a failover that lost the newest commits.
+create function random_version() returns bigint language sql volatile as
+$$select hashtextextended(gen_random_uuid()::text, 0) & 4611686018427387903$$;
+
 -- One row about the whole inventory.
 create table inventory_version (
-    -- How often it has changed. A long-running ingest compares this with the version of its copy in
-    -- memory.
+    -- Differs after each change. A long-running ingest compares this with the version of its copy in
+    -- memory, and entity tags contain it.
     version bigint not null,
     -- The number of assignments.
     assignments bigint not null
@@ -45,7 +50,7 @@ create table inventory_version (
 
 insert into inventory_version values (0, 0);
 
--- Counts assignments, and advances the version, in the transaction of each change. Statements that
+-- Counts assignments, and replaces the version, in the transaction of each change. Statements that
 -- change nothing leave the version as it is.
 create function follow_assignments() returns trigger language plpgsql as $$
 declare
@@ -53,7 +58,7 @@ declare
     fewer bigint := 0;
 begin
     if tg_op = 'TRUNCATE' then
-        update inventory_version set version = version + 1, assignments = 0;
+        update inventory_version set version = random_version(), assignments = 0;
         update organizations set assignments = 0 where assignments <> 0;
         return null;
     end if;
@@ -66,7 +71,7 @@ begin
     if more + fewer = 0 then
         return null;
     end if;
-    update inventory_version set version = version + 1, assignments = assignments + more - fewer;
+    update inventory_version set version = random_version(), assignments = assignments + more - fewer;
     if tg_op <> 'DELETE' then
         update organizations
         set assignments = organizations.assignments + counted.assignments

@@ -22,7 +22,7 @@ const USUAL_ICCID_BYTES: usize = 20;
 /// The end of a list in [`InventoryIndex::earlier`].
 const NONE: u32 = u32::MAX;
 
-/// How often the inventory has changed. An [`InventoryIndex`] of another version is out of date.
+/// A number that differs after each change of the inventory. An [`InventoryIndex`] of another version is out of date.
 ///
 /// # Errors
 /// Returns an error if the database is unreachable or rejects the statement.

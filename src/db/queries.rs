@@ -241,7 +241,7 @@ pub struct Inventory {
     /// The number of all assignments; `None` if the query has [`InventoryQuery::after`], or a prefix
     /// with more than [`MAX_COUNTED`] assignments.
     pub total: Option<i64>,
-    /// Grows whenever the inventory is loaded.
+    /// Differs whenever the inventory does.
     pub version: i64,
     /// The assignments of the window, ordered by SIM card and time.
     pub rows: Rows<Assignment>,

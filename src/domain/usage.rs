@@ -67,9 +67,10 @@ impl Order {
 /// How current a result is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
-    /// Increases whenever the usage in the requested interval changes.
+    /// Differs whenever the usage in the requested interval does, even between the states before
+    /// and after a backup was restored.
     pub version: i64,
-    /// Increases whenever an inventory is loaded.
+    /// Differs whenever the inventory does.
     pub inventory_version: i64,
     /// The result includes all ingested records before this instant. `None`: nothing is ingested
     /// yet.

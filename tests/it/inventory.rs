@@ -54,7 +54,7 @@ async fn loading_reports_what_it_changed_and_counts_it() {
     assert_eq!(run.json()["inventory"], changes(3, 1, 1, 2));
     assert_eq!(run.json()["assignments"], 5);
     assert_eq!(database.number(COUNTED).await, 7);
-    assert!(version(&database).await > loaded);
+    assert_ne!(version(&database).await, loaded);
     let ids = "select max(id)::bigint from sim_cards";
     assert_eq!(database.number(ids).await, 4);
 
@@ -65,7 +65,7 @@ async fn loading_reports_what_it_changed_and_counts_it() {
     assert_eq!(run.stdout.lines().next(), Some(text));
 
     // Changes by SQL are counted, too, and have a new version.
-    let before = version(&database).await;
+    let mut versions = BTreeSet::from([version(&database).await]);
     let connection = database.connect().await;
     for change in [
         "delete from sim_card_assignments where valid_from > '2020-02-15'",
@@ -74,8 +74,8 @@ async fn loading_reports_what_it_changed_and_counts_it() {
     ] {
         connection.batch_execute(change).await.unwrap();
         assert!(database.number(COUNTED).await >= 0, "{change}");
+        assert!(versions.insert(version(&database).await), "{change}");
     }
-    assert_eq!(version(&database).await, before + 3);
 }
 
 /// (SIM card, valid from, organization), in the order of lists.
