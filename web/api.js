@@ -47,6 +47,11 @@ export function organizations(size, signal) {
   return getJson('api/v1/usage/organizations', { size }, signal);
 }
 
+/** The assignments of a SIM card, by time. */
+export function assignmentsOf(simcard, signal) {
+  return getJson('api/v1/inventory', { simcard, size: PAGE_SIZE }, signal);
+}
+
 /** Assignments whose SIM card or organization starts with `q`. */
 export function inventory({ q, size }, signal) {
   return getJson('api/v1/inventory', { q, size }, signal);

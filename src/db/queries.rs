@@ -223,6 +223,8 @@ pub struct InventoryQuery<'a> {
     pub scope: &'a Scope,
     /// Only assignments to this organization.
     pub organization: Option<&'a OrganizationId>,
+    /// Only assignments of this SIM card.
+    pub sim_card: Option<&'a SimCardId>,
     /// Only SIM cards or organizations that start with this.
     pub prefix: Option<&'a str>,
     /// Starts the window after the assignment of this SIM card from this instant.
@@ -260,11 +262,12 @@ pub async fn inventory(
     let InventoryQuery {
         scope,
         organization,
+        sim_card,
         prefix,
         after,
         window,
     } = query;
-    let parameters: [&(dyn ToSql + Sync); 8] = [
+    let parameters: [&(dyn ToSql + Sync); 9] = [
         &scope.organizations(),
         &organization.map(OrganizationId::as_str),
         &prefix,
@@ -273,6 +276,7 @@ pub async fn inventory(
         &window.limit,
         &window.offset,
         &MAX_COUNTED,
+        &sim_card.map(SimCardId::as_str),
     ];
     let Some((first, rows)) = Rows::query(client, statement, &parameters, assignment).await? else {
         return Ok(None);
@@ -431,6 +435,7 @@ fn assignment(row: &Row) -> Result<Option<Assignment>, StorageError> {
         sim_card: SimCardId::parse(sim_card).map_err(invalid)?,
         organization: OrganizationId::parse(row.try_get("organization")?).map_err(invalid)?,
         valid_from: row.try_get("valid_from")?,
+        valid_until: row.try_get("valid_until")?,
     }))
 }
 

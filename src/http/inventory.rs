@@ -11,10 +11,10 @@ use utoipa::ToSchema;
 use super::access::Caller;
 use super::cursor::ListId;
 use super::format::ResponseFormat;
-use super::listing::{Item, Listing, respond};
+use super::listing::{Field, Item, Listing, respond};
 use super::params::{
-    CURSOR, Endpoint, FORMAT, ORGANIZATION, PAGE, PREFIX, Paging, Parameter, Parameters, SIZE,
-    rfc3339,
+    CURSOR, Endpoint, FORMAT, ORGANIZATION, PAGE, PREFIX, Paging, Parameter, Parameters, SIM_CARD,
+    SIZE, rfc3339,
 };
 use super::problem::{ApiError, Problem};
 use super::response::{CommonResponses, list_id, weak_tag};
@@ -25,6 +25,7 @@ use crate::domain::{Assignment, OrganizationId, Scope, SimCardId};
 pub(super) struct InventoryRequest {
     scope: Scope,
     organization: Option<OrganizationId>,
+    sim_card: Option<SimCardId>,
     prefix: Option<String>,
     paging: Paging,
     cursor: Option<InventoryCursor>,
@@ -49,7 +50,8 @@ pub(super) struct InventorySummary {
 }
 
 impl Endpoint for InventoryRequest {
-    const PARAMETERS: &'static [Parameter] = &[ORGANIZATION, PREFIX, PAGE, SIZE, CURSOR, FORMAT];
+    const PARAMETERS: &'static [Parameter] =
+        &[ORGANIZATION, SIM_CARD, PREFIX, PAGE, SIZE, CURSOR, FORMAT];
 }
 
 impl InventoryRequest {
@@ -58,7 +60,8 @@ impl InventoryRequest {
         request: &HttpRequest,
         caller: &Caller,
     ) -> Option<Self> {
-        let (organization, prefix) = (parameters.organization(), parameters.prefix());
+        let (organization, sim_card) = (parameters.organization(), parameters.sim_card());
+        let prefix = parameters.prefix();
         let paging = parameters.paging(ResponseFormat::accepted(request))?;
         if paging.window().offset > Self::MAX_SKIPPED {
             let reason = format!(
@@ -70,11 +73,16 @@ impl InventoryRequest {
             return None;
         }
         let scope = caller.scope.clone();
-        let list = list_id(request, &scope, &format!("{organization:?} {prefix:?}"));
+        let list = list_id(
+            request,
+            &scope,
+            &format!("{organization:?} {sim_card:?} {prefix:?}"),
+        );
         let cursor = parameters.cursor(&paging, &list, "list").ok()?;
         Some(Self {
             scope,
             organization,
+            sim_card,
             prefix,
             paging,
             cursor,
@@ -108,6 +116,7 @@ impl Listing for InventoryRequest {
         let query = InventoryQuery {
             scope: &self.scope,
             organization: self.organization.as_ref(),
+            sim_card: self.sim_card.as_ref(),
             prefix: self.prefix.as_deref(),
             after: cursor.map(|cursor| (cursor.sim_card.as_str(), cursor.valid_from)),
             window: self.paging.window(),
@@ -193,10 +202,13 @@ pub(super) struct AssignmentItem {
     /// Identifier of the organization.
     #[schema(value_type = String)]
     organization: OrganizationId,
-    /// Start of the assignment, which ends with the next one of the same SIM card; null if it has
-    /// no start.
+    /// Start of the assignment; null if it has no start.
     #[schema(format = DateTime)]
     valid_from: Option<String>,
+    /// End of the assignment, exclusive: the next one of the same SIM card begins, or it was ended;
+    /// null if it has no end.
+    #[schema(format = DateTime)]
+    valid_until: Option<String>,
 }
 
 impl From<Assignment> for AssignmentItem {
@@ -205,26 +217,33 @@ impl From<Assignment> for AssignmentItem {
             sim_card,
             organization,
             valid_from,
+            valid_until,
         }: Assignment,
     ) -> Self {
         Self {
             simcard: sim_card,
             organization,
             valid_from: valid_from.map(rfc3339),
+            valid_until: valid_until.map(rfc3339),
         }
     }
 }
 
 impl Item for AssignmentItem {
-    const CSV_HEADER: &'static str = "sim-card-id,org-id,valid-from";
+    const CSV_HEADER: &'static str = "sim-card-id,org-id,valid-from,valid-until";
 
-    fn csv(&self) -> [&dyn Display; 3] {
-        let valid_from: &dyn Display = match &self.valid_from {
-            Some(valid_from) => valid_from,
-            None => &"",
-        };
-        [&self.simcard, &self.organization, valid_from]
+    fn csv(&self) -> impl IntoIterator<Item = Field<'_>> {
+        [
+            Field::Id(self.simcard.as_str()),
+            Field::Id(self.organization.as_str()),
+            Field::Plain(or_empty(self.valid_from.as_ref())),
+            Field::Plain(or_empty(self.valid_until.as_ref())),
+        ]
     }
+}
+
+fn or_empty(text: Option<&String>) -> &dyn Display {
+    text.map_or(&"", |text| text)
 }
 
 /// Assignments of SIM cards to organizations

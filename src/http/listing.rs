@@ -83,8 +83,15 @@ pub trait Listing: 'static {
 pub trait Item: Serialize + 'static {
     const CSV_HEADER: &'static str;
 
-    /// The fields of a line of CSV. Identifiers, instants and numbers need no quotes.
-    fn csv(&self) -> [&dyn Display; 3];
+    /// The fields of a line of CSV.
+    fn csv(&self) -> impl IntoIterator<Item = Field<'_>>;
+}
+
+/// A field of a line of CSV.
+pub enum Field<'a> {
+    Id(&'a str),
+    /// An instant or a number, which need no quotes.
+    Plain(&'a dyn Display),
 }
 
 /// Queries the database and responds, as soon as it is the caller's turn.
@@ -293,8 +300,15 @@ impl<L: Listing> RowStream<L> {
 /// Writes an item as a line.
 fn write_item(format: ResponseFormat, item: &impl Item, chunk: &mut Vec<u8>) -> io::Result<()> {
     if format == ResponseFormat::Csv {
-        let [first, second, third] = item.csv();
-        write!(chunk, "{first},{second},{third}")?;
+        for (index, field) in item.csv().into_iter().enumerate() {
+            if index > 0 {
+                chunk.push(b',');
+            }
+            match field {
+                Field::Id(id) => chunk.extend_from_slice(id.as_bytes()),
+                Field::Plain(value) => write!(chunk, "{value}")?,
+            }
+        }
     } else {
         serde_json::to_writer(&mut *chunk, item)?;
     }

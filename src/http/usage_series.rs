@@ -1,6 +1,5 @@
 //! The time series of one SIM card or one organization.
 
-use std::fmt::Display;
 use std::ops::Range;
 
 use actix_web::http::header::EntityTag;
@@ -11,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
-use super::listing::{Context, Item, Listing, respond, respond_in_turn, write_page};
+use super::listing::{Context, Field, Item, Listing, respond, respond_in_turn, write_page};
 use super::params::{
     CURSOR, END, EVERY, Endpoint, FILL, FORMAT, PAGE, Paging, Parameter, Parameters, SIZE, START,
     TZ,
@@ -397,8 +396,12 @@ pub(super) struct Bucket {
 impl Item for Bucket {
     const CSV_HEADER: &'static str = "date,bytes-used-total,records";
 
-    fn csv(&self) -> [&dyn Display; 3] {
-        [&self.date, &self.bytes_used_total, &self.records]
+    fn csv(&self) -> impl IntoIterator<Item = Field<'_>> {
+        [
+            Field::Plain(&self.date),
+            Field::Plain(&self.bytes_used_total),
+            Field::Plain(&self.records),
+        ]
     }
 }
 

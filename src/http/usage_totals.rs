@@ -1,6 +1,5 @@
 //! The lists of organizations and of SIM cards, with the total usage of each.
 
-use std::fmt::Display;
 use std::marker::PhantomData;
 
 use actix_web::HttpResponse;
@@ -12,7 +11,7 @@ use utoipa::openapi::{Array, ArrayBuilder, Ref};
 
 use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
-use super::listing::{Context, Item, Listing, respond};
+use super::listing::{Context, Field, Item, Listing, respond};
 use super::params::{
     CURSOR, END, EVERY, Endpoint, FORMAT, ORGANIZATION, PAGE, Paging, Parameter, Parameters, SIZE,
     SORT, START, TZ,
@@ -282,16 +281,24 @@ impl From<UsageTotal> for SimCardTotal {
 impl Item for OrganizationTotal {
     const CSV_HEADER: &'static str = "organization,bytes-used-total,records";
 
-    fn csv(&self) -> [&dyn Display; 3] {
-        [&self.organization, &self.bytes_used_total, &self.records]
+    fn csv(&self) -> impl IntoIterator<Item = Field<'_>> {
+        [
+            Field::Id(&self.organization),
+            Field::Plain(&self.bytes_used_total),
+            Field::Plain(&self.records),
+        ]
     }
 }
 
 impl Item for SimCardTotal {
     const CSV_HEADER: &'static str = "simcard,bytes-used-total,records";
 
-    fn csv(&self) -> [&dyn Display; 3] {
-        [&self.simcard, &self.bytes_used_total, &self.records]
+    fn csv(&self) -> impl IntoIterator<Item = Field<'_>> {
+        [
+            Field::Id(&self.simcard),
+            Field::Plain(&self.bytes_used_total),
+            Field::Plain(&self.records),
+        ]
     }
 }
 
