@@ -10,10 +10,11 @@
 --   $7 bigint       number of rows to skip
 --   $8 bigint       maximum number of SIM cards that start with $3 to count
 --   $9 text         only assignments of this SIM card; null for all
+--   $10 bigint      the version of the inventory whose total the client has; null for none
 --
 -- Columns:
---   total              bigint       assignments on all pages; null if $4 is given, because the client
---                                   has it from the first page, or if there are more than $8 to count
+--   total              bigint       assignments on all pages; null if the inventory is at $10, or if
+--                                   there are more than $8 to count
 --   inventory_version  bigint       grows whenever the inventory changes
 --   sim_card           text         ICCID; null if the page is empty
 --   organization       text         name
@@ -208,7 +209,7 @@ total as (
             + (select coalesce(sum(assignments), 0)::bigint from named)
             + (select coalesce(sum(assignments), 0)::bigint from selected where is_named)
     end as assignments
-    where $4 is null
+    where $10::bigint is null or $10 <> (select version from inventory_version)
 )
 select
     (select assignments from total) as total,

@@ -229,6 +229,8 @@ pub struct InventoryQuery<'a> {
     pub prefix: Option<&'a str>,
     /// Starts the window after the assignment of this SIM card from this instant.
     pub after: Option<(&'a str, Option<DateTime<Utc>>)>,
+    /// The version of the inventory whose total is known.
+    pub version: Option<i64>,
     /// The window of rows.
     pub window: Window,
 }
@@ -240,8 +242,8 @@ pub const MAX_COUNTED: i64 = 1_000;
 /// A window of the inventory.
 #[derive(Debug)]
 pub struct Inventory {
-    /// The number of all assignments; `None` if the query has [`InventoryQuery::after`], or a prefix
-    /// with more than [`MAX_COUNTED`] assignments.
+    /// The number of all assignments; `None` if it is known (see [`InventoryQuery::version`]), or the
+    /// query has a prefix with more than [`MAX_COUNTED`] assignments.
     pub total: Option<i64>,
     /// Grows whenever the inventory is loaded.
     pub version: i64,
@@ -265,9 +267,10 @@ pub async fn inventory(
         sim_card,
         prefix,
         after,
+        version,
         window,
     } = query;
-    let parameters: [&(dyn ToSql + Sync); 9] = [
+    let parameters: [&(dyn ToSql + Sync); 10] = [
         &scope.organizations(),
         &organization.map(OrganizationId::as_str),
         &prefix,
@@ -277,6 +280,7 @@ pub async fn inventory(
         &window.offset,
         &MAX_COUNTED,
         &sim_card.map(SimCardId::as_str),
+        &version,
     ];
     let Some((first, rows)) = Rows::query(client, statement, &parameters, assignment).await? else {
         return Ok(None);

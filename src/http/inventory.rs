@@ -40,11 +40,14 @@ struct InventoryCursor {
     valid_from: Option<DateTime<Utc>>,
     /// Assignments in the whole list; `None` if they were not counted.
     total: Option<i64>,
+    /// The version of the inventory on the first page.
+    version: i64,
 }
 
 /// What a query returns about the whole list.
 pub(super) struct InventorySummary {
-    /// `None` for a query that continues at a cursor, and if there are too many to count.
+    /// `None` for a query that continues at a cursor whose total is still right, and if there are too
+    /// many to count.
     total: Option<i64>,
     version: i64,
 }
@@ -92,6 +95,7 @@ impl InventoryRequest {
 
     fn total(&self, summary: &InventorySummary) -> Option<i64> {
         let cursor = self.cursor.as_ref();
+        let cursor = cursor.filter(|_| !self.has_changed(summary));
         cursor.map_or(summary.total, |cursor| cursor.total)
     }
 }
@@ -119,6 +123,7 @@ impl Listing for InventoryRequest {
             sim_card: self.sim_card.as_ref(),
             prefix: self.prefix.as_deref(),
             after: cursor.map(|cursor| (cursor.sim_card.as_str(), cursor.valid_from)),
+            version: cursor.map(|cursor| cursor.version),
             window: self.paging.window(),
         };
         let inventory = queries::inventory(client, query).await?;
@@ -141,6 +146,11 @@ impl Listing for InventoryRequest {
         Some(weak_tag(&format!("{list} {paging:?} {}", summary.version)))
     }
 
+    fn has_changed(&self, summary: &InventorySummary) -> bool {
+        let cursor = self.cursor.as_ref();
+        cursor.is_some_and(|cursor| cursor.version != summary.version)
+    }
+
     fn next(&self, summary: &InventorySummary, rows: &mut Vec<Assignment>) -> Option<String> {
         self.paging.truncate(rows)?;
         let row = rows.last()?;
@@ -148,6 +158,10 @@ impl Listing for InventoryRequest {
             sim_card: row.sim_card.to_string(),
             valid_from: row.valid_from,
             total: self.total(summary),
+            version: self
+                .cursor
+                .as_ref()
+                .map_or(summary.version, |cursor| cursor.version),
         };
         Some(self.list.write_cursor(&cursor))
     }
@@ -167,6 +181,7 @@ impl Listing for InventoryRequest {
             total: self.total(summary),
             page: self.paging.page.number(),
             size: self.paging.page.size(),
+            list_changed: self.has_changed(summary),
             next,
         }
     }
@@ -174,6 +189,7 @@ impl Listing for InventoryRequest {
 
 /// One page of the inventory.
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
 pub(super) struct Assignments {
     /// The assignments, by the bytes of the SIM card's identifier, then by time.
     items: Vec<AssignmentItem>,
@@ -187,6 +203,12 @@ pub(super) struct Assignments {
     /// Maximum number of items per page.
     #[schema(minimum = 1)]
     size: i64,
+    /// True if the list has changed since its first page, so that pages may lack or repeat items;
+    /// otherwise absent. The other fields describe the list as it is now. Request the first page
+    /// again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    list_changed: bool,
     /// Path and query of the next page; null on the last page.
     next: Option<String>,
 }

@@ -34,6 +34,7 @@ mod operations;
 mod outages;
 mod output;
 mod page;
+mod pages;
 mod parallel_copy;
 mod poolers;
 mod psql_environment;

@@ -184,7 +184,7 @@ const EXPECTED: [(&str, &str, &str); 104] = [
     ("queries/freshness.sql", "timestamptz 2", FRESHNESS),
     (
         "queries/inventory.sql",
-        "_int4 1, text 3, timestamptz 1, int8 3, text 1",
+        "_int4 1, text 3, timestamptz 1, int8 3, text 1, int8 1",
         "total int8, inventory_version int8, sim_card text, organization text, valid_from timestamptz, \
          valid_until timestamptz",
     ),
