@@ -17,11 +17,19 @@ export function renderHeadings(view) {
   $('bucket-name').textContent = name[0].toUpperCase() + name.slice(1);
 }
 
-/** Shows which organization a SIM card belongs to. */
-export function renderOwner(view, organization) {
+/** Shows which organization a SIM card belongs to, or will belong to, or belonged to. */
+export function renderOwner(view, { assignment, when }) {
+  const day = (instant) => format.date(Date.parse(instant), view.tz);
+  const [before, after] = {
+    now: () => ['Belongs to', ''],
+    later: () => ['Belongs to no organization today, and to', `from ${day(assignment['valid-from'])} on`],
+    before: () => ['Belonged to', `until ${day(assignment['valid-until'])}`],
+  }[when]();
   $('owner').hidden = false;
-  $('owner-link').textContent = organization;
-  $('owner-link').href = viewQuery({ ...view, kind: 'organization', id: organization });
+  $('owner-before').textContent = before;
+  $('owner-link').textContent = assignment.organization;
+  $('owner-link').href = viewQuery({ ...view, kind: 'organization', id: assignment.organization });
+  $('owner-after').textContent = after;
 }
 
 /** The number of records in all buckets, as a BigInt. */

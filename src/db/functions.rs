@@ -48,6 +48,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function!("sim_card_list"),
     function!("organization_list"),
     function!("usage_by_organization"),
+    function!("inventory_differences"),
 ];
 
 /// The names and checksums of all functions: the parameters of `schema_history/version.sql`.

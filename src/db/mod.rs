@@ -34,7 +34,7 @@ pub use copy::{
 };
 pub use error::{Cause, StorageError, WriteError, with_causes};
 pub use freshness::FreshnessLoader;
-pub use inventory::store_inventory;
+pub use inventory::{InventoryDifference, inventory_differences, store_inventory};
 pub use inventory_index::{InventoryIndex, LookupError, RecordIds, inventory_version};
 pub use partitions::{KnownPartition, enter_partition, move_partition, set_partition_topic};
 pub use pool::{Lease, Pool, PoolStatus, Streaming};

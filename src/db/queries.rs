@@ -223,10 +223,14 @@ pub struct InventoryQuery<'a> {
     pub scope: &'a Scope,
     /// Only assignments to this organization.
     pub organization: Option<&'a OrganizationId>,
+    /// Only assignments of this SIM card.
+    pub sim_card: Option<&'a SimCardId>,
     /// Only SIM cards or organizations that start with this.
     pub prefix: Option<&'a str>,
     /// Starts the window after the assignment of this SIM card from this instant.
     pub after: Option<(&'a str, Option<DateTime<Utc>>)>,
+    /// The version of the inventory whose total is known.
+    pub version: Option<i64>,
     /// The window of rows.
     pub window: Window,
 }
@@ -238,8 +242,8 @@ pub const MAX_COUNTED: i64 = 1_000;
 /// A window of the inventory.
 #[derive(Debug)]
 pub struct Inventory {
-    /// The number of all assignments; `None` if the query has [`InventoryQuery::after`], or a prefix
-    /// with more than [`MAX_COUNTED`] assignments.
+    /// The number of all assignments; `None` if it is known (see [`InventoryQuery::version`]), or the
+    /// query has a prefix with more than [`MAX_COUNTED`] assignments.
     pub total: Option<i64>,
     /// Differs whenever the inventory does.
     pub version: i64,
@@ -260,11 +264,13 @@ pub async fn inventory(
     let InventoryQuery {
         scope,
         organization,
+        sim_card,
         prefix,
         after,
+        version,
         window,
     } = query;
-    let parameters: [&(dyn ToSql + Sync); 8] = [
+    let parameters: [&(dyn ToSql + Sync); 10] = [
         &scope.organizations(),
         &organization.map(OrganizationId::as_str),
         &prefix,
@@ -273,6 +279,8 @@ pub async fn inventory(
         &window.limit,
         &window.offset,
         &MAX_COUNTED,
+        &sim_card.map(SimCardId::as_str),
+        &version,
     ];
     let Some((first, rows)) = Rows::query(client, statement, &parameters, assignment).await? else {
         return Ok(None);
@@ -431,6 +439,7 @@ fn assignment(row: &Row) -> Result<Option<Assignment>, StorageError> {
         sim_card: SimCardId::parse(sim_card).map_err(invalid)?,
         organization: OrganizationId::parse(row.try_get("organization")?).map_err(invalid)?,
         valid_from: row.try_get("valid_from")?,
+        valid_until: row.try_get("valid_until")?,
     }))
 }
 

@@ -30,6 +30,9 @@ use crate::logging::{current_request, within_request};
 /// Rows are sent in chunks of about this size.
 const CHUNK_BYTES: usize = 32 * 1024;
 
+/// Says that the list has changed since its first page. JSON pages say it in a field, too.
+const HAS_CHANGED: (&str, &str) = ("list-changed", "true");
+
 /// What the usage handlers extract from a request.
 pub type Context = (
     HttpRequest,
@@ -61,6 +64,10 @@ pub trait Listing: 'static {
 
     fn tag(&self, summary: &Self::Summary) -> Option<EntityTag>;
 
+    /// Whether the list has changed since the first page, according to the request's cursor. If so,
+    /// the pages may lack or repeat items.
+    fn has_changed(&self, summary: &Self::Summary) -> bool;
+
     /// Caches what a JSON page is made of.
     fn cache(&self, _: &EntityTag, _: &Self::Summary, _: &[Self::Row]) {}
 
@@ -83,8 +90,15 @@ pub trait Listing: 'static {
 pub trait Item: Serialize + 'static {
     const CSV_HEADER: &'static str;
 
-    /// The fields of a line of CSV. Identifiers, instants and numbers need no quotes.
-    fn csv(&self) -> [&dyn Display; 3];
+    /// The fields of a line of CSV.
+    fn csv(&self) -> impl IntoIterator<Item = Field<'_>>;
+}
+
+/// A field of a line of CSV.
+pub enum Field<'a> {
+    Id(&'a str),
+    /// An instant or a number, which need no quotes.
+    Plain(&'a dyn Display),
 }
 
 /// Queries the database and responds, as soon as it is the caller's turn.
@@ -147,6 +161,7 @@ pub fn write_page<L: Listing>(
     mut rows: Vec<L::Row>,
     source: DataSource,
 ) -> HttpResponse {
+    let has_changed = listing.has_changed(summary);
     let next = listing.next(summary, &mut rows);
     let page = listing.paging().page;
     let previous = page.previous();
@@ -158,7 +173,11 @@ pub fn write_page<L: Listing>(
     }
     telemetry(request).count_response(source, items.len());
     let body = listing.body(summary, items, links.next().map(str::to_owned));
-    begin(ResponseFormat::Json, tag, Some(&links)).json(body)
+    let mut response = begin(ResponseFormat::Json, tag, Some(&links));
+    if has_changed {
+        response.insert_header(HAS_CHANGED);
+    }
+    response.json(body)
 }
 
 /// Responds with rows that are written as they arrive from the database, so memory does not grow
@@ -188,6 +207,9 @@ async fn stream<L: Listing>(
     }
     let format = listing.paging().format;
     let mut response = begin(format, tag.as_ref(), None);
+    if listing.has_changed(&summary) {
+        response.insert_header(HAS_CHANGED);
+    }
     let telemetry = telemetry(request).clone();
     telemetry.count_response(DataSource::Database, 0);
     let (sender, chunks) = mpsc::channel(1);
@@ -293,8 +315,15 @@ impl<L: Listing> RowStream<L> {
 /// Writes an item as a line.
 fn write_item(format: ResponseFormat, item: &impl Item, chunk: &mut Vec<u8>) -> io::Result<()> {
     if format == ResponseFormat::Csv {
-        let [first, second, third] = item.csv();
-        write!(chunk, "{first},{second},{third}")?;
+        for (index, field) in item.csv().into_iter().enumerate() {
+            if index > 0 {
+                chunk.push(b',');
+            }
+            match field {
+                Field::Id(id) => chunk.extend_from_slice(id.as_bytes()),
+                Field::Plain(value) => write!(chunk, "{value}")?,
+            }
+        }
     } else {
         serde_json::to_writer(&mut *chunk, item)?;
     }

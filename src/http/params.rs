@@ -15,7 +15,7 @@ use utoipa::openapi::{KnownFormat, ObjectBuilder, Required, SchemaFormat, Type};
 use super::cursor::{CursorError, ListId};
 use super::format::ResponseFormat;
 use super::problem::{ApiError, ParameterProblem};
-use crate::domain::{Granularity, Interval, Order, OrganizationId, Page, Window, Zone};
+use crate::domain::{Granularity, Interval, Order, OrganizationId, Page, SimCardId, Window, Zone};
 
 pub const START: Parameter = Parameter::new(
     "start",
@@ -65,6 +65,15 @@ pub const ORGANIZATION: Parameter = Parameter::new(
     "organization",
     "Limits the list to the SIM cards of this organization.",
     identifier("x00g8"),
+);
+pub const SIM_CARD: Parameter = Parameter::new(
+    "simcard",
+    "Limits the list to assignments of this SIM card.",
+    Values::Text {
+        hint: "ex: 89440001",
+        pattern: None,
+        example: Some("89440001"),
+    },
 );
 pub const PREFIX: Parameter = Parameter::new(
     "q",
@@ -387,6 +396,11 @@ impl<E: Endpoint> Parameters<E> {
     pub fn organization(&mut self) -> Option<OrganizationId> {
         let id = self.value(ORGANIZATION)?;
         self.found(OrganizationId::parse(&id).map_err(|_| ApiError::NoOrganization(id)))
+    }
+
+    /// The SIM card of a list. One that cannot exist is refused.
+    pub fn sim_card(&mut self) -> Option<SimCardId> {
+        self.given(SIM_CARD, |text| SimCardId::parse(text).ok())
     }
 
     /// The start of an identifier. PostgreSQL has no text with NUL, and no identifier has a control

@@ -1,6 +1,5 @@
 //! The time series of one SIM card or one organization.
 
-use std::fmt::Display;
 use std::ops::Range;
 
 use actix_web::http::header::EntityTag;
@@ -11,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
-use super::listing::{Context, Item, Listing, respond, respond_in_turn, write_page};
+use super::listing::{Context, Field, Item, Listing, respond, respond_in_turn, write_page};
 use super::params::{
     CURSOR, END, EVERY, Endpoint, FILL, FORMAT, PAGE, Paging, Parameter, Parameters, SIZE, START,
     TZ,
@@ -21,7 +20,7 @@ use super::response::{CommonResponses, Rules, has_tags, list_id, tag, unchanged}
 use super::series_cache::{CachedPage, SeriesCache};
 use super::share::Turn;
 use super::telemetry::DataSource;
-use crate::db::queries::{self, Rows, SeriesQuery, Totals};
+use crate::db::queries::{self, Rows, SeriesQuery, Totals, UsageRows};
 use crate::db::{Client, StorageError};
 use crate::domain::{
     Buckets, Freshness, Granularity, Interval, OrganizationId, Pieces, Scope, SimCardId, Subject,
@@ -61,6 +60,8 @@ struct SeriesCursor {
     /// Rows of the series.
     total: i64,
     bytes: i64,
+    /// The version of the usage on the first page.
+    version: i64,
 }
 
 impl Endpoint for SeriesRequest {
@@ -220,9 +221,11 @@ impl SeriesRequest {
             .unwrap_or_default()
     }
 
-    /// The totals of the whole series, whichever page the rows are of.
-    fn totals(&self, queried: Totals) -> Totals {
-        let totals = self.cursor.map_or(queried, |cursor| Totals {
+    /// The totals of the whole series, whichever page the rows are of. If it has changed since the
+    /// first page, the query returned them; otherwise the cursor has them.
+    fn totals(&self, summary: &(Totals, Freshness)) -> Totals {
+        let cursor = self.cursor.filter(|_| !self.has_changed(summary));
+        let totals = cursor.map_or(summary.0, |cursor| Totals {
             rows: cursor.total,
             bytes: cursor.bytes,
         });
@@ -249,11 +252,11 @@ impl Listing for SeriesRequest {
         client: &Client,
     ) -> Result<Option<(Self::Summary, Rows<UsageBucket>)>, StorageError> {
         let starts: Vec<_> = self.buckets.starts().collect();
-        let query = SeriesQuery {
+        let query = |pieces| SeriesQuery {
             scope: &self.scope,
             interval: self.interval,
             starts: &starts,
-            pieces: &self.pieces,
+            pieces,
             shown: (self.shown.start, self.shown.end),
             window: if self.fill {
                 Window::ALL
@@ -261,8 +264,20 @@ impl Listing for SeriesRequest {
                 self.paging.window()
             },
         };
-        let answer = queries::usage_series(client, &self.subject, query).await?;
-        Ok(answer.map(|answer| ((answer.totals, answer.freshness), answer.rows)))
+        let answer = queries::usage_series(client, &self.subject, query(&self.pieces)).await?;
+        let summary_and_rows =
+            |answer: UsageRows<_>| ((answer.totals, answer.freshness), answer.rows);
+        let Some((summary, rows)) = answer.map(summary_and_rows) else {
+            return Ok(None);
+        };
+        if !self.has_changed(&summary) {
+            return Ok(Some((summary, rows)));
+        }
+        // The totals on the first page are out of date, so the buckets before this page are read, too.
+        rows.collect().await?;
+        let all = self.buckets.pieces(0);
+        let answer = queries::usage_series(client, &self.subject, query(&all)).await?;
+        Ok(answer.map(summary_and_rows))
     }
 
     fn not_found(&self) -> ApiError {
@@ -273,6 +288,11 @@ impl Listing for SeriesRequest {
         Some(self.freshness_tag(freshness))
     }
 
+    fn has_changed(&self, (_, freshness): &Self::Summary) -> bool {
+        self.cursor
+            .is_some_and(|cursor| cursor.version != freshness.version)
+    }
+
     fn cache(&self, tag: &EntityTag, &(totals, _): &Self::Summary, rows: &[UsageBucket]) {
         let rows = rows.to_vec();
         let page = CachedPage { totals, rows };
@@ -280,17 +300,21 @@ impl Listing for SeriesRequest {
             .insert(self.digest.clone(), tag.clone(), page);
     }
 
-    fn next(&self, &(totals, _): &Self::Summary, rows: &mut Vec<UsageBucket>) -> Option<String> {
+    fn next(&self, summary: &Self::Summary, rows: &mut Vec<UsageBucket>) -> Option<String> {
         let next = if self.fill {
             Some(self.shown.end).filter(|&end| end < self.buckets.len())
         } else {
             self.paging.truncate(rows).map(|row| row.index)
         };
-        let totals = self.totals(totals);
+        let totals = self.totals(summary);
+        let version = self
+            .cursor
+            .map_or(summary.1.version, |cursor| cursor.version);
         let cursor = |from| SeriesCursor {
             from,
             total: totals.rows,
             bytes: totals.bytes,
+            version,
         };
         next.map(|from| self.list.write_cursor(&cursor(from)))
     }
@@ -316,12 +340,12 @@ impl Listing for SeriesRequest {
 
     fn body(
         &self,
-        &(totals, freshness): &Self::Summary,
+        summary: &Self::Summary,
         items: Vec<Bucket>,
         next: Option<String>,
     ) -> impl Serialize {
         let write = |instant| self.zone.write(instant);
-        let totals = self.totals(totals);
+        let (totals, freshness) = (self.totals(summary), summary.1);
         Series {
             items,
             total: totals.rows,
@@ -334,6 +358,7 @@ impl Listing for SeriesRequest {
             bytes_used_total: totals.bytes,
             complete_through: freshness.complete_through.map(write),
             last_ingested_at: freshness.last_ingested_at.map(write),
+            list_changed: self.has_changed(summary),
             next,
         }
     }
@@ -375,6 +400,12 @@ pub(super) struct Series {
     /// Time of the last ingest.
     #[schema(format = DateTime)]
     last_ingested_at: Option<String>,
+    /// True if the list has changed since its first page, so that pages may lack or repeat items;
+    /// otherwise absent. The other fields describe the list as it is now. Request the first page
+    /// again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    list_changed: bool,
     /// Path and query of the next page; null on the last page.
     next: Option<String>,
 }
@@ -397,8 +428,12 @@ pub(super) struct Bucket {
 impl Item for Bucket {
     const CSV_HEADER: &'static str = "date,bytes-used-total,records";
 
-    fn csv(&self) -> [&dyn Display; 3] {
-        [&self.date, &self.bytes_used_total, &self.records]
+    fn csv(&self) -> impl IntoIterator<Item = Field<'_>> {
+        [
+            Field::Plain(&self.date),
+            Field::Plain(&self.bytes_used_total),
+            Field::Plain(&self.records),
+        ]
     }
 }
 

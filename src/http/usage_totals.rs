@@ -1,6 +1,5 @@
 //! The lists of organizations and of SIM cards, with the total usage of each.
 
-use std::fmt::Display;
 use std::marker::PhantomData;
 
 use actix_web::HttpResponse;
@@ -12,7 +11,7 @@ use utoipa::openapi::{Array, ArrayBuilder, Ref};
 
 use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
-use super::listing::{Context, Item, Listing, respond};
+use super::listing::{Context, Field, Item, Listing, respond};
 use super::params::{
     CURSOR, END, EVERY, Endpoint, FORMAT, ORGANIZATION, PAGE, Paging, Parameter, Parameters, SIZE,
     SORT, START, TZ,
@@ -50,6 +49,8 @@ pub(super) struct TotalsRequest<T> {
 struct TotalsCursor {
     bytes: i64,
     id: String,
+    /// The version of the usage on the first page.
+    version: i64,
 }
 
 /// An item, which determines the endpoint's parameters and query.
@@ -144,22 +145,26 @@ impl<T: Total> Listing for TotalsRequest<T> {
         Some(self.freshness_tag(freshness))
     }
 
-    fn next(&self, _: &Self::Summary, rows: &mut Vec<UsageTotal>) -> Option<String> {
+    fn has_changed(&self, (_, freshness): &Self::Summary) -> bool {
+        let cursor = self.cursor.as_ref();
+        cursor.is_some_and(|cursor| cursor.version != freshness.version)
+    }
+
+    fn next(&self, (_, freshness): &Self::Summary, rows: &mut Vec<UsageTotal>) -> Option<String> {
         self.paging.truncate(rows)?;
         let UsageTotal { id, bytes, .. } = rows.last()?.clone();
-        Some(self.list.write_cursor(&TotalsCursor { bytes, id }))
+        let cursor = self.cursor.as_ref();
+        let version = cursor.map_or(freshness.version, |cursor| cursor.version);
+        let cursor = TotalsCursor { bytes, id, version };
+        Some(self.list.write_cursor(&cursor))
     }
 
     fn items(&mut self, row: Option<UsageTotal>) -> impl Iterator<Item = T> {
         row.map(T::from).into_iter()
     }
 
-    fn body(
-        &self,
-        &(totals, freshness): &Self::Summary,
-        items: Vec<T>,
-        next: Option<String>,
-    ) -> impl Serialize {
+    fn body(&self, summary: &Self::Summary, items: Vec<T>, next: Option<String>) -> impl Serialize {
+        let &(totals, freshness) = summary;
         let write = |instant| self.zone.write(instant);
         TotalsPage {
             items,
@@ -172,6 +177,7 @@ impl<T: Total> Listing for TotalsRequest<T> {
             bytes_used_total: totals.bytes,
             complete_through: freshness.complete_through.map(write),
             last_ingested_at: freshness.last_ingested_at.map(write),
+            list_changed: self.has_changed(summary),
             next,
         }
     }
@@ -211,6 +217,12 @@ pub(super) struct TotalsPage<T> {
     /// Time of the last ingest.
     #[schema(format = DateTime)]
     last_ingested_at: Option<String>,
+    /// True if the list has changed since its first page, so that pages may lack or repeat items;
+    /// otherwise absent. The other fields describe the list as it is now. Request the first page
+    /// again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    list_changed: bool,
     /// Path and query of the next page; null on the last page.
     next: Option<String>,
 }
@@ -282,16 +294,24 @@ impl From<UsageTotal> for SimCardTotal {
 impl Item for OrganizationTotal {
     const CSV_HEADER: &'static str = "organization,bytes-used-total,records";
 
-    fn csv(&self) -> [&dyn Display; 3] {
-        [&self.organization, &self.bytes_used_total, &self.records]
+    fn csv(&self) -> impl IntoIterator<Item = Field<'_>> {
+        [
+            Field::Id(&self.organization),
+            Field::Plain(&self.bytes_used_total),
+            Field::Plain(&self.records),
+        ]
     }
 }
 
 impl Item for SimCardTotal {
     const CSV_HEADER: &'static str = "simcard,bytes-used-total,records";
 
-    fn csv(&self) -> [&dyn Display; 3] {
-        [&self.simcard, &self.bytes_used_total, &self.records]
+    fn csv(&self) -> impl IntoIterator<Item = Field<'_>> {
+        [
+            Field::Id(&self.simcard),
+            Field::Plain(&self.bytes_used_total),
+            Field::Plain(&self.records),
+        ]
     }
 }
 

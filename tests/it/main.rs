@@ -35,6 +35,7 @@ mod operations;
 mod outages;
 mod output;
 mod page;
+mod pages;
 mod parallel_copy;
 mod poolers;
 mod psql_environment;

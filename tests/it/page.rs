@@ -25,6 +25,14 @@ async fn the_page_works_in_a_browser() {
         &["ingest", "--inventory", inventory, &usage],
     );
     assert_eq!(run.status, 0, "{run:?}");
+    // SIM cards that change or lack their owner.
+    let assignments = files.write(
+        "assignments.csv",
+        "sim-card-id,org-id,valid-from,valid-until\n7700001,x00g8,,\n7700001,f00ff,2190-01-01,\n\
+         7700002,f00ff,2190-01-01,\n7700003,a01b7,2020-01-01,2020-02-01\n",
+    );
+    let run = simusage(database.url(), &["ingest", "--inventory", &assignments]);
+    assert_eq!(run.status, 0, "{run:?}");
     let server = Server::start(database.url());
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
     let output = Command::new("node")

@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 102] = [
+const EXPECTED: [(&str, &str, &str); 105] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -30,6 +30,7 @@ const EXPECTED: [(&str, &str, &str); 102] = [
     ("functions/end_page.sql", "", ""),
     ("functions/end_period.sql", "", ""),
     ("functions/in_organizations.sql", "", ""),
+    ("functions/inventory_differences.sql", "", ""),
     ("functions/is_posting_open.sql", "", ""),
     ("functions/organization_list.sql", "", ""),
     ("functions/organization_parts.sql", "", ""),
@@ -99,7 +100,7 @@ const EXPECTED: [(&str, &str, &str); 102] = [
     (
         "ingest/lock_inventory.sql",
         "",
-        "assignments int8, has_sim_cards bool",
+        "entries int8, has_sim_cards bool",
     ),
     (
         "ingest/lock_source.sql",
@@ -140,6 +141,11 @@ const EXPECTED: [(&str, &str, &str); 102] = [
         "refreshes_in_batches bool",
     ),
     ("ingest/reject_again.sql", "_int8 1, _text 3, text 1", ""),
+    (
+        "ingest/remove_assignments.sql",
+        "_int4 1, _timestamptz 1",
+        "",
+    ),
     ("ingest/remove_run.sql", "int8 1", ""),
     ("ingest/reset_source.sql", "int8 3", ""),
     ("ingest/set_closing_settings.sql", "", "set_config text"),
@@ -158,7 +164,7 @@ const EXPECTED: [(&str, &str, &str); 102] = [
     (
         "ingest/stored_assignments.sql",
         "_text 1",
-        "number int8, sim_card_id int4, valid_from timestamptz, organization_id int4",
+        "number int8, sim_card_id int4, valid_from timestamptz, organization_id int4, is_entry bool",
     ),
     (
         "ingest/take_rejected.sql",
@@ -171,11 +177,17 @@ const EXPECTED: [(&str, &str, &str); 102] = [
         "",
         "hashjoin text, mergejoin text",
     ),
+    (
+        "inventory/differences.sql",
+        "",
+        "stored text, current text, sim_cards int8, records int8, bytes text",
+    ),
     ("queries/freshness.sql", "timestamptz 2", FRESHNESS),
     (
         "queries/inventory.sql",
-        "_int4 1, text 3, timestamptz 1, int8 3",
-        "total int8, inventory_version int8, sim_card text, organization text, valid_from timestamptz",
+        "_int4 1, text 3, timestamptz 1, int8 3, text 1, int8 1",
+        "total int8, inventory_version int8, sim_card text, organization text, valid_from timestamptz, \
+         valid_until timestamptz",
     ),
     (
         "queries/organization_totals.sql",

@@ -535,7 +535,7 @@ async fn csv_and_ndjson_have_the_same_content_as_json() {
     let csv = api.get("/api/v1/inventory?format=csv").await.text;
     assert_eq!(
         csv,
-        format!("sim-card-id,org-id,valid-from\n{SIM},x00g8,\n")
+        format!("sim-card-id,org-id,valid-from,valid-until\n{SIM},x00g8,,\n")
     );
     let refused = api
         .get_with("/api/v1/inventory", &[("accept", "image/png")])
