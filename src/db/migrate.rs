@@ -55,7 +55,6 @@ const MIGRATIONS: &[Migration] = &[
     migration!(5, "0005_kafka_topics"),
     migration!(6, "0006_cursor_key"),
     migration!(7, "0007_rejected_age"),
-    migration!(8, "0008_assignment_ends"),
 ];
 
 impl Migration {
