@@ -6,6 +6,7 @@ use std::pin::Pin;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Client;
 use futures_util::TryStreamExt as _;
+use serde::Serialize;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, RowStream};
 
@@ -29,7 +30,7 @@ pub struct UsageRows<T> {
 }
 
 /// The totals of a list or series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// The number of rows.
     pub rows: i64,
