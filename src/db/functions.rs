@@ -42,6 +42,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function!("in_organizations"),
     function!("sim_card_parts"),
     function!("organization_parts"),
+    function!("feed_of"),
+    function!("feeds"),
     function!("usage_freshness"),
     function!("usage_series"),
     function!("sim_card_list"),

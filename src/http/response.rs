@@ -14,7 +14,7 @@ use super::params::with_page;
 use super::problem::Problem;
 use super::telemetry::{DataSource, Telemetry};
 use crate::config::{Config, Networks, Serve};
-use crate::domain::{Freshness, Page, Scope};
+use crate::domain::{Freshness, Interval, Page, Scope};
 
 /// The settings that requests are checked against.
 #[derive(Debug, Clone)]
@@ -58,15 +58,21 @@ pub(super) fn list_id(request: &HttpRequest, scope: &Scope, parameters: &str) ->
     ListId::new(&query, access.cursor_key())
 }
 
-/// The tag of a response over an interval.
+/// The tag of a response over an interval. It changes with the instant up to which the interval's usage
+/// is complete.
 #[must_use]
-pub fn tag(freshness: &Freshness, digest: &str) -> EntityTag {
+pub fn tag(freshness: &Freshness, interval: Interval, digest: &str) -> EntityTag {
     let Freshness {
         version,
         inventory_version,
+        complete_through,
         ..
     } = freshness;
-    weak_tag(&format!("{digest} {version} {inventory_version}"))
+    let complete = complete_through.map(|instant| instant.min(interval.end()));
+    let complete = complete.map(|instant| instant.timestamp_micros());
+    weak_tag(&format!(
+        "{digest} {version} {inventory_version} {complete:?}"
+    ))
 }
 
 /// The tag of a response that `content` determines. It is weak because compressed responses have

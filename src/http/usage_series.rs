@@ -211,7 +211,7 @@ impl SeriesRequest {
     }
 
     fn freshness_tag(&self, freshness: &Freshness) -> EntityTag {
-        tag(freshness, &self.digest)
+        tag(freshness, self.interval, &self.digest)
     }
 
     fn date(&self, index: usize) -> String {
@@ -394,7 +394,7 @@ pub(super) struct Series {
     /// Bytes used in the whole interval.
     #[schema(minimum = 0)]
     bytes_used_total: i64,
-    /// The response includes all ingested usage up to this instant.
+    /// Every feed that is expected and live has delivered the usage up to this instant.
     #[schema(format = DateTime)]
     complete_through: Option<String>,
     /// Time of the last ingest.

@@ -107,7 +107,7 @@ impl<T: Total> TotalsRequest<T> {
     }
 
     fn freshness_tag(&self, freshness: &Freshness) -> EntityTag {
-        tag(freshness, &self.digest)
+        tag(freshness, self.interval, &self.digest)
     }
 }
 
@@ -211,7 +211,7 @@ pub(super) struct TotalsPage<T> {
     /// Bytes used by the whole list.
     #[schema(minimum = 0)]
     bytes_used_total: i64,
-    /// The response includes all ingested usage up to this instant.
+    /// Every feed that is expected and live has delivered the usage up to this instant.
     #[schema(format = DateTime)]
     complete_through: Option<String>,
     /// Time of the last ingest.
