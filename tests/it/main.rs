@@ -29,6 +29,7 @@ mod kafka;
 mod kafka_broker;
 mod limits;
 mod migrate;
+mod model;
 mod multi_host;
 mod openapi;
 mod operations;
