@@ -29,7 +29,7 @@ declare
     of_day text := 'select %1$s.sim_card_id, %2$s as at, organization_id, bytes, records from %1$s'
         ' where period < %3$s';
     not_cut text := ' and not exists (select from cut where cut.sim_card_id = %1$s.sim_card_id'
-        ' and cut.day = date_bin(''1 day'', %2$s, ''2000-01-01 00:00+00''))';
+        ' and cut.day = date_bin(''1 day'', %1$s.%2$s, ''2000-01-01 00:00+00''))';
     of_records text := 'select sim_card_id, time, organization_id, bytes, case when reverses is null then 1 else -1 end'
         ' from %1$s where posting >= %2$s';
     parts text[];

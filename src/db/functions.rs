@@ -43,6 +43,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function!("sim_card_parts"),
     function!("sees_sim_card"),
     function!("organization_parts"),
+    function!("feed_of"),
+    function!("feeds"),
     function!("usage_freshness"),
     function!("usage_series"),
     function!("sim_card_list"),

@@ -7,6 +7,7 @@ mod binary_format;
 mod connect;
 mod copy;
 mod error;
+mod feeds;
 mod freshness;
 mod functions;
 mod inventory;
@@ -33,6 +34,7 @@ pub use copy::{
     BatchEnd, BatchWriter, RecordDays, RejectedRecord, TUPLE_BYTES, encode_usage_record, sorted,
 };
 pub use error::{Cause, StorageError, WriteError, with_causes};
+pub use feeds::{Feed, feeds};
 pub use freshness::FreshnessLoader;
 pub use inventory::{InventoryDifference, inventory_differences, store_inventory};
 pub use inventory_index::{InventoryIndex, LookupError, RecordIds, inventory_version};

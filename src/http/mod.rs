@@ -10,6 +10,7 @@ mod client_address;
 mod connections;
 mod cors;
 mod cursor;
+mod feeds;
 mod format;
 mod health;
 mod hosts;
@@ -320,6 +321,7 @@ pub fn app(
                     usage_series::of_sim_card,
                 ))
                 .service(get("/v1/inventory", inventory::list))
+                .service(get("/v1/feeds", feeds::list))
                 .default_service(web::to(async || Err::<String, _>(ApiError::NoPath))),
         )
         .service(get(openapi::PATH, openapi::describe))

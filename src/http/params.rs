@@ -489,7 +489,10 @@ impl<E: Endpoint> Parameters<E> {
         let is_known = |name: &str| E::PARAMETERS.iter().any(|known| known.name == name);
         for (name, _) in self.given.iter().filter(|(name, _)| !is_known(name)) {
             let known: Vec<_> = E::PARAMETERS.iter().map(|known| known.name).collect();
-            let known = known.join(", ");
+            let known = match known.as_slice() {
+                [] => "none".to_owned(),
+                known => known.join(", "),
+            };
             self.problems.push(ParameterProblem {
                 parameter: name.clone(),
                 detail: format!("Query parameter '{name}' is unknown. (known: {known})"),

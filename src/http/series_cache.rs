@@ -81,7 +81,7 @@ impl SeriesCache {
             return Ok(None);
         }
         let freshness = self.freshness.freshness(interval).await?;
-        let version = version_tag(&freshness, digest);
+        let version = version_tag(&freshness, interval, digest);
         let entry = entry.filter(|(tags, _)| tags.version == version);
         let (tag, page) = match entry {
             Some((tags, page)) => (tags.tag, page),

@@ -147,7 +147,7 @@ impl<T: Total> Listing for TotalsRequest<T> {
     }
 
     fn version_tag(&self, (_, freshness): &Self::Summary) -> EntityTag {
-        version_tag(freshness, &self.digest)
+        version_tag(freshness, self.interval, &self.digest)
     }
 
     fn content(&self, summary: &Self::Summary) -> impl Serialize {
@@ -226,7 +226,7 @@ pub(super) struct TotalsPage<T> {
     /// Bytes used by the whole list.
     #[schema(minimum = 0)]
     bytes_used_total: i64,
-    /// The response includes all ingested usage up to this instant.
+    /// Every feed that is expected and live has delivered the usage up to this instant.
     #[schema(format = DateTime)]
     complete_through: Option<String>,
     /// Time of the last ingest.

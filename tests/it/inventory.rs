@@ -544,7 +544,8 @@ async fn stored_owners_are_compared_with_the_inventory_at_every_level() {
         let usage = format!(
             "sim-card-id,bytes-used,date\n1,{bytes},2020-02-01T11:59:59Z\n1,{bytes},2020-02-01T12:00:00Z\n\
              2,{bytes},2020-02-01T12:00:0{state}Z\n3,{bytes},2020-02-03T00:00:0{state}Z\n\
-             4,{bytes},2020-02-03T00:00:0{state}Z\n4,{},2020-02-03T00:00:0{state}Z\n",
+             4,{bytes},2020-02-03T00:00:0{state}Z\n4,{},2020-02-03T00:00:0{state}Z\n\
+             1,{bytes},2020-02-09T00:00:0{state}Z\n",
             1_i64 << 39
         );
         let file = files.write(&format!("{state}.csv"), usage);
@@ -567,7 +568,7 @@ async fn stored_owners_are_compared_with_the_inventory_at_every_level() {
     let run = simusage(database.url(), &["inventory", "check", "--json"]);
     let expected = json!([
         {"stored": "a", "current": "c", "sim-cards": 1, "records": 6, "bytes": 0x111_i64 + large},
-        {"stored": "a", "current": "b", "sim-cards": 2, "records": 6, "bytes": 2 * 0x111},
+        {"stored": "a", "current": "b", "sim-cards": 2, "records": 9, "bytes": 3 * 0x111},
     ]);
     assert_eq!((run.status, run.json()), (3, expected));
 }

@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 105] = [
+const EXPECTED: [(&str, &str, &str); 111] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -29,6 +29,8 @@ const EXPECTED: [(&str, &str, &str); 105] = [
     ("functions/drop_expired.sql", "", ""),
     ("functions/end_page.sql", "", ""),
     ("functions/end_period.sql", "", ""),
+    ("functions/feed_of.sql", "", ""),
+    ("functions/feeds.sql", "", ""),
     ("functions/in_organizations.sql", "", ""),
     ("functions/inventory_differences.sql", "", ""),
     ("functions/is_posting_open.sql", "", ""),
@@ -182,6 +184,11 @@ const EXPECTED: [(&str, &str, &str); 105] = [
         "",
         "stored text, current text, sim_cards int8, records int8, bytes text",
     ),
+    (
+        "queries/feeds.sql",
+        "",
+        "feed text, complete_through timestamptz, last_ingested_at timestamptz, is_expected bool, is_live bool",
+    ),
     ("queries/freshness.sql", "timestamptz 2", FRESHNESS),
     (
         "queries/inventory.sql",
@@ -246,6 +253,11 @@ const EXPECTED: [(&str, &str, &str); 105] = [
     ("session/transaction_settings.sql", "", "set_config text"),
     ("settings/current.sql", "", "level text, keep_days int4"),
     (
+        "settings/feed_patterns.sql",
+        "",
+        "feed text, silent_after_hours int4",
+    ),
+    (
         "settings/reader_exists.sql",
         "text 1",
         "exists bool, may_create bool, command text",
@@ -256,7 +268,9 @@ const EXPECTED: [(&str, &str, &str); 105] = [
         "reader text, lacks bool, subject text, command text",
     ),
     ("settings/reader_name.sql", "", "name text"),
+    ("settings/set_feed_patterns.sql", "_text 1, _int4 1", ""),
     ("settings/set_retention.sql", "text 1, int4 1", ""),
+    ("settings/update_feeds.sql", "", ""),
     (
         "tokens/add.sql",
         "text 1, bytea 1, bool 1, timestamptz 1",
