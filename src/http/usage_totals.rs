@@ -13,8 +13,8 @@ use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
 use super::listing::{Context, Field, Item, Listing, respond};
 use super::params::{
-    CURSOR, END, EVERY, Endpoint, FORMAT, ORGANIZATION, PAGE, Paging, Parameter, Parameters, SIZE,
-    SORT, START, TZ,
+    CSV, CURSOR, END, EVERY, Endpoint, FORMAT, ORGANIZATION, PAGE, Paging, Parameter, Parameters,
+    SIZE, SORT, START, TZ,
 };
 use super::problem::{ApiError, Problem};
 use super::response::{CommonResponses, has_tags, list_id, tag, unchanged};
@@ -47,7 +47,8 @@ pub(super) struct TotalsRequest<T> {
 /// The last row of the page before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct TotalsCursor {
-    bytes: i64,
+    /// As text, because JSON numbers have 64 bits.
+    bytes: String,
     id: String,
     /// The version of the usage on the first page.
     version: i64,
@@ -129,7 +130,11 @@ impl<T: Total> Listing for TotalsRequest<T> {
             scope: &self.scope,
             interval: self.interval,
             order: self.order,
-            after: cursor.map(|cursor| (self.order.place(cursor.bytes), cursor.id.as_str())),
+            after: cursor.map(|cursor| {
+                // Cursors are authenticated.
+                let bytes = cursor.bytes.parse().unwrap_or_default();
+                (self.order.place(bytes), cursor.id.as_str())
+            }),
             window: self.paging.window(),
         };
         let answer = T::query(client, self.organization.as_ref(), query).await?;
@@ -155,6 +160,7 @@ impl<T: Total> Listing for TotalsRequest<T> {
         let UsageTotal { id, bytes, .. } = rows.last()?.clone();
         let cursor = self.cursor.as_ref();
         let version = cursor.map_or(freshness.version, |cursor| cursor.version);
+        let bytes = bytes.to_string();
         let cursor = TotalsCursor { bytes, id, version };
         Some(self.list.write_cursor(&cursor))
     }
@@ -208,9 +214,9 @@ pub(super) struct TotalsPage<T> {
     /// Time zone of dates.
     #[schema(value_type = String, example = "UTC")]
     tz: Zone,
-    /// Bytes used by the whole list.
+    /// Bytes used by the whole list; null if they exceed 64 bits.
     #[schema(minimum = 0)]
-    bytes_used_total: i64,
+    bytes_used_total: Option<i64>,
     /// Every feed that is expected and live has delivered the usage up to this instant.
     #[schema(format = DateTime)]
     complete_through: Option<String>,
@@ -249,9 +255,9 @@ pub(super) struct SimCardTotals(#[schema(inline)] TotalsPage<SimCardTotal>);
 pub(super) struct OrganizationTotal {
     /// Identifier of the organization.
     organization: String,
-    /// Bytes used.
+    /// Bytes used; null if they exceed 64 bits.
     #[schema(minimum = 0)]
-    bytes_used_total: i64,
+    bytes_used_total: Option<i64>,
     /// Number of usage records.
     #[schema(minimum = 0)]
     records: i64,
@@ -263,9 +269,9 @@ pub(super) struct OrganizationTotal {
 pub(super) struct SimCardTotal {
     /// ICCID of the SIM card.
     simcard: String,
-    /// Bytes used.
+    /// Bytes used; null if they exceed 64 bits.
     #[schema(minimum = 0)]
-    bytes_used_total: i64,
+    bytes_used_total: Option<i64>,
     /// Number of usage records.
     #[schema(minimum = 0)]
     records: i64,
@@ -275,7 +281,7 @@ impl From<UsageTotal> for OrganizationTotal {
     fn from(UsageTotal { id, bytes, records }: UsageTotal) -> Self {
         Self {
             organization: id,
-            bytes_used_total: bytes,
+            bytes_used_total: i64::try_from(bytes).ok(),
             records,
         }
     }
@@ -285,7 +291,7 @@ impl From<UsageTotal> for SimCardTotal {
     fn from(UsageTotal { id, bytes, records }: UsageTotal) -> Self {
         Self {
             simcard: id,
-            bytes_used_total: bytes,
+            bytes_used_total: i64::try_from(bytes).ok(),
             records,
         }
     }
@@ -297,7 +303,9 @@ impl Item for OrganizationTotal {
     fn csv(&self) -> impl IntoIterator<Item = Field<'_>> {
         [
             Field::Id(&self.organization),
-            Field::Plain(&self.bytes_used_total),
+            self.bytes_used_total
+                .as_ref()
+                .map_or(Field::Plain(&""), |bytes| Field::Plain(bytes)),
             Field::Plain(&self.records),
         ]
     }
@@ -309,7 +317,9 @@ impl Item for SimCardTotal {
     fn csv(&self) -> impl IntoIterator<Item = Field<'_>> {
         [
             Field::Id(&self.simcard),
-            Field::Plain(&self.bytes_used_total),
+            self.bytes_used_total
+                .as_ref()
+                .map_or(Field::Plain(&""), |bytes| Field::Plain(bytes)),
             Field::Plain(&self.records),
         ]
     }
@@ -326,6 +336,7 @@ impl Total for OrganizationTotal {
         SIZE,
         CURSOR,
         FORMAT,
+        CSV,
     ];
 
     async fn query(
@@ -348,6 +359,7 @@ impl Total for SimCardTotal {
         SIZE,
         CURSOR,
         FORMAT,
+        CSV,
         ORGANIZATION,
     ];
 
