@@ -67,8 +67,8 @@ def post(server, database, records, day, *values):
         posting, = cursor.fetchone()
         insert = f"insert into usage_records (posting, time, sim_card_id, organization_id, bytes) {records} order by 3, 2"
         cursor.execute(insert, (posting, f"{day:%F}", *values))
-        add_day = """insert into posting_days (day, posting, batches, records, is_large, is_recent)
-                     values (%s, %s, 1, %s, false, false)"""
+        add_day = """insert into posting_days (day, posting, records, is_large, is_recent)
+                     values (%s, %s, %s, false, false)"""
         cursor.execute(add_day, (f"{day:%F}", posting, cursor.rowcount))
     connection.close()
 

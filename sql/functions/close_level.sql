@@ -29,11 +29,11 @@ begin
         where posting < boundary and posting >= (before >> 40) << 40
         returning *
     )
-    insert into posting_days (day, posting, batches, records, is_large, is_detailed, is_recent)
+    insert into posting_days (day, posting, version, records, is_large, is_detailed, is_recent)
     select
         day,
         (posting >> 40) << 40,
-        sum(batches),
+        mod(sum(version), 4611686018427387904),
         sum(records),
         bool_or(is_large),
         bool_or(is_detailed),

@@ -5,12 +5,15 @@
 --   interval_end    timestamptz
 --
 -- Columns, always one row:
---   version            bigint       grows whenever the usage in the interval's days has changed, or
---                                   retention has dropped some of it; 0 if there never was any
---   inventory_version  bigint       grows whenever the inventory is loaded
+--   version            bigint       differs whenever the usage in the interval's days does, or what
+--                                   retention has dropped of it; 0 if there never was any
+--   inventory_version  bigint       differs whenever the inventory does
 --   complete_through   timestamptz  every feed that is expected and live is stored up to this time:
 --                                   see sql/functions/feeds.sql
 --   last_ingested_at   timestamptz  when ingest last advanced a source
+--
+-- Versions add up random numbers, one for each day of a batch, so they also differ between what was
+-- stored before and after a backup was restored.
 --
 -- PL/pgSQL caches the plan for the session. Inlined into the calling statement, these subqueries
 -- would be planned for every request, which takes longer than running them. The plan is generic
@@ -33,17 +36,20 @@ as $$
 begin
     return query
     select
-        (
-            select coalesce(sum(posting_days.batches), 0)
-            from posting_days
-            where day >= (interval_start at time zone 'UTC')::date
-                and day <= ((interval_end - interval '1 microsecond') at time zone 'UTC')::date
-        )::bigint
-        + (
-            select coalesce(sum(kept_from - date '1970-01-01'), 0)
-            from usage_levels
-            where kept_from > (interval_start at time zone 'UTC')::date
-        ),
+        mod(
+            (
+                select coalesce(sum(posting_days.version), 0)
+                from posting_days
+                where day >= (interval_start at time zone 'UTC')::date
+                    and day <= ((interval_end - interval '1 microsecond') at time zone 'UTC')::date
+            )
+            + (
+                select coalesce(sum(hashtextextended(level, kept_from - date '1970-01-01')), 0)
+                from usage_levels
+                where kept_from > (interval_start at time zone 'UTC')::date
+            ),
+            4611686018427387904
+        )::bigint,
         (select inventory_version.version from inventory_version),
         (select min(feeds.complete_through) from feeds(true) where is_expected and is_live),
         (select max(updated_at) from ingest_sources);

@@ -49,13 +49,7 @@ begin
     if usage_series.iccid is not null then
         select id into sim_card
         from sim_cards
-        where sim_cards.iccid = usage_series.iccid
-            and (
-                visible is null
-                or exists (
-                    select from sim_card_assignments where sim_card_id = sim_cards.id and organization_id = any(visible)
-                )
-            );
+        where sim_cards.iccid = usage_series.iccid and sees_sim_card(id, visible);
         if not found then
             return;
         end if;

@@ -7,6 +7,6 @@
 --   $4 boolean   whether a record may be of 2^38 bytes or more
 --   $5 boolean   whether they are in the row store
 
-insert into posting_days (day, posting, batches, records, is_large, is_recent)
-select day, $1, 1, records, $4, $5
+insert into posting_days (day, posting, records, is_large, is_recent)
+select day, $1, records, $4, $5
 from unnest($2::date[], $3::bigint[]) as counted (day, records)

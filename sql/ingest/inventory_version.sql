@@ -1,4 +1,4 @@
--- How often the inventory has changed, and its size.
+-- The version of the inventory, which differs after each change, and its size.
 --
 -- Parameters: none
 -- Columns:

@@ -67,6 +67,8 @@ select create_hypertable('usage_records_recent', by_range('posting', 10995116277
 
 create index on usage_records_recent (sim_card_id);
 
+create index on usage_records_recent (organization_id);
+
 create index on usage_records_recent (posting);
 
 -- The records that organization_usage_recent leaves out.
@@ -256,12 +258,13 @@ insert into usage_levels (level, closed_before) values
     ('detailed_usage', 0);
 
 -- Which UTC days the postings have records of: a row for each day of a batch, in its transaction.
--- close_level folds them into a row for each period and day. The sum of batches over the days of an
+-- close_level folds them into a row for each period and day. The sum of versions over the days of an
 -- interval changes with each commit that changes usage in it.
 create table posting_days (
     day date not null,
     posting bigint not null,
-    batches bigint not null,
+    -- The sum of the random versions of its batches, modulo 2^62.
+    version bigint not null default random_version(),
     records bigint not null,
     -- Whether records of 2^38 bytes or more may be among them.
     is_large boolean not null,

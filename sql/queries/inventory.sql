@@ -15,7 +15,7 @@
 -- Columns:
 --   total              bigint       assignments on all pages; null if the inventory is at $10, or if
 --                                   there are more than $8 to count
---   inventory_version  bigint       grows whenever the inventory changes
+--   inventory_version  bigint       differs whenever the inventory does
 --   sim_card           text         ICCID; null if the page is empty
 --   organization       text         name
 --   valid_from         timestamptz  null: no start (the driver cannot read '-infinity')

@@ -10,15 +10,7 @@
 
 select
     exists (
-        select
-        from sim_cards
-        where iccid = $1
-            and (
-                $3::integer[] is null
-                or exists (
-                    select from sim_card_assignments where sim_card_id = sim_cards.id and organization_id = any($3)
-                )
-            )
+        select from sim_cards where iccid = $1 and sees_sim_card(id, $3::integer[])
     )
     or exists (
         select from organizations where name = $2 and ($3 is null or id = any($3))

@@ -41,6 +41,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function!("time_within"),
     function!("in_organizations"),
     function!("sim_card_parts"),
+    function!("sees_sim_card"),
     function!("organization_parts"),
     function!("feed_of"),
     function!("feeds"),

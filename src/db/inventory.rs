@@ -97,6 +97,32 @@ struct Changes {
     moved: Vec<(i32, usize)>,
 }
 
+/// The ids of the new SIM cards.
+struct NewIds {
+    first: i32,
+    /// For each new SIM card, how many have a lower id.
+    places: Vec<i32>,
+}
+
+impl NewIds {
+    /// The ids of the SIM cards that an organization is the first to own follow each other, so that
+    /// aggregates in the order of the ids have its rows in few places.
+    fn by_organization(first: i32, changes: &Changes, list: &AssignmentList) -> Self {
+        let mut order: Vec<usize> = (0..changes.new_sim_cards.len()).collect();
+        order.sort_by_key(|&number| list.get(changes.new_sim_cards[number]).organization);
+        let mut places = vec![0; order.len()];
+        for (place, number) in (0..).zip(order) {
+            places[number] = place;
+        }
+        Self { first, places }
+    }
+
+    /// The id of a new SIM card.
+    fn get(&self, number: usize) -> i32 {
+        self.first + self.places[number]
+    }
+}
+
 /// Adds all assignments to the inventory, or none. If they `replace` the inventory, removes all
 /// others.
 ///
@@ -123,10 +149,11 @@ pub async fn store_inventory(
         vec![]
     };
     remove_assignments(&transaction, &superfluous).await?;
-    let new_ids = take_ids(&transaction, changes.new_sim_cards.len()).await?;
-    copy_sim_cards(&transaction, list, &changes.new_sim_cards, new_ids).await?;
+    let first_id = take_ids(&transaction, changes.new_sim_cards.len()).await?;
+    let new_ids = NewIds::by_organization(first_id, &changes, list);
+    copy_sim_cards(&transaction, list, &changes.new_sim_cards, &new_ids).await?;
     let (added, moved) = (changes.added.len(), changes.moved.len());
-    copy_assignments(&transaction, list, &organizations, &changes.added, new_ids).await?;
+    copy_assignments(&transaction, list, &organizations, &changes.added, &new_ids).await?;
     move_assignments(&transaction, list, &organizations, &changes.moved).await?;
     transaction.commit().await?;
     let before = usize::try_from(before).unwrap_or_default();
@@ -323,13 +350,13 @@ async fn copy_sim_cards(
     transaction: &Transaction<'_>,
     list: &AssignmentList,
     new_sim_cards: &[usize],
-    first_id: i32,
+    new_ids: &NewIds,
 ) -> Result<(), WriteError> {
     let statement = include_str!("../../sql/ingest/copy_sim_cards.sql");
-    let rows = new_sim_cards.iter().zip(first_id..).map(|(&index, id)| {
+    let rows = new_sim_cards.iter().enumerate().map(|(number, &index)| {
         move |buffer: &mut BytesMut| {
             buffer.put_i16(2);
-            put_integer(buffer, id);
+            put_integer(buffer, new_ids.get(number));
             put_text(buffer, list.get(index).sim_card);
         }
     });
@@ -341,7 +368,7 @@ async fn copy_assignments(
     list: &AssignmentList,
     organizations: &[i32],
     added: &[Addition],
-    first_id: i32,
+    new_ids: &NewIds,
 ) -> Result<(), WriteError> {
     let statement = include_str!("../../sql/ingest/copy_assignments.sql");
     let rows = added.iter().map(|addition| {
@@ -349,8 +376,7 @@ async fn copy_assignments(
         let organization = assignment.organization.map(|index| organizations[index]);
         let sim_card = match addition.sim_card {
             SimCardRef::Stored(id) => id,
-            // The last id fits into 32 bits.
-            SimCardRef::New(number) => first_id + i32::try_from(number).unwrap_or_default(),
+            SimCardRef::New(number) => new_ids.get(number),
         };
         move |buffer: &mut BytesMut| {
             buffer.put_i16(4);

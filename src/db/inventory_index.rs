@@ -25,7 +25,7 @@ const NONE: u32 = u32::MAX;
 /// [`Owner::organization`] of a SIM card without owner. The ids of organizations begin at 1.
 const NO_OWNER: i32 = -1;
 
-/// How often the inventory has changed. An [`InventoryIndex`] of another version is out of date.
+/// A number that differs after each change of the inventory. An [`InventoryIndex`] of another version is out of date.
 ///
 /// # Errors
 /// Returns an error if the database is unreachable or rejects the statement.

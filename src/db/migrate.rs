@@ -56,8 +56,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(5, "0005_kafka_topics"),
     migration!(6, "0006_cursor_key"),
     migration!(7, "0007_rejected_age"),
-    migration!(10, "0010_assignment_ends"),
-    migration!(11, "0011_feeds"),
+    migration!(8, "0008_feeds"),
 ];
 
 impl Migration {

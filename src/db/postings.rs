@@ -16,6 +16,7 @@ use super::connect::Connection;
 use super::copy::{Table, copy_in, encode_usage_record, set_posting};
 use super::error::WriteError;
 use super::inventory_index::RecordIds;
+use crate::failpoint;
 
 /// The ids of a placeholder record. No SIM card and no organization has the id 0.
 const PLACEHOLDER: RecordIds = RecordIds {
@@ -142,6 +143,7 @@ pub async fn close_page(client: &Client) -> Result<bool, WriteError> {
     wait_for_batches(client, boundary).await?;
     let options = refresh_options(client).await?;
     refresh(client, RECENT, open.get("closed_before"), boundary, options).await?;
+    failpoint::pass("before-closing-page");
     close_level(client, RECENT, boundary).await?;
     Ok(true)
 }
@@ -174,6 +176,7 @@ pub async fn close_period(
         )
         .await
         .map_err(|error| WriteError::from(error).during("copying records to the columnstore"))?;
+    failpoint::pass("after-archiving");
     let options = refresh_options(client).await?;
     let organizations = level_periods(client, ORGANIZATIONS, boundary).await?;
     // SIM cards are closed last, so these are all periods that any level lacks.
@@ -215,6 +218,7 @@ pub async fn close_period(
         refresh(client, ORGANIZATION_DAYS, first.start, boundary, options).await?;
     }
     for level in [ORGANIZATIONS, ORGANIZATION_DAYS, SIM_CARDS] {
+        failpoint::pass("before-closing-period");
         close_level(client, level, boundary).await?;
     }
     Ok(true)

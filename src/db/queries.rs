@@ -6,6 +6,7 @@ use std::pin::Pin;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Client;
 use futures_util::TryStreamExt as _;
+use serde::Serialize;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, RowStream};
 
@@ -29,7 +30,7 @@ pub struct UsageRows<T> {
 }
 
 /// The totals of a list or series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// The number of rows.
     pub rows: i64,
@@ -245,7 +246,7 @@ pub struct Inventory {
     /// The number of all assignments; `None` if it is known (see [`InventoryQuery::version`]), or the
     /// query has a prefix with more than [`MAX_COUNTED`] assignments.
     pub total: Option<i64>,
-    /// Grows whenever the inventory is loaded.
+    /// Differs whenever the inventory does.
     pub version: i64,
     /// The assignments of the window, ordered by SIM card and time.
     pub rows: Rows<Assignment>,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::id::{OrganizationId, SimCardId};
 
 /// Assigns a SIM card to an organization for some time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Assignment {
     /// The SIM card that is assigned.
     pub sim_card: SimCardId,

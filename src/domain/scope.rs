@@ -20,6 +20,12 @@ impl Scope {
         Self(Some(organizations.into()))
     }
 
+    /// Whether it leaves out anything.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The keys of the organizations; `None` for all.
     #[must_use]
     pub fn organizations(&self) -> Option<&[i32]> {

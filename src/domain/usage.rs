@@ -1,6 +1,7 @@
 //! Usage as queries return it. Bytes are never negative.
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use super::id::{OrganizationId, SimCardId};
 
@@ -14,7 +15,7 @@ pub enum Subject {
 }
 
 /// The usage in one bucket of a series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct UsageBucket {
     /// The bucket's index in [`super::Buckets::start`].
     pub index: usize,
@@ -25,7 +26,7 @@ pub struct UsageBucket {
 }
 
 /// The usage of one organization or SIM card over an interval.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UsageTotal {
     /// The identifier of the organization or SIM card.
     pub id: String,
@@ -67,9 +68,10 @@ impl Order {
 /// How current a result is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
-    /// Increases whenever the usage in the requested interval changes.
+    /// Differs whenever the usage in the requested interval does, even between the states before
+    /// and after a backup was restored.
     pub version: i64,
-    /// Increases whenever an inventory is loaded.
+    /// Differs whenever the inventory does.
     pub inventory_version: i64,
     /// The result includes all ingested records before this instant. `None`: nothing is ingested
     /// yet.

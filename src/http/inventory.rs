@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::access::Caller;
-use super::cursor::ListId;
+use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
 use super::listing::{Field, Item, Listing, respond};
 use super::params::{
@@ -149,9 +149,17 @@ impl Listing for InventoryRequest {
         ApiError::NoOrganization(organization.map(ToString::to_string).unwrap_or_default())
     }
 
-    fn tag(&self, summary: &InventorySummary) -> Option<EntityTag> {
+    fn digest(&self) -> String {
         let Self { list, paging, .. } = self;
-        Some(weak_tag(&format!("{list} {paging:?} {}", summary.version)))
+        cursor::digest(&format!("{list} {paging:?}"))
+    }
+
+    fn version_tag(&self, summary: &InventorySummary) -> EntityTag {
+        weak_tag(&format!("{} {}", self.digest(), summary.version))
+    }
+
+    fn content(&self, summary: &InventorySummary) -> impl Serialize {
+        (self.total(summary), self.has_changed(summary))
     }
 
     fn has_changed(&self, summary: &InventorySummary) -> bool {

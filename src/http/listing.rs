@@ -19,8 +19,8 @@ use super::access::Caller;
 use super::format::ResponseFormat;
 use super::params::Paging;
 use super::problem::ApiError;
-use super::response::{Links, Rules, begin, telemetry, unchanged};
-use super::series_cache::SeriesCache;
+use super::response::{Links, Rules, begin, content_tag, has_content_tag, telemetry, unchanged};
+use super::series_cache::{SeriesCache, Tags};
 use super::share::{Streams, Turn};
 use super::telemetry::{DataSource, Telemetry};
 use crate::db::queries::Rows;
@@ -44,7 +44,7 @@ pub type Context = (
 
 /// A request for a list.
 pub trait Listing: 'static {
-    type Row: 'static;
+    type Row: Serialize + 'static;
     /// The values that describe the whole list.
     type Summary;
     type Item: Item;
@@ -62,14 +62,21 @@ pub trait Listing: 'static {
 
     fn not_found(&self) -> ApiError;
 
-    fn tag(&self, summary: &Self::Summary) -> Option<EntityTag>;
+    /// Identifies the request, together with its caller's scope.
+    fn digest(&self) -> String;
+
+    /// The tag that all responses with the same data in the database have.
+    fn version_tag(&self, summary: &Self::Summary) -> EntityTag;
+
+    /// What its tag covers besides the rows, if it is made of the content.
+    fn content(&self, summary: &Self::Summary) -> impl Serialize;
 
     /// Whether the list has changed since the first page, according to the request's cursor. If so,
     /// the pages may lack or repeat items.
     fn has_changed(&self, summary: &Self::Summary) -> bool;
 
     /// Caches what a JSON page is made of.
-    fn cache(&self, _: &EntityTag, _: &Self::Summary, _: &[Self::Row]) {}
+    fn cache(&self, _: Tags, _: &Self::Summary, _: &[Self::Row]) {}
 
     /// Truncates the rows to those on the page, and returns the cursor of the next page.
     fn next(&self, summary: &Self::Summary, rows: &mut Vec<Self::Row>) -> Option<String>;
@@ -123,7 +130,7 @@ pub async fn respond_in_turn<L: Listing>(
     // A page keeps its turn until it is complete, a stream until its first row.
     let _turn = turn;
     match listing.paging().format {
-        ResponseFormat::Json => page(request, pool, listing).await,
+        ResponseFormat::Json => page(request, caller, pool, listing).await,
         ResponseFormat::Csv | ResponseFormat::Ndjson => {
             stream(request, caller, pool, listing).await
         }
@@ -132,6 +139,7 @@ pub async fn respond_in_turn<L: Listing>(
 
 async fn page<L: Listing>(
     request: &HttpRequest,
+    caller: &Caller,
     pool: &Pool,
     listing: L,
 ) -> Result<HttpResponse, ApiError> {
@@ -142,13 +150,20 @@ async fn page<L: Listing>(
         Ok(Some((summary, rows.collect().await?)))
     });
     let (summary, rows) = found.await?.ok_or_else(|| listing.not_found())?;
-    let tag = listing.tag(&summary);
-    if let Some(tag) = &tag {
-        listing.cache(tag, &summary, &rows);
-    }
-    Ok(unchanged(request, tag.as_ref()).unwrap_or_else(|| {
+    let version = listing.version_tag(&summary);
+    let tag = if has_content_tag(&caller.scope, ResponseFormat::Json) {
+        content_tag(&listing.digest(), &listing.content(&summary), &rows)
+    } else {
+        version.clone()
+    };
+    let tags = Tags {
+        version,
+        tag: tag.clone(),
+    };
+    listing.cache(tags, &summary, &rows);
+    Ok(unchanged(request, &tag).unwrap_or_else(|| {
         let source = DataSource::Database;
-        write_page(request, listing, tag.as_ref(), &summary, rows, source)
+        write_page(request, listing, &tag, &summary, rows, source)
     }))
 }
 
@@ -156,7 +171,7 @@ async fn page<L: Listing>(
 pub fn write_page<L: Listing>(
     request: &HttpRequest,
     mut listing: L,
-    tag: Option<&EntityTag>,
+    tag: &EntityTag,
     summary: &L::Summary,
     mut rows: Vec<L::Row>,
     source: DataSource,
@@ -201,12 +216,12 @@ async fn stream<L: Listing>(
         lease.give_back().await;
         return Err(listing.not_found());
     };
-    let tag = listing.tag(&summary);
-    if let Some(unchanged) = unchanged(request, tag.as_ref()) {
+    let tag = listing.version_tag(&summary);
+    if let Some(unchanged) = unchanged(request, &tag) {
         return Ok(unchanged);
     }
     let format = listing.paging().format;
-    let mut response = begin(format, tag.as_ref(), None);
+    let mut response = begin(format, &tag, None);
     if listing.has_changed(&summary) {
         response.insert_header(HAS_CHANGED);
     }

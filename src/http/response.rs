@@ -5,6 +5,7 @@ use actix_web::http::header::{
     IfNoneMatch, LINK, VARY,
 };
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use serde::Serialize;
 use utoipa::IntoResponses;
 
 use super::access::Access;
@@ -58,10 +59,11 @@ pub(super) fn list_id(request: &HttpRequest, scope: &Scope, parameters: &str) ->
     ListId::new(&query, access.cursor_key())
 }
 
-/// The tag of a response over an interval. It changes with the instant up to which the interval's usage
-/// is complete.
+/// The tag of every response that is made of the same version of the usage in an interval, and of the
+/// inventory, and complete through the same instant of the interval. Known before any usage is read, but
+/// it also changes when others' usage does.
 #[must_use]
-pub fn tag(freshness: &Freshness, interval: Interval, digest: &str) -> EntityTag {
+pub fn version_tag(freshness: &Freshness, interval: Interval, digest: &str) -> EntityTag {
     let Freshness {
         version,
         inventory_version,
@@ -73,6 +75,23 @@ pub fn tag(freshness: &Freshness, interval: Interval, digest: &str) -> EntityTag
     weak_tag(&format!(
         "{digest} {version} {inventory_version} {complete:?}"
     ))
+}
+
+/// Whether a response has a [`content_tag`]. A caller who sees everything gets the tag that is known
+/// before any usage is read, and so does a stream, whose content is not known when it begins.
+#[must_use]
+pub fn has_content_tag(scope: &Scope, format: ResponseFormat) -> bool {
+    scope.is_limited() && format == ResponseFormat::Json
+}
+
+/// The tag of a response with these rows. It changes with nothing but what the caller may see.
+///
+/// # Panics
+/// Panics if they cannot be serialized as JSON.
+#[must_use]
+pub fn content_tag(digest: &str, others: &impl Serialize, rows: &impl Serialize) -> EntityTag {
+    let content = serde_json::to_string(&(digest, others, rows));
+    weak_tag(&content.expect("rows serialize as JSON"))
 }
 
 /// The tag of a response that `content` determines. It is weak because compressed responses have
@@ -104,8 +123,7 @@ pub fn telemetry(request: &HttpRequest) -> &web::Data<Telemetry> {
 
 /// A response of 304 if the client already has the response with this tag.
 #[must_use]
-pub fn unchanged(request: &HttpRequest, tag: Option<&EntityTag>) -> Option<HttpResponse> {
-    let tag = tag?;
+pub fn unchanged(request: &HttpRequest, tag: &EntityTag) -> Option<HttpResponse> {
     let is_known = match IfNoneMatch::parse(request).ok()? {
         IfNoneMatch::Any => true,
         IfNoneMatch::Items(items) => items.iter().any(|item| item.weak_eq(tag)),
@@ -113,18 +131,16 @@ pub fn unchanged(request: &HttpRequest, tag: Option<&EntityTag>) -> Option<HttpR
     is_known.then(|| {
         telemetry(request).count_response(DataSource::Client, 0);
         let mut response = HttpResponse::NotModified();
-        with_common_headers(&mut response, Some(tag));
+        with_common_headers(&mut response, tag);
         response.finish()
     })
 }
 
-fn with_common_headers(response: &mut HttpResponseBuilder, tag: Option<&EntityTag>) {
+fn with_common_headers(response: &mut HttpResponseBuilder, tag: &EntityTag) {
     response.insert_header((VARY, "accept, authorization"));
     // Clients may store responses, and revalidate them before each use.
     response.insert_header((CACHE_CONTROL, "private, no-cache"));
-    if let Some(tag) = tag {
-        response.insert_header((ETAG, tag.clone()));
-    }
+    response.insert_header((ETAG, tag.clone()));
 }
 
 /// The paths and queries of the pages around a page.
@@ -181,7 +197,7 @@ impl Links {
 #[must_use]
 pub fn begin(
     format: ResponseFormat,
-    tag: Option<&EntityTag>,
+    tag: &EntityTag,
     links: Option<&Links>,
 ) -> HttpResponseBuilder {
     let mut response = HttpResponse::Ok();

@@ -1,19 +1,29 @@
-//! A cache of series pages, so that a repeated request reads no usage.
+//! A cache of series pages, and of the tags of lists, so that a repeated request reads no usage.
 //!
-//! The cache never decides whether a page is current. A page is stored with the tag of its
-//! response; each request queries the freshness of its interval, and uses the page only if that
-//! yields the same tag. Responses without a tag are not cached.
+//! The cache never decides whether an entry is current. Each is stored with the version tag of its
+//! response; each request queries the freshness of its interval, and uses the entry only if that yields
+//! the same version tag.
 
 use actix_web::http::header::EntityTag;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use super::response::version_tag;
 use crate::db::queries::Totals;
 use crate::db::{FreshnessLoader, Pool, StorageError};
 use crate::domain::{Freshness, Interval, UsageBucket};
 
 /// Approximate size of an entry without its rows.
 const ENTRY_BYTES: usize = 256;
+
+/// The tags of a response.
+#[derive(Debug, Clone)]
+pub struct Tags {
+    /// See [`version_tag`].
+    pub version: EntityTag,
+    /// The one that the client gets.
+    pub tag: EntityTag,
+}
 
 /// The query result that a page of a series is made of.
 #[derive(Debug, Clone)]
@@ -22,9 +32,20 @@ pub struct CachedPage {
     pub rows: Vec<UsageBucket>,
 }
 
-/// Pages of series, by the digests of their requests. Each worker has its own.
+/// What is known about the response to a request before any usage is read.
+#[derive(Debug)]
+pub struct Known {
+    pub tag: EntityTag,
+    pub freshness: Freshness,
+    /// The page, if it is cached.
+    pub page: Option<CachedPage>,
+}
+
+type Entry = (Tags, Option<CachedPage>);
+
+/// Entries by the digests of their requests. Each worker has its own.
 pub struct SeriesCache {
-    pages: Cache<String, (EntityTag, CachedPage), Bytes>,
+    entries: Cache<String, Entry, Bytes>,
     freshness: FreshnessLoader,
 }
 
@@ -33,35 +54,59 @@ impl SeriesCache {
     pub fn new(pool: Pool, bytes: u64) -> Self {
         let entries = usize::try_from(bytes).unwrap_or(usize::MAX) / (4 * ENTRY_BYTES);
         Self {
-            pages: Cache::with_weighter(entries, bytes, Bytes),
+            entries: Cache::with_weighter(entries, bytes, Bytes),
             freshness: FreshnessLoader::new(pool),
         }
     }
 
-    /// Queries how fresh the interval is now.
+    /// Whether there is an entry for the request with this digest, current or not.
+    pub fn has(&self, digest: &str) -> bool {
+        self.entries.peek(digest).is_some()
+    }
+
+    /// Queries how fresh the interval is now, and returns what is known about the response to the
+    /// request with this digest. Without a current entry, something is known only if the response has
+    /// its version tag.
     ///
     /// # Errors
     /// Returns an error if the database is unavailable.
-    pub async fn freshness(&self, interval: Interval) -> Result<Freshness, StorageError> {
-        self.freshness.freshness(interval).await
+    pub async fn known(
+        &self,
+        digest: &str,
+        interval: Interval,
+        has_version_tag: bool,
+    ) -> Result<Option<Known>, StorageError> {
+        let entry = self.entries.get(digest);
+        if entry.is_none() && !has_version_tag {
+            return Ok(None);
+        }
+        let freshness = self.freshness.freshness(interval).await?;
+        let version = version_tag(&freshness, interval, digest);
+        let entry = entry.filter(|(tags, _)| tags.version == version);
+        let (tag, page) = match entry {
+            Some((tags, page)) => (tags.tag, page),
+            None if has_version_tag => (version, None),
+            None => return Ok(None),
+        };
+        Ok(Some(Known {
+            tag,
+            freshness,
+            page,
+        }))
     }
 
-    /// The page of the request with this digest, and the tag of its response.
-    pub fn get(&self, digest: &str) -> Option<(EntityTag, CachedPage)> {
-        self.pages.get(digest)
-    }
-
-    pub fn insert(&self, digest: String, tag: EntityTag, page: CachedPage) {
-        self.pages.insert(digest, (tag, page));
+    pub fn insert(&self, digest: String, tags: Tags, page: Option<CachedPage>) {
+        self.entries.insert(digest, (tags, page));
     }
 }
 
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<String, (EntityTag, CachedPage)> for Bytes {
-    fn weight(&self, _: &String, (_, page): &(EntityTag, CachedPage)) -> u64 {
-        (ENTRY_BYTES + page.rows.capacity() * size_of::<UsageBucket>()) as u64
+impl Weighter<String, Entry> for Bytes {
+    fn weight(&self, _: &String, (_, page): &Entry) -> u64 {
+        let rows = page.as_ref().map_or(0, |page| page.rows.capacity());
+        (ENTRY_BYTES + rows * size_of::<UsageBucket>()) as u64
     }
 }
 
@@ -89,21 +134,17 @@ mod tests {
             },
             rows,
         };
+        let tags = Tags {
+            version: EntityTag::new_weak("a".to_owned()),
+            tag: EntityTag::new_weak("a".to_owned()),
+        };
         for number in 0..1_000 {
-            series_cache.insert(
-                number.to_string(),
-                EntityTag::new_weak(number.to_string()),
-                page.clone(),
-            );
+            series_cache.insert(number.to_string(), tags.clone(), Some(page.clone()));
         }
         let cached = (0..1_000)
-            .filter(|number| series_cache.get(&number.to_string()).is_some())
+            .filter(|number| series_cache.has(&number.to_string()))
             .count();
         assert!((10..=100_000 / (50 * 24)).contains(&cached), "{cached}");
-        SeriesCache::new(pool(), 0).insert(
-            "a".to_owned(),
-            EntityTag::new_weak("a".to_owned()),
-            page.clone(),
-        );
+        SeriesCache::new(pool(), 0).insert("a".to_owned(), tags, Some(page));
     }
 }

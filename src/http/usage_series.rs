@@ -16,8 +16,10 @@ use super::params::{
     START, TZ,
 };
 use super::problem::{ApiError, Problem};
-use super::response::{CommonResponses, Rules, has_tags, list_id, tag, unchanged};
-use super::series_cache::{CachedPage, SeriesCache};
+use super::response::{
+    CommonResponses, Rules, has_content_tag, has_tags, list_id, unchanged, version_tag,
+};
+use super::series_cache::{CachedPage, Known, SeriesCache, Tags};
 use super::share::Turn;
 use super::telemetry::DataSource;
 use crate::db::queries::{self, Rows, SeriesQuery, Totals, UsageRows};
@@ -211,10 +213,6 @@ impl SeriesRequest {
         })
     }
 
-    fn freshness_tag(&self, freshness: &Freshness) -> EntityTag {
-        tag(freshness, self.interval, &self.digest)
-    }
-
     fn date(&self, index: usize) -> String {
         let start = self.buckets.start(index);
         start
@@ -285,8 +283,8 @@ impl Listing for SeriesRequest {
         not_found(&self.subject)
     }
 
-    fn tag(&self, (_, freshness): &Self::Summary) -> Option<EntityTag> {
-        Some(self.freshness_tag(freshness))
+    fn digest(&self) -> String {
+        self.digest.clone()
     }
 
     fn has_changed(&self, (_, freshness): &Self::Summary) -> bool {
@@ -294,11 +292,19 @@ impl Listing for SeriesRequest {
             .is_some_and(|cursor| cursor.version != freshness.version)
     }
 
-    fn cache(&self, tag: &EntityTag, &(totals, _): &Self::Summary, rows: &[UsageBucket]) {
+    fn version_tag(&self, (_, freshness): &Self::Summary) -> EntityTag {
+        version_tag(freshness, self.interval, &self.digest)
+    }
+
+    fn content(&self, summary: &Self::Summary) -> impl Serialize {
+        (summary.0, self.has_changed(summary))
+    }
+
+    fn cache(&self, tags: Tags, &(totals, _): &Self::Summary, rows: &[UsageBucket]) {
         let rows = rows.to_vec();
         let page = CachedPage { totals, rows };
         self.series_cache
-            .insert(self.digest.clone(), tag.clone(), page);
+            .insert(self.digest.clone(), tags, Some(page));
     }
 
     fn next(&self, summary: &Self::Summary, rows: &mut Vec<UsageBucket>) -> Option<String> {
@@ -487,30 +493,25 @@ async fn answer(
         });
         (parameters.finish(series)?, None)
     };
-    let cached = if series.paging.format == ResponseFormat::Json {
-        series_cache.get(&series.digest)
-    } else {
-        None
-    };
     // If neither the client nor the cache has a response, one round trip does everything.
-    if cached.is_some() || has_tags(request) {
-        let freshness = series_cache.freshness(series.interval).await?;
-        let tag = series.freshness_tag(&freshness);
-        if let Some(unchanged) = unchanged(request, Some(&tag)) {
-            return Ok(unchanged);
-        }
-        if let Some((cached_tag, CachedPage { totals, rows })) = cached
-            && tag == cached_tag
+    let is_cached = series.paging.format == ResponseFormat::Json;
+    let has_version_tag = !has_content_tag(&caller.scope, series.paging.format);
+    if (is_cached && series_cache.has(&series.digest)) || (has_version_tag && has_tags(request)) {
+        let known = series_cache.known(&series.digest, series.interval, has_version_tag);
+        if let Some(Known {
+            tag,
+            freshness,
+            page,
+        }) = known.await?
         {
-            let summary = (totals, freshness);
-            return Ok(write_page(
-                request,
-                series,
-                Some(&tag),
-                &summary,
-                rows,
-                DataSource::Cache,
-            ));
+            if let Some(unchanged) = unchanged(request, &tag) {
+                return Ok(unchanged);
+            }
+            if let Some(CachedPage { totals, rows }) = page {
+                let summary = (totals, freshness);
+                let source = DataSource::Cache;
+                return Ok(write_page(request, series, &tag, &summary, rows, source));
+            }
         }
     }
     match turn {

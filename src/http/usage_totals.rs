@@ -2,8 +2,8 @@
 
 use std::marker::PhantomData;
 
-use actix_web::HttpResponse;
 use actix_web::http::header::EntityTag;
+use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -17,7 +17,10 @@ use super::params::{
     SIZE, SORT, START, TZ,
 };
 use super::problem::{ApiError, Problem};
-use super::response::{CommonResponses, has_tags, list_id, tag, unchanged};
+use super::response::{
+    CommonResponses, has_content_tag, has_tags, list_id, unchanged, version_tag,
+};
+use super::series_cache::{SeriesCache, Tags};
 use crate::db::queries::{self, Rows, Totals, TotalsQuery, UsageRows};
 use crate::db::{Client, StorageError};
 use crate::domain::{Freshness, Interval, Order, OrganizationId, Scope, UsageTotal, Zone};
@@ -41,6 +44,7 @@ pub(super) struct TotalsRequest<T> {
     list: ListId,
     /// Identifies the response.
     digest: String,
+    series_cache: web::Data<SeriesCache>,
     item: PhantomData<T>,
 }
 
@@ -71,7 +75,7 @@ impl<T: Total> Endpoint for TotalsRequest<T> {
 
 impl<T: Total> TotalsRequest<T> {
     fn parse(parameters: &mut Parameters<Self>, context: &Context) -> Option<Self> {
-        let (request, caller, ..) = context;
+        let (request, caller, _, _, series_cache) = context;
         let zone = parameters.zone();
         let (start, end) = (
             parameters.start(zone.unwrap_or(Zone::UTC)),
@@ -103,12 +107,9 @@ impl<T: Total> TotalsRequest<T> {
             cursor,
             list,
             digest,
+            series_cache: series_cache.clone(),
             item: PhantomData,
         })
-    }
-
-    fn freshness_tag(&self, freshness: &Freshness) -> EntityTag {
-        tag(freshness, self.interval, &self.digest)
     }
 }
 
@@ -146,8 +147,22 @@ impl<T: Total> Listing for TotalsRequest<T> {
         ApiError::NoOrganization(organization.map(ToString::to_string).unwrap_or_default())
     }
 
-    fn tag(&self, (_, freshness): &Self::Summary) -> Option<EntityTag> {
-        Some(self.freshness_tag(freshness))
+    fn digest(&self) -> String {
+        self.digest.clone()
+    }
+
+    fn version_tag(&self, (_, freshness): &Self::Summary) -> EntityTag {
+        version_tag(freshness, self.interval, &self.digest)
+    }
+
+    fn content(&self, summary: &Self::Summary) -> impl Serialize {
+        (summary.0, self.has_changed(summary))
+    }
+
+    fn cache(&self, tags: Tags, _: &Self::Summary, _: &[UsageTotal]) {
+        if has_content_tag(&self.scope, ResponseFormat::Json) {
+            self.series_cache.insert(self.digest.clone(), tags, None);
+        }
     }
 
     fn has_changed(&self, (_, freshness): &Self::Summary) -> bool {
@@ -378,8 +393,11 @@ async fn answer<T: Total>(context: Context) -> Result<HttpResponse, ApiError> {
     let totals = TotalsRequest::<T>::parse(&mut parameters, &context);
     let totals = parameters.finish(totals)?;
     if has_tags(request) {
-        let freshness = series_cache.freshness(totals.interval).await?;
-        if let Some(unchanged) = unchanged(request, Some(&totals.freshness_tag(&freshness))) {
+        let has_version_tag = !has_content_tag(&caller.scope, totals.paging.format);
+        let known = series_cache.known(&totals.digest, totals.interval, has_version_tag);
+        if let Some(known) = known.await?
+            && let Some(unchanged) = unchanged(request, &known.tag)
+        {
             return Ok(unchanged);
         }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::progress::Counters;
 use super::session::Session;
@@ -16,6 +17,10 @@ use crate::failpoint;
 
 /// The pause between two looks at how much is open.
 const PERIOD_CHECK: Duration = Duration::from_secs(2);
+
+/// After this many pauses without a commit, a task looks anyway: for what a killed ingest has left, for
+/// a period that has become old, and for chunks to drop.
+const IDLE_PAUSES: u32 = 60;
 
 /// The pause between two looks for chunks to drop.
 const DROP_EVERY: Duration = Duration::from_mins(1);
@@ -31,7 +36,7 @@ pub(super) struct Closer {
 }
 
 impl Closer {
-    /// Starts the tasks. They connect after the first commit.
+    /// Starts the tasks. They connect after the first commit, or if there is none for a minute or two.
     pub fn start(config: &Config, counters: &Arc<Counters>) -> Self {
         let (commits, committed) = watch::channel(0);
         let task = |kind: Kind| {
@@ -135,7 +140,8 @@ impl Background {
         };
         let mut dropped = Instant::now();
         loop {
-            if self.committed.changed().await.is_err() {
+            let committed = timeout(pause * IDLE_PAUSES, self.committed.changed()).await;
+            if matches!(committed, Ok(Err(_))) {
                 return;
             }
             let mut running = self.committed.clone();

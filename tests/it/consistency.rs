@@ -161,3 +161,164 @@ async fn every_answer_during_ingests_has_each_committed_byte_once() {
     println!("{answers} answers while {periods} periods were closed");
     database.assert_answers_match().await;
 }
+
+/// What `serve` answers about all records.
+#[derive(Debug, PartialEq)]
+struct Answer {
+    bytes: i64,
+    complete_through: Value,
+    last_ingested_at: Value,
+    tag: String,
+}
+
+/// Asks for JSON as a client that has `tag`; `None` for 304.
+fn ask_with(server: &Server, path: &str, tag: &str) -> Option<Answer> {
+    let response = read(server.send_with(path, &format!("if-none-match: {tag}\r\n")));
+    if status(&response) == 304 {
+        return None;
+    }
+    assert_eq!(status(&response), 200, "{path}: {response}");
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    let tag = head.lines().find_map(|line| line.strip_prefix("etag: "));
+    let body: Value = serde_json::from_str(body).unwrap();
+    Some(Answer {
+        bytes: body["bytes-used-total"].as_i64().unwrap(),
+        complete_through: body["complete-through"].clone(),
+        last_ingested_at: body["last-ingested-at"].clone(),
+        tag: tag.unwrap().to_owned(),
+    })
+}
+
+/// An ingest that is killed after a commit leaves pages and periods open, or half closed. Nothing that
+/// the API says depends on that, and the next ingest closes them, even if it stores nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_right_at_once_after_a_kill_between_commit_and_closing() {
+    // One SIM card and organization, so that each of these answers includes every record.
+    const PATHS: [&str; 5] = [
+        "/api/v1/organization/o/usage?start=2020-02-01&end=2020-02-10&every=1day",
+        "/api/v1/organization/o/usage?start=2020-01-31T10:07:01Z&end=2020-02-12&every=1hour&size=1",
+        "/api/v1/simcard/1/usage?start=2020-02-01&end=2020-02-10&every=1day",
+        "/api/v1/usage/organizations?start=2020-02-01",
+        "/api/v1/usage/simcards?start=2020-02-01",
+    ];
+    let (database, files) = (TestDatabase::migrated().await, Files::new());
+    let inventory = files.write("inventory.csv", "sim-card-id,org-id\n1,o\n");
+    let loaded = command(database.url(), &["ingest", "--inventory", &inventory]).status();
+    assert!(loaded.unwrap().success());
+    let server = Server::start(database.url());
+    let mut tags = PATHS.map(|_| "\"none\"".to_owned());
+    let everything = "select coalesce(sum(bytes), 0)::bigint from all_usage_records";
+    let open = "select count(*) from posting_days where is_recent and posting >= (
+                    select max(closed_before) from usage_levels
+                    where level in ('usage_records', 'organization_usage_recent')
+                )";
+    let open_periods = "select count(*) from posting_days where posting >= (
+                            select min(closed_before) from usage_levels
+                            where level in ('organization_usage', 'organization_usage_daily', 'sim_card_usage')
+                        )";
+    let ingest = |file: &str, failpoint: &str, period_records: &str| {
+        let mut ingest = command(database.url(), &["ingest", file]);
+        ingest
+            .env("SIMUSAGE_FAILPOINT", failpoint)
+            .env("SIMUSAGE_INGEST_BATCH_ROWS", "20")
+            .env("SIMUSAGE_INGEST_PERIOD_RECORDS", period_records)
+            .stdin(Stdio::null());
+        ingest.output().unwrap()
+    };
+    for (day, (failpoint, period_records)) in (1..).zip([
+        ("after-commit:2", "1000000"),
+        ("before-refresh", "1000000"),
+        ("before-closing-page", "1000000"),
+        ("after-refresh", "1000000"),
+        ("after-archiving", "30"),
+        ("before-closing-period:1", "30"),
+        ("before-closing-period:3", "30"),
+        ("after-refresh", "30"),
+    ]) {
+        let header = "sim-card-id,bytes-used,date\n".to_owned();
+        let records = (0..50).fold(header, |mut text, second| {
+            writeln!(text, "1,{day},2020-02-{day:02}T12:00:{second:02}Z").unwrap();
+            text
+        });
+        let file = files.write(&format!("{day}.csv"), records);
+        let killed = ingest(&file, failpoint, period_records);
+        assert_eq!(killed.status.code(), None, "{failpoint}: {killed:?}");
+        let bytes = database.number(everything).await;
+        let newest = "select max(extract(second from time))::bigint from all_usage_records
+                      where time >= '2020-02-01'::date + ";
+        let second = database.number(&format!("{newest}{}", day - 1)).await;
+        let complete_through = format!("2020-02-{day:02}T12:00:{second:02}Z");
+        let mut ask = |state: &str| {
+            let mut ingested_at = vec![];
+            for (path, tag) in PATHS.iter().zip(&mut tags) {
+                let answer = ask_with(&server, path, tag)
+                    .unwrap_or_else(|| panic!("{failpoint}, {state}, {path}: 304"));
+                assert_eq!(answer.bytes, bytes, "{failpoint}, {state}, {path}");
+                assert_eq!(
+                    answer.complete_through, *complete_through,
+                    "{failpoint}, {path}"
+                );
+                ingested_at.push(answer.last_ingested_at);
+                *tag = answer.tag;
+                assert_eq!(
+                    ask_with(&server, path, tag),
+                    None,
+                    "{failpoint}, {state}, {path}"
+                );
+            }
+            assert!(
+                ingested_at.iter().all(|at| *at == ingested_at[0]),
+                "{ingested_at:?}"
+            );
+        };
+        ask("killed");
+        // The next ingest stores the rest, if any, and closes what was left.
+        let finished = ingest(&file, "none", period_records);
+        assert!(finished.status.success(), "{failpoint}: {finished:?}");
+        assert_eq!(database.number(open).await, 0, "{failpoint}");
+        if period_records == "30" {
+            assert_eq!(database.number(open_periods).await, 0, "{failpoint}");
+        }
+        let stored = database.number(everything).await;
+        for (path, tag) in PATHS.iter().zip(&mut tags) {
+            let answer = ask_with(&server, path, tag);
+            // Closing changes nothing that a client could notice.
+            assert_eq!(answer.is_some(), stored > bytes, "{failpoint}, {path}");
+            let answer = answer
+                .or_else(|| ask_with(&server, path, "\"none\""))
+                .unwrap();
+            assert_eq!(answer.bytes, stored, "{failpoint}, {path}");
+            *tag = answer.tag;
+        }
+    }
+    database.assert_answers_match().await;
+}
+
+/// A stream that nothing arrives on closes what a killed ingest has left.
+#[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
+async fn an_idle_ingest_closes_what_a_killed_one_has_left() {
+    require_native_server();
+    let (database, files) = (TestDatabase::migrated().await, Files::new());
+    let inventory = files.write("inventory.csv", "sim-card-id,org-id\n1,o\n2,o\n3,o\n");
+    let loaded = command(database.url(), &["ingest", "--inventory", &inventory]).status();
+    assert!(loaded.unwrap().success());
+    let file = files.write("usage.ndjson", file_of(50, 1));
+    let killed = command(database.url(), &["ingest", &file])
+        .env("SIMUSAGE_FAILPOINT", "before-refresh")
+        .env("SIMUSAGE_INGEST_BATCH_ROWS", "20")
+        .status();
+    assert_eq!(killed.unwrap().code(), None);
+    let mut idle = command(database.url(), &["ingest", "-"])
+        .env("SIMUSAGE_INGEST_PAGE_MS", "20")
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let closed = "select count(*) from usage_levels
+                  where level = 'organization_usage_recent' and closed_before > 1099511627776";
+    let timeout = Duration::from_secs(20);
+    database.until_at_least(closed, 1, timeout).await;
+    drop(idle.stdin.take());
+    assert!(idle.wait().unwrap().success());
+    database.assert_answers_match().await;
+}

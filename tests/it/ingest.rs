@@ -619,8 +619,8 @@ async fn a_page_waits_for_its_batches() {
     let name = format!("of {}", database.url());
     let write = "insert into usage_records_recent (posting, time, sim_card_id, organization_id, bytes)
                      select begin_posting(), time, sim_card_id, organization_id, bytes from all_usage_records limit 1;
-                 insert into posting_days (day, posting, batches, records, is_large, is_recent)
-                     select '2020-02-01', max(posting), 1, 1, false, true from usage_records_recent";
+                 insert into posting_days (day, posting, records, is_large, is_recent)
+                     select '2020-02-01', max(posting), 1, false, true from usage_records_recent";
     for (how, expected) in [("commit prepared", 2), ("rollback prepared", 3)] {
         let line = ndjson(&[("89440001", 1, "2020-02-01T00:30:00Z")]);
         let run = simusage_with_input(database.url(), &["ingest", "-"], &line);
@@ -654,8 +654,8 @@ async fn refreshes_into_one_chunk_have_right_sums() {
             "insert into usage_records_recent (posting, time, sim_card_id, organization_id, bytes)
                  select begin.posting, timestamptz '2026-11-01 00:00+00' + interval '{period} days', i, 1 + i % 7, i
                  from (select begin_posting() as posting) as begin, generate_series(1, 5000) as i;
-             insert into posting_days (day, posting, batches, records, is_large, is_recent)
-                 select '2026-11-01', max(posting), 1, 5000, false, true from usage_records_recent"
+             insert into posting_days (day, posting, records, is_large, is_recent)
+                 select '2026-11-01', max(posting), 5000, false, true from usage_records_recent"
         );
         connection
             .batch_execute(&format!("begin; {post}; commit"))

@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 110] = [
+const EXPECTED: [(&str, &str, &str); 111] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -37,6 +37,7 @@ const EXPECTED: [(&str, &str, &str); 110] = [
     ("functions/organization_list.sql", "", ""),
     ("functions/organization_parts.sql", "", ""),
     ("functions/posting_runs.sql", "", ""),
+    ("functions/sees_sim_card.sql", "", ""),
     ("functions/sim_card_list.sql", "", ""),
     ("functions/sim_card_parts.sql", "", ""),
     ("functions/time_within.sql", "", ""),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use simusage::db::Pool;
 
 use crate::support::api::Api;
-use crate::support::program::{Run, command, simusage};
+use crate::support::program::{Run, command, simusage, simusage_with_input};
 use crate::support::proxy::Proxy;
 use crate::support::server::{Server, status};
 use crate::support::{TestDatabase, at, require_native_server};
@@ -804,5 +804,84 @@ async fn concurrently_migrated_databases_have_a_reader_each() {
             report.settings.contains(&format!("{reader}: new role")),
             "{report:?}"
         );
+    }
+}
+
+/// Stores a record of x00g8 or x00g9, and loads an inventory.
+fn store(database: &TestDatabase, sim_card: &str, bytes: u32, inventory: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("inventory.csv");
+    std::fs::write(&file, format!("sim-card-id,org-id\n{inventory}")).unwrap();
+    let record = format!(
+        "{{\"sim-card-id\": \"{sim_card}\", \"bytes-used\": {bytes}, \"date\": \"2020-01-01T00:00:00Z\"}}\n"
+    );
+    let arguments = ["ingest", "--inventory", file.to_str().unwrap(), "-"];
+    let run = simusage_with_input(database.url(), &arguments, &record);
+    assert_eq!(run.status, 0, "{run:?}");
+}
+
+#[actix_web::test]
+async fn what_others_store_changes_no_tag_of_a_page_for_a_token_of_one_organization() {
+    let database = two_tenants().await;
+    let token = create(&database, &["tenant", "--organization", "x00g8"]);
+    let all = create(&database, &["all"]);
+    let bearer = format!("Bearer {token}");
+    let get = async |api: &Api, path: &str, tag: &str| {
+        let headers = [("authorization", &*bearer), ("if-none-match", tag)];
+        api.get_with(path, &headers).await
+    };
+    let api = Api::new(&database.config()).await;
+    let mut tags = vec![];
+    for path in PATHS {
+        let answer = api.get_as(&token, path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        let tag = answer.header("etag").to_owned();
+        assert_ne!(tag, api.get_as(&all, path).await.header("etag"), "{path}");
+        tags.push(tag);
+    }
+    // Another organization's usage of the same day, and another SIM card of it.
+    store(&database, "2", 1_000, "3,x00g9\n");
+    // Another worker, which has answered nothing yet.
+    let other = Api::new(&database.config()).await;
+    for (path, tag) in PATHS.iter().zip(&tags) {
+        for api in [&api, &api, &other, &other] {
+            let answer = get(api, path, tag).await;
+            assert_eq!(
+                (answer.status, answer.header("etag")),
+                (304, &**tag),
+                "{path}"
+            );
+            let answer = get(api, path, "\"other\"").await;
+            assert_eq!(
+                (answer.status, answer.header("etag")),
+                (200, &**tag),
+                "{path}"
+            );
+        }
+    }
+    // Once that has been found out, no usage is read until something is stored again.
+    let connection = database.connect().await;
+    let change = "update usage_records set bytes = 1; update usage_records_recent set bytes = 1;
+                  update usage_levels set closed_before = 1099511627776
+                      where level = 'organization_usage_recent'";
+    connection.batch_execute(change).await.unwrap();
+    drop(connection);
+    for (path, tag) in PATHS.iter().zip(&tags) {
+        let answer = get(&api, path, tag).await;
+        assert_eq!(
+            (answer.status, answer.header("etag")),
+            (304, &**tag),
+            "{path}"
+        );
+    }
+    // Its own usage, and its own SIM cards.
+    store(&database, "1", 5, "4,x00g8\n");
+    for (path, tag) in PATHS.iter().zip(&tags) {
+        for api in [&api, &other] {
+            let answer = get(api, path, tag).await;
+            assert_eq!(answer.status, 200, "{path}");
+            let tag = answer.header("etag");
+            assert_eq!(get(api, path, tag).await.status, 304, "{path}");
+        }
     }
 }

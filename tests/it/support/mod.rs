@@ -260,8 +260,8 @@ async fn post(connection: &Connection, records: &[&(&str, &str, DateTime<Utc>, i
                  join organizations o on o.name = r.organization
                  returning posting, time, bytes
              )
-             insert into posting_days (day, posting, batches, records, is_large, is_recent)
-             select (time at time zone 'UTC')::date, posting, 1, count(*), bool_or(bytes >= 1::bigint << 38), true
+             insert into posting_days (day, posting, records, is_large, is_recent)
+             select (time at time zone 'UTC')::date, posting, count(*), bool_or(bytes >= 1::bigint << 38), true
              from stored
              group by 1, 2",
             &[&sim_cards, &organizations, &times, &bytes],
