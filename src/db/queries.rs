@@ -422,13 +422,12 @@ fn total(row: &Row) -> Result<Option<UsageTotal>, StorageError> {
     let Some(id) = row.try_get("id")? else {
         return Ok(None);
     };
-    let bytes = match row.try_get::<_, Option<i64>>("bytes")? {
-        Some(bytes) => i128::from(bytes),
-        None => {
-            let large: String = row.try_get("large_bytes")?;
-            let invalid = |_| StorageError::Other(format!("invalid sum {large}").into());
-            large.parse().map_err(invalid)?
-        }
+    let bytes = if let Some(bytes) = row.try_get::<_, Option<i64>>("bytes")? {
+        i128::from(bytes)
+    } else {
+        let large: String = row.try_get("large_bytes")?;
+        let invalid = |_| StorageError::Other(format!("invalid sum {large}").into());
+        large.parse().map_err(invalid)?
     };
     Ok(Some(UsageTotal {
         id,
