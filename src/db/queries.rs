@@ -34,8 +34,8 @@ pub struct UsageRows<T> {
 pub struct Totals {
     /// The number of rows.
     pub rows: i64,
-    /// The sum of their bytes.
-    pub bytes: i64,
+    /// The sum of their bytes; `None` if it does not fit into 64 bits.
+    pub bytes: Option<i64>,
 }
 
 /// Parameters of [`usage_series`].
@@ -143,7 +143,7 @@ pub struct TotalsQuery<'a> {
     /// The order of the rows.
     pub order: Order,
     /// Starts the window after the row with this sort key ([`Order::place`]) and identifier.
-    pub after: Option<(i64, &'a str)>,
+    pub after: Option<(i128, &'a str)>,
     /// The window of rows.
     pub window: Window,
 }
@@ -153,7 +153,7 @@ pub struct TotalsQuery<'a> {
 /// organization, only the usage of this organization counts.
 ///
 /// # Errors
-/// See [`StorageError`]; `TotalOverflow` if the sum of the bytes does not fit into 64 bits.
+/// See [`StorageError`].
 pub async fn sim_card_totals(
     client: &Client,
     organization: Option<&OrganizationId>,
@@ -174,7 +174,7 @@ pub async fn sim_card_totals(
         &edges(&pieces.records),
         &edges(&pieces.days),
         &order.factor(),
-        &after.map(|(place, _)| place),
+        &after.map(|(place, _)| place.to_string()),
         &after.map(|(_, id)| id),
         &window.limit,
         &window.offset,
@@ -187,7 +187,7 @@ pub async fn sim_card_totals(
 /// The organizations with usage in the interval.
 ///
 /// # Errors
-/// See [`StorageError`]; `TotalOverflow` if the sum of the bytes does not fit into 64 bits.
+/// See [`StorageError`].
 pub async fn organization_totals(
     client: &Client,
     query: TotalsQuery<'_>,
@@ -207,7 +207,7 @@ pub async fn organization_totals(
         &edges(&pieces.slots),
         &edges(&pieces.days),
         &order.factor(),
-        &after.map(|(place, _)| place),
+        &after.map(|(place, _)| place.to_string()),
         &after.map(|(_, id)| id),
         &window.limit,
         &window.offset,
@@ -422,9 +422,16 @@ fn total(row: &Row) -> Result<Option<UsageTotal>, StorageError> {
     let Some(id) = row.try_get("id")? else {
         return Ok(None);
     };
+    let bytes = if let Some(bytes) = row.try_get::<_, Option<i64>>("bytes")? {
+        i128::from(bytes)
+    } else {
+        let large: String = row.try_get("large_bytes")?;
+        let invalid = |_| StorageError::Other(format!("invalid sum {large}").into());
+        large.parse().map_err(invalid)?
+    };
     Ok(Some(UsageTotal {
         id,
-        bytes: row.try_get("bytes")?,
+        bytes,
         records: row.try_get("records")?,
     }))
 }

@@ -216,7 +216,7 @@ mod tests {
         let page = CachedPage {
             totals: Totals {
                 rows: 50,
-                bytes: 50,
+                bytes: Some(50),
             },
             rows: CachedRows::Series(rows),
         };

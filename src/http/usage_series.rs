@@ -13,8 +13,8 @@ use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
 use super::listing::{Context, Field, Item, Listing, respond, respond_in_turn, write_page};
 use super::params::{
-    CURSOR, END, EVERY, Endpoint, FILL, FORMAT, PAGE, Paging, Parameter, Parameters, SIZE, START,
-    TZ,
+    CSV, CURSOR, END, EVERY, Endpoint, FILL, FORMAT, PAGE, Paging, Parameter, Parameters, SIZE,
+    START, TZ,
 };
 use super::problem::{ApiError, Problem};
 use super::response::{
@@ -77,6 +77,7 @@ impl Endpoint for SeriesRequest {
         SIZE,
         CURSOR,
         FORMAT,
+        CSV,
     ];
 }
 
@@ -225,7 +226,7 @@ impl SeriesRequest {
         let cursor = self.cursor.filter(|_| !self.has_changed(summary));
         let totals = cursor.map_or(summary.0, |cursor| Totals {
             rows: cursor.total,
-            bytes: cursor.bytes,
+            bytes: Some(cursor.bytes),
         });
         if self.fill {
             let rows = i64::try_from(self.buckets.len()).unwrap_or(i64::MAX);
@@ -319,7 +320,7 @@ impl Listing for SeriesRequest {
         let cursor = |from| SeriesCursor {
             from,
             total: totals.rows,
-            bytes: totals.bytes,
+            bytes: totals.bytes.unwrap_or_default(),
             version,
         };
         next.map(|from| self.list.write_cursor(&cursor(from)))
@@ -361,7 +362,7 @@ impl Listing for SeriesRequest {
             end: write(self.interval.end()),
             every: self.every,
             tz: self.zone,
-            bytes_used_total: totals.bytes,
+            bytes_used_total: totals.bytes.unwrap_or_default(),
             complete_through: freshness.complete_through.map(write),
             last_ingested_at: freshness.last_ingested_at.map(write),
             list_changed: self.has_changed(summary),

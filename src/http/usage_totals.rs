@@ -14,8 +14,8 @@ use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
 use super::listing::{Context, Field, Item, Listing, respond, write_page};
 use super::params::{
-    CURSOR, END, EVERY, Endpoint, FORMAT, ORGANIZATION, PAGE, Paging, Parameter, Parameters, SIZE,
-    SORT, START, TZ,
+    CSV, CURSOR, END, EVERY, Endpoint, FORMAT, ORGANIZATION, PAGE, Paging, Parameter, Parameters,
+    SIZE, SORT, START, TZ,
 };
 use super::problem::{ApiError, Problem};
 use super::response::{
@@ -52,7 +52,8 @@ pub(super) struct TotalsRequest<T> {
 /// The last row of the page before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct TotalsCursor {
-    bytes: i64,
+    /// As text, because JSON numbers have 64 bits.
+    bytes: String,
     id: String,
     /// The version of the usage on the first page.
     version: i64,
@@ -131,7 +132,11 @@ impl<T: Total> Listing for TotalsRequest<T> {
             scope: &self.scope,
             interval: self.interval,
             order: self.order,
-            after: cursor.map(|cursor| (self.order.place(cursor.bytes), cursor.id.as_str())),
+            after: cursor.map(|cursor| {
+                // Cursors are authenticated.
+                let bytes = cursor.bytes.parse().unwrap_or_default();
+                (self.order.place(bytes), cursor.id.as_str())
+            }),
             window: self.paging.window(),
         };
         let answer = T::query(client, self.organization.as_ref(), query).await?;
@@ -172,6 +177,7 @@ impl<T: Total> Listing for TotalsRequest<T> {
         let UsageTotal { id, bytes, .. } = rows.last()?.clone();
         let cursor = self.cursor.as_ref();
         let version = cursor.map_or(freshness.version, |cursor| cursor.version);
+        let bytes = bytes.to_string();
         let cursor = TotalsCursor { bytes, id, version };
         Some(self.list.write_cursor(&cursor))
     }
@@ -225,9 +231,9 @@ pub(super) struct TotalsPage<T> {
     /// Time zone of dates.
     #[schema(value_type = String, example = "UTC")]
     tz: Zone,
-    /// Bytes used by the whole list.
+    /// Bytes used by the whole list; null if they exceed 64 bits.
     #[schema(minimum = 0)]
-    bytes_used_total: i64,
+    bytes_used_total: Option<i64>,
     /// Every feed that is expected and live has delivered the usage up to this instant.
     #[schema(format = DateTime)]
     complete_through: Option<String>,
@@ -266,9 +272,9 @@ pub(super) struct SimCardTotals(#[schema(inline)] TotalsPage<SimCardTotal>);
 pub(super) struct OrganizationTotal {
     /// Identifier of the organization.
     organization: String,
-    /// Bytes used.
+    /// Bytes used; null if they exceed 64 bits.
     #[schema(minimum = 0)]
-    bytes_used_total: i64,
+    bytes_used_total: Option<i64>,
     /// Number of usage records.
     #[schema(minimum = 0)]
     records: i64,
@@ -280,9 +286,9 @@ pub(super) struct OrganizationTotal {
 pub(super) struct SimCardTotal {
     /// ICCID of the SIM card.
     simcard: String,
-    /// Bytes used.
+    /// Bytes used; null if they exceed 64 bits.
     #[schema(minimum = 0)]
-    bytes_used_total: i64,
+    bytes_used_total: Option<i64>,
     /// Number of usage records.
     #[schema(minimum = 0)]
     records: i64,
@@ -292,7 +298,7 @@ impl From<UsageTotal> for OrganizationTotal {
     fn from(UsageTotal { id, bytes, records }: UsageTotal) -> Self {
         Self {
             organization: id,
-            bytes_used_total: bytes,
+            bytes_used_total: i64::try_from(bytes).ok(),
             records,
         }
     }
@@ -302,7 +308,7 @@ impl From<UsageTotal> for SimCardTotal {
     fn from(UsageTotal { id, bytes, records }: UsageTotal) -> Self {
         Self {
             simcard: id,
-            bytes_used_total: bytes,
+            bytes_used_total: i64::try_from(bytes).ok(),
             records,
         }
     }
@@ -314,7 +320,9 @@ impl Item for OrganizationTotal {
     fn csv(&self) -> impl IntoIterator<Item = Field<'_>> {
         [
             Field::Id(&self.organization),
-            Field::Plain(&self.bytes_used_total),
+            self.bytes_used_total
+                .as_ref()
+                .map_or(Field::Plain(&""), |bytes| Field::Plain(bytes)),
             Field::Plain(&self.records),
         ]
     }
@@ -326,7 +334,9 @@ impl Item for SimCardTotal {
     fn csv(&self) -> impl IntoIterator<Item = Field<'_>> {
         [
             Field::Id(&self.simcard),
-            Field::Plain(&self.bytes_used_total),
+            self.bytes_used_total
+                .as_ref()
+                .map_or(Field::Plain(&""), |bytes| Field::Plain(bytes)),
             Field::Plain(&self.records),
         ]
     }
@@ -343,6 +353,7 @@ impl Total for OrganizationTotal {
         SIZE,
         CURSOR,
         FORMAT,
+        CSV,
     ];
 
     async fn query(
@@ -365,6 +376,7 @@ impl Total for SimCardTotal {
         SIZE,
         CURSOR,
         FORMAT,
+        CSV,
         ORGANIZATION,
     ];
 
