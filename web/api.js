@@ -13,16 +13,22 @@ class ApiError extends Error {
   }
 }
 
-/** All buckets of a view's series: requests the first page, then the others in parallel. */
+/** How often a series is requested that changes while its pages are. */
+const MAX_ATTEMPTS = 5;
+
+/** All buckets of a view's series, and totals that match them. */
 export async function series(view, signal) {
   const parameters = { ...intervalParameters(view), size: PAGE_SIZE };
-  const first = await seriesPage(view, parameters, signal);
-  const rest = [];
-  for (let page = 2; (page - 1) * PAGE_SIZE < first.total; page += 1) {
-    rest.push(seriesPage(view, { ...parameters, page }, signal));
+  for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt += 1) {
+    let answer = await seriesPage(view, parameters, signal);
+    const pages = [answer];
+    while (answer.next && !answer['list-changed']) {
+      answer = await getJson(answer.next.slice(1), {}, signal);
+      pages.push(answer);
+    }
+    if (!answer['list-changed']) return { ...pages[0], items: pages.flatMap(({ items }) => items) };
   }
-  const others = await Promise.all(rest);
-  return { ...first, items: [first, ...others].flatMap(({ items }) => items) };
+  throw new ApiError(0, 'The usage keeps changing', 'It changed while its pages were requested. Try a wider granularity.');
 }
 
 /** One page of the series of a subject. */
@@ -45,6 +51,11 @@ export function topSimCards({ id, start, end, tz }, signal) {
 /** Organizations with usage, highest first. */
 export function organizations(size, signal) {
   return getJson('api/v1/usage/organizations', { size }, signal);
+}
+
+/** The assignments of a SIM card, by time. */
+export function assignmentsOf(simcard, signal) {
+  return getJson('api/v1/inventory', { simcard, size: PAGE_SIZE }, signal);
 }
 
 /** Assignments whose SIM card or organization starts with `q`. */

@@ -1,6 +1,7 @@
 // The search box: fetches all organizations once, and searches SIM cards on the server by prefix.
 
 import { inventory, organizations } from './api.js';
+import { assignmentAt } from './assignment.js';
 import { element } from './dom.js';
 import { bytes } from './format.js';
 
@@ -100,10 +101,16 @@ export class Search {
       if (matches(organization)) found.set(organization, bytes(used));
     }
     const cards = new Map();
-    for (const { simcard, organization } of assignments) {
+    for (const assignment of assignments) {
+      const { simcard, organization } = assignment;
       if (matches(organization) && !found.has(organization)) found.set(organization, '');
-      // The last assignment of a SIM card is the current one.
-      if (matches(simcard) || matches(organization)) cards.set(simcard, organization);
+      if (matches(simcard) || matches(organization)) cards.set(simcard, [...(cards.get(simcard) ?? []), assignment]);
+    }
+    // The note of a SIM card is the organization that it belongs to today.
+    const now = Date.now();
+    for (const [simcard, listed] of cards) {
+      const { assignment, when } = assignmentAt(listed, now);
+      cards.set(simcard, when === 'now' ? assignment.organization : '');
     }
     // SIM cards that match come before those whose organization matches.
     const sorted = [...cards].sort(([one], [other]) => matches(other) - matches(one));

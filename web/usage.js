@@ -1,6 +1,7 @@
 // Loads the usage of a view and shows it in the chart, figures and tables.
 
-import { inventory, series, topSimCards } from './api.js';
+import { assignmentsOf, series, topSimCards } from './api.js';
+import { assignmentAt } from './assignment.js';
 import { bucketEnd, datesBetween, fromDate } from './calendar.js';
 import { Chart } from './chart.js';
 import { $ } from './dom.js';
@@ -112,7 +113,7 @@ export class Usage {
     const used = await extent(view, signal).catch(() => null);
     if (signal.aborted || !used) return;
     const latest = withReadableGranularity({ ...view, ...lastDays(used, dayCount(view)) });
-    showNotice('No usage', `${sentence} The most recent usage is from ${plainDate(used.end)}.`, {
+    showNotice('No usage', `${sentence} The most recent usage is from ${plainDate(used.latest)}.`, {
       label: 'Show most recent usage',
       run: () => this.#go(latest),
     });
@@ -139,13 +140,13 @@ export class Usage {
     }
   }
 
-  /** Shows the organization that a SIM card belongs to, if the inventory has one. */
+  /** Shows the organization that a SIM card belongs to, or the next or last one, if the inventory has one. */
   async #showOwner(signal) {
     const view = this.#view;
     if (view.kind !== 'simcard') return;
-    const assignments = await inventory({ q: view.id, size: 10 }, signal).catch(() => ({ items: [] }));
-    const owner = assignments.items.findLast(({ simcard }) => simcard === view.id)?.organization;
-    if (!signal.aborted && owner) renderOwner(view, owner);
+    const { items } = await assignmentsOf(view.id, signal).catch(() => ({ items: [] }));
+    const found = assignmentAt(items, Date.now());
+    if (!signal.aborted && found) renderOwner(view, found);
   }
 
   /** Shows the numbers of a bucket above the chart. */

@@ -66,6 +66,7 @@ declare
     o_end integer;
     parts text[] := '{}';
     run record;
+    slice_usage text;
     slice_query text;
     slice_start integer := 0;
     slice_end integer;
@@ -122,8 +123,15 @@ begin
         if cardinality(day_edges) > 0 then
             parts := parts || format(
                 'select sim_card_id, sum(bytes) as bytes, sum(records)::bigint as records from sim_card_usage'
-                ' where sim_card_id >= $1 and sim_card_id < $2 and period >= %s and period < %s and %s%s group by 1',
-                run.run_start, run.run_end, time_within('day', day_edges), visible
+                ' where sim_card_id >= $1 and sim_card_id < $2 and period >= %s and period < %s%s%s group by 1',
+                run.run_start, run.run_end,
+                -- Where all days are wanted, the column is not read.
+                case when exists (
+                    select from posting_days
+                    where posting >= run.run_start and posting < run.run_end
+                    and (day < (day_edges[1] at time zone 'UTC')::date or day >= (day_edges[2] at time zone 'UTC')::date)
+                ) then ' and ' || time_within('day', day_edges) else '' end,
+                visible
             );
             if has_large then
                 parts := parts || format(
@@ -158,13 +166,19 @@ begin
         return next;
         return;
     end if;
+    slice_usage := array_to_string(parts, ' union all ');
+    if cardinality(parts) > 1 or is_unlimited then
+        slice_usage := 'select sim_card_id, sum(bytes) as bytes, sum(records)::bigint as records from ('
+            || slice_usage || ') as part group by 1 having sum(records) <> 0 or sum(bytes) <> 0';
+    end if;
     slice_query := format(
         'select count(*), coalesce(sum(bytes), 0),'
-        ' array_agg(sim_card_id) filter (where %1$s * bytes <= $3), array_agg(%1$s * bytes) filter (where %1$s * bytes <= $3)'
+        ' array_agg(sim_card_id) filter (where %1$s), array_agg(%2$s * bytes) filter (where %1$s)'
         || case when is_unlimited then ', array_agg(bytes), array_agg(records)' else ', null, null' end
-        || ' from (select sim_card_id, sum(bytes) as bytes, sum(records)::bigint as records from (%2$s) as part group by 1'
-        || ' having sum(records) <> 0 or sum(bytes) <> 0 offset 0) as usage',
-        direction, array_to_string(parts, ' union all ')
+        || ' from (%3$s offset 0) as usage',
+        -- Multiplying a million numbers would cost more than comparing them.
+        case direction when 1 then 'bytes <= $3' when -1 then 'bytes >= -$3' else 'true' end,
+        direction, slice_usage
     );
     if not is_unlimited then
         -- Counting costs as much as adding up, so the records are read for the page only.

@@ -8,9 +8,8 @@
 --   version            bigint       differs whenever the usage in the interval's days does, or what
 --                                   retention has dropped of it; 0 if there never was any
 --   inventory_version  bigint       differs whenever the inventory does
---   complete_through   timestamptz  everything ingested up to this time is in the sums: the time of
---                                   the newest record (for a Kafka topic, that of its slowest
---                                   partition)
+--   complete_through   timestamptz  every feed that is expected and live is stored up to this time:
+--                                   see sql/functions/feeds.sql
 --   last_ingested_at   timestamptz  when ingest last advanced a source
 --
 -- Versions add up random numbers, one for each day of a batch, so they also differ between what was
@@ -52,18 +51,7 @@ begin
             4611686018427387904
         )::bigint,
         (select inventory_version.version from inventory_version),
-        greatest(
-            (select max(newest_record_at) from ingest_sources where kind <> 'kafka'),
-            (
-                select max(topic.newest)
-                from (
-                    select min(newest_record_at) as newest
-                    from ingest_sources
-                    where kind = 'kafka'
-                    group by regexp_replace(identity, '^([^/]*/[^/]*)/[0-9]+/', '\1/')
-                ) as topic
-            )
-        ),
+        (select min(feeds.complete_through) from feeds(true) where is_expected and is_live),
         (select max(updated_at) from ingest_sources);
 end
 $$

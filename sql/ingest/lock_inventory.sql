@@ -2,9 +2,9 @@
 --
 -- Parameters: none
 -- Columns:
---   assignments    bigint
+--   entries        bigint   assignments, and ends of assignments
 --   has_sim_cards  boolean
 
-select assignments, exists (select from sim_cards) as has_sim_cards
+select assignments + ends as entries, exists (select from sim_cards) as has_sim_cards
 from inventory_version
 for update

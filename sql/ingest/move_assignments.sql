@@ -3,7 +3,7 @@
 -- Parameters, parallel arrays:
 --   $1 integer[]      ids of the SIM cards
 --   $2 timestamptz[]  valid from; null: no start
---   $3 integer[]      ids of the organizations
+--   $3 integer[]      ids of the organizations; null: the assignment ends instead
 
 update sim_card_assignments as assignments
 set organization_id = given.organization_id

@@ -19,14 +19,14 @@ create table sim_cards (
 );
 
 -- An assignment lasts from valid_from until the next row of the same SIM card. '-infinity' means
--- that it has no start.
+-- that it has no start. A row without organization says that the SIM card has no owner from then on.
 --
 -- There are no foreign keys, because checking them row by row would take most of a load. Loads take
 -- the ids from the other two tables, from which nothing is ever deleted.
 create table sim_card_assignments (
     sim_card_id integer not null,
     valid_from timestamptz not null,
-    organization_id integer not null,
+    organization_id integer,
     -- The SIM card's, for the list of an organization in its order.
     iccid text collate "C" not null,
     primary key (sim_card_id, valid_from)
@@ -45,33 +45,41 @@ create table inventory_version (
     -- memory, and entity tags contain it.
     version bigint not null,
     -- The number of assignments.
-    assignments bigint not null
+    assignments bigint not null,
+    -- The number of rows without organization, which are not counted as assignments.
+    ends bigint not null
 );
 
-insert into inventory_version values (0, 0);
+insert into inventory_version values (0, 0, 0);
 
--- Counts assignments, and replaces the version, in the transaction of each change. Statements that
+-- Counts assignments and ends, and replaces the version, in the transaction of each change. Statements that
 -- change nothing leave the version as it is.
 create function follow_assignments() returns trigger language plpgsql as $$
 declare
     more bigint := 0;
+    more_ends bigint := 0;
     fewer bigint := 0;
+    fewer_ends bigint := 0;
 begin
     if tg_op = 'TRUNCATE' then
-        update inventory_version set version = random_version(), assignments = 0;
+        update inventory_version set version = random_version(), assignments = 0, ends = 0;
         update organizations set assignments = 0 where assignments <> 0;
         return null;
     end if;
     if tg_op <> 'DELETE' then
-        select count(*) into more from added;
+        select count(organization_id), count(*) - count(organization_id) into more, more_ends from added;
     end if;
     if tg_op <> 'INSERT' then
-        select count(*) into fewer from removed;
+        select count(organization_id), count(*) - count(organization_id) into fewer, fewer_ends from removed;
     end if;
-    if more + fewer = 0 then
+    if more + more_ends + fewer + fewer_ends = 0 then
         return null;
     end if;
-    update inventory_version set version = random_version(), assignments = assignments + more - fewer;
+    update inventory_version
+    set
+        version = random_version(),
+        assignments = assignments + more - fewer,
+        ends = ends + more_ends - fewer_ends;
     if tg_op <> 'DELETE' then
         update organizations
         set assignments = organizations.assignments + counted.assignments

@@ -67,6 +67,8 @@ select create_hypertable('usage_records_recent', by_range('posting', 10995116277
 
 create index on usage_records_recent (sim_card_id);
 
+create index on usage_records_recent (organization_id);
+
 create index on usage_records_recent (posting);
 
 -- The records that organization_usage_recent leaves out.

@@ -1,4 +1,4 @@
--- One page of the inventory: which organization each SIM card is assigned to, and since when.
+-- One page of the inventory: which organization each SIM card is assigned to, since when and until when.
 --
 -- Parameters:
 --   $1 integer[]    ids of the organizations that the caller may see; null for all
@@ -9,20 +9,25 @@
 --   $6 bigint       maximum number of rows; null for all
 --   $7 bigint       number of rows to skip
 --   $8 bigint       maximum number of SIM cards that start with $3 to count
+--   $9 text         only assignments of this SIM card; null for all
+--   $10 bigint      the version of the inventory whose total the client has; null for none
 --
 -- Columns:
---   total              bigint       assignments on all pages; null if $4 is given, because the client
---                                   has it from the first page, or if there are more than $8 to count
+--   total              bigint       assignments on all pages; null if the inventory is at $10, or if
+--                                   there are more than $8 to count
 --   inventory_version  bigint       differs whenever the inventory does
 --   sim_card           text         ICCID; null if the page is empty
 --   organization       text         name
 --   valid_from         timestamptz  null: no start (the driver cannot read '-infinity')
+--   valid_until        timestamptz  null: no end
 --
 -- No row: the organization does not exist, or the caller may not see it. An empty page is one row
 -- with a null sim_card.
 --
 -- Identifiers consist of visible ASCII characters, so '' sorts before each of them and chr(127) after,
 -- and those that start with a prefix are the ones from the prefix to the prefix followed by chr(127).
+--
+-- Rows without organization are ends of assignments, which are not listed themselves.
 --
 -- A list of all organizations follows the index of SIM cards. Any other list merges ranges of the index
 -- by organization and SIM card. Only the ranges whose first rows come first can contribute to the page,
@@ -88,6 +93,7 @@ heads as (
         order by iccid, valid_from
         limit 1
     ) as head
+    where $9::text is null
 ),
 -- The ranges that can contribute to the page.
 lowest as materialized (
@@ -111,13 +117,24 @@ bound as (
     order by share.iccid
     limit 1 offset $6 + $7 - 1
 ),
+-- The assignments of $9, which are few.
+of_sim_card as materialized (
+    select sim_cards.id, sim_cards.iccid, organizations.name, assignments.valid_from
+    from sim_cards
+    join sim_card_assignments as assignments on assignments.sim_card_id = sim_cards.id
+    join organizations on organizations.id = assignments.organization_id
+    where sim_cards.iccid = $9
+        and ($1 is null or organizations.id = any($1))
+        and ($2 is null or organizations.name = $2)
+        and ($3 is null or starts_with(sim_cards.iccid, $3) or starts_with(organizations.name, $3))
+),
 listed as (
     (
-        select sim_cards.iccid as sim_card, organizations.name as organization, assignments.valid_from
+        select sim_cards.id, sim_cards.iccid as sim_card, organizations.name as organization, assignments.valid_from
         from sim_cards
         join sim_card_assignments as assignments on assignments.sim_card_id = sim_cards.id
         join organizations on organizations.id = assignments.organization_id
-        where $1 is null and $2 is null
+        where $1 is null and $2 is null and $9 is null
             and sim_cards.iccid >= greatest(coalesce($3, ''), coalesce($4, ''))
             and sim_cards.iccid < coalesce($3, '') || chr(127)
             and (sim_cards.iccid > coalesce($4, '') or assignments.valid_from > coalesce($5, '-infinity'))
@@ -125,10 +142,10 @@ listed as (
         limit $6 + $7
     )
     union all
-    select assignments.iccid, lowest.name, assignments.valid_from
+    select assignments.sim_card_id, assignments.iccid, lowest.name, assignments.valid_from
     from lowest
     cross join lateral (
-        select iccid, valid_from
+        select sim_card_id, iccid, valid_from
         from sim_card_assignments
         where organization_id = lowest.id
             and (iccid, valid_from) >= (lowest.iccid, lowest.valid_from)
@@ -138,9 +155,13 @@ listed as (
         limit $6 + $7
     ) as assignments
     where lowest.iccid <= coalesce((select iccid from bound), chr(127))
+    union all
+    select id, iccid, name, valid_from
+    from of_sim_card
+    where iccid > coalesce($4, '') or iccid = $4 and valid_from > coalesce($5, '-infinity')
 ),
 page as (
-    select sim_card, organization, valid_from
+    select id, sim_card, organization, valid_from
     from listed
     order by sim_card, valid_from
     limit $6 offset $7
@@ -152,7 +173,7 @@ prefixed as (
         from (
             select id
             from sim_cards
-            where $1 is null and $2 is null and iccid >= $3 and iccid < $3 || chr(127)
+            where $1 is null and $2 is null and $9 is null and iccid >= $3 and iccid < $3 || chr(127)
             order by iccid
             limit $8::bigint + 1
         ) as cards
@@ -180,6 +201,7 @@ prefixed as (
 ),
 total as (
     select case
+        when $9 is not null then (select count(*) from of_sim_card)
         when $3 is null and $1 is null and $2 is null then (select assignments from inventory_version)
         when $3 is null then (select coalesce(sum(assignments), 0)::bigint from selected)
         when (select count(*) from prefixed) <= $8 then
@@ -187,14 +209,19 @@ total as (
             + (select coalesce(sum(assignments), 0)::bigint from named)
             + (select coalesce(sum(assignments), 0)::bigint from selected where is_named)
     end as assignments
-    where $4 is null
+    where $10::bigint is null or $10 <> (select version from inventory_version)
 )
 select
     (select assignments from total) as total,
     (select version from inventory_version) as inventory_version,
     page.sim_card,
     page.organization,
-    nullif(page.valid_from, '-infinity') as valid_from
+    nullif(page.valid_from, '-infinity') as valid_from,
+    (
+        select min(later.valid_from)
+        from sim_card_assignments as later
+        where later.sim_card_id = page.id and later.valid_from > page.valid_from
+    ) as valid_until
 from (values (1)) as always
 left join page on true
 where $2 is null or exists (select from organization)

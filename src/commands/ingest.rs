@@ -31,6 +31,7 @@ const DELETE_INTERVAL: Duration = Duration::from_hours(24);
 #[command(after_help = "\
 Examples:
   simusage ingest --inventory inventory.json
+  simusage ingest --inventory complete.csv --replace-inventory
   simusage ingest usage-*.ndjson
   simusage ingest usage-2020-02.csv.gz
   tail -n +1 -F usage.log | simusage ingest --source-id usage -
@@ -48,9 +49,12 @@ new and only look the same as stored ones, pass --as-new to store them.
 --dry-run reads each FILE from the start, even if it was ingested before. It looks up SIM cards in the --inventory
 file or, without one, in the database. If the database is unavailable, SIM cards are not checked.")]
 pub struct IngestArgs {
-    /// Load the inventory from FILE first; JSON or CSV with sim-card-id, org-id and valid-from
+    /// Load the inventory from FILE first; JSON or CSV with sim-card-id, org-id, valid-from and valid-until
     #[arg(long, value_name = "FILE")]
     pub inventory: Option<PathBuf>,
+    /// Remove all assignments from the inventory that FILE lacks. Stored records keep their organizations
+    #[arg(long, requires = "inventory", conflicts_with = "dry_run")]
+    pub replace_inventory: bool,
     /// Format of the records; auto detects it from the file's name or content
     #[arg(long, value_enum, default_value_t = FormatArg(None))]
     pub format: FormatArg,
@@ -148,6 +152,7 @@ impl IngestArgs {
         };
         Options {
             inventory: self.inventory,
+            replace_inventory: self.replace_inventory,
             sources: self.files.into_iter().map(source).collect(),
             kafka,
             format: self.format.0,

@@ -16,8 +16,8 @@ Examples:
   simusage migrate --check
   simusage migrate --database-url postgresql://simusage@db.example.net/simusage
 
-It is safe to run this at every start, and from several machines at the same time. Changes to the storage settings
-([storage] in config.toml) take effect when it runs.")]
+It is safe to run this at every start, and from several machines at the same time. Changes to [storage] and [feeds] in
+config.toml take effect when it runs.")]
 pub struct MigrateArgs {
     /// Report pending changes without applying them; exit with status 1 if there are any
     #[arg(long)]
@@ -33,7 +33,7 @@ pub(super) async fn run(args: &MigrateArgs, config: &Config) -> anyhow::Result<E
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
-    let report = migrate::migrate(&config.database, &config.storage).await?;
+    let report = migrate::migrate(&config.database, &config.storage, &config.feeds).await?;
     if report.is_empty() {
         return stdout::print("nothing to migrate\n");
     }
@@ -41,7 +41,7 @@ async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
 }
 
 async fn check(config: &Config) -> anyhow::Result<ExitCode> {
-    let report = migrate::check(&config.database, &config.storage).await?;
+    let report = migrate::check(&config.database, &config.storage, &config.feeds).await?;
     if report.is_empty() {
         return stdout::print("the schema is up to date\n");
     }

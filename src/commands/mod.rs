@@ -7,6 +7,7 @@ mod format;
 mod generate;
 mod health;
 mod ingest;
+mod inventory;
 pub(crate) mod man;
 mod migrate;
 mod serve;
@@ -24,6 +25,7 @@ pub use format::FormatArg;
 pub use generate::{GenerateCommand, GenerateInventoryArgs, GenerateUsageArgs};
 pub use health::HealthArgs;
 pub use ingest::IngestArgs;
+pub use inventory::{CheckInventoryArgs, InventoryCommand};
 pub use man::ManArgs;
 pub use migrate::MigrateArgs;
 pub use serve::ServeArgs;
@@ -37,6 +39,9 @@ pub enum Command {
     Migrate(MigrateArgs),
     /// Store usage records and load the inventory
     Ingest(IngestArgs),
+    /// Check the inventory
+    #[command(subcommand)]
+    Inventory(InventoryCommand),
     /// Serve the REST API and the web page
     Serve(ServeArgs),
     /// Check that the server on this machine responds; for health checks of containers
@@ -85,6 +90,7 @@ impl Command {
         match self {
             Self::Migrate(args) => migrate::run(&args, config).await,
             Self::Ingest(args) => ingest::run(args, config).await,
+            Self::Inventory(command) => inventory::run(command, config).await,
             Self::Serve(args) => serve::run(&args, config).await,
             Self::Health(args) => health::run(&args, config).await,
             Self::Token(command) => token::run(command, config).await,

@@ -11,6 +11,7 @@ mod database;
 mod database_url;
 mod database_url_error;
 mod error;
+mod feeds;
 mod ingest;
 mod kafka;
 mod layers;
@@ -31,6 +32,7 @@ pub use database::{Database, PoolMode};
 pub use database_url::{ClientIdentity, DatabaseUrl, PasswordFile, Roots, Tls, Trust};
 pub use database_url_error::DatabaseUrlError;
 pub use error::ConfigError;
+pub use feeds::{FeedNames, Feeds};
 pub use ingest::Ingest;
 pub use kafka::{GroupProtocol, Kafka, Secret};
 use layers::{Layers, Origins};
@@ -60,6 +62,8 @@ pub struct Config {
     pub serve: Serve,
     /// How `migrate` configures storage.
     pub storage: Storage,
+    /// How feeds are told apart.
+    pub feeds: Feeds,
 }
 
 /// Settings from the command line, which take precedence over all others.
@@ -121,6 +125,7 @@ impl Config {
             ("kafka", self.kafka.validate()),
             ("serve", self.serve.validate()),
             ("storage", self.storage.validate()),
+            ("feeds", self.feeds.validate()),
         ] {
             result.map_err(|invalid| origins.invalid_in(section, invalid))?;
         }
@@ -246,8 +251,8 @@ mod tests {
                  ssl_ca_location, ssl_certificate_location, ssl_key_location, ssl_key_password"
         ));
         assert!(problem(Some("[server]\n"), &[]).ends_with(
-            "there is no setting [server]; the sections are [database], [ingest], [kafka], [log], \
-             [serve], [storage]"
+            "there is no setting [server]; the sections are [database], [feeds], [ingest], [kafka], \
+             [log], [serve], [storage]"
         ));
         assert!(
             problem(Some("pool_size = 3\n"), &[])

@@ -43,11 +43,14 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function!("sim_card_parts"),
     function!("sees_sim_card"),
     function!("organization_parts"),
+    function!("feed_of"),
+    function!("feeds"),
     function!("usage_freshness"),
     function!("usage_series"),
     function!("sim_card_list"),
     function!("organization_list"),
     function!("usage_by_organization"),
+    function!("inventory_differences"),
 ];
 
 /// The names and checksums of all functions: the parameters of `schema_history/version.sql`.

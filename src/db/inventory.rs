@@ -2,23 +2,69 @@
 //!
 //! The file is compared with what is stored, so that a load writes only what it changes, by COPY.
 //! Every statement reads or writes by index, so the cost depends on the file and not on the
-//! inventory.
+//! inventory, unless the file replaces it.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures_util::{SinkExt as _, TryStreamExt as _};
-use tokio_postgres::Transaction;
-use tokio_postgres::types::ToSql;
+use serde::Serialize;
+use tokio_postgres::binary_copy::BinaryCopyOutStream;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row, Transaction};
 
 use super::binary_format::{HEADER, POSTGRES_EPOCH_US, TRAILER};
 use super::connect::Connection;
-use super::error::WriteError;
+use super::error::{StorageError, WriteError};
+use super::inventory_index::{INVENTORY_INDEX, Microseconds};
 use crate::domain::{AssignmentList, InventoryChanges, OrganizationId};
+
+/// Usage that is stored for another organization than the inventory has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct InventoryDifference {
+    /// The organization of the records.
+    pub stored: String,
+    /// The one of the inventory; `None`: none.
+    pub current: Option<String>,
+    /// The number of SIM cards.
+    pub sim_cards: i64,
+    /// The number of records.
+    pub records: i64,
+    /// The sum of their bytes.
+    pub bytes: i128,
+}
+
+/// Compares the owners of stored records with the inventory. Reads the usage of each SIM card and
+/// day.
+///
+/// # Errors
+/// Returns an error if the database is unreachable or rejects the statement.
+pub async fn inventory_differences(
+    client: &Client,
+) -> Result<Vec<InventoryDifference>, StorageError> {
+    let statement = include_str!("../../sql/inventory/differences.sql");
+    let rows = client.query(statement, &[]).await?;
+    let difference = |row: &Row| {
+        let bytes: String = row.try_get("bytes")?;
+        let bytes = bytes
+            .parse()
+            .map_err(|_| StorageError::Other(format!("invalid sum {bytes}").into()))?;
+        Ok(InventoryDifference {
+            stored: row.try_get("stored")?,
+            current: row.try_get("current")?,
+            sim_cards: row.try_get("sim_cards")?,
+            records: row.try_get("records")?,
+            bytes,
+        })
+    };
+    rows.iter().map(difference).collect()
+}
 
 const ADD_ORGANIZATIONS: &str = include_str!("../../sql/ingest/add_organizations.sql");
 const ORGANIZATION_IDS: &str = include_str!("../../sql/ingest/organization_ids.sql");
 const STORED_ASSIGNMENTS: &str = include_str!("../../sql/ingest/stored_assignments.sql");
 const MOVE_ASSIGNMENTS: &str = include_str!("../../sql/ingest/move_assignments.sql");
+const REMOVE_ASSIGNMENTS: &str = include_str!("../../sql/ingest/remove_assignments.sql");
 
 /// Rows per statement, which limits the size of its arrays.
 const ROWS_AT_ONCE: usize = 10_000;
@@ -51,28 +97,63 @@ struct Changes {
     moved: Vec<(i32, usize)>,
 }
 
-/// Adds all assignments to the inventory, or none. Removes nothing.
+/// The ids of the new SIM cards.
+struct NewIds {
+    first: i32,
+    /// For each new SIM card, how many have a lower id.
+    places: Vec<i32>,
+}
+
+impl NewIds {
+    /// The ids of the SIM cards that an organization is the first to own follow each other, so that
+    /// aggregates in the order of the ids have its rows in few places.
+    fn by_organization(first: i32, changes: &Changes, list: &AssignmentList) -> Self {
+        let mut order: Vec<usize> = (0..changes.new_sim_cards.len()).collect();
+        order.sort_by_key(|&number| list.get(changes.new_sim_cards[number]).organization);
+        let mut places = vec![0; order.len()];
+        for (place, number) in (0..).zip(order) {
+            places[number] = place;
+        }
+        Self { first, places }
+    }
+
+    /// The id of a new SIM card.
+    fn get(&self, number: usize) -> i32 {
+        self.first + self.places[number]
+    }
+}
+
+/// Adds all assignments to the inventory, or none. If they `replace` the inventory, removes all
+/// others.
 ///
 /// # Errors
 /// Returns an error if the database is unreachable or rejects a statement.
 pub async fn store_inventory(
     connection: &mut Connection,
     list: &AssignmentList,
+    replace: bool,
 ) -> Result<InventoryChanges, WriteError> {
     let transaction = connection.transaction().await?;
     let lock = include_str!("../../sql/ingest/lock_inventory.sql");
     let row = transaction.query_one(lock, &[]).await?;
-    let (before, has_sim_cards): (i64, bool) = (row.get("assignments"), row.get("has_sim_cards"));
+    let (before, has_sim_cards): (i64, bool) = (row.get("entries"), row.get("has_sim_cards"));
     let organizations = organization_ids(&transaction, list.organizations()).await?;
     let changes = if has_sim_cards {
         compare(&transaction, list, &organizations).await?
     } else {
         all_new(list)
     };
-    let new_ids = take_ids(&transaction, changes.new_sim_cards.len()).await?;
-    copy_sim_cards(&transaction, list, &changes.new_sim_cards, new_ids).await?;
+    let superfluous = if replace {
+        superfluous(&transaction, list).await?
+    } else {
+        vec![]
+    };
+    remove_assignments(&transaction, &superfluous).await?;
+    let first_id = take_ids(&transaction, changes.new_sim_cards.len()).await?;
+    let new_ids = NewIds::by_organization(first_id, &changes, list);
+    copy_sim_cards(&transaction, list, &changes.new_sim_cards, &new_ids).await?;
     let (added, moved) = (changes.added.len(), changes.moved.len());
-    copy_assignments(&transaction, list, &organizations, &changes.added, new_ids).await?;
+    copy_assignments(&transaction, list, &organizations, &changes.added, &new_ids).await?;
     move_assignments(&transaction, list, &organizations, &changes.moved).await?;
     transaction.commit().await?;
     let before = usize::try_from(before).unwrap_or_default();
@@ -80,8 +161,50 @@ pub async fn store_inventory(
         added: added as u64,
         moved: moved as u64,
         unchanged: (list.len() - added - moved) as u64,
-        left: (before + added).saturating_sub(list.len()) as u64,
+        left: (before + added).saturating_sub(list.len() + superfluous.len()) as u64,
+        removed: superfluous.len() as u64,
     })
+}
+
+/// The stored entries that the list lacks: the SIM card's id, and valid from in microseconds since
+/// 1970.
+async fn superfluous(
+    transaction: &Transaction<'_>,
+    list: &AssignmentList,
+) -> Result<Vec<(i32, i64)>, WriteError> {
+    let types = [Type::TEXT, Type::INT4, Type::TIMESTAMPTZ, Type::INT4];
+    let rows = transaction.copy_out(INVENTORY_INDEX).await?;
+    let mut rows = std::pin::pin!(BinaryCopyOutStream::new(rows, &types));
+    let mut superfluous = vec![];
+    while let Some(row) = rows.try_next().await? {
+        let Microseconds(valid_from_us) = row.try_get(2)?;
+        if !list.contains(row.try_get(0)?, valid_from_us) {
+            superfluous.push((row.try_get(1)?, valid_from_us));
+        }
+    }
+    Ok(superfluous)
+}
+
+async fn remove_assignments(
+    transaction: &Transaction<'_>,
+    removed: &[(i32, i64)],
+) -> Result<(), WriteError> {
+    for removed in removed.chunks(ROWS_AT_ONCE) {
+        let ids: Vec<i32> = removed.iter().map(|(id, _)| *id).collect();
+        let valid_from = removed.iter().map(|(_, valid_from_us)| *valid_from_us);
+        let valid_from: Vec<_> = valid_from.map(instant).collect();
+        let parameters: [&(dyn ToSql + Sync); 2] = [&ids, &valid_from];
+        transaction.execute(REMOVE_ASSIGNMENTS, &parameters).await?;
+    }
+    Ok(())
+}
+
+/// The instant; `None`: no start.
+fn instant(valid_from_us: i64) -> Option<DateTime<Utc>> {
+    match valid_from_us {
+        i64::MIN => None,
+        valid_from_us => DateTime::from_timestamp_micros(valid_from_us),
+    }
 }
 
 /// The ids of the organizations, which are added if they are new.
@@ -122,8 +245,8 @@ fn all_new(list: &AssignmentList) -> Changes {
 #[derive(Default)]
 struct StoredSimCard {
     id: Option<i32>,
-    /// (valid from, in microseconds since 1970; organization).
-    assignments: Vec<(i64, i32)>,
+    /// (valid from, in microseconds since 1970; organization, if it is not an end).
+    assignments: Vec<(i64, Option<i32>)>,
 }
 
 /// Compares the list with what is stored.
@@ -164,12 +287,13 @@ async fn compare(
             );
             for index in first..end {
                 let assignment = list.get(index);
+                let wanted = assignment.organization.map(|index| organizations[index]);
                 let owner = stored
                     .assignments
                     .iter()
                     .find(|(valid_from_us, _)| *valid_from_us == assignment.valid_from_us);
                 match (owner, stored.id) {
-                    (Some((_, owner)), _) if *owner == organizations[assignment.organization] => {}
+                    (Some((_, owner)), _) if *owner == wanted => {}
                     (Some(_), Some(id)) => changes.moved.push((id, index)),
                     _ => changes.added.push(Addition { index, sim_card }),
                 }
@@ -198,9 +322,9 @@ async fn stored_sim_cards(
             .ok_or_else(|| WriteError::Refused(format!("invalid number {number}").into()))?;
         sim_card.id = Some(row.get(1));
         let valid_from: Option<DateTime<Utc>> = row.get(2);
-        if let Some(organization) = row.get(3) {
+        if row.get("is_entry") {
             let valid_from_us = valid_from.map_or(i64::MIN, |instant| instant.timestamp_micros());
-            sim_card.assignments.push((valid_from_us, organization));
+            sim_card.assignments.push((valid_from_us, row.get(3)));
         }
     }
     Ok(stored)
@@ -226,13 +350,13 @@ async fn copy_sim_cards(
     transaction: &Transaction<'_>,
     list: &AssignmentList,
     new_sim_cards: &[usize],
-    first_id: i32,
+    new_ids: &NewIds,
 ) -> Result<(), WriteError> {
     let statement = include_str!("../../sql/ingest/copy_sim_cards.sql");
-    let rows = new_sim_cards.iter().zip(first_id..).map(|(&index, id)| {
+    let rows = new_sim_cards.iter().enumerate().map(|(number, &index)| {
         move |buffer: &mut BytesMut| {
             buffer.put_i16(2);
-            put_integer(buffer, id);
+            put_integer(buffer, new_ids.get(number));
             put_text(buffer, list.get(index).sim_card);
         }
     });
@@ -244,16 +368,15 @@ async fn copy_assignments(
     list: &AssignmentList,
     organizations: &[i32],
     added: &[Addition],
-    first_id: i32,
+    new_ids: &NewIds,
 ) -> Result<(), WriteError> {
     let statement = include_str!("../../sql/ingest/copy_assignments.sql");
     let rows = added.iter().map(|addition| {
         let assignment = list.get(addition.index);
-        let organization = organizations[assignment.organization];
+        let organization = assignment.organization.map(|index| organizations[index]);
         let sim_card = match addition.sim_card {
             SimCardRef::Stored(id) => id,
-            // The last id fits into 32 bits.
-            SimCardRef::New(number) => first_id + i32::try_from(number).unwrap_or_default(),
+            SimCardRef::New(number) => new_ids.get(number),
         };
         move |buffer: &mut BytesMut| {
             buffer.put_i16(4);
@@ -263,7 +386,10 @@ async fn copy_assignments(
                 i64::MIN => i64::MIN,
                 valid_from_us => valid_from_us - POSTGRES_EPOCH_US,
             });
-            put_integer(buffer, organization);
+            match organization {
+                Some(organization) => put_integer(buffer, organization),
+                None => buffer.put_i32(-1),
+            }
             put_text(buffer, assignment.sim_card);
         }
     });
@@ -279,14 +405,11 @@ async fn move_assignments(
     for moved in moved.chunks(ROWS_AT_ONCE) {
         let ids: Vec<i32> = moved.iter().map(|(id, _)| *id).collect();
         let assignments = || moved.iter().map(|(_, index)| list.get(*index));
-        let valid_from: Vec<Option<DateTime<Utc>>> = assignments()
-            .map(|assignment| match assignment.valid_from_us {
-                i64::MIN => None,
-                valid_from_us => DateTime::from_timestamp_micros(valid_from_us),
-            })
+        let valid_from: Vec<_> = assignments()
+            .map(|assignment| instant(assignment.valid_from_us))
             .collect();
-        let organizations: Vec<i32> = assignments()
-            .map(|assignment| organizations[assignment.organization])
+        let organizations: Vec<Option<i32>> = assignments()
+            .map(|assignment| assignment.organization.map(|index| organizations[index]))
             .collect();
         let parameters: [&(dyn ToSql + Sync); 3] = [&ids, &valid_from, &organizations];
         transaction.execute(MOVE_ASSIGNMENTS, &parameters).await?;

@@ -14,13 +14,16 @@ use super::binary_format::POSTGRES_EPOCH_US;
 use super::error::WriteError;
 use crate::domain::AssignmentList;
 
-const INVENTORY_INDEX: &str = include_str!("../../sql/ingest/inventory_index.sql");
+pub(super) const INVENTORY_INDEX: &str = include_str!("../../sql/ingest/inventory_index.sql");
 
 /// The usual length of an ICCID, and the byte before it.
 const USUAL_ICCID_BYTES: usize = 20;
 
 /// The end of a list in [`InventoryIndex::earlier`].
 const NONE: u32 = u32::MAX;
+
+/// [`Owner::organization`] of a SIM card without owner. The ids of organizations begin at 1.
+const NO_OWNER: i32 = -1;
 
 /// A number that differs after each change of the inventory. An [`InventoryIndex`] of another version is out of date.
 ///
@@ -86,13 +89,14 @@ struct SimCard {
 struct Owner {
     /// In microseconds since 1970; `i64::MIN`: no start.
     valid_from_us: i64,
+    /// [`NO_OWNER`] if an assignment ended.
     organization: i32,
     /// Index into `earlier` of the assignment before this one, or [`NONE`].
     before: u32,
 }
 
 /// An instant in the binary format, as microseconds since 1970.
-struct Microseconds(i64);
+pub(super) struct Microseconds(pub i64);
 
 impl<'a> FromSql<'a> for Microseconds {
     fn from_sql(
@@ -136,7 +140,7 @@ impl InventoryIndex {
                     row.try_get(0)?,
                     row.try_get(1)?,
                     valid_from_us,
-                    row.try_get(3)?,
+                    row.try_get::<Option<i32>>(3)?.unwrap_or(NO_OWNER),
                 )
                 .map_err(|error| {
                     WriteError::Refused(format!("loading the inventory: {error}").into())
@@ -146,14 +150,20 @@ impl InventoryIndex {
         Ok(index)
     }
 
-    /// Creates an index without a database. All its ids are 0.
+    /// Creates an index without a database, of ids that must not be stored.
     ///
     /// # Errors
     /// Returns an error if the list is too long.
     pub fn from_list(list: &AssignmentList) -> Result<Self, TryFromIntError> {
         let mut index = Self::with_capacity(list.len());
         for assignment in list.iter() {
-            index.add(assignment.sim_card, 0, assignment.valid_from_us, 0)?;
+            let organization = assignment.organization.map_or(NO_OWNER, |_| 0);
+            index.add(
+                assignment.sim_card,
+                0,
+                assignment.valid_from_us,
+                organization,
+            )?;
         }
         index.shrink();
         Ok(index)
@@ -267,6 +277,9 @@ impl InventoryIndex {
                 .earlier
                 .get(owner.before as usize)
                 .ok_or(LookupError::Unassigned)?;
+        }
+        if owner.organization == NO_OWNER {
+            return Err(LookupError::Unassigned);
         }
         Ok(RecordIds {
             sim_card: id,

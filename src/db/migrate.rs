@@ -8,11 +8,12 @@ use tokio_postgres::Client;
 
 use super::connect::{Connection, connect};
 use super::error::{Cause, StorageError};
+use super::feeds;
 use super::functions::{self, FUNCTIONS, Function, checksum};
 use super::pooling::connect_first;
 use super::reader;
 use super::settings::{self, Change};
-use crate::config::{Database, Storage};
+use crate::config::{Database, Feeds, Storage};
 
 /// The oldest TimescaleDB that the schema is tested with.
 const OLDEST_TIMESCALEDB: Version = Version(2, 23);
@@ -55,6 +56,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(5, "0005_kafka_topics"),
     migration!(6, "0006_cursor_key"),
     migration!(7, "0007_rejected_age"),
+    migration!(8, "0008_feeds"),
 ];
 
 impl Migration {
@@ -91,16 +93,24 @@ impl Report {
 /// # Errors
 /// Returns an error if the server has no suitable TimescaleDB, if the database was migrated by a
 /// newer or different simusage, or if a statement fails. Changes before the failure remain applied.
-pub async fn migrate(database: &Database, storage: &Storage) -> anyhow::Result<Report> {
+pub async fn migrate(
+    database: &Database,
+    storage: &Storage,
+    feeds: &Feeds,
+) -> anyhow::Result<Report> {
     // In a separate session, so that no migration can release the lock by accident.
     let lock = connect_first(database).await?;
     acquire_lock(&lock).await?;
-    let report = migrate_locked(database, storage).await;
+    let report = migrate_locked(database, storage, feeds).await;
     lock.close().await;
     report
 }
 
-async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Result<Report> {
+async fn migrate_locked(
+    database: &Database,
+    storage: &Storage,
+    feeds: &Feeds,
+) -> anyhow::Result<Report> {
     let mut connection = connect(database).await?;
     check_writable(&read_server(&connection).await?)?;
     install_timescaledb(&connection).await?;
@@ -134,6 +144,11 @@ async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Resul
         .context("applying storage settings")?;
     report.settings = changes.iter().map(Change::to_string).collect();
     report.settings.extend(
+        feeds::apply(&mut connection, feeds)
+            .await
+            .context("applying the feeds")?,
+    );
+    report.settings.extend(
         reader::grant_privileges(&connection)
             .await
             .context("granting read access")?,
@@ -145,7 +160,11 @@ async fn migrate_locked(database: &Database, storage: &Storage) -> anyhow::Resul
 ///
 /// # Errors
 /// See [`migrate`].
-pub async fn check(database: &Database, storage: &Storage) -> anyhow::Result<Report> {
+pub async fn check(
+    database: &Database,
+    storage: &Storage,
+    feeds: &Feeds,
+) -> anyhow::Result<Report> {
     let connection = connect_first(database).await?;
     let server = read_server(&connection).await?;
     check_encoding(&server)?;
@@ -172,6 +191,7 @@ pub async fn check(database: &Database, storage: &Storage) -> anyhow::Result<Rep
                 .iter()
                 .map(Change::to_string),
         );
+        settings.extend(feeds::change(&connection, feeds).await?);
         settings.extend(reader::pending_privileges(&connection).await?);
     }
     Ok(Report {

@@ -7,6 +7,7 @@ mod binary_format;
 mod connect;
 mod copy;
 mod error;
+mod feeds;
 mod freshness;
 mod functions;
 mod inventory;
@@ -33,8 +34,9 @@ pub use copy::{
     BatchEnd, BatchWriter, RecordDays, RejectedRecord, TUPLE_BYTES, encode_usage_record, sorted,
 };
 pub use error::{Cause, StorageError, WriteError, with_causes};
+pub use feeds::{Feed, feeds};
 pub use freshness::FreshnessLoader;
-pub use inventory::store_inventory;
+pub use inventory::{InventoryDifference, inventory_differences, store_inventory};
 pub use inventory_index::{InventoryIndex, LookupError, RecordIds, inventory_version};
 pub use partitions::{KnownPartition, enter_partition, move_partition, set_partition_topic};
 pub use pool::{Lease, Pool, PoolStatus, Streaming};

@@ -34,8 +34,8 @@ pub struct UsageRows<T> {
 pub struct Totals {
     /// The number of rows.
     pub rows: i64,
-    /// The sum of their bytes.
-    pub bytes: i64,
+    /// The sum of their bytes; `None` if it does not fit into 64 bits.
+    pub bytes: Option<i64>,
 }
 
 /// The starts of more buckets are calculated by the server. A connection keeps buffers as large as the
@@ -160,7 +160,7 @@ pub struct TotalsQuery<'a> {
     /// The order of the rows.
     pub order: Order,
     /// Starts the window after the row with this sort key ([`Order::place`]) and identifier.
-    pub after: Option<(i64, &'a str)>,
+    pub after: Option<(i128, &'a str)>,
     /// The window of rows.
     pub window: Window,
 }
@@ -170,7 +170,7 @@ pub struct TotalsQuery<'a> {
 /// organization, only the usage of this organization counts.
 ///
 /// # Errors
-/// See [`StorageError`]; `TotalOverflow` if the sum of the bytes does not fit into 64 bits.
+/// See [`StorageError`].
 pub async fn sim_card_totals(
     client: &Client,
     organization: Option<&OrganizationId>,
@@ -191,7 +191,7 @@ pub async fn sim_card_totals(
         &edges(&pieces.records),
         &edges(&pieces.days),
         &order.factor(),
-        &after.map(|(place, _)| place),
+        &after.map(|(place, _)| place.to_string()),
         &after.map(|(_, id)| id),
         &window.limit,
         &window.offset,
@@ -204,7 +204,7 @@ pub async fn sim_card_totals(
 /// The organizations with usage in the interval.
 ///
 /// # Errors
-/// See [`StorageError`]; `TotalOverflow` if the sum of the bytes does not fit into 64 bits.
+/// See [`StorageError`].
 pub async fn organization_totals(
     client: &Client,
     query: TotalsQuery<'_>,
@@ -224,7 +224,7 @@ pub async fn organization_totals(
         &edges(&pieces.slots),
         &edges(&pieces.days),
         &order.factor(),
-        &after.map(|(place, _)| place),
+        &after.map(|(place, _)| place.to_string()),
         &after.map(|(_, id)| id),
         &window.limit,
         &window.offset,
@@ -241,10 +241,14 @@ pub struct InventoryQuery<'a> {
     pub scope: &'a Scope,
     /// Only assignments to this organization.
     pub organization: Option<&'a OrganizationId>,
+    /// Only assignments of this SIM card.
+    pub sim_card: Option<&'a SimCardId>,
     /// Only SIM cards or organizations that start with this.
     pub prefix: Option<&'a str>,
     /// Starts the window after the assignment of this SIM card from this instant.
     pub after: Option<(&'a str, Option<DateTime<Utc>>)>,
+    /// The version of the inventory whose total is known.
+    pub version: Option<i64>,
     /// The window of rows.
     pub window: Window,
 }
@@ -256,8 +260,8 @@ pub const MAX_COUNTED: i64 = 1_000;
 /// A window of the inventory.
 #[derive(Debug)]
 pub struct Inventory {
-    /// The number of all assignments; `None` if the query has [`InventoryQuery::after`], or a prefix
-    /// with more than [`MAX_COUNTED`] assignments.
+    /// The number of all assignments; `None` if it is known (see [`InventoryQuery::version`]), or the
+    /// query has a prefix with more than [`MAX_COUNTED`] assignments.
     pub total: Option<i64>,
     /// Differs whenever the inventory does.
     pub version: i64,
@@ -278,11 +282,13 @@ pub async fn inventory(
     let InventoryQuery {
         scope,
         organization,
+        sim_card,
         prefix,
         after,
+        version,
         window,
     } = query;
-    let parameters: [&(dyn ToSql + Sync); 8] = [
+    let parameters: [&(dyn ToSql + Sync); 10] = [
         &scope.organizations(),
         &organization.map(OrganizationId::as_str),
         &prefix,
@@ -291,6 +297,8 @@ pub async fn inventory(
         &window.limit,
         &window.offset,
         &MAX_COUNTED,
+        &sim_card.map(SimCardId::as_str),
+        &version,
     ];
     let Some((first, rows)) = Rows::query(client, statement, &parameters, assignment).await? else {
         return Ok(None);
@@ -431,9 +439,16 @@ fn total(row: &Row) -> Result<Option<UsageTotal>, StorageError> {
     let Some(id) = row.try_get("id")? else {
         return Ok(None);
     };
+    let bytes = if let Some(bytes) = row.try_get::<_, Option<i64>>("bytes")? {
+        i128::from(bytes)
+    } else {
+        let large: String = row.try_get("large_bytes")?;
+        let invalid = |_| StorageError::Other(format!("invalid sum {large}").into());
+        large.parse().map_err(invalid)?
+    };
     Ok(Some(UsageTotal {
         id,
-        bytes: row.try_get("bytes")?,
+        bytes,
         records: row.try_get("records")?,
     }))
 }
@@ -449,6 +464,7 @@ fn assignment(row: &Row) -> Result<Option<Assignment>, StorageError> {
         sim_card: SimCardId::parse(sim_card).map_err(invalid)?,
         organization: OrganizationId::parse(row.try_get("organization")?).map_err(invalid)?,
         valid_from: row.try_get("valid_from")?,
+        valid_until: row.try_get("valid_until")?,
     }))
 }
 

@@ -13,12 +13,13 @@ use super::functions::FUNCTIONS;
 
 /// The tables that `serve` reads, besides those of records and the aggregates. A query of another
 /// table needs it here.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "organizations",
     "sim_cards",
     "sim_card_assignments",
     "inventory_version",
     "ingest_sources",
+    "feed_patterns",
     "usage_levels",
     "posting_days",
     "tokens",

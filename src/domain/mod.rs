@@ -15,7 +15,7 @@ pub use granularity::{Granularity, Unit, UnknownGranularity};
 pub use id::{InvalidId, OrganizationId, SimCardId};
 pub use interval::{EmptyInterval, Interval, Parts};
 pub use inventory::{
-    Assignment, AssignmentList, AssignmentListBuilder, ConflictingOwners, InventoryChanges,
+    Assignment, AssignmentList, AssignmentListBuilder, Conflict, ConflictKind, InventoryChanges,
     ListedAssignment,
 };
 pub use page::{Page, Window};

@@ -3,7 +3,7 @@
 use actix_cors::Cors;
 use actix_web::http::Method;
 use actix_web::http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_DISPOSITION, ETAG, IF_NONE_MATCH, LINK, RETRY_AFTER,
+    ACCEPT, AUTHORIZATION, CONTENT_DISPOSITION, ETAG, HeaderName, IF_NONE_MATCH, LINK, RETRY_AFTER,
     WWW_AUTHENTICATE,
 };
 use actix_web::middleware::Condition;
@@ -25,6 +25,7 @@ pub(super) fn middleware(origins: &CorsOrigins) -> Condition<Cors> {
             CONTENT_DISPOSITION,
             ETAG,
             LINK,
+            HeaderName::from_static("list-changed"),
             RETRY_AFTER,
             WWW_AUTHENTICATE,
             request_id::HEADER,

@@ -11,10 +11,10 @@ use utoipa::ToSchema;
 use super::access::Caller;
 use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
-use super::listing::{Item, Listing, respond};
+use super::listing::{Field, Item, Listing, respond};
 use super::params::{
-    CURSOR, Endpoint, FORMAT, ORGANIZATION, PAGE, PREFIX, Paging, Parameter, Parameters, SIZE,
-    rfc3339,
+    CSV, CURSOR, Endpoint, FORMAT, ORGANIZATION, PAGE, PREFIX, Paging, Parameter, Parameters,
+    SIM_CARD, SIZE, rfc3339,
 };
 use super::problem::{ApiError, Problem};
 use super::response::{CommonResponses, list_id, weak_tag};
@@ -25,6 +25,7 @@ use crate::domain::{Assignment, OrganizationId, Scope, SimCardId};
 pub(super) struct InventoryRequest {
     scope: Scope,
     organization: Option<OrganizationId>,
+    sim_card: Option<SimCardId>,
     prefix: Option<String>,
     paging: Paging,
     cursor: Option<InventoryCursor>,
@@ -39,17 +40,29 @@ struct InventoryCursor {
     valid_from: Option<DateTime<Utc>>,
     /// Assignments in the whole list; `None` if they were not counted.
     total: Option<i64>,
+    /// The version of the inventory on the first page.
+    version: i64,
 }
 
 /// What a query returns about the whole list.
 pub(super) struct InventorySummary {
-    /// `None` for a query that continues at a cursor, and if there are too many to count.
+    /// `None` for a query that continues at a cursor whose total is still right, and if there are too
+    /// many to count.
     total: Option<i64>,
     version: i64,
 }
 
 impl Endpoint for InventoryRequest {
-    const PARAMETERS: &'static [Parameter] = &[ORGANIZATION, PREFIX, PAGE, SIZE, CURSOR, FORMAT];
+    const PARAMETERS: &'static [Parameter] = &[
+        ORGANIZATION,
+        SIM_CARD,
+        PREFIX,
+        PAGE,
+        SIZE,
+        CURSOR,
+        FORMAT,
+        CSV,
+    ];
 }
 
 impl InventoryRequest {
@@ -58,7 +71,8 @@ impl InventoryRequest {
         request: &HttpRequest,
         caller: &Caller,
     ) -> Option<Self> {
-        let (organization, prefix) = (parameters.organization(), parameters.prefix());
+        let (organization, sim_card) = (parameters.organization(), parameters.sim_card());
+        let prefix = parameters.prefix();
         let paging = parameters.paging(ResponseFormat::accepted(request))?;
         if paging.window().offset > Self::MAX_SKIPPED {
             let reason = format!(
@@ -70,11 +84,16 @@ impl InventoryRequest {
             return None;
         }
         let scope = caller.scope.clone();
-        let list = list_id(request, &scope, &format!("{organization:?} {prefix:?}"));
+        let list = list_id(
+            request,
+            &scope,
+            &format!("{organization:?} {sim_card:?} {prefix:?}"),
+        );
         let cursor = parameters.cursor(&paging, &list, "list").ok()?;
         Some(Self {
             scope,
             organization,
+            sim_card,
             prefix,
             paging,
             cursor,
@@ -84,6 +103,7 @@ impl InventoryRequest {
 
     fn total(&self, summary: &InventorySummary) -> Option<i64> {
         let cursor = self.cursor.as_ref();
+        let cursor = cursor.filter(|_| !self.has_changed(summary));
         cursor.map_or(summary.total, |cursor| cursor.total)
     }
 }
@@ -108,8 +128,10 @@ impl Listing for InventoryRequest {
         let query = InventoryQuery {
             scope: &self.scope,
             organization: self.organization.as_ref(),
+            sim_card: self.sim_card.as_ref(),
             prefix: self.prefix.as_deref(),
             after: cursor.map(|cursor| (cursor.sim_card.as_str(), cursor.valid_from)),
+            version: cursor.map(|cursor| cursor.version),
             window: self.paging.window(),
         };
         let inventory = queries::inventory(client, query).await?;
@@ -137,7 +159,12 @@ impl Listing for InventoryRequest {
     }
 
     fn content(&self, summary: &InventorySummary) -> impl Serialize {
-        self.total(summary)
+        (self.total(summary), self.has_changed(summary))
+    }
+
+    fn has_changed(&self, summary: &InventorySummary) -> bool {
+        let cursor = self.cursor.as_ref();
+        cursor.is_some_and(|cursor| cursor.version != summary.version)
     }
 
     fn next(&self, summary: &InventorySummary, rows: &mut Vec<Assignment>) -> Option<String> {
@@ -147,6 +174,10 @@ impl Listing for InventoryRequest {
             sim_card: row.sim_card.to_string(),
             valid_from: row.valid_from,
             total: self.total(summary),
+            version: self
+                .cursor
+                .as_ref()
+                .map_or(summary.version, |cursor| cursor.version),
         };
         Some(self.list.write_cursor(&cursor))
     }
@@ -166,6 +197,7 @@ impl Listing for InventoryRequest {
             total: self.total(summary),
             page: self.paging.page.number(),
             size: self.paging.page.size(),
+            list_changed: self.has_changed(summary),
             next,
         }
     }
@@ -173,6 +205,7 @@ impl Listing for InventoryRequest {
 
 /// One page of the inventory.
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
 pub(super) struct Assignments {
     /// The assignments, by the bytes of the SIM card's identifier, then by time.
     items: Vec<AssignmentItem>,
@@ -186,6 +219,12 @@ pub(super) struct Assignments {
     /// Maximum number of items per page.
     #[schema(minimum = 1)]
     size: i64,
+    /// True if the list has changed since its first page, so that pages may lack or repeat items;
+    /// otherwise absent. The other fields describe the list as it is now. Request the first page
+    /// again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    list_changed: bool,
     /// Path and query of the next page; null on the last page.
     next: Option<String>,
 }
@@ -201,10 +240,13 @@ pub(super) struct AssignmentItem {
     /// Identifier of the organization.
     #[schema(value_type = String)]
     organization: OrganizationId,
-    /// Start of the assignment, which ends with the next one of the same SIM card; null if it has
-    /// no start.
+    /// Start of the assignment; null if it has no start.
     #[schema(format = DateTime)]
     valid_from: Option<String>,
+    /// End of the assignment, exclusive: the next one of the same SIM card begins, or it was ended;
+    /// null if it has no end.
+    #[schema(format = DateTime)]
+    valid_until: Option<String>,
 }
 
 impl From<Assignment> for AssignmentItem {
@@ -213,26 +255,33 @@ impl From<Assignment> for AssignmentItem {
             sim_card,
             organization,
             valid_from,
+            valid_until,
         }: Assignment,
     ) -> Self {
         Self {
             simcard: sim_card,
             organization,
             valid_from: valid_from.map(rfc3339),
+            valid_until: valid_until.map(rfc3339),
         }
     }
 }
 
 impl Item for AssignmentItem {
-    const CSV_HEADER: &'static str = "sim-card-id,org-id,valid-from";
+    const CSV_HEADER: &'static str = "sim-card-id,org-id,valid-from,valid-until";
 
-    fn csv(&self) -> [&dyn Display; 3] {
-        let valid_from: &dyn Display = match &self.valid_from {
-            Some(valid_from) => valid_from,
-            None => &"",
-        };
-        [&self.simcard, &self.organization, valid_from]
+    fn csv(&self) -> impl IntoIterator<Item = Field<'_>> {
+        [
+            Field::Id(self.simcard.as_str()),
+            Field::Id(self.organization.as_str()),
+            Field::Plain(or_empty(self.valid_from.as_ref())),
+            Field::Plain(or_empty(self.valid_until.as_ref())),
+        ]
     }
+}
+
+fn or_empty(text: Option<&String>) -> &dyn Display {
+    text.map_or(&"", |text| text)
 }
 
 /// Assignments of SIM cards to organizations

@@ -16,11 +16,11 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::access::Caller;
+use super::answer_cache::{AnswerCache, Tags};
 use super::format::ResponseFormat;
 use super::params::Paging;
 use super::problem::ApiError;
 use super::response::{Links, Rules, begin, content_tag, has_content_tag, telemetry, unchanged};
-use super::series_cache::{SeriesCache, Tags};
 use super::share::{Streams, Turn};
 use super::telemetry::{DataSource, Telemetry};
 use crate::db::queries::Rows;
@@ -30,13 +30,16 @@ use crate::logging::{current_request, within_request};
 /// Rows are sent in chunks of about this size.
 const CHUNK_BYTES: usize = 32 * 1024;
 
+/// Says that the list has changed since its first page. JSON pages say it in a field, too.
+const HAS_CHANGED: (&str, &str) = ("list-changed", "true");
+
 /// What the usage handlers extract from a request.
 pub type Context = (
     HttpRequest,
     Caller,
     web::Data<Rules>,
     web::Data<Pool>,
-    web::Data<SeriesCache>,
+    web::Data<AnswerCache>,
 );
 
 /// A request for a list.
@@ -68,6 +71,10 @@ pub trait Listing: 'static {
     /// What its tag covers besides the rows, if it is made of the content.
     fn content(&self, summary: &Self::Summary) -> impl Serialize;
 
+    /// Whether the list has changed since the first page, according to the request's cursor. If so,
+    /// the pages may lack or repeat items.
+    fn has_changed(&self, summary: &Self::Summary) -> bool;
+
     /// Caches what a JSON page is made of.
     fn cache(&self, _: Tags, _: &Self::Summary, _: &[Self::Row]) {}
 
@@ -90,8 +97,15 @@ pub trait Listing: 'static {
 pub trait Item: Serialize + 'static {
     const CSV_HEADER: &'static str;
 
-    /// The fields of a line of CSV. Identifiers, instants and numbers need no quotes.
-    fn csv(&self) -> [&dyn Display; 3];
+    /// The fields of a line of CSV.
+    fn csv(&self) -> impl IntoIterator<Item = Field<'_>>;
+}
+
+/// A field of a line of CSV.
+pub enum Field<'a> {
+    Id(&'a str),
+    /// An instant or a number, which need no quotes.
+    Plain(&'a dyn Display),
 }
 
 /// Queries the database and responds, as soon as it is the caller's turn.
@@ -162,6 +176,7 @@ pub fn write_page<L: Listing>(
     mut rows: Vec<L::Row>,
     source: DataSource,
 ) -> HttpResponse {
+    let has_changed = listing.has_changed(summary);
     let next = listing.next(summary, &mut rows);
     let page = listing.paging().page;
     let previous = page.previous();
@@ -173,7 +188,11 @@ pub fn write_page<L: Listing>(
     }
     telemetry(request).count_response(source, items.len());
     let body = listing.body(summary, items, links.next().map(str::to_owned));
-    begin(ResponseFormat::Json, tag, Some(&links)).json(body)
+    let mut response = begin(ResponseFormat::Json, tag, Some(&links));
+    if has_changed {
+        response.insert_header(HAS_CHANGED);
+    }
+    response.json(body)
 }
 
 /// Responds with rows that are written as they arrive from the database, so memory does not grow
@@ -203,6 +222,9 @@ async fn stream<L: Listing>(
     }
     let format = listing.paging().format;
     let mut response = begin(format, &tag, None);
+    if listing.has_changed(&summary) {
+        response.insert_header(HAS_CHANGED);
+    }
     let telemetry = telemetry(request).clone();
     telemetry.count_response(DataSource::Database, 0);
     let (sender, chunks) = mpsc::channel(1);
@@ -280,14 +302,16 @@ struct RowStream<L: Listing> {
 
 impl<L: Listing> RowStream<L> {
     async fn send(mut self, sender: &mpsc::Sender<Bytes>) -> Result<(), StorageError> {
-        let format = self.listing.paging().format;
+        let paging = self.listing.paging();
+        let (format, is_raw_csv) = (paging.format, paging.is_raw_csv);
         loop {
             let row = self.streaming.next().await?;
             let is_last = row.is_none();
             self.telemetry.add_rows(usize::from(!is_last));
             // A row may have many items: the empty buckets before it.
             for item in self.listing.items(row) {
-                write_item(format, &item, &mut self.chunk).expect("memory accepts every write");
+                write_item(format, is_raw_csv, &item, &mut self.chunk)
+                    .expect("memory accepts every write");
                 if self.chunk.len() >= CHUNK_BYTES {
                     let next = Vec::with_capacity(CHUNK_BYTES + 1024);
                     let chunk = std::mem::replace(&mut self.chunk, next);
@@ -305,11 +329,29 @@ impl<L: Listing> RowStream<L> {
     }
 }
 
+/// Whether a spreadsheet would calculate the text.
+fn is_formula(text: &str) -> bool {
+    text.starts_with(['=', '+', '-', '@'])
+}
+
 /// Writes an item as a line.
-fn write_item(format: ResponseFormat, item: &impl Item, chunk: &mut Vec<u8>) -> io::Result<()> {
+fn write_item(
+    format: ResponseFormat,
+    is_raw_csv: bool,
+    item: &impl Item,
+    chunk: &mut Vec<u8>,
+) -> io::Result<()> {
     if format == ResponseFormat::Csv {
-        let [first, second, third] = item.csv();
-        write!(chunk, "{first},{second},{third}")?;
+        for (index, field) in item.csv().into_iter().enumerate() {
+            if index > 0 {
+                chunk.push(b',');
+            }
+            match field {
+                Field::Id(id) if !is_raw_csv && is_formula(id) => write!(chunk, "\"'{id}\"")?,
+                Field::Id(id) => chunk.extend_from_slice(id.as_bytes()),
+                Field::Plain(value) => write!(chunk, "{value}")?,
+            }
+        }
     } else {
         serde_json::to_writer(&mut *chunk, item)?;
     }

@@ -13,7 +13,7 @@ use utoipa_swagger_ui::{SwaggerFile, serve};
 
 use super::problem::ApiError;
 use super::static_file::StaticFile;
-use super::{cursor, health, inventory, usage_series, usage_totals};
+use super::{cursor, feeds, health, inventory, usage_series, usage_totals};
 
 /// Like the policy of the web page, but Swagger UI has styles and images in its code.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
@@ -34,6 +34,7 @@ pub const PATH: &str = "/openapi.json";
         usage_series::of_organization,
         usage_series::of_sim_card,
         inventory::list,
+        feeds::list,
         health::live,
         health::ready,
     ),

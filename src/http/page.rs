@@ -40,9 +40,10 @@ macro_rules! asset {
     };
 }
 
-static ASSETS: [Asset; 21] = [
+static ASSETS: [Asset; 22] = [
     asset!("", "app.js", JAVASCRIPT),
     asset!("", "api.js", JAVASCRIPT),
+    asset!("", "assignment.js", JAVASCRIPT),
     asset!("", "calendar.js", JAVASCRIPT),
     asset!("", "chart.js", JAVASCRIPT),
     asset!("", "controls.js", JAVASCRIPT),

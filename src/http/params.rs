@@ -15,7 +15,7 @@ use utoipa::openapi::{KnownFormat, ObjectBuilder, Required, SchemaFormat, Type};
 use super::cursor::{CursorError, ListId};
 use super::format::ResponseFormat;
 use super::problem::{ApiError, ParameterProblem};
-use crate::domain::{Granularity, Interval, Order, OrganizationId, Page, Window, Zone};
+use crate::domain::{Granularity, Interval, Order, OrganizationId, Page, SimCardId, Window, Zone};
 
 pub const START: Parameter = Parameter::new(
     "start",
@@ -66,6 +66,15 @@ pub const ORGANIZATION: Parameter = Parameter::new(
     "Limits the list to the SIM cards of this organization.",
     identifier("x00g8"),
 );
+pub const SIM_CARD: Parameter = Parameter::new(
+    "simcard",
+    "Limits the list to assignments of this SIM card.",
+    Values::Text {
+        hint: "ex: 89440001",
+        pattern: None,
+        example: Some("89440001"),
+    },
+);
 pub const PREFIX: Parameter = Parameter::new(
     "q",
     "Limits the list to assignments whose SIM card or organization identifier starts with this \
@@ -102,6 +111,13 @@ pub const FORMAT: Parameter = Parameter::new(
     "format",
     "Format of the response; by default it is negotiated by the `Accept` header.",
     Values::Words(&["json", "csv", "ndjson"]),
+);
+
+pub const CSV: Parameter = Parameter::new(
+    "csv",
+    "How CSV has identifiers that a spreadsheet would take for a formula, such as `=1+1`: `safe`, the default, \
+     writes `\"'=1+1\"`; `raw` leaves them as they are.",
+    Values::Words(&["safe", "raw"]),
 );
 
 /// The definition of a query parameter.
@@ -227,6 +243,8 @@ pub struct Paging {
     pub page: Page,
     has_size: bool,
     pub format: ResponseFormat,
+    /// Whether CSV has identifiers as they are.
+    pub is_raw_csv: bool,
     cursor: Option<String>,
 }
 
@@ -389,6 +407,11 @@ impl<E: Endpoint> Parameters<E> {
         self.found(OrganizationId::parse(&id).map_err(|_| ApiError::NoOrganization(id)))
     }
 
+    /// The SIM card of a list. One that cannot exist is refused.
+    pub fn sim_card(&mut self) -> Option<SimCardId> {
+        self.given(SIM_CARD, |text| SimCardId::parse(text).ok())
+    }
+
     /// The start of an identifier. PostgreSQL has no text with NUL, and no identifier has a control
     /// character.
     pub fn prefix(&mut self) -> Option<String> {
@@ -409,10 +432,12 @@ impl<E: Endpoint> Parameters<E> {
         self.is_unacceptable = negotiated.is_none() && !self.has(FORMAT);
         let default = negotiated.unwrap_or(ResponseFormat::Json);
         let format = self.optional(FORMAT, default, ResponseFormat::named);
+        let csv = self.word(CSV);
         Some(Paging {
             page: Page::new(number?, size?)?,
             has_size: self.has(SIZE),
             format: format?,
+            is_raw_csv: csv? == "raw",
             cursor,
         })
     }
@@ -475,7 +500,10 @@ impl<E: Endpoint> Parameters<E> {
         let is_known = |name: &str| E::PARAMETERS.iter().any(|known| known.name == name);
         for (name, _) in self.given.iter().filter(|(name, _)| !is_known(name)) {
             let known: Vec<_> = E::PARAMETERS.iter().map(|known| known.name).collect();
-            let known = known.join(", ");
+            let known = match known.as_slice() {
+                [] => "none".to_owned(),
+                known => known.join(", "),
+            };
             self.problems.push(ParameterProblem {
                 parameter: name.clone(),
                 detail: format!("Query parameter '{name}' is unknown. (known: {known})"),

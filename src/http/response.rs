@@ -1,5 +1,7 @@
 //! What the responses of all resources share: entity tags, headers and links.
 
+use std::time::Duration;
+
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, ETAG, EntityTag, Header as _, HeaderValue, IF_NONE_MATCH,
     IfNoneMatch, LINK, VARY,
@@ -15,7 +17,7 @@ use super::params::with_page;
 use super::problem::Problem;
 use super::telemetry::{DataSource, Telemetry};
 use crate::config::{Config, Networks, Serve};
-use crate::domain::{Freshness, Page, Scope};
+use crate::domain::{Freshness, Interval, Page, Scope};
 
 /// The settings that requests are checked against.
 #[derive(Debug, Clone)]
@@ -24,6 +26,8 @@ pub struct Rules {
     pub trusted_proxies: Networks,
     /// The value of `Strict-Transport-Security`, if it is sent.
     pub hsts: Option<HeaderValue>,
+    /// How long a request may wait while the same one is being answered.
+    pub longest_wait: Duration,
 }
 
 impl Rules {
@@ -33,6 +37,7 @@ impl Rules {
             max_buckets: config.serve.max_buckets,
             hsts: hsts(&config.serve),
             trusted_proxies: config.serve.trusted_proxies.clone(),
+            longest_wait: Duration::from_millis(config.serve.pool_timeout_ms),
         }
     }
 }
@@ -60,15 +65,21 @@ pub(super) fn list_id(request: &HttpRequest, scope: &Scope, parameters: &str) ->
 }
 
 /// The tag of every response that is made of the same version of the usage in an interval, and of the
-/// inventory. Known before any usage is read, but it also changes when others' usage does.
+/// inventory, and complete through the same instant of the interval. Known before any usage is read, but
+/// it also changes when others' usage does.
 #[must_use]
-pub fn version_tag(freshness: &Freshness, digest: &str) -> EntityTag {
+pub fn version_tag(freshness: &Freshness, interval: Interval, digest: &str) -> EntityTag {
     let Freshness {
         version,
         inventory_version,
+        complete_through,
         ..
     } = freshness;
-    weak_tag(&format!("{digest} {version} {inventory_version}"))
+    let complete = complete_through.map(|instant| instant.min(interval.end()));
+    let complete = complete.map(|instant| instant.timestamp_micros());
+    weak_tag(&format!(
+        "{digest} {version} {inventory_version} {complete:?}"
+    ))
 }
 
 /// Whether a response has a [`content_tag`]. A caller who sees everything gets the tag that is known

@@ -1,6 +1,5 @@
 //! The time series of one SIM card or one organization.
 
-use std::fmt::Display;
 use std::ops::Range;
 
 use actix_web::http::header::EntityTag;
@@ -9,21 +8,21 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
+use super::answer_cache::{AnswerCache, CachedPage, CachedRows, Known, Tags};
 use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
-use super::listing::{Context, Item, Listing, respond, respond_in_turn, write_page};
+use super::listing::{Context, Field, Item, Listing, respond, respond_in_turn, write_page};
 use super::params::{
-    CURSOR, END, EVERY, Endpoint, FILL, FORMAT, PAGE, Paging, Parameter, Parameters, SIZE, START,
-    TZ,
+    CSV, CURSOR, END, EVERY, Endpoint, FILL, FORMAT, PAGE, Paging, Parameter, Parameters, SIZE,
+    START, TZ,
 };
 use super::problem::{ApiError, Problem};
 use super::response::{
     CommonResponses, Rules, has_content_tag, has_tags, list_id, unchanged, version_tag,
 };
-use super::series_cache::{CachedPage, Known, SeriesCache, Tags};
 use super::share::Turn;
 use super::telemetry::DataSource;
-use crate::db::queries::{self, Rows, SeriesQuery, Totals};
+use crate::db::queries::{self, Rows, SeriesQuery, Totals, UsageRows};
 use crate::db::{Client, StorageError};
 use crate::domain::{
     Buckets, Freshness, Granularity, Interval, OrganizationId, Pieces, Scope, SimCardId, Subject,
@@ -52,7 +51,7 @@ pub(super) struct SeriesRequest {
     list: ListId,
     /// Identifies the response.
     digest: String,
-    series_cache: web::Data<SeriesCache>,
+    answer_cache: web::Data<AnswerCache>,
 }
 
 /// Where a page starts, with the totals that the first page queried.
@@ -63,6 +62,8 @@ struct SeriesCursor {
     /// Rows of the series.
     total: i64,
     bytes: i64,
+    /// The version of the usage on the first page.
+    version: i64,
 }
 
 impl Endpoint for SeriesRequest {
@@ -76,6 +77,7 @@ impl Endpoint for SeriesRequest {
         SIZE,
         CURSOR,
         FORMAT,
+        CSV,
     ];
 }
 
@@ -161,7 +163,7 @@ impl SeriesRequest {
         series: SeriesParameters,
         buckets: Result<(Buckets, Pieces), TooManyBuckets>,
     ) -> Option<Self> {
-        let (_, caller, _, _, series_cache) = context;
+        let (_, caller, _, _, answer_cache) = context;
         let SeriesParameters {
             subject,
             interval,
@@ -207,7 +209,7 @@ impl SeriesRequest {
             shown,
             list,
             digest,
-            series_cache: series_cache.clone(),
+            answer_cache: answer_cache.clone(),
         })
     }
 
@@ -218,11 +220,13 @@ impl SeriesRequest {
             .unwrap_or_default()
     }
 
-    /// The totals of the whole series, whichever page the rows are of.
-    fn totals(&self, queried: Totals) -> Totals {
-        let totals = self.cursor.map_or(queried, |cursor| Totals {
+    /// The totals of the whole series, whichever page the rows are of. If it has changed since the
+    /// first page, the query returned them; otherwise the cursor has them.
+    fn totals(&self, summary: &(Totals, Freshness)) -> Totals {
+        let cursor = self.cursor.filter(|_| !self.has_changed(summary));
+        let totals = cursor.map_or(summary.0, |cursor| Totals {
             rows: cursor.total,
-            bytes: cursor.bytes,
+            bytes: Some(cursor.bytes),
         });
         if self.fill {
             let rows = i64::try_from(self.buckets.len()).unwrap_or(i64::MAX);
@@ -246,11 +250,11 @@ impl Listing for SeriesRequest {
         &self,
         client: &Client,
     ) -> Result<Option<(Self::Summary, Rows<UsageBucket>)>, StorageError> {
-        let query = SeriesQuery {
+        let query = |pieces| SeriesQuery {
             scope: &self.scope,
             interval: self.interval,
             buckets: &self.buckets,
-            pieces: &self.pieces,
+            pieces,
             shown: (self.shown.start, self.shown.end),
             window: if self.fill {
                 Window::ALL
@@ -258,8 +262,20 @@ impl Listing for SeriesRequest {
                 self.paging.window()
             },
         };
-        let answer = queries::usage_series(client, &self.subject, query).await?;
-        Ok(answer.map(|answer| ((answer.totals, answer.freshness), answer.rows)))
+        let answer = queries::usage_series(client, &self.subject, query(&self.pieces)).await?;
+        let summary_and_rows =
+            |answer: UsageRows<_>| ((answer.totals, answer.freshness), answer.rows);
+        let Some((summary, rows)) = answer.map(summary_and_rows) else {
+            return Ok(None);
+        };
+        if !self.has_changed(&summary) {
+            return Ok(Some((summary, rows)));
+        }
+        // The totals on the first page are out of date, so the buckets before this page are read, too.
+        rows.collect().await?;
+        let all = self.buckets.pieces(0);
+        let answer = queries::usage_series(client, &self.subject, query(&all)).await?;
+        Ok(answer.map(summary_and_rows))
     }
 
     fn not_found(&self) -> ApiError {
@@ -270,32 +286,41 @@ impl Listing for SeriesRequest {
         self.digest.clone()
     }
 
-    fn version_tag(&self, (_, freshness): &Self::Summary) -> EntityTag {
-        version_tag(freshness, &self.digest)
+    fn has_changed(&self, (_, freshness): &Self::Summary) -> bool {
+        self.cursor
+            .is_some_and(|cursor| cursor.version != freshness.version)
     }
 
-    fn content(&self, &(totals, _): &Self::Summary) -> impl Serialize {
-        totals
+    fn version_tag(&self, (_, freshness): &Self::Summary) -> EntityTag {
+        version_tag(freshness, self.interval, &self.digest)
+    }
+
+    fn content(&self, summary: &Self::Summary) -> impl Serialize {
+        (summary.0, self.has_changed(summary))
     }
 
     fn cache(&self, tags: Tags, &(totals, _): &Self::Summary, rows: &[UsageBucket]) {
-        let rows = rows.to_vec();
+        let rows = CachedRows::Series(rows.to_vec());
         let page = CachedPage { totals, rows };
-        self.series_cache
+        self.answer_cache
             .insert(self.digest.clone(), tags, Some(page));
     }
 
-    fn next(&self, &(totals, _): &Self::Summary, rows: &mut Vec<UsageBucket>) -> Option<String> {
+    fn next(&self, summary: &Self::Summary, rows: &mut Vec<UsageBucket>) -> Option<String> {
         let next = if self.fill {
             Some(self.shown.end).filter(|&end| end < self.buckets.len())
         } else {
             self.paging.truncate(rows).map(|row| row.index)
         };
-        let totals = self.totals(totals);
+        let totals = self.totals(summary);
+        let version = self
+            .cursor
+            .map_or(summary.1.version, |cursor| cursor.version);
         let cursor = |from| SeriesCursor {
             from,
             total: totals.rows,
-            bytes: totals.bytes,
+            bytes: totals.bytes.unwrap_or_default(),
+            version,
         };
         next.map(|from| self.list.write_cursor(&cursor(from)))
     }
@@ -321,12 +346,12 @@ impl Listing for SeriesRequest {
 
     fn body(
         &self,
-        &(totals, freshness): &Self::Summary,
+        summary: &Self::Summary,
         items: Vec<Bucket>,
         next: Option<String>,
     ) -> impl Serialize {
         let write = |instant| self.zone.write(instant);
-        let totals = self.totals(totals);
+        let (totals, freshness) = (self.totals(summary), summary.1);
         Series {
             items,
             total: totals.rows,
@@ -336,9 +361,10 @@ impl Listing for SeriesRequest {
             end: write(self.interval.end()),
             every: self.every,
             tz: self.zone,
-            bytes_used_total: totals.bytes,
+            bytes_used_total: totals.bytes.unwrap_or_default(),
             complete_through: freshness.complete_through.map(write),
             last_ingested_at: freshness.last_ingested_at.map(write),
+            list_changed: self.has_changed(summary),
             next,
         }
     }
@@ -374,12 +400,18 @@ pub(super) struct Series {
     /// Bytes used in the whole interval.
     #[schema(minimum = 0)]
     bytes_used_total: i64,
-    /// The response includes all ingested usage up to this instant.
+    /// Every feed that is expected and live has delivered the usage up to this instant.
     #[schema(format = DateTime)]
     complete_through: Option<String>,
     /// Time of the last ingest.
     #[schema(format = DateTime)]
     last_ingested_at: Option<String>,
+    /// True if the list has changed since its first page, so that pages may lack or repeat items;
+    /// otherwise absent. The other fields describe the list as it is now. Request the first page
+    /// again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    list_changed: bool,
     /// Path and query of the next page; null on the last page.
     next: Option<String>,
 }
@@ -402,8 +434,12 @@ pub(super) struct Bucket {
 impl Item for Bucket {
     const CSV_HEADER: &'static str = "date,bytes-used-total,records";
 
-    fn csv(&self) -> [&dyn Display; 3] {
-        [&self.date, &self.bytes_used_total, &self.records]
+    fn csv(&self) -> impl IntoIterator<Item = Field<'_>> {
+        [
+            Field::Plain(&self.date),
+            Field::Plain(&self.bytes_used_total),
+            Field::Plain(&self.records),
+        ]
     }
 }
 
@@ -442,7 +478,7 @@ async fn answer(
     context: Context,
     subject: Result<Subject, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
-    let (request, caller, rules, pool, series_cache) = &context;
+    let (request, caller, rules, pool, answer_cache) = &context;
     let mut parameters = Parameters::parse(request.query_string());
     let series = SeriesParameters::parse(&mut parameters, &context, subject);
     let is_large = series.as_ref().is_some_and(|series| series.is_large(rules));
@@ -459,8 +495,8 @@ async fn answer(
     // If neither the client nor the cache has a response, one round trip does everything.
     let is_cached = series.paging.format == ResponseFormat::Json;
     let has_version_tag = !has_content_tag(&caller.scope, series.paging.format);
-    if (is_cached && series_cache.has(&series.digest)) || (has_version_tag && has_tags(request)) {
-        let known = series_cache.known(&series.digest, series.interval, has_version_tag);
+    if (is_cached && answer_cache.has(&series.digest)) || (has_version_tag && has_tags(request)) {
+        let known = answer_cache.known(&series.digest, series.interval, has_version_tag);
         if let Some(Known {
             tag,
             freshness,
@@ -470,7 +506,11 @@ async fn answer(
             if let Some(unchanged) = unchanged(request, &tag) {
                 return Ok(unchanged);
             }
-            if let Some(CachedPage { totals, rows }) = page {
+            if let Some(CachedPage {
+                totals,
+                rows: CachedRows::Series(rows),
+            }) = page
+            {
                 let summary = (totals, freshness);
                 let source = DataSource::Cache;
                 return Ok(write_page(request, series, &tag, &summary, rows, source));

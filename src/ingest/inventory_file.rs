@@ -15,11 +15,14 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::csv_line::{Columns, HeaderError, Splitter};
 use super::lines::trim_carriage_return;
-use crate::domain::{AssignmentList, AssignmentListBuilder, OrganizationId, SimCardId};
+use crate::domain::{
+    AssignmentList, AssignmentListBuilder, ConflictKind, OrganizationId, SimCardId,
+};
 
 const SIM_CARD: &str = "sim-card-id";
 const ORGANIZATION: &str = "org-id";
 const VALID_FROM: &str = "valid-from";
+const VALID_UNTIL: &str = "valid-until";
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -32,10 +35,18 @@ const BLOCK_BYTES: usize = 64 * 1024;
 struct Entry {
     #[serde(rename = "sim-card-id", alias = "sim_card_id")]
     sim_card: String,
-    #[serde(rename = "org-id", alias = "org_id")]
-    organization: String,
+    /// `null` or empty: the assignment ends.
+    #[serde(rename = "org-id", alias = "org_id", deserialize_with = "nullable")]
+    organization: Option<String>,
     #[serde(rename = "valid-from", alias = "valid_from", default)]
     valid_from: Option<String>,
+    #[serde(rename = "valid-until", alias = "valid_until", default)]
+    valid_until: Option<String>,
+}
+
+/// A field that may be null, but must be there.
+fn nullable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Option::deserialize(deserializer)
 }
 
 /// A value that only a JSON object represents. serde also accepts an array with the fields in order.
@@ -63,8 +74,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
     }
 }
 
-/// Reads an inventory file: a JSON array of `{"sim-card-id", "org-id", "valid-from"?}`, or CSV with
-/// these columns. An entry without `valid-from` applies from the beginning of time.
+/// Reads an inventory file: a JSON array of `{"sim-card-id", "org-id", "valid-from"?,
+/// "valid-until"?}`, or CSV with these columns. An entry without `valid-from` applies from the
+/// beginning of time, and one without organization ends the assignment.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read or an entry is invalid; it names the entry and the
@@ -112,44 +124,73 @@ impl Entries {
         }
     }
 
-    fn add(
-        &mut self,
-        place: usize,
-        sim_card: &str,
-        organization: &str,
-        valid_from: Option<&str>,
-    ) -> anyhow::Result<()> {
+    fn add(&mut self, place: usize, entry: &Entry) -> anyhow::Result<()> {
         let unit = self.unit;
-        let valid_from = valid_from
-            .map(|text| {
+        let instant = |name: &str, text: Option<&str>| {
+            let text = text.filter(|text| !text.is_empty());
+            text.map(|text| {
                 parse_instant(text).ok_or_else(|| {
                     anyhow!(
-                        "{unit} {place}: {VALID_FROM}: '{text}' is not a date or a date-time with an \
-                         offset (e.g. 2022-02-18, 2022-02-18T00:00:00Z)"
+                        "{unit} {place}: {name}: '{text}' is not a date or a date-time with an offset \
+                         (e.g. 2022-02-18, 2022-02-18T00:00:00Z)"
                     )
                 })
             })
-            .transpose()?;
-        let sim_card = SimCardId::parse(sim_card)
+            .transpose()
+        };
+        let valid_from = instant(VALID_FROM, entry.valid_from.as_deref())?;
+        let valid_until = instant(VALID_UNTIL, entry.valid_until.as_deref())?;
+        let sim_card = SimCardId::parse(&entry.sim_card)
             .map_err(|error| anyhow!("{unit} {place}: {SIM_CARD}: {error}"))?;
-        let organization = OrganizationId::parse(organization)
+        let organization = entry.organization.as_deref();
+        let organization = organization.filter(|organization| !organization.is_empty());
+        let organization = organization
+            .map(OrganizationId::parse)
+            .transpose()
             .map_err(|error| anyhow!("{unit} {place}: {ORGANIZATION}: {error}"))?;
+        if organization.is_none() && (valid_from.is_none() || valid_until.is_some()) {
+            bail!(
+                "{unit} {place}: {ORGANIZATION} is empty. To end the assignment of SIM card {sim_card}, set \
+                 {VALID_FROM} to the end and omit {VALID_UNTIL}"
+            );
+        }
+        if let (Some(from), Some(until)) = (valid_from, valid_until)
+            && until <= from
+        {
+            bail!("{unit} {place}: {VALID_UNTIL} must be after {VALID_FROM}");
+        }
         u32::try_from(place)
-            .and_then(|place| self.builder.add(&sim_card, organization, valid_from, place))
+            .and_then(|place| {
+                let builder = &mut self.builder;
+                builder.add(&sim_card, organization, valid_from, valid_until, place)
+            })
             .with_context(|| format!("{unit} {place}: the inventory file is too large; split it"))
     }
 
     fn finish(self) -> anyhow::Result<AssignmentList> {
         self.builder.finish().map_err(|conflict| {
-            anyhow!(
-                "{} {}: SIM card {} is assigned to {}, but an earlier entry assigns it to {} from the \
-                 same instant; remove one of them",
-                self.unit,
-                conflict.place,
-                conflict.sim_card,
-                conflict.organization,
-                conflict.before
-            )
+            let (unit, place, sim_card) = (self.unit, conflict.place, conflict.sim_card);
+            let owner = |organization: Option<OrganizationId>| {
+                organization.map_or_else(
+                    || "assigned to no organization".to_owned(),
+                    |organization| format!("assigned to {organization}"),
+                )
+            };
+            match conflict.kind {
+                ConflictKind::Owners {
+                    organization,
+                    before,
+                } => anyhow!(
+                    "{unit} {place}: SIM card {sim_card} is {}, but an earlier entry has it {} from the same \
+                     instant; remove one of them",
+                    owner(organization),
+                    owner(before)
+                ),
+                ConflictKind::Overlap => anyhow!(
+                    "{unit} {place}: another entry of SIM card {sim_card} begins before {VALID_UNTIL}; correct \
+                     one of them"
+                ),
+            }
         })
     }
 }
@@ -199,15 +240,7 @@ impl<'de> Visitor<'de> for EntriesSeed<'_> {
         let mut number = 0;
         while let Some(JsonObject(entry)) = sequence.next_element::<JsonObject<Entry>>()? {
             number += 1;
-            let Entry {
-                sim_card,
-                organization,
-                valid_from,
-            } = &entry;
-            let added = self
-                .entries
-                .add(number, sim_card, organization, valid_from.as_deref());
-            if let Err(error) = added {
+            if let Err(error) = self.entries.add(number, &entry) {
                 let stop = serde::de::Error::custom(&error);
                 *self.invalid = Some(error);
                 return Err(stop);
@@ -234,6 +267,7 @@ fn read_csv(mut input: impl BufRead) -> anyhow::Result<AssignmentList> {
     let sim_card = columns.require(SIM_CARD).map_err(in_header)?;
     let organization = columns.require(ORGANIZATION).map_err(in_header)?;
     let valid_from = columns.find(VALID_FROM).map_err(in_header)?;
+    let valid_until = columns.find(VALID_UNTIL).map_err(in_header)?;
     let mut splitter = Splitter::default();
     let mut entries = Entries::new("line");
     let mut number = 2;
@@ -250,14 +284,14 @@ fn read_csv(mut input: impl BufRead) -> anyhow::Result<AssignmentList> {
                     columns.len()
                 );
             }
-            let text = |index: usize| String::from_utf8_lossy(fields.get(index));
-            let valid_from = valid_from.map(text).filter(|text| !text.is_empty());
-            entries.add(
-                number,
-                &text(sim_card),
-                &text(organization),
-                valid_from.as_deref(),
-            )?;
+            let text = |index: usize| String::from_utf8_lossy(fields.get(index)).into_owned();
+            let entry = Entry {
+                sim_card: text(sim_card),
+                organization: Some(text(organization)),
+                valid_from: valid_from.map(text),
+                valid_until: valid_until.map(text),
+            };
+            entries.add(number, &entry)?;
         }
         number += 1;
     }
@@ -345,6 +379,59 @@ mod tests {
     }
 
     #[test]
+    fn an_assignment_can_end() {
+        let ended = |rows: &str| {
+            let list = read(&format!(
+                "sim-card-id,org-id,valid-from,valid-until\n{rows}"
+            ))
+            .unwrap();
+            let row = |row: crate::domain::ListedAssignment<'_>| {
+                (
+                    row.organization.is_some(),
+                    row.valid_from_us / 86_400_000_000,
+                )
+            };
+            list.iter().map(row).collect::<Vec<_>>()
+        };
+        let expected = [(true, 10), (false, 20)];
+        assert_eq!(ended("1,a,1970-01-11,1970-01-21\n"), expected);
+        assert_eq!(ended("1,,1970-01-21,\n1,a,1970-01-11,\n"), expected);
+        assert_eq!(
+            ended("1,a,1970-01-11,1970-01-21\n1,a,1970-01-11,1970-01-21\n"),
+            expected
+        );
+        let expected = [(true, 10), (true, 20), (false, 30)];
+        let rows = "1,b,1970-01-21,1970-01-31\n1,a,1970-01-11,1970-01-21\n";
+        assert_eq!(ended(rows), expected);
+        let json = r#"[{"sim-card-id": "1", "org-id": null, "valid-from": "1970-01-21"}]"#;
+        assert_eq!(read(json).unwrap().get(0).organization, None);
+
+        let header = "sim-card-id,org-id,valid-from,valid-until\n";
+        for (rows, error) in [
+            (
+                "1,,,\n",
+                "line 2: org-id is empty. To end the assignment of SIM card 1",
+            ),
+            ("1,,1970-01-01,1970-01-02\n", "line 2: org-id is empty"),
+            (
+                "1,a,1970-01-02,1970-01-02\n",
+                "line 2: valid-until must be after valid-from",
+            ),
+            (
+                "1,a,,1970-01-05\n1,b,1970-01-04,\n",
+                "line 2: another entry of SIM card 1 begins before",
+            ),
+            (
+                "1,a,1970-01-01,\n1,,1970-01-01,\n",
+                "line 3: SIM card 1 is assigned to no organization",
+            ),
+        ] {
+            let text = problem(&format!("{header}{rows}"));
+            assert!(text.contains(error), "{text}");
+        }
+    }
+
+    #[test]
     fn conflicting_owners_are_refused_and_repetitions_are_dropped() {
         let text = problem("sim-card-id,org-id\n1,a\n1,b\n");
         assert!(
@@ -356,7 +443,7 @@ mod tests {
         let text = problem("sim-card-id,org-id\n2,a\n1,a\n2,b\n1,b\n");
         assert!(
             text.contains(
-                "line 4: SIM card 2 is assigned to b, but an earlier entry assigns it to a"
+                "line 4: SIM card 2 is assigned to b, but an earlier entry has it assigned to a"
             ),
             "{text}"
         );

@@ -16,6 +16,8 @@ use super::source::Source;
 pub struct Options {
     /// Inventory file to load first.
     pub inventory: Option<PathBuf>,
+    /// Remove all assignments that the inventory file lacks.
+    pub replace_inventory: bool,
     /// Files and streams of usage records, in reading order.
     pub sources: Vec<Source>,
     /// Kafka topic to read instead of `sources`.

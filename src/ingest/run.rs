@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
@@ -25,6 +25,7 @@ use super::store::Store;
 use super::summary::{SourceStatus, SourceSummary, Summary, Tally};
 use crate::config::Config;
 use crate::db::{self, Claim};
+use crate::domain::AssignmentList;
 
 /// Loads the inventory, if one is given, and stores the usage records of all sources. Each source
 /// resumes where earlier runs stopped. When this returns, even with an error, every stored record
@@ -44,6 +45,11 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
         .as_deref()
         .map(read_inventory)
         .transpose()?;
+    if options.replace_inventory && inventory.as_ref().is_some_and(AssignmentList::is_empty) {
+        bail!(
+            "the inventory file has no entries; --replace-inventory would remove all assignments"
+        );
+    }
     let size = total_size(&options.sources)?;
     if options.dry_run {
         return dry_run(config, options, inventory, size).await;
@@ -55,10 +61,18 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
         ..Summary::default()
     };
     if let Some(assignments) = inventory {
+        let replace = options.replace_inventory;
         let stored = session
-            .repeat(async |connection| db::store_inventory(connection, &assignments).await)
+            .repeat(async |connection| db::store_inventory(connection, &assignments, replace).await)
             .await;
-        summary.inventory = Some(stored.context("storing the inventory")?);
+        let changes = stored.context("storing the inventory")?;
+        if changes.moved + changes.removed > 0 {
+            log::warn!(
+                "the inventory has changed for the past, where stored records keep their organizations; \
+                 `simusage inventory check` lists the usage that differs"
+            );
+        }
+        summary.inventory = Some(changes);
         summary.assignments = Some(assignments.len());
     }
     let mut run = Run {

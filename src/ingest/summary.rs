@@ -227,12 +227,17 @@ impl fmt::Display for Summary {
                 moved,
                 unchanged,
                 left,
+                removed,
             }) = self.inventory
             {
+                let others = if removed > 0 {
+                    format!("{removed} not in the file were removed")
+                } else {
+                    format!("{left} not in the file were left")
+                };
                 write!(
                     formatter,
-                    " ({added} added, {moved} moved, {unchanged} unchanged; {left} not in the file \
-                     were left)"
+                    " ({added} added, {moved} moved, {unchanged} unchanged; {others})"
                 )?;
             }
             writeln!(formatter)?;

@@ -128,3 +128,24 @@ test('the search runs on the server, and a SIM card links to its organization', 
     assert.ok(responses.some((response) => response.url().includes('/api/v1/inventory?q=8944001') && response.ok()));
   });
 });
+
+test('the owner of a SIM card is that of today', async () => {
+  for (const [simcard, organization, text] of [
+    ['7700001', 'x00g8', 'Belongs to x00g8'],
+    ['7700002', 'f00ff', 'Belongs to no organization today, and to f00ff from 1 Jan 2190 on'],
+    ['7700003', 'a01b7', 'Belonged to a01b7 until 1 Feb 2020'],
+  ]) {
+    await tab(`/?simcard=${simcard}&start=2020-02-03&end=2020-02-09&every=1day`, {}, async (page) => {
+      await loaded(page);
+      const owner = page.locator('#owner');
+      await owner.getByRole('link', { name: organization }).waitFor();
+      assert.equal((await owner.textContent()).replaceAll(/\s+/g, ' ').trim(), text);
+      // The search shows owners, too.
+      await page.locator('#search').fill(simcard);
+      const option = page.getByRole('option', { name: simcard });
+      await option.waitFor();
+      const expected = simcard === '7700001' ? organization : '';
+      assert.equal((await option.textContent()).replace(simcard, '').trim(), expected);
+    });
+  }
+});

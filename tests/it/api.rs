@@ -169,11 +169,12 @@ async fn the_inventory_lists_every_assignment() {
     let database = TestDatabase::migrated().await;
     database.load(&example()).await;
     let api = Api::new(&database.config()).await;
+    let moved = "2020-01-03T10:45:00Z";
     let expected = json!({
         "items": [
-            {"simcard": ONE, "organization": "x00g8", "valid-from": null},
-            {"simcard": TWO, "organization": "x00g9", "valid-from": null},
-            {"simcard": THREE, "organization": "x00g8", "valid-from": null},
+            {"simcard": ONE, "organization": "x00g8", "valid-from": null, "valid-until": null},
+            {"simcard": TWO, "organization": "x00g9", "valid-from": null, "valid-until": null},
+            {"simcard": THREE, "organization": "x00g8", "valid-from": null, "valid-until": moved},
         ],
         "total": 4, "page": 1, "size": 3, "next": "/api/v1/inventory?size=3&page=2",
     });
@@ -182,7 +183,7 @@ async fn the_inventory_lists_every_assignment() {
     assert_eq!(
         (&body["items"], &body["next"]),
         (
-            &json!([{"simcard": THREE, "organization": "x00g9", "valid-from": "2020-01-03T10:45:00Z"}]),
+            &json!([{"simcard": THREE, "organization": "x00g9", "valid-from": moved, "valid-until": null}]),
             &Value::Null
         )
     );
@@ -584,7 +585,7 @@ async fn invalid_parameters_are_refused_without_a_database_query() {
         ),
         (
             "/api/v1/inventory?start=2020-01-01",
-            "Query parameter 'start' is unknown. (known: organization, q, page, size, cursor, format)",
+            "Query parameter 'start' is unknown. (known: organization, simcard, q, page, size, cursor, format)",
         ),
         (
             "/api/v1/inventory?size=0",

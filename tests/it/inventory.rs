@@ -37,7 +37,7 @@ async fn loading_reports_what_it_changed_and_counts_it() {
     let files = Files::new();
     let header = "sim-card-id,org-id,valid-from\n";
     let first = format!("{header}3,b,\n1,a,\n2,a,\n2,b,2020-02-01\n");
-    let changes = |added, moved, unchanged, left| json!({"added": added, "moved": moved, "unchanged": unchanged, "left": left});
+    let changes = |added, moved, unchanged, left| json!({"added": added, "moved": moved, "unchanged": unchanged, "left": left, "removed": 0});
     let run = load(&database, &files, &first);
     assert_eq!(run.json()["inventory"], changes(4, 0, 0, 0));
     assert_eq!(database.number(COUNTED).await, 4);
@@ -104,6 +104,13 @@ fn model() -> Model {
     model
 }
 
+/// Where the SIM card's next assignment begins.
+fn until(model: &Model, iccid: &str, valid_from: &str) -> Option<String> {
+    let later =
+        |(card, from, _): &&(String, String, String)| card == iccid && from.as_str() > valid_from;
+    model.iter().find(later).map(|(_, from, _)| from.clone())
+}
+
 /// Follows `next` from a path, and returns all items and the total of each page.
 async fn follow(api: &Api, token: &str, path: &str) -> (Vec<Value>, Vec<Value>) {
     let (mut items, mut totals) = (vec![], vec![]);
@@ -155,7 +162,12 @@ async fn every_filter_lists_exactly_its_assignments_in_the_order_of_bytes() {
                     })
                     .map(|(iccid, valid_from, owner)| {
                         let valid_from = (!valid_from.is_empty()).then_some(valid_from);
-                        json!({"simcard": iccid, "organization": owner, "valid-from": valid_from})
+                        json!({
+                            "simcard": iccid,
+                            "organization": owner,
+                            "valid-from": valid_from,
+                            "valid-until": until(&model, iccid, valid_from.map_or("", String::as_str)),
+                        })
                     })
                     .collect();
                 let mut query = String::new();
@@ -293,4 +305,270 @@ async fn a_running_stream_notices_the_new_owner_of_a_sim_card_within_seconds() {
         drop(stdin);
         assert!(child.wait().unwrap().success());
     }
+}
+
+#[tokio::test]
+async fn the_ids_of_an_organization_follow_each_other() {
+    let database = TestDatabase::migrated().await;
+    let files = Files::new();
+    for first in [0_u64, 300] {
+        let mut lines = String::from("sim-card-id,org-id\n");
+        for number in first..first + 300 {
+            writeln!(lines, "{},org{}", 8_943_000_000 + number, number % 3).unwrap();
+        }
+        load(&database, &files, &lines);
+    }
+    let changes = "select count(*) from (
+                       select organization_id, lag(organization_id) over (order by sim_card_id) as before
+                       from sim_card_assignments
+                   ) as assignments where organization_id <> before";
+    assert_eq!(database.number(changes).await, 5);
+    let wrong = "select count(*) from sim_card_assignments join sim_cards on sim_card_id = sim_cards.id
+                 join organizations on organization_id = organizations.id
+                 where name <> 'org' || (sim_cards.iccid::bigint % 3) or sim_cards.iccid <> sim_card_assignments.iccid";
+    assert_eq!(database.number(wrong).await, 0);
+}
+
+fn item(simcard: &str, organization: &str, from: Option<&str>, until: Option<&str>) -> Value {
+    json!({"simcard": simcard, "organization": organization, "valid-from": from, "valid-until": until})
+}
+
+fn token_of(database: &TestDatabase, organization: &str) -> String {
+    let arguments = [
+        "token",
+        "create",
+        organization,
+        "--organization",
+        organization,
+    ];
+    let run = simusage(database.url(), &arguments);
+    assert_eq!(run.status, 0, "{run:?}");
+    run.stdout.trim().to_owned()
+}
+
+#[actix_web::test]
+async fn an_assignment_says_until_when_it_lasts_and_can_be_ended() {
+    let (database, files) = (TestDatabase::migrated().await, Files::new());
+    let header = "sim-card-id,org-id,valid-from\n";
+    let rows = "8,a,\n8,b,2020-03-01\n89,a,\n89,,2020-02-01\n9,8,2020-01-01\n9,,2020-02-01\n9,8,2020-03-01\n";
+    let run = load(&database, &files, &format!("{header}{rows}"));
+    assert_eq!(run.json()["inventory"]["added"], 7);
+    assert_eq!(
+        database
+            .number("select assignments from inventory_version")
+            .await,
+        5
+    );
+    let (march, february) = ("2020-03-01T00:00:00Z", "2020-02-01T00:00:00Z");
+    let all = [
+        item("8", "a", None, Some(march)),
+        item("8", "b", Some(march), None),
+        item("89", "a", None, Some(february)),
+        item("9", "8", Some("2020-01-01T00:00:00Z"), Some(february)),
+        item("9", "8", Some(march), None),
+    ];
+    let api = Api::new(&database.config()).await;
+    for (query, expected) in [
+        ("", &all[..]),
+        ("?size=2", &all[..2]),
+        // Not those of 89, nor of the organization 8.
+        ("?simcard=8", &all[..2]),
+        ("?simcard=8&organization=b", &all[1..2]),
+        ("?simcard=9&size=1", &all[3..4]),
+        ("?simcard=89", &all[2..3]),
+        ("?simcard=8&q=9", &[]),
+        ("?simcard=7", &[]),
+        ("?organization=a", &[all[0].clone(), all[2].clone()]),
+        ("?q=89", &all[2..3]),
+    ] {
+        let page = api.ok(&format!("/api/v1/inventory{query}")).await;
+        assert_eq!(page["items"], json!(expected), "{query}");
+        let total = match query {
+            "?size=2" => 5,
+            "?simcard=9&size=1" => 2,
+            _ => expected.len(),
+        };
+        assert_eq!(page["total"], total, "{query}");
+    }
+    let second = api.ok("/api/v1/inventory?simcard=9&size=1").await;
+    let second = api.ok(second["next"].as_str().unwrap()).await;
+    assert_eq!(
+        (&second["items"], &second["total"]),
+        (&json!(all[4..]), &json!(2))
+    );
+
+    // Records between an assignment and the next one have no owner.
+    let usage = files.write(
+        "usage.csv",
+        "sim-card-id,bytes-used,date\n89,1,2020-01-31T23:59:59Z\n89,2,2020-02-01T00:00:00Z\n\
+         9,4,2020-02-15T00:00:00Z\n9,8,2020-03-01T00:00:00Z\n",
+    );
+    let inventory = files.write("same.csv", format!("{header}{rows}"));
+    let dry = simusage(
+        database.url(),
+        &[
+            "ingest",
+            "--json",
+            "--dry-run",
+            "--inventory",
+            &inventory,
+            &usage,
+        ],
+    );
+    let run = simusage(database.url(), &["ingest", "--json", &usage]);
+    for run in [dry, run] {
+        assert_eq!(
+            run.json()["reasons"],
+            json!({"unassigned-sim-card": 2}),
+            "{run:?}"
+        );
+    }
+
+    // The CSV of the API is an inventory file with the same content.
+    let exported = api.get("/api/v1/inventory?format=csv").await.text;
+    assert!(
+        exported
+            .starts_with("sim-card-id,org-id,valid-from,valid-until\n8,a,,2020-03-01T00:00:00Z\n")
+    );
+    let loaded = version(&database).await;
+    let file = files.write("exported.csv", exported);
+    let arguments = [
+        "ingest",
+        "--json",
+        "--inventory",
+        &file,
+        "--replace-inventory",
+    ];
+    let run = simusage(database.url(), &arguments);
+    let unchanged = json!({"added": 0, "moved": 0, "unchanged": 7, "left": 0, "removed": 0});
+    assert_eq!(run.json()["inventory"], unchanged);
+    assert_eq!(version(&database).await, loaded);
+
+    // A token sees when an assignment of its organization ended, and not to whom it went.
+    let token = token_of(&database, "a");
+    api.refresh_tokens().await;
+    let page = api.get_as(&token, "/api/v1/inventory?simcard=8").await.body;
+    assert_eq!(page["items"], json!(all[..1]));
+    assert_eq!(
+        api.get_as(&token, "/api/v1/inventory?simcard=9").await.body["items"],
+        json!([])
+    );
+}
+
+#[tokio::test]
+async fn a_file_can_replace_the_inventory() {
+    let (database, files) = (TestDatabase::migrated().await, Files::new());
+    let header = "sim-card-id,org-id,valid-from\n";
+    load(
+        &database,
+        &files,
+        &format!("{header}1,a,\n1,b,2025-03-01\n2,a,\n3,c,\n3,,2020-01-01\n"),
+    );
+    let usage = "sim-card-id,bytes-used,date\n1,5,2025-04-01T00:00:00Z\n2,7,2020-01-01T00:00:00Z\n";
+    let usage = files.write("usage.csv", usage);
+    assert_eq!(simusage(database.url(), &["ingest", &usage]).status, 0);
+
+    // The date of the second assignment was mistyped.
+    let corrected = files.write(
+        "corrected.csv",
+        format!("{header}1,a,\n1,b,2026-03-01\n2,b,\n"),
+    );
+    let arguments = ["ingest", "--inventory", &corrected, "--replace-inventory"];
+    let run = simusage(database.url(), &arguments);
+    assert_eq!(run.status, 0, "{run:?}");
+    assert_eq!(
+        run.stdout.lines().next().unwrap(),
+        "inventory: 3 assignments (1 added, 1 moved, 1 unchanged; 3 not in the file were removed)"
+    );
+    assert!(
+        run.stderr.contains("simusage inventory check"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(database.number(COUNTED).await, 3);
+    assert_eq!(
+        database.number("select ends from inventory_version").await,
+        0
+    );
+
+    // Stored records keep their owners, and the difference is reported.
+    let run = simusage(database.url(), &["inventory", "check", "--json"]);
+    let difference = |stored: &str, current: Option<&str>, bytes| json!({"stored": stored, "current": current, "sim-cards": 1, "records": 1, "bytes": bytes});
+    let expected = json!([difference("a", Some("b"), 7), difference("b", Some("a"), 5)]);
+    assert_eq!((run.status, run.json()), (3, expected), "{run:?}");
+    let run = simusage(database.url(), &["inventory", "check"]);
+    assert_eq!(
+        run.stdout,
+        "STORED FOR  INVENTORY  SIM CARDS  RECORDS  BYTES\n\
+         a           b                  1        1      7\n\
+         b           a                  1        1      5\n"
+    );
+
+    // New records have the corrected owner.
+    let late = files.write(
+        "late.csv",
+        "sim-card-id,bytes-used,date\n1,9,2025-04-02T00:00:00Z\n",
+    );
+    assert_eq!(simusage(database.url(), &["ingest", &late]).status, 0);
+    let owned = "select sum(bytes)::bigint from all_usage_records join organizations on id = organization_id \
+                 where name = 'a'";
+    assert_eq!(database.number(owned).await, 7 + 9);
+
+    let empty = files.write("empty.csv", header);
+    let arguments = ["ingest", "--inventory", &empty, "--replace-inventory"];
+    let run = simusage(database.url(), &arguments);
+    assert!(
+        run.status == 1 && run.stderr.contains("would remove all assignments"),
+        "{run:?}"
+    );
+    assert_eq!(database.number(COUNTED).await, 3);
+}
+
+#[tokio::test]
+async fn stored_owners_are_compared_with_the_inventory_at_every_level() {
+    let (database, files) = (TestDatabase::migrated().await, Files::new());
+    let header = "sim-card-id,org-id,valid-from\n";
+    load(
+        &database,
+        &files,
+        &format!("{header}1,a,\n2,a,\n3,a,\n4,a,\n"),
+    );
+    let agree = simusage(database.url(), &["inventory", "check"]);
+    assert_eq!(
+        (agree.status, agree.stdout.as_str()),
+        (0, "all records agree with the inventory\n")
+    );
+    let mut connection = database.connect().await;
+    for state in 0..3 {
+        let bytes = 1 << (4 * state);
+        let usage = format!(
+            "sim-card-id,bytes-used,date\n1,{bytes},2020-02-01T11:59:59Z\n1,{bytes},2020-02-01T12:00:00Z\n\
+             2,{bytes},2020-02-01T12:00:0{state}Z\n3,{bytes},2020-02-03T00:00:0{state}Z\n\
+             4,{bytes},2020-02-03T00:00:0{state}Z\n4,{},2020-02-03T00:00:0{state}Z\n\
+             1,{bytes},2020-02-09T00:00:0{state}Z\n",
+            1_i64 << 39
+        );
+        let file = files.write(&format!("{state}.csv"), usage);
+        let run = simusage(database.url(), &["ingest", "--as-new", &file]);
+        assert_eq!(run.status, 0, "{run:?}");
+        match state {
+            0 => simusage::db::close_period(&mut connection, None)
+                .await
+                .unwrap(),
+            _ => simusage::db::close_page(&connection).await.unwrap(),
+        };
+    }
+    // Within a day, at a day's start, and everything of SIM card 4.
+    load(
+        &database,
+        &files,
+        &format!("{header}1,b,2020-02-01T12:00:00Z\n3,b,2020-02-03\n4,c,\n2,,2020-02-04\n"),
+    );
+    let large = 3 << 39;
+    let run = simusage(database.url(), &["inventory", "check", "--json"]);
+    let expected = json!([
+        {"stored": "a", "current": "c", "sim-cards": 1, "records": 6, "bytes": 0x111_i64 + large},
+        {"stored": "a", "current": "b", "sim-cards": 2, "records": 9, "bytes": 3 * 0x111},
+    ]);
+    assert_eq!((run.status, run.json()), (3, expected));
 }

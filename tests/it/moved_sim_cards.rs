@@ -145,13 +145,20 @@ async fn a_caller_sees_what_is_assigned_to_it_and_what_was_stored_for_it() {
             .map(|&(sim_card, bytes)| (sim_card.to_owned(), bytes))
             .collect()
     };
-    let assignment = |sim_card: &str, organization: &str, valid_from: Option<&str>| json!({"simcard": sim_card, "organization": organization, "valid-from": valid_from});
-    let of_a = [assignment("1", "a", None), assignment("2", "a", None)];
+    let march = Some("2020-03-01T00:00:00Z");
+    let assignment = |simcard: &str,
+                      organization: &str,
+                      from: Option<&str>,
+                      until: Option<&str>| json!({"simcard": simcard, "organization": organization, "valid-from": from, "valid-until": until});
+    let of_a = [
+        assignment("1", "a", None, None),
+        assignment("2", "a", None, march),
+    ];
     let of_b = [
-        assignment("2", "b", Some("2020-03-01T00:00:00Z")),
-        assignment("3", "b", None),
-        assignment("4", "b", None),
-        assignment("5", "b", None),
+        assignment("2", "b", march, None),
+        assignment("3", "b", None, None),
+        assignment("4", "b", None, None),
+        assignment("5", "b", None, None),
     ];
     let all = [&of_a[..], &of_b].concat();
     let everything = usage(&[("1", 2), ("2", 40), ("3", 600), ("4", 8_000)]);

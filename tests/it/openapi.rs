@@ -64,8 +64,8 @@ async fn the_described_parameters_are_those_that_requests_may_have() {
         }
         let described: BTreeSet<&str> = item["get"]["parameters"]
             .as_array()
-            .unwrap()
-            .iter()
+            .into_iter()
+            .flatten()
             .filter(|parameter| parameter["in"] == "query")
             .map(|parameter| parameter["name"].as_str().unwrap())
             .collect();
@@ -75,9 +75,10 @@ async fn the_described_parameters_are_those_that_requests_may_have() {
         let (status, detail) = api.problem(&format!("{uri}?nonsense=1")).await;
         assert_eq!(status, 422, "{path}");
         let (_, known) = detail.split_once("(known: ").unwrap();
-        let known: BTreeSet<&str> = known.trim_end_matches(')').split(", ").collect();
+        let known = known.trim_end_matches(')').split(", ");
+        let known: BTreeSet<&str> = known.filter(|name| *name != "none").collect();
         assert_eq!(described, known, "{path}");
         compared += 1;
     }
-    assert_eq!(compared, 5);
+    assert_eq!(compared, 6);
 }

@@ -11,7 +11,7 @@ const FRESHNESS: &str = "version int8, inventory_version int8, complete_through 
 const SERIES: &str = "total int8, all_bytes int8, version int8, inventory_version int8, \
                       complete_through timestamptz, last_ingested_at timestamptz, number int4, bytes int8, records int8";
 const TOTALS: &str = "total int8, all_bytes int8, version int8, inventory_version int8, \
-                      complete_through timestamptz, last_ingested_at timestamptz, id text, bytes int8, records int8";
+                      complete_through timestamptz, last_ingested_at timestamptz, id text, bytes int8, large_bytes text, records int8";
 
 const SOURCE: &str = "id int8, name text, position int8, line int8, prefix_hash bytea, batches int8, stored int8, \
                       rejected int8, updated_at timestamptz";
@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 102] = [
+const EXPECTED: [(&str, &str, &str); 111] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -29,7 +29,10 @@ const EXPECTED: [(&str, &str, &str); 102] = [
     ("functions/drop_expired.sql", "", ""),
     ("functions/end_page.sql", "", ""),
     ("functions/end_period.sql", "", ""),
+    ("functions/feed_of.sql", "", ""),
+    ("functions/feeds.sql", "", ""),
     ("functions/in_organizations.sql", "", ""),
+    ("functions/inventory_differences.sql", "", ""),
     ("functions/is_posting_open.sql", "", ""),
     ("functions/organization_list.sql", "", ""),
     ("functions/organization_parts.sql", "", ""),
@@ -99,7 +102,7 @@ const EXPECTED: [(&str, &str, &str); 102] = [
     (
         "ingest/lock_inventory.sql",
         "",
-        "assignments int8, has_sim_cards bool",
+        "entries int8, has_sim_cards bool",
     ),
     (
         "ingest/lock_source.sql",
@@ -140,6 +143,11 @@ const EXPECTED: [(&str, &str, &str); 102] = [
         "refreshes_in_batches bool",
     ),
     ("ingest/reject_again.sql", "_int8 1, _text 3, text 1", ""),
+    (
+        "ingest/remove_assignments.sql",
+        "_int4 1, _timestamptz 1",
+        "",
+    ),
     ("ingest/remove_run.sql", "int8 1", ""),
     ("ingest/reset_source.sql", "int8 3", ""),
     ("ingest/set_closing_settings.sql", "", "set_config text"),
@@ -158,7 +166,7 @@ const EXPECTED: [(&str, &str, &str); 102] = [
     (
         "ingest/stored_assignments.sql",
         "_text 1",
-        "number int8, sim_card_id int4, valid_from timestamptz, organization_id int4",
+        "number int8, sim_card_id int4, valid_from timestamptz, organization_id int4, is_entry bool",
     ),
     (
         "ingest/take_rejected.sql",
@@ -171,20 +179,31 @@ const EXPECTED: [(&str, &str, &str); 102] = [
         "",
         "hashjoin text, mergejoin text",
     ),
+    (
+        "inventory/differences.sql",
+        "",
+        "stored text, current text, sim_cards int8, records int8, bytes text",
+    ),
+    (
+        "queries/feeds.sql",
+        "",
+        "feed text, complete_through timestamptz, last_ingested_at timestamptz, is_expected bool, is_live bool",
+    ),
     ("queries/freshness.sql", "timestamptz 2", FRESHNESS),
     (
         "queries/inventory.sql",
-        "_int4 1, text 3, timestamptz 1, int8 3",
-        "total int8, inventory_version int8, sim_card text, organization text, valid_from timestamptz",
+        "_int4 1, text 3, timestamptz 1, int8 3, text 1, int8 1",
+        "total int8, inventory_version int8, sim_card text, organization text, valid_from timestamptz, \
+         valid_until timestamptz",
     ),
     (
         "queries/organization_totals.sql",
-        "_int4 1, _timestamptz 3, int4 1, int8 1, text 1, int8 2, timestamptz 2",
+        "_int4 1, _timestamptz 3, int4 1, text 2, int8 2, timestamptz 2",
         TOTALS,
     ),
     (
         "queries/simcard_totals.sql",
-        "_int4 1, text 1, _timestamptz 2, int4 1, int8 1, text 1, int8 2, timestamptz 2",
+        "_int4 1, text 1, _timestamptz 2, int4 1, text 2, int8 2, timestamptz 2",
         TOTALS,
     ),
     (
@@ -234,6 +253,11 @@ const EXPECTED: [(&str, &str, &str); 102] = [
     ("session/transaction_settings.sql", "", "set_config text"),
     ("settings/current.sql", "", "level text, keep_days int4"),
     (
+        "settings/feed_patterns.sql",
+        "",
+        "feed text, silent_after_hours int4",
+    ),
+    (
         "settings/reader_exists.sql",
         "text 1",
         "exists bool, may_create bool, command text",
@@ -244,7 +268,9 @@ const EXPECTED: [(&str, &str, &str); 102] = [
         "reader text, lacks bool, subject text, command text",
     ),
     ("settings/reader_name.sql", "", "name text"),
+    ("settings/set_feed_patterns.sql", "_text 1, _int4 1", ""),
     ("settings/set_retention.sql", "text 1, int4 1", ""),
+    ("settings/update_feeds.sql", "", ""),
     (
         "tokens/add.sql",
         "text 1, bytea 1, bool 1, timestamptz 1",

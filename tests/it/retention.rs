@@ -40,9 +40,13 @@ async fn keep(database: &TestDatabase, records: u32, daily: u32) {
         retention_hourly_days: records,
         retention_daily_days: daily,
     };
-    db::migrate::migrate(&database.config().database, &storage)
-        .await
-        .unwrap();
+    db::migrate::migrate(
+        &database.config().database,
+        &storage,
+        &database.config().feeds,
+    )
+    .await
+    .unwrap();
 }
 
 fn ingest(database: &TestDatabase, records: impl IntoIterator<Item = (DateTime<Utc>, i64)>) {

@@ -795,7 +795,7 @@ async fn concurrently_migrated_databases_have_a_reader_each() {
     let databases = futures_util::future::join_all(databases).await;
     let migrations = databases.iter().map(|database| async {
         let config = database.config();
-        simusage::db::migrate::migrate(&config.database, &config.storage).await
+        simusage::db::migrate::migrate(&config.database, &config.storage, &config.feeds).await
     });
     let reports = futures_util::future::join_all(migrations).await;
     for (database, report) in databases.iter().zip(reports) {

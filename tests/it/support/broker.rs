@@ -534,8 +534,9 @@ impl Topic<'_> {
         offsets
             .add_partition_offset(&self.name, 0, Offset::Offset(offset))
             .unwrap();
-        let deleted = self.cluster.admin().delete_records(&offsets, &options());
-        let deleted = deleted.await.unwrap();
+        // The result never arrives if the client is dropped before it.
+        let admin = self.cluster.admin();
+        let deleted = admin.delete_records(&offsets, &options()).await.unwrap();
         deleted.elements()[0].error().unwrap();
     }
 

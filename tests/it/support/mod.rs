@@ -108,7 +108,7 @@ impl TestDatabase {
     }
 
     async fn migrate(&self, storage: &Storage) {
-        db::migrate::migrate(&self.config().database, storage)
+        db::migrate::migrate(&self.config().database, storage, &self.config().feeds)
             .await
             .expect("the schema applies");
     }
