@@ -350,7 +350,7 @@ fn the_page_about_security_names_each_limit_with_its_default() {
         "drain_ms",
         "shutdown_timeout_ms",
         "hsts_days",
-        "series_cache_mb",
+        "cache_mb",
     ];
     let config: toml::Table = text("config.toml").parse().unwrap();
     let documented = documented_limits();
