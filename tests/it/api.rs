@@ -562,7 +562,7 @@ async fn invalid_parameters_are_refused_without_a_database_query() {
     );
     let every = "Query parameter 'every' cannot be hello. (ex: 1day / 1hour)";
     let unknown = "Query parameter 'tx' is unknown. \
-                   (known: tz, start, end, every, fill, page, size, cursor, format)";
+                   (known: tz, start, end, every, fill, page, size, cursor, format, csv)";
     let expected = json!({
         "type": "about:blank", "title": "Unprocessable Entity", "status": 422,
         "detail": format!("{every} {unknown}"),
@@ -581,11 +581,11 @@ async fn invalid_parameters_are_refused_without_a_database_query() {
         ),
         (
             "/api/v1/usage/organizations?organization=x",
-            "Query parameter 'organization' is unknown. (known: tz, start, end, every, sort, page, size, cursor, format)",
+            "Query parameter 'organization' is unknown. (known: tz, start, end, every, sort, page, size, cursor, format, csv)",
         ),
         (
             "/api/v1/inventory?start=2020-01-01",
-            "Query parameter 'start' is unknown. (known: organization, simcard, q, page, size, cursor, format)",
+            "Query parameter 'start' is unknown. (known: organization, simcard, q, page, size, cursor, format, csv)",
         ),
         (
             "/api/v1/inventory?size=0",
