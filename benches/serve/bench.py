@@ -251,8 +251,8 @@ def simusage(server, database, port=18000):
 
 
 def simusage_uncached(server, database, port=18004):
-    """simusage serve without its series cache, so that each response is read from the database."""
-    environment = {**server.environment(database), "SIMUSAGE_SERVE_SERIES_CACHE_MB": "0"}
+    """simusage serve without its cache of answers, so that each response is read from the database."""
+    environment = {**server.environment(database), "SIMUSAGE_SERVE_CACHE_MB": "0"}
     return Service([SIMUSAGE, "serve", "--listen", f"127.0.0.1:{port}"], port, environment)
 
 

@@ -16,11 +16,11 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::access::Caller;
+use super::answer_cache::{AnswerCache, Tags};
 use super::format::ResponseFormat;
 use super::params::Paging;
 use super::problem::ApiError;
 use super::response::{Links, Rules, begin, content_tag, has_content_tag, telemetry, unchanged};
-use super::series_cache::{SeriesCache, Tags};
 use super::share::{Streams, Turn};
 use super::telemetry::{DataSource, Telemetry};
 use crate::db::queries::Rows;
@@ -39,7 +39,7 @@ pub type Context = (
     Caller,
     web::Data<Rules>,
     web::Data<Pool>,
-    web::Data<SeriesCache>,
+    web::Data<AnswerCache>,
 );
 
 /// A request for a list.

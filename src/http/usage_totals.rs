@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::{Array, ArrayBuilder, Ref};
 
+use super::answer_cache::{AnswerCache, CachedPage, CachedRows, Known, Tags};
 use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
-use super::listing::{Context, Field, Item, Listing, respond};
+use super::listing::{Context, Field, Item, Listing, respond, write_page};
 use super::params::{
     CSV, CURSOR, END, EVERY, Endpoint, FORMAT, ORGANIZATION, PAGE, Paging, Parameter, Parameters,
     SIZE, SORT, START, TZ,
@@ -20,7 +21,7 @@ use super::problem::{ApiError, Problem};
 use super::response::{
     CommonResponses, has_content_tag, has_tags, list_id, unchanged, version_tag,
 };
-use super::series_cache::{SeriesCache, Tags};
+use super::telemetry::DataSource;
 use crate::db::queries::{self, Rows, Totals, TotalsQuery, UsageRows};
 use crate::db::{Client, StorageError};
 use crate::domain::{Freshness, Interval, Order, OrganizationId, Scope, UsageTotal, Zone};
@@ -44,7 +45,7 @@ pub(super) struct TotalsRequest<T> {
     list: ListId,
     /// Identifies the response.
     digest: String,
-    series_cache: web::Data<SeriesCache>,
+    answer_cache: web::Data<AnswerCache>,
     item: PhantomData<T>,
 }
 
@@ -75,7 +76,7 @@ impl<T: Total> Endpoint for TotalsRequest<T> {
 
 impl<T: Total> TotalsRequest<T> {
     fn parse(parameters: &mut Parameters<Self>, context: &Context) -> Option<Self> {
-        let (request, caller, _, _, series_cache) = context;
+        let (request, caller, _, _, answer_cache) = context;
         let zone = parameters.zone();
         let (start, end) = (
             parameters.start(zone.unwrap_or(Zone::UTC)),
@@ -107,7 +108,7 @@ impl<T: Total> TotalsRequest<T> {
             cursor,
             list,
             digest,
-            series_cache: series_cache.clone(),
+            answer_cache: answer_cache.clone(),
             item: PhantomData,
         })
     }
@@ -159,10 +160,11 @@ impl<T: Total> Listing for TotalsRequest<T> {
         (summary.0, self.has_changed(summary))
     }
 
-    fn cache(&self, tags: Tags, _: &Self::Summary, _: &[UsageTotal]) {
-        if has_content_tag(&self.scope, ResponseFormat::Json) {
-            self.series_cache.insert(self.digest.clone(), tags, None);
-        }
+    fn cache(&self, tags: Tags, &(totals, _): &Self::Summary, rows: &[UsageTotal]) {
+        let rows = CachedRows::List(rows.to_vec());
+        let page = CachedPage { totals, rows };
+        self.answer_cache
+            .insert(self.digest.clone(), tags, Some(page));
     }
 
     fn has_changed(&self, (_, freshness): &Self::Summary) -> bool {
@@ -387,20 +389,66 @@ impl Total for SimCardTotal {
     }
 }
 
+/// Responds without reading any usage, if the client or the cache has the answer; otherwise returns the
+/// request.
+async fn answer_known<T: Total>(
+    (request, caller, _, _, answer_cache): &Context,
+    totals: TotalsRequest<T>,
+) -> Result<Result<HttpResponse, TotalsRequest<T>>, ApiError> {
+    let is_cached = totals.paging.format == ResponseFormat::Json;
+    let has_version_tag = !has_content_tag(&caller.scope, totals.paging.format);
+    if !(is_cached && answer_cache.has(&totals.digest) || has_tags(request)) {
+        return Ok(Err(totals));
+    }
+    let known = answer_cache.known(&totals.digest, totals.interval, has_version_tag);
+    let Some(Known {
+        tag,
+        freshness,
+        page,
+    }) = known.await?
+    else {
+        return Ok(Err(totals));
+    };
+    if let Some(unchanged) = unchanged(request, &tag) {
+        return Ok(Ok(unchanged));
+    }
+    let Some(CachedPage {
+        totals: summary,
+        rows: CachedRows::List(rows),
+    }) = page
+    else {
+        return Ok(Err(totals));
+    };
+    let summary = (summary, freshness);
+    let source = DataSource::Cache;
+    Ok(Ok(write_page(
+        request, totals, &tag, &summary, rows, source,
+    )))
+}
+
 async fn answer<T: Total>(context: Context) -> Result<HttpResponse, ApiError> {
-    let (request, caller, _, pool, series_cache) = &context;
+    let (request, caller, rules, pool, answer_cache) = &context;
     let mut parameters = Parameters::parse(request.query_string());
     let totals = TotalsRequest::<T>::parse(&mut parameters, &context);
     let totals = parameters.finish(totals)?;
-    if has_tags(request) {
-        let has_version_tag = !has_content_tag(&caller.scope, totals.paging.format);
-        let known = series_cache.known(&totals.digest, totals.interval, has_version_tag);
-        if let Some(known) = known.await?
-            && let Some(unchanged) = unchanged(request, &known.tag)
-        {
-            return Ok(unchanged);
-        }
+    let is_cached = totals.paging.format == ResponseFormat::Json;
+    let totals = match answer_known(&context, totals).await? {
+        Ok(response) => return Ok(response),
+        Err(totals) => totals,
+    };
+    if !is_cached {
+        return respond(request, caller, pool, totals).await;
     }
+    // A list of the whole fleet takes seconds of the database's time.
+    let (_turn, has_waited) = answer_cache.turn(&totals.digest, rules.longest_wait).await;
+    let totals = if has_waited {
+        match answer_known(&context, totals).await? {
+            Ok(response) => return Ok(response),
+            Err(totals) => totals,
+        }
+    } else {
+        totals
+    };
     respond(request, caller, pool, totals).await
 }
 
