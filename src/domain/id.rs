@@ -102,6 +102,8 @@ mod tests {
     fn text_that_needs_quoting_is_refused() {
         for text in [
             "",
+            ".",
+            "..",
             " ",
             "a b",
             "a/b",
