@@ -182,6 +182,10 @@ pub enum WriteError {
     /// Another process has advanced the source.
     #[error("another process is ingesting it")]
     Overtaken,
+    /// The database has lost batches of the source that it had committed, and has it only up to this
+    /// position.
+    #[error("the database no longer has records that it had committed")]
+    CommitsLost(i64),
     /// Any other error. A retry would also fail.
     #[error("{0}")]
     Refused(#[source] Cause),
@@ -217,6 +221,7 @@ impl WriteError {
             Self::DiskFull(cause) => Self::DiskFull(change(cause)),
             Self::Refused(cause) => Self::Refused(change(cause)),
             Self::Overtaken => Self::Overtaken,
+            Self::CommitsLost(position) => Self::CommitsLost(position),
         }
     }
 }

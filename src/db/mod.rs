@@ -49,6 +49,6 @@ pub use replay::{Replay, StillRejected, TakenRecord, count_rejected};
 pub use retention::Retention;
 pub use sources::{
     Checkpoint, Claim, KnownSource, Outcome, SimilarFile, SourceIdentity, StoredFingerprint,
-    enter_file, enter_source, find_files, find_whole_file, outcome, remove_run, reset_source,
-    set_fingerprint, source_counts,
+    enter_file, enter_source, find_files, find_whole_file, lost_from, outcome, remove_run,
+    reset_source, set_fingerprint, source_counts,
 };

@@ -14,6 +14,7 @@ pub(super) struct Session<'a> {
     config: &'a Config,
     connection: Connection,
     outage: Option<Outage>,
+    was_lost: bool,
 }
 
 /// A period in which nothing has succeeded.
@@ -42,6 +43,7 @@ impl<'a> Session<'a> {
             config,
             connection,
             outage: None,
+            was_lost: false,
         })
     }
 
@@ -106,6 +108,7 @@ impl<'a> Session<'a> {
             match set_up(connected).await {
                 Ok(connection) => {
                     self.connection = connection;
+                    self.was_lost = true;
                     return Ok(());
                 }
                 Err(next) => error = next,
@@ -119,7 +122,13 @@ impl<'a> Session<'a> {
     /// Returns an error if the server does not answer or refuses the connection.
     pub async fn reconnect(&mut self) -> Result<(), WriteError> {
         self.connection = set_up(db::connect(&self.config.database).await).await?;
+        self.was_lost = true;
         Ok(())
+    }
+
+    /// Whether the first connection was replaced, perhaps by one to another server.
+    pub fn was_lost(&self) -> bool {
+        self.was_lost
     }
 
     /// Ends an outage, if there is one.
