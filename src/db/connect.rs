@@ -23,6 +23,11 @@ const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVES_RETRIES: u32 = 3;
 
+/// How long the server may leave what it was sent without acknowledgement: as long as the keepalives,
+/// which are not sent then. Otherwise a COPY to a machine that has failed would take a quarter of an hour
+/// to fail.
+const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
+
 /// A connection and the task that drives it. After a drop, the session ends the next time that the
 /// task runs.
 #[derive(Debug)]
@@ -199,6 +204,9 @@ async fn open_with(
         parameters.keepalives_idle(KEEPALIVES_IDLE);
         parameters.keepalives_interval(KEEPALIVES_INTERVAL);
         parameters.keepalives_retries(KEEPALIVES_RETRIES);
+    }
+    if parameters.get_tcp_user_timeout().is_none() {
+        parameters.tcp_user_timeout(UNACKNOWLEDGED);
     }
     let tls = Connector::new(database.url.tls());
     let (client, connection) = connect_any(&parameters, prefers_standby, tls)

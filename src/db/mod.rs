@@ -37,7 +37,7 @@ pub use error::{Cause, StorageError, WriteError, with_causes};
 pub use feeds::{Feed, feeds};
 pub use freshness::FreshnessLoader;
 pub use inventory::{InventoryDifference, inventory_differences, store_inventory};
-pub use inventory_index::{InventoryIndex, LookupError, RecordIds, inventory_version};
+pub use inventory_index::{InventoryIndex, LookupError, NewestIds, RecordIds, inventory_version};
 pub use partitions::{KnownPartition, enter_partition, move_partition, set_partition_topic};
 pub use pool::{Lease, Pool, PoolStatus, Streaming};
 pub use pooling::{connect_first, pool_mode};

@@ -31,9 +31,14 @@ impl Failure {
     /// An error in storing the source of `claim`, which covers what was committed.
     pub fn in_source(error: WriteError, claim: &Claim) -> Self {
         let Claim { name, position, .. } = claim;
-        let WriteError::CommitsLost(position) = error else {
-            let context = format!("{name} is stored up to byte {position}");
-            return Self::from(error).context(context);
+        let position = match error {
+            WriteError::CommitsLost(position) => position,
+            // Perhaps the database has lost records of this source, too.
+            WriteError::InventoryLost => return Self::from(error).context(name.to_string()),
+            error => {
+                let context = format!("{name} is stored up to byte {position}");
+                return Self::from(error).context(context);
+            }
         };
         let next_step = if claim.resumable {
             "run the same command again to store the rest"

@@ -2,7 +2,7 @@
 //! time, with servers of the tests' own.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::ops::Range;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use simusage::db::Connection;
 
 use crate::support::cluster::{Cluster, ClusterServer};
-use crate::support::program::{Run, command, simusage};
+use crate::support::program::{Run, command, simusage, simusage_with_input};
 use crate::support::require_native_server;
 use crate::support::server::{Server, read, status};
 use crate::support::usage::{Files, rejected_among_first};
@@ -188,6 +188,18 @@ async fn primary_and_standby(cluster: &Cluster, files: &Files) -> (ClusterServer
     (primary, standby)
 }
 
+/// Lets the standby receive nothing more.
+async fn detach(primary: &Connection, standby: &Connection) {
+    for statement in [
+        "alter system set primary_conninfo = ''",
+        "select pg_reload_conf()",
+    ] {
+        standby.batch_execute(statement).await.unwrap();
+    }
+    let is_detached = "select (not exists (select from pg_stat_replication))::integer::bigint";
+    until(primary, is_detached, 1).await;
+}
+
 /// Waits until the standby has everything that the primary has now.
 async fn until_replayed(primary: &ClusterServer, standby: &ClusterServer) {
     let position = "select pg_current_wal_lsn()::text";
@@ -237,7 +249,9 @@ async fn a_failover_under_load_loses_nothing_with_synchronous_replication() {
 
     let file = files.write("usage.ndjson", records(0..FILE));
     let mut from_file = start_ingest(&url, &[&file]);
-    let mut stream = start_ingest(&url, &["--source-id", "stream", "-"]);
+    // Of several hosts, an ingest uses one that accepts writes.
+    let standby_first = standby.url_with(&primary, "");
+    let mut stream = start_ingest(&standby_first, &["--source-id", "stream", "-"]);
     let hurry = Arc::new(AtomicBool::new(false));
     let feeding = feed(&mut stream, FILE..TOTAL, &hurry);
     let mut last = vec![];
@@ -310,16 +324,7 @@ async fn a_run_that_is_repeated_stores_what_a_failover_has_lost() {
 
     // From now on, the standby receives nothing.
     let on_standby = standby.database().connect().await;
-    for statement in [
-        "alter system set primary_conninfo = ''",
-        "select pg_reload_conf()",
-    ] {
-        on_standby.batch_execute(statement).await.unwrap();
-    }
-    let is_detached = "select (not exists (select from pg_stat_replication))::integer::bigint";
-    until(&on_primary, is_detached, 1).await;
-    // The ids of these are lost, too, and the next ones have them again.
-    load_inventory(&url, &files, "3,lost\n");
+    detach(&on_primary, &on_standby).await;
     let lost = files.write("lost.ndjson", records(FIRST..LOST));
     assert_eq!(finish(start_ingest(&url, &[&lost])).status, 3);
     let file = files.write("usage.ndjson", records(LOST..FILE));
@@ -362,7 +367,6 @@ async fn a_run_that_is_repeated_stores_what_a_failover_has_lost() {
         );
     }
 
-    load_inventory(&url, &files, "4,next\n");
     for (file, status) in [(&first, 3), (&lost, 3), (&file, 3)] {
         let run = finish(start_ingest(&url, &[file]));
         assert_eq!(run.status, status, "{run:?}");
@@ -374,6 +378,64 @@ async fn a_run_that_is_repeated_stores_what_a_failover_has_lost() {
     assert_eq!(run.status, 3, "{run:?}");
     standby.database().assert_has_exactly(TOTAL).await;
     assert_answers(&server, TOTAL - rejected_among_first(TOTAL), &before);
+}
+
+/// The ids of SIM cards that a failover has lost are given to others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a native TimescaleDB"]
+async fn no_usage_of_a_sim_card_that_a_failover_has_lost_is_stored_for_another() {
+    const RECORDS: &str = "{\"sim-card-id\":\"1\",\"bytes-used\":1,\"date\":\"2020-02-01T00:00:00Z\"}\n\
+                           {\"sim-card-id\":\"3\",\"bytes-used\":1,\"date\":\"2020-02-01T00:00:01Z\"}\n";
+    require_native_server();
+    let Some(cluster) = Cluster::new_or_skip("a failover that loses the inventory").await else {
+        return;
+    };
+    let files = Files::new();
+    let (mut primary, standby) = primary_and_standby(&cluster, &files).await;
+    let url = primary.url_with(&standby, "");
+    let (on_primary, on_standby) = (
+        primary.database().connect().await,
+        standby.database().connect().await,
+    );
+    let (first, second) = RECORDS.split_at(RECORDS.len() / 2);
+    let mut stream = start_ingest(&url, &["--source-id", "stream", "-"]);
+    let mut stdin = stream.stdin.take().unwrap();
+    stdin.write_all(first.as_bytes()).unwrap();
+    until(&on_primary, STORED, 1).await;
+    until_replayed(&primary, &standby).await;
+
+    detach(&on_primary, &on_standby).await;
+    load_inventory(&url, &files, "3,lost\n");
+    let mut log = BufReader::new(stream.stderr.take().unwrap()).lines();
+    while !log.next().unwrap().unwrap().contains("now has 2 SIM cards") {}
+    primary.kill();
+    stdin.write_all(second.as_bytes()).unwrap();
+    drop(stdin);
+    promote(&on_standby).await;
+    load_inventory(&url, &files, "4,next\n");
+    let rest: Vec<String> = log.map_while(Result::ok).collect();
+    assert_eq!(finish(stream).status, 1, "{rest:#?}");
+    let refusal = "no longer has SIM cards or organizations that this run has loaded";
+    assert!(rest.iter().any(|line| line.contains(refusal)), "{rest:#?}");
+    assert_eq!(number(&on_standby, STORED).await, 1);
+
+    let run = simusage_with_input(
+        &url,
+        &["ingest", "--json", "--source-id", "stream", "-"],
+        RECORDS,
+    );
+    assert_eq!((run.status, run.counts()), (3, (1, 0, 1)), "{run:?}");
+    load_inventory(&url, &files, "3,again\n");
+    let run = simusage(&url, &["ingest", "--replay-rejects"]);
+    assert_eq!(run.status, 0, "{run:?}");
+    let server = Server::start(&url);
+    for (organization, bytes) in [("o", 1), ("next", 0), ("again", 1)] {
+        let path = format!(
+            "/api/v1/organization/{organization}/usage?start=2020-02-01&end=2020-02-02&every=1day"
+        );
+        assert_eq!(ask(&server, &path).unwrap().0, bytes, "{organization}");
+    }
+    standby.database().assert_answers_match().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
