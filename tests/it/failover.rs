@@ -215,8 +215,9 @@ async fn until_replayed(primary: &ClusterServer, standby: &ClusterServer) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a native TimescaleDB"]
 async fn a_failover_under_load_loses_nothing_with_synchronous_replication() {
-    const FILE: u64 = 20_000;
-    const TOTAL: u64 = 26_000;
+    const FILE: u64 = 40_000;
+    const TOTAL: u64 = 46_000;
+    const FILE_THIRD: i64 = 13_000;
     require_native_server();
     let Some(cluster) = Cluster::new_or_skip("a failover with synchronous replication").await
     else {
@@ -256,7 +257,7 @@ async fn a_failover_under_load_loses_nothing_with_synchronous_replication() {
     let feeding = feed(&mut stream, FILE..TOTAL, &hurry);
     let mut last = vec![];
     let mut rounds = 0;
-    while number(&on_primary, STORED).await < 3_000 || rounds < 5 {
+    while number(&on_primary, STORED).await < FILE_THIRD {
         assert_one_state(&on_primary, &server, "primary").await;
         assert_one_state(&on_standby, &replica, "replica").await;
         last = until_answered(&server);
@@ -307,7 +308,9 @@ async fn a_run_that_is_repeated_stores_what_a_failover_has_lost() {
     const FIRST: u64 = 1_000;
     const LOST: u64 = 2_000;
     const FILE: u64 = 22_000;
-    const TOTAL: u64 = 26_000;
+    const STREAM: u64 = 26_000;
+    const EARLIER: u64 = 26_500;
+    const TOTAL: u64 = 26_520;
     require_native_server();
     let Some(cluster) = Cluster::new_or_skip("a failover with asynchronous replication").await
     else {
@@ -327,17 +330,23 @@ async fn a_run_that_is_repeated_stores_what_a_failover_has_lost() {
     detach(&on_primary, &on_standby).await;
     let lost = files.write("lost.ndjson", records(FIRST..LOST));
     assert_eq!(finish(start_ingest(&url, &[&lost])).status, 3);
+    // A run that is between two sources when the primary fails.
+    let earlier = files.write("earlier.ndjson", records(STREAM..EARLIER));
+    let mut between = start_ingest(&url, &[&earlier, "-"]);
+    let of_earlier = "select coalesce(sum(stored), 0)::bigint from ingest_sources \
+                      where name like '%earlier.ndjson'";
+    until(&on_primary, of_earlier, 450).await;
     let file = files.write("usage.ndjson", records(LOST..FILE));
     let mut from_file = start_ingest(&url, &[&file]);
     let mut stream = start_ingest(&url, &["--source-id", "stream", "-"]);
     let hurry = Arc::new(AtomicBool::new(false));
-    let feeding = feed(&mut stream, FILE..TOTAL, &hurry);
+    let feeding = feed(&mut stream, FILE..STREAM, &hurry);
     let of_stream =
         "select coalesce(sum(stored), 0)::bigint from ingest_sources where kind = 'stream'";
     until(&on_primary, of_stream, 200).await;
     until(&on_primary, STORED, 4_000).await;
     let before = until_answered(&server);
-    for run in [&mut from_file, &mut stream] {
+    for run in [&mut from_file, &mut stream, &mut between] {
         assert!(run.try_wait().unwrap().is_none(), "it ended too early");
     }
 
@@ -356,7 +365,8 @@ async fn a_run_that_is_repeated_stores_what_a_failover_has_lost() {
     }
     hurry.store(true, Ordering::Relaxed);
     feeding.join().unwrap();
-    for run in [from_file, stream] {
+    feed(&mut between, EARLIER..TOTAL, &hurry).join().unwrap();
+    for run in [from_file, stream, between] {
         let run = finish(run);
         assert_eq!(run.status, 1, "{run:?}");
         assert!(
@@ -367,12 +377,12 @@ async fn a_run_that_is_repeated_stores_what_a_failover_has_lost() {
         );
     }
 
-    for (file, status) in [(&first, 3), (&lost, 3), (&file, 3)] {
+    for file in [&first, &lost, &file, &earlier] {
         let run = finish(start_ingest(&url, &[file]));
-        assert_eq!(run.status, status, "{run:?}");
+        assert_eq!(run.status, 3, "{run:?}");
     }
     let mut stream = start_ingest(&url, &["--source-id", "stream", "-"]);
-    let feeding = feed(&mut stream, FILE..TOTAL, &hurry);
+    let feeding = feed(&mut stream, FILE..STREAM, &hurry);
     let run = finish(stream);
     feeding.join().unwrap();
     assert_eq!(run.status, 3, "{run:?}");
