@@ -236,7 +236,7 @@ impl Run<'_> {
     /// Returns an error if it has lost some of them, or is unavailable for too long.
     async fn ensure_still_stored(&mut self) -> Result<(), Failure> {
         let session = &mut self.store.session;
-        if !session.was_lost() {
+        if session.losses() == 0 {
             return Ok(());
         }
         for claim in &self.stored {

@@ -14,7 +14,7 @@ pub(super) struct Session<'a> {
     config: &'a Config,
     connection: Connection,
     outage: Option<Outage>,
-    was_lost: bool,
+    losses: u32,
     /// Of the inventory that batches were made with.
     newest_ids: Option<NewestIds>,
 }
@@ -45,7 +45,7 @@ impl<'a> Session<'a> {
             config,
             connection,
             outage: None,
-            was_lost: false,
+            losses: 0,
             newest_ids: None,
         })
     }
@@ -127,7 +127,7 @@ impl<'a> Session<'a> {
             return Err(WriteError::InventoryLost);
         }
         self.connection = connection;
-        self.was_lost = true;
+        self.losses += 1;
         Ok(())
     }
 
@@ -143,9 +143,9 @@ impl<'a> Session<'a> {
         Ok(index)
     }
 
-    /// Whether the first connection was replaced, perhaps by one to another server.
-    pub fn was_lost(&self) -> bool {
-        self.was_lost
+    /// How often the connection was replaced, perhaps by one to another server.
+    pub fn losses(&self) -> u32 {
+        self.losses
     }
 
     /// Ends an outage, if there is one.

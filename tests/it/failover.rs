@@ -14,6 +14,7 @@ use serde_json::Value;
 use simusage::db::Connection;
 
 use crate::support::cluster::{Cluster, ClusterServer};
+use crate::support::kafka::{Kafka, signal};
 use crate::support::program::{Run, command, simusage, simusage_with_input};
 use crate::support::require_native_server;
 use crate::support::server::{Server, read, status};
@@ -388,6 +389,44 @@ async fn a_run_that_is_repeated_stores_what_a_failover_has_lost() {
     assert_eq!(run.status, 3, "{run:?}");
     standby.database().assert_has_exactly(TOTAL).await;
     assert_answers(&server, TOTAL - rejected_among_first(TOTAL), &before);
+}
+
+/// A member of a consumer group reads again what a failover has lost, also of a partition that nothing
+/// arrives on afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a native TimescaleDB"]
+async fn messages_that_a_failover_has_lost_are_read_again() {
+    require_native_server();
+    let test = "a failover during an ingest from Kafka";
+    let Some(cluster) = Cluster::new_or_skip(test).await else {
+        return;
+    };
+    let files = Files::new();
+    let (mut primary, standby) = primary_and_standby(&cluster, &files).await;
+    let (on_primary, on_standby) = (
+        primary.database().connect().await,
+        standby.database().connect().await,
+    );
+    let kafka = Kafka::start(2);
+    kafka.send(&records(0..400));
+    let url = primary.url_with(&standby, FOLLOWS);
+    let member = kafka.ingest(&url, &[]).spawn().unwrap();
+    until(&on_primary, STORED, 360).await;
+    until_replayed(&primary, &standby).await;
+    detach(&on_primary, &on_standby).await;
+    kafka.send(&records(400..1_000));
+    until(&on_primary, STORED, 900).await;
+    primary.kill();
+    promote(&on_standby).await;
+    // One message, and so in one of the partitions.
+    kafka.send(&records(1_000..1_001));
+    until(&on_standby, STORED, 901).await;
+    signal(&member, "TERM");
+    let run = finish(member);
+    assert_eq!(run.status, 3, "{run:?}");
+    let again = "the database no longer has records that it had committed";
+    assert!(run.stderr.contains(again), "{run:?}");
+    standby.database().assert_has_exactly(1_001).await;
 }
 
 /// The ids of SIM cards that a failover has lost are given to others.
