@@ -218,7 +218,8 @@ mod tests {
         let nested = man::page(&["token".to_owned(), "create".to_owned()], Cli::command());
         assert!(text(nested.unwrap()).contains("\\-\\-organization"));
         let error = man::page(&["nothing".to_owned()], Cli::command()).unwrap_err();
-        let message = "simusage has no subcommand nothing; choose one of migrate, ingest, serve";
+        let message =
+            "simusage has no subcommand nothing; choose one of migrate, ingest, inventory, serve";
         assert!(error.to_string().starts_with(message), "{error}");
     }
 }

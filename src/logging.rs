@@ -13,8 +13,9 @@ use crate::config::LogFormat;
 use crate::printable::{printable, without_secrets};
 
 /// The filter if `SIMUSAGE_LOG` is not set: this program's events, and warnings of its
-/// dependencies.
-const DEFAULT_FILTER: &str = "warn,simusage=info";
+/// dependencies, except for the errors that actix-http logs of malformed requests, which would let
+/// every client fill the log.
+const DEFAULT_FILTER: &str = "warn,actix_http::h1=off,simusage=info";
 
 tokio::task_local! {
     /// ID of the request that the current task handles.

@@ -85,7 +85,7 @@ async function withDefaults(wanted, signal) {
   if (complete.start === null) {
     const used = await extent(complete, signal);
     const today = toDate(Date.now());
-    complete = { ...complete, ...lastDays(used ?? { start: today, end: today }, DEFAULT_DAYS) };
+    complete = { ...complete, ...lastDays(used ?? { start: today, end: today, latest: today }, DEFAULT_DAYS) };
   }
   const readable = complete.every !== null && bucketCount(complete) <= MAX_BUCKETS;
   return readable ? complete : withReadableGranularity(complete);

@@ -62,7 +62,7 @@ function validDates() {
 function pressPreset(view) {
   const count = String(dayCount(view));
   const extent = cachedExtent(view);
-  const endsLast = extent === null || extent.end === view.end;
+  const endsLast = extent === null || extent.latest === view.end;
   // "All time" can be as long as another preset, so it comes second; only one is marked.
   const pressed =
     presets.find(({ dataset }) => dataset.days === count && endsLast) ??

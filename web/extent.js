@@ -1,13 +1,20 @@
-// The extent of a subject's usage: the first and last day with records. Caches the latest result.
+// The extent of a subject's usage: the first and last day with records, and the last one that is no
+// outlier. Caches the latest result.
 
 import { seriesPage } from './api.js';
-import { FIRST_DATE, HOUR, LAST_DATE, datesBetween, endOfMonth } from './calendar.js';
+import { DAY, FIRST_DATE, HOUR, LAST_DATE, datesBetween, endOfMonth, fromDate, toDate } from './calendar.js';
+
+/** Two months with fewer records than this share of the busiest month are outliers. */
+const OUTLIER_SHARE = 0.01;
 
 let cache = { key: null, extent: null };
 
 const cacheKey = ({ kind, id, tz }) => JSON.stringify([kind, id, tz]);
 
-/** The extent { start, end } in the subject's time zone, or null without usage. */
+/**
+ * The extent { start, end, latest } in the subject's time zone, or null without usage. `latest` ignores records
+ * of the future, and a few that are long after all others: devices with wrong clocks write such.
+ */
 export async function extent(subject, signal) {
   const key = cacheKey(subject);
   if (cache.key !== key) cache = { key, extent: await loadExtent(subject, signal) };
@@ -23,6 +30,17 @@ export function clearExtent() {
   cache = { key: null, extent: null };
 }
 
+/** The last month that is no outlier. */
+function latestMonth(months) {
+  const most = Math.max(...months.map(({ records }) => records));
+  const recordsOf = new Map(months.map(({ date, records }) => [date.slice(0, 7), records]));
+  const isUsual = ({ date, records }) => {
+    const before = toDate(fromDate(date.slice(0, 10)) - DAY).slice(0, 7);
+    return records + (recordsOf.get(before) ?? 0) >= most * OUTLIER_SHARE;
+  };
+  return months.findLast(isUsual).date.slice(0, 10);
+}
+
 /** Requests months, then days, in UTC, because the database has daily totals for UTC days only. */
 async function loadExtent(subject, signal) {
   const request = (parameters) => seriesPage(subject, parameters, signal);
@@ -32,12 +50,21 @@ async function loadExtent(subject, signal) {
     return items.map(date);
   };
   const hoursOfDay = async (day) => (await request({ start: day, end: day, every: '1hour', size: 24 })).items;
-  const months = (await request({ start: FIRST_DATE, end: LAST_DATE, every: '1month', size: 1000 })).items.map(date);
+  const months = (await request({ start: FIRST_DATE, end: LAST_DATE, every: '1month', size: 1000 })).items;
   if (months.length === 0) return null;
-  const [firstDays, lastDays] = await Promise.all([daysOfMonth(months[0]), daysOfMonth(months.at(-1))]);
+  // A clock may be a little ahead.
+  const tomorrow = toDate(Date.now() + DAY);
+  const past = months.filter((month) => date(month) <= tomorrow);
+  const usual = latestMonth(past.length > 0 ? past : months);
+  const [firstDays, latestDays, lastDays] = await Promise.all(
+    [date(months[0]), usual, date(months.at(-1))].map(daysOfMonth),
+  );
   const [start, end] = [firstDays[0], lastDays.at(-1)];
-  if (subject.tz === 'UTC') return { start, end };
+  const latest = latestDays.findLast((day) => day <= tomorrow) ?? latestDays.at(-1);
+  if (subject.tz === 'UTC') return { start, end, latest };
   // In another time zone, the first and last hour can fall on the day before or after.
-  const [firstHours, lastHours] = await Promise.all([hoursOfDay(start), hoursOfDay(end)]);
-  return datesBetween(Date.parse(firstHours[0].date), Date.parse(lastHours.at(-1).date) + HOUR, subject.tz);
+  const [firstHours, latestHours, lastHours] = await Promise.all([start, latest, end].map(hoursOfDay));
+  const from = Date.parse(firstHours[0].date);
+  const until = ({ date: hour }) => datesBetween(from, Date.parse(hour) + HOUR, subject.tz);
+  return { ...until(lastHours.at(-1)), latest: until(latestHours.at(-1)).end };
 }

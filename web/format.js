@@ -15,8 +15,9 @@ export function counted(value, noun) {
   return `${whole(value)} ${BigInt(value) === 1n ? noun : `${noun}s`}`;
 }
 
-/** A number of bytes to three significant digits. */
+/** A number of bytes to three significant digits; null if it exceeds 64 bits. */
 export function bytes(value) {
+  if (value === null) return 'over 9.22 EB';
   const number = Number(value);
   const power = unitPower(number);
   if (power === 0) return number === 1 ? '1 byte' : `${number} bytes`;

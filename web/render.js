@@ -89,23 +89,28 @@ export function renderTable(view, buckets) {
 
 /** Lists the SIM cards of an organization with the highest usage. */
 export function renderTop(view, { items, total }) {
-  const most = Number(items[0]?.['bytes-used-total'] ?? 0);
+  const most = bytesOf(items[0]);
   $('top-rows').replaceChildren(...items.map((item) => topRow(view, item, most)));
   $('top-count').textContent = total > items.length ? `${items.length} of ${format.whole(total)}` : '';
   $('top-note').hidden = items.length > 0;
   $('top-note').textContent = 'No SIM card has usage in this interval.';
 }
 
+/** The bytes of an item; those of one that exceeds 64 bits count as 2⁶³. */
+function bytesOf(item) {
+  return Number(item?.['bytes-used-total'] ?? (item ? 2 ** 63 : 0));
+}
+
 function topRow(view, { simcard, records, 'bytes-used-total': used }, most) {
   const href = viewQuery({ ...view, kind: 'simcard', id: simcard });
   const bar = element('i');
-  bar.style.width = `${most > 0 ? Math.max(0.5, (Number(used) / most) * 100) : 0}%`;
+  bar.style.width = `${most > 0 ? Math.max(0.5, (bytesOf({ 'bytes-used-total': used }) / most) * 100) : 0}%`;
   return element(
     'tr',
     {},
     element('th', { scope: 'row' }, element('a', { href, 'data-view': '' }, simcard)),
     element('td', { class: 'share' }, bar),
-    element('td', { class: 'number', title: `${format.whole(used)} bytes` }, format.bytes(used)),
+    element('td', { class: 'number', title: used === null ? '' : `${format.whole(used)} bytes` }, format.bytes(used)),
     element('td', { class: 'number records' }, format.whole(records)),
   );
 }

@@ -113,7 +113,7 @@ export class Usage {
     const used = await extent(view, signal).catch(() => null);
     if (signal.aborted || !used) return;
     const latest = withReadableGranularity({ ...view, ...lastDays(used, dayCount(view)) });
-    showNotice('No usage', `${sentence} The most recent usage is from ${plainDate(used.end)}.`, {
+    showNotice('No usage', `${sentence} The most recent usage is from ${plainDate(used.latest)}.`, {
       label: 'Show most recent usage',
       run: () => this.#go(latest),
     });

@@ -58,11 +58,11 @@ function defaultGranularity(interval) {
   return count <= 400 ? '1day' : '1month';
 }
 
-/** The last `count` days of an interval; all of it if `count` is 'all'. */
-export function lastDays(interval, count) {
-  if (count === 'all') return interval;
-  const start = Math.max(fromDate(FIRST_DATE), fromDate(interval.end) - (count - 1) * DAY);
-  return { start: toDate(start), end: interval.end };
+/** The last `count` days of an extent, without outliers; all of it if `count` is 'all'. */
+export function lastDays({ start: first, end, latest }, count) {
+  if (count === 'all') return { start: first, end };
+  const start = Math.max(fromDate(FIRST_DATE), fromDate(latest) - (count - 1) * DAY);
+  return { start: toDate(start), end: latest };
 }
 
 /** The next (`direction` 1) or previous (-1) interval of the same length. */

@@ -211,6 +211,11 @@ def endpoints(inputs, days):
         "organization, month by hour": lambda: f"/api/v1/organization/{organization()}/usage?{month}&every=1hour",
         "five SIM cards with the highest usage, month": lambda: f"/api/v1/usage/simcards?{month}&size=5",
         "five SIM cards with the highest usage, 15 days": lambda: f"/api/v1/usage/simcards?{half}&size=5",
+        # No page of these sizes has been asked for, so none is cached.
+        "the highest usage, month, not cached": lambda: f"/api/v1/usage/simcards?{month}&size={random.randrange(6, 900)}",
+        "the highest usage, 15 days, not cached": lambda: f"/api/v1/usage/simcards?{half}&size={random.randrange(6, 900)}",
+        "the highest usage, month in Berlin, not cached":
+            lambda: f"/api/v1/usage/simcards?{month}&size={random.randrange(6, 900)}&tz=Europe/Berlin",
         "five SIM cards of an organization, month":
             lambda: f"/api/v1/usage/simcards?{month}&size=5&organization={organization()}",
         "organizations, month": lambda: f"/api/v1/usage/organizations?{month}&size=5",

@@ -122,7 +122,7 @@ class Workload:
         whole, nothing = instants(FIRST_DAY, end), instants()
         slots, days = (nothing, whole) if self.every == "1day" else (whole, nothing)
         parameters = [*identifiers, "null", nothing, slots, days, instants(*starts), "0", str(len(starts)), str(PAGE + 1), "0",
-                      *(f"timestamptz '{instant(time)}'" for time in (FIRST_DAY, end))]
+                      *(f"timestamptz '{instant(time)}'" for time in (FIRST_DAY, end)), nothing, nothing, nothing]
         return re.sub(r"\$(\d+)", lambda match: parameters[int(match[1]) - 1], text)
 
 
@@ -251,8 +251,8 @@ def simusage(server, database, port=18000):
 
 
 def simusage_uncached(server, database, port=18004):
-    """simusage serve without its series cache, so that each response is read from the database."""
-    environment = {**server.environment(database), "SIMUSAGE_SERVE_SERIES_CACHE_MB": "0"}
+    """simusage serve without its cache of answers, so that each response is read from the database."""
+    environment = {**server.environment(database), "SIMUSAGE_SERVE_CACHE_MB": "0"}
     return Service([SIMUSAGE, "serve", "--listen", f"127.0.0.1:{port}"], port, environment)
 
 

@@ -1,4 +1,4 @@
-"""Measures how latency grows with the number of stored records, without the series cache."""
+"""Measures how latency grows with the number of stored records, without the cache of answers."""
 
 import random
 import sys

@@ -34,7 +34,7 @@ DATABASE = "simusage_bench_serve"
 REFERENCE = "`pgbench -M prepared`, the same statement"
 CONDITIONAL = "simusage, `If-None-Match`: 304"
 SIMUSAGE = "simusage"
-UNCACHED = "simusage, `series_cache_mb = 0`"
+UNCACHED = "simusage, `cache_mb = 0`"
 REPLACED = "FastAPI + psycopg2 over raw records (replaced)"
 SERVICES = {
     SIMUSAGE: bench.simusage,

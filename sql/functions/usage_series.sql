@@ -18,7 +18,10 @@ create or replace function usage_series(
     page_limit bigint,
     page_offset bigint,
     interval_start timestamptz,
-    interval_end timestamptz
+    interval_end timestamptz,
+    run_firsts bigint[],
+    run_steps bigint[],
+    run_counts bigint[]
 )
 returns table (
     total bigint,
@@ -65,6 +68,11 @@ begin
         bytes_of := 'coalesce(sum(bytes), 0) + coalesce(sum(large_bytes), 0)';
     end if;
     if parts is not null then
+        if bucket_starts is null then
+            select array_agg(to_timestamp(first + step * place) order by first, place) into bucket_starts
+            from unnest(run_firsts, run_steps, run_counts) as run (first, step, count)
+            cross join generate_series(0, count - 1) as place;
+        end if;
         execute
             'select array_agg(number order by number), array_agg(bytes order by number), array_agg(records order by number)'
             ' from (select width_bucket(at, $1) as number, ' || bytes_of || ' as bytes, sum(records)::bigint as records'

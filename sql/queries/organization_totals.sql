@@ -6,7 +6,7 @@
 --   $3 timestamptz[]  of the ranges to read from quarter hours
 --   $4 timestamptz[]  of the range to read from UTC days
 --   $5 integer        order: 1 by bytes, -1 by bytes descending, 0 by id; ties are ordered by id
---   $6 bigint         only rows after this sort key ($5 * bytes); null for all
+--   $6 text           only rows after this sort key ($5 * bytes), a number; null for all
 --   $7 text           and after this id, among rows with that sort key
 --   $8 bigint         maximum number of rows; null for all
 --   $9 bigint         number of rows to skip
@@ -15,13 +15,14 @@
 --
 -- Columns:
 --   total              bigint       number of organizations on all pages
---   all_bytes          bigint       bytes on all pages; error 22003 if they exceed bigint
+--   all_bytes          bigint       bytes on all pages; null if they exceed bigint
 --   version            bigint       this and the next three: see sql/functions/usage_freshness.sql
 --   inventory_version  bigint
 --   complete_through   timestamptz
 --   last_ingested_at   timestamptz
 --   id                 text         the organization's name; null if the page is empty
---   bytes              bigint
+--   bytes              bigint       null if they exceed bigint
+--   large_bytes        text         the bytes in this case
 --   records            bigint
 --
 -- An empty page is one row with a null id.
@@ -30,7 +31,7 @@ with usage as (
     select organization_id, bytes, records from organization_list($1, $2, $3, $4)
 ),
 totals as (
-    select count(*) as total, coalesce(sum(bytes), 0)::bigint as all_bytes from usage
+    select count(*) as total, coalesce(sum(bytes), 0) as all_bytes from usage
 ),
 ordered as (
     select $5::integer * usage.bytes as place, organizations.name as id, usage.bytes, usage.records
@@ -38,13 +39,20 @@ ordered as (
     join organizations on organizations.id = usage.organization_id
 ),
 page as (
-    select place, id, bytes::bigint as bytes, records
+    select place, id, bytes, records
     from ordered
-    where $6::bigint is null or (place, id) > ($6::bigint::numeric, $7::text)
+    where $6::text is null or (place, id) > ($6::text::numeric, $7::text)
     order by place, id
     limit $8 offset $9
 )
-select totals.total, totals.all_bytes, freshness.*, page.id, page.bytes, page.records
+select
+    totals.total,
+    case when totals.all_bytes <= 9223372036854775807 then totals.all_bytes::bigint end as all_bytes,
+    freshness.*,
+    page.id,
+    case when page.bytes <= 9223372036854775807 then page.bytes::bigint end as bytes,
+    case when page.bytes > 9223372036854775807 then page.bytes::text end as large_bytes,
+    page.records
 from totals
 cross join usage_freshness($10, $11) as freshness
 left join page on true

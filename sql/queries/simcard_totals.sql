@@ -6,7 +6,7 @@
 --   $3  timestamptz[]  edges of the ranges to read from the records: start, end, start, end
 --   $4  timestamptz[]  of the range to read from UTC days
 --   $5  integer        order: 1 by bytes, -1 by bytes descending, 0 by id; ties are ordered by id
---   $6  bigint         only rows after this sort key ($5 * bytes); null for all
+--   $6  text           only rows after this sort key ($5 * bytes), a number; null for all
 --   $7  text           and after this id, among rows with that sort key
 --   $8  bigint         maximum number of rows; null for all
 --   $9  bigint         number of rows to skip
@@ -15,13 +15,14 @@
 --
 -- Columns:
 --   total              bigint       number of SIM cards on all pages
---   all_bytes          bigint       bytes on all pages; error 22003 if they exceed bigint
+--   all_bytes          bigint       bytes on all pages; null if they exceed bigint
 --   version            bigint       this and the next three: see sql/functions/usage_freshness.sql
 --   inventory_version  bigint
 --   complete_through   timestamptz
 --   last_ingested_at   timestamptz
 --   id                 text         the SIM card's ICCID; null if the page is empty
---   bytes              bigint
+--   bytes              bigint       null if they exceed bigint
+--   large_bytes        text         the bytes in this case
 --   records            bigint
 --
 -- No row: the organization does not exist, or the caller may not see it. An empty page is one row
@@ -32,8 +33,15 @@ with organization as (
     union all
     select $1 where $2 is null
 )
-select list.total, list.all_bytes::bigint as all_bytes, freshness.*, list.iccid as id, list.bytes::bigint as bytes, list.records
+select
+    list.total,
+    case when list.all_bytes <= 9223372036854775807 then list.all_bytes::bigint end as all_bytes,
+    freshness.*,
+    list.iccid as id,
+    case when list.bytes <= 9223372036854775807 then list.bytes::bigint end as bytes,
+    case when list.bytes > 9223372036854775807 then list.bytes::text end as large_bytes,
+    list.records
 from organization
-cross join lateral sim_card_list(organization.ids, $3, $4, $5, $6::bigint::numeric, $7, $8, $9) as list
+cross join lateral sim_card_list(organization.ids, $3, $4, $5, $6::text::numeric, $7, $8, $9) as list
 cross join usage_freshness($10, $11) as freshness
 order by list.place, list.iccid

@@ -7,13 +7,17 @@
 --   $4  timestamptz[]  edges of the pieces to read from the records: start, end, start, end…
 --   $5  timestamptz[]  of the pieces to read from quarter hours; empty for a SIM card
 --   $6  timestamptz[]  of the pieces to read from UTC days
---   $7  timestamptz[]  starts of the buckets, ascending; the first is not after the first piece
+--   $7  timestamptz[]  starts of the buckets, ascending; the first is not after the first piece. Null
+--                      if $14 to $16 give them
 --   $8  integer        only buckets after this number
 --   $9  integer        up to and including this number
 --   $10 bigint         maximum number of rows; null for all
 --   $11 bigint         number of rows to skip
 --   $12 timestamptz    start of the interval whose freshness is reported
 --   $13 timestamptz    end of that interval
+--   $14 bigint[]       the starts as runs at equal distances: first start of each, in seconds since 1970
+--   $15 bigint[]       seconds from one start of the run to the next
+--   $16 bigint[]       number of starts in the run
 --
 -- Columns:
 --   total              bigint       number of buckets with usage in the pieces
@@ -29,4 +33,4 @@
 -- Rows are ordered by number. No row: the SIM card or organization does not exist, or the caller
 -- may not see it. An empty page is one row with a null number.
 
-select * from usage_series($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+select * from usage_series($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)

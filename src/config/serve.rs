@@ -41,8 +41,8 @@ pub struct Serve {
     pub metrics_listen: String,
     /// How long the server continues to accept requests after a signal, with `/readyz` at 503.
     pub drain_ms: u64,
-    /// Size of the series cache in megabytes, shared by all workers.
-    pub series_cache_mb: u64,
+    /// Size of the cache of answers in megabytes, shared by all workers.
+    pub cache_mb: u64,
     /// How long requests in flight may take during shutdown.
     pub shutdown_timeout_ms: u64,
     /// Role that database sessions switch to. Empty: none.

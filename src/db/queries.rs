@@ -12,8 +12,8 @@ use tokio_postgres::{Row, RowStream};
 
 use super::StorageError;
 use crate::domain::{
-    Assignment, Freshness, Interval, InvalidId, Order, OrganizationId, Pieces, Scope, SimCardId,
-    Subject, UsageBucket, UsageTotal, Window,
+    Assignment, Buckets, Freshness, Interval, InvalidId, Order, OrganizationId, Pieces, Scope,
+    SimCardId, Subject, UsageBucket, UsageTotal, Window,
 };
 
 type Parameters<'a> = [&'a (dyn ToSql + Sync)];
@@ -34,9 +34,13 @@ pub struct UsageRows<T> {
 pub struct Totals {
     /// The number of rows.
     pub rows: i64,
-    /// The sum of their bytes.
-    pub bytes: i64,
+    /// The sum of their bytes; `None` if it does not fit into 64 bits.
+    pub bytes: Option<i64>,
 }
+
+/// The starts of more buckets are calculated by the server. A connection keeps buffers as large as the
+/// largest statement it has sent: 4 MB for 100,000 starts, and every connection would have them.
+const MAX_SENT_STARTS: usize = 2_000;
 
 /// Parameters of [`usage_series`].
 #[derive(Debug, Clone, Copy)]
@@ -45,11 +49,11 @@ pub struct SeriesQuery<'a> {
     pub scope: &'a Scope,
     /// The interval whose freshness is reported.
     pub interval: Interval,
-    /// The start of each bucket of the interval.
-    pub starts: &'a [DateTime<Utc>],
+    /// The buckets of the interval.
+    pub buckets: &'a Buckets,
     /// The parts of the interval to read and to sum up in the totals.
     pub pieces: &'a Pieces,
-    /// The buckets to return, as a half-open range of indexes into `starts`.
+    /// The buckets to return, as a half-open range of indexes.
     pub shown: (usize, usize),
     /// The window of rows, among the buckets in `shown` that have usage.
     pub window: Window,
@@ -70,7 +74,7 @@ pub async fn usage_series(
     let SeriesQuery {
         scope,
         interval,
-        starts,
+        buckets,
         pieces,
         shown,
         window,
@@ -80,7 +84,17 @@ pub async fn usage_series(
         Subject::SimCard(_) => &pieces.clone().without_slots(),
         Subject::Organization(_) => pieces,
     };
-    let parameters: [&(dyn ToSql + Sync); 13] = [
+    let starts = buckets.len() <= MAX_SENT_STARTS;
+    let starts = starts.then(|| buckets.starts().collect::<Vec<_>>());
+    let (mut firsts, mut steps, mut counts) = (vec![], vec![], vec![]);
+    if starts.is_none() {
+        for (first, step, count) in buckets.runs() {
+            firsts.push(first);
+            steps.push(step);
+            counts.push(count);
+        }
+    }
+    let parameters: [&(dyn ToSql + Sync); 16] = [
         &sim_card,
         &organization,
         &scope.organizations(),
@@ -94,6 +108,9 @@ pub async fn usage_series(
         &window.offset,
         &interval.start(),
         &interval.end(),
+        &firsts,
+        &steps,
+        &counts,
     ];
     usage(Rows::query(client, statement, &parameters, bucket).await?)
 }
@@ -143,7 +160,7 @@ pub struct TotalsQuery<'a> {
     /// The order of the rows.
     pub order: Order,
     /// Starts the window after the row with this sort key ([`Order::place`]) and identifier.
-    pub after: Option<(i64, &'a str)>,
+    pub after: Option<(i128, &'a str)>,
     /// The window of rows.
     pub window: Window,
 }
@@ -153,7 +170,7 @@ pub struct TotalsQuery<'a> {
 /// organization, only the usage of this organization counts.
 ///
 /// # Errors
-/// See [`StorageError`]; `TotalOverflow` if the sum of the bytes does not fit into 64 bits.
+/// See [`StorageError`].
 pub async fn sim_card_totals(
     client: &Client,
     organization: Option<&OrganizationId>,
@@ -174,7 +191,7 @@ pub async fn sim_card_totals(
         &edges(&pieces.records),
         &edges(&pieces.days),
         &order.factor(),
-        &after.map(|(place, _)| place),
+        &after.map(|(place, _)| place.to_string()),
         &after.map(|(_, id)| id),
         &window.limit,
         &window.offset,
@@ -187,7 +204,7 @@ pub async fn sim_card_totals(
 /// The organizations with usage in the interval.
 ///
 /// # Errors
-/// See [`StorageError`]; `TotalOverflow` if the sum of the bytes does not fit into 64 bits.
+/// See [`StorageError`].
 pub async fn organization_totals(
     client: &Client,
     query: TotalsQuery<'_>,
@@ -207,7 +224,7 @@ pub async fn organization_totals(
         &edges(&pieces.slots),
         &edges(&pieces.days),
         &order.factor(),
-        &after.map(|(place, _)| place),
+        &after.map(|(place, _)| place.to_string()),
         &after.map(|(_, id)| id),
         &window.limit,
         &window.offset,
@@ -422,9 +439,16 @@ fn total(row: &Row) -> Result<Option<UsageTotal>, StorageError> {
     let Some(id) = row.try_get("id")? else {
         return Ok(None);
     };
+    let bytes = if let Some(bytes) = row.try_get::<_, Option<i64>>("bytes")? {
+        i128::from(bytes)
+    } else {
+        let large: String = row.try_get("large_bytes")?;
+        let invalid = |_| StorageError::Other(format!("invalid sum {large}").into());
+        large.parse().map_err(invalid)?
+    };
     Ok(Some(UsageTotal {
         id,
-        bytes: row.try_get("bytes")?,
+        bytes,
         records: row.try_get("records")?,
     }))
 }

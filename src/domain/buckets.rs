@@ -327,6 +327,19 @@ impl Buckets {
         self.starts.runs.iter().flat_map(each)
     }
 
+    /// The starts as runs at equal distances: the first start of each in seconds since 1970, the distance
+    /// in seconds, and their number.
+    pub fn runs(&self) -> impl Iterator<Item = (i64, i64, i64)> {
+        let runs = self.starts.runs.iter();
+        runs.map(|run| {
+            (
+                run.first,
+                run.step,
+                i64::try_from(run.count).unwrap_or(i64::MAX),
+            )
+        })
+    }
+
     /// The pieces to read for the buckets from index `from` on, limited to
     /// [`Interval::RECORDABLE`].
     #[must_use]
@@ -399,7 +412,8 @@ fn before_end(interval: Interval, starts: impl Iterator<Item = DateTime<Utc>>) -
     runs
 }
 
-/// The starts of buckets of several hours. Local times that are far from a change of the zone's
+/// The starts of buckets of hours. A local time that occurs twice, because clocks were set back, begins
+/// two buckets of one hour, but only one of several hours, as for days. Local times that are far from a change of the zone's
 /// offset have one instant each, at equal distances; only those near a change are looked up.
 fn hours(interval: Interval, count: u32, zone: Zone) -> Runs {
     let width = TimeDelta::hours(count.into());
@@ -440,6 +454,7 @@ fn hours(interval: Interval, count: u32, zone: Zone) -> Runs {
             let instants = zone.instants(instant(wall).naive_utc()).into_iter();
             near.extend(
                 instants
+                    .take(if count == 1 { 2 } else { 1 })
                     .map(|start| start.timestamp())
                     .filter(|&start| start <= last),
             );
@@ -618,6 +633,23 @@ mod tests {
                 "2020-10-25T03:00:00+01:00"
             ]
         );
+    }
+
+    #[test]
+    fn several_hours_are_one_bucket_however_long_clocks_take_for_them() {
+        let bucket = |width| {
+            let (start, end) = ("2020-10-24T22:00:00Z", "2020-10-25T05:00:00Z");
+            starts(start, end, width, "Europe/Berlin")
+        };
+        let expected = [
+            "2020-10-25T00:00:00+02:00",
+            "2020-10-25T02:00:00+02:00",
+            "2020-10-25T04:00:00+01:00",
+        ];
+        assert_eq!(bucket("2hour"), expected);
+        let expected = ["2020-10-25T00:00:00+02:00", "2020-10-25T03:00:00+01:00"];
+        assert_eq!(bucket("3hour"), expected);
+        assert_eq!(bucket("6hour"), ["2020-10-25T00:00:00+02:00"]);
     }
 
     #[test]
@@ -898,7 +930,10 @@ mod tests {
             .div_euclid(width.num_seconds());
         let mut starts: Vec<_> = (steps..i64::MAX)
             .map(|step| ORIGIN + TimeDelta::hours(step * i64::from(count)))
-            .flat_map(|wall| zone.instants(wall))
+            .flat_map(|wall| {
+                let most = if count == 1 { 2 } else { 1 };
+                zone.instants(wall).into_iter().take(most)
+            })
             .take_while(|&start| start < interval.end() + TimeDelta::days(2))
             .filter(|&start| start < interval.end())
             .collect();

@@ -10,15 +10,18 @@ const MAX_LENGTH: usize = 64;
 /// A text that is not a valid identifier.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{value}' is not an identifier; use 1 to {MAX_LENGTH} visible ASCII characters without '/', ',' or quotes"
+    "'{value}' is not an identifier; use 1 to {MAX_LENGTH} visible ASCII characters without '/', ',' or quotes, \
+     but not '.' or '..'"
 )]
 pub struct InvalidId {
     value: String,
 }
 
-/// Accepts text that needs no quoting in a path, a CSV field or a log line.
+/// Accepts text that needs no quoting in a path, a CSV field or a log line. Clients remove `.` and `..`
+/// from paths, however they are escaped.
 fn parse(text: &str) -> Result<String, InvalidId> {
     let fits = (1..=MAX_LENGTH).contains(&text.len())
+        && ![".", ".."].contains(&text)
         && text
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && !b"/,\"'".contains(&byte));
@@ -99,6 +102,8 @@ mod tests {
     fn text_that_needs_quoting_is_refused() {
         for text in [
             "",
+            ".",
+            "..",
             " ",
             "a b",
             "a/b",

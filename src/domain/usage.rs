@@ -30,8 +30,8 @@ pub struct UsageBucket {
 pub struct UsageTotal {
     /// The identifier of the organization or SIM card.
     pub id: String,
-    /// The sum of `bytes-used`.
-    pub bytes: i64,
+    /// The sum of `bytes-used`, which may exceed 64 bits.
+    pub bytes: i128,
     /// The number of usage records.
     pub records: i64,
 }
@@ -50,8 +50,8 @@ pub enum Order {
 impl Order {
     /// The sort key of a total: ascending keys are in this order, ties aside.
     #[must_use]
-    pub fn place(self, bytes: i64) -> i64 {
-        bytes * i64::from(self.factor())
+    pub fn place(self, bytes: i128) -> i128 {
+        bytes * i128::from(self.factor())
     }
 
     /// The factor by which bytes are multiplied to get the sort key.

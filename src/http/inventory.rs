@@ -13,8 +13,8 @@ use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
 use super::listing::{Field, Item, Listing, respond};
 use super::params::{
-    CURSOR, Endpoint, FORMAT, ORGANIZATION, PAGE, PREFIX, Paging, Parameter, Parameters, SIM_CARD,
-    SIZE, rfc3339,
+    CSV, CURSOR, Endpoint, FORMAT, ORGANIZATION, PAGE, PREFIX, Paging, Parameter, Parameters,
+    SIM_CARD, SIZE, rfc3339,
 };
 use super::problem::{ApiError, Problem};
 use super::response::{CommonResponses, list_id, weak_tag};
@@ -53,8 +53,16 @@ pub(super) struct InventorySummary {
 }
 
 impl Endpoint for InventoryRequest {
-    const PARAMETERS: &'static [Parameter] =
-        &[ORGANIZATION, SIM_CARD, PREFIX, PAGE, SIZE, CURSOR, FORMAT];
+    const PARAMETERS: &'static [Parameter] = &[
+        ORGANIZATION,
+        SIM_CARD,
+        PREFIX,
+        PAGE,
+        SIZE,
+        CURSOR,
+        FORMAT,
+        CSV,
+    ];
 }
 
 impl InventoryRequest {

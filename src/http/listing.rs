@@ -16,11 +16,11 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::access::Caller;
+use super::answer_cache::{AnswerCache, Tags};
 use super::format::ResponseFormat;
 use super::params::Paging;
 use super::problem::ApiError;
 use super::response::{Links, Rules, begin, content_tag, has_content_tag, telemetry, unchanged};
-use super::series_cache::{SeriesCache, Tags};
 use super::share::{Streams, Turn};
 use super::telemetry::{DataSource, Telemetry};
 use crate::db::queries::Rows;
@@ -39,7 +39,7 @@ pub type Context = (
     Caller,
     web::Data<Rules>,
     web::Data<Pool>,
-    web::Data<SeriesCache>,
+    web::Data<AnswerCache>,
 );
 
 /// A request for a list.
@@ -302,14 +302,16 @@ struct RowStream<L: Listing> {
 
 impl<L: Listing> RowStream<L> {
     async fn send(mut self, sender: &mpsc::Sender<Bytes>) -> Result<(), StorageError> {
-        let format = self.listing.paging().format;
+        let paging = self.listing.paging();
+        let (format, is_raw_csv) = (paging.format, paging.is_raw_csv);
         loop {
             let row = self.streaming.next().await?;
             let is_last = row.is_none();
             self.telemetry.add_rows(usize::from(!is_last));
             // A row may have many items: the empty buckets before it.
             for item in self.listing.items(row) {
-                write_item(format, &item, &mut self.chunk).expect("memory accepts every write");
+                write_item(format, is_raw_csv, &item, &mut self.chunk)
+                    .expect("memory accepts every write");
                 if self.chunk.len() >= CHUNK_BYTES {
                     let next = Vec::with_capacity(CHUNK_BYTES + 1024);
                     let chunk = std::mem::replace(&mut self.chunk, next);
@@ -327,14 +329,25 @@ impl<L: Listing> RowStream<L> {
     }
 }
 
+/// Whether a spreadsheet would calculate the text.
+fn is_formula(text: &str) -> bool {
+    text.starts_with(['=', '+', '-', '@'])
+}
+
 /// Writes an item as a line.
-fn write_item(format: ResponseFormat, item: &impl Item, chunk: &mut Vec<u8>) -> io::Result<()> {
+fn write_item(
+    format: ResponseFormat,
+    is_raw_csv: bool,
+    item: &impl Item,
+    chunk: &mut Vec<u8>,
+) -> io::Result<()> {
     if format == ResponseFormat::Csv {
         for (index, field) in item.csv().into_iter().enumerate() {
             if index > 0 {
                 chunk.push(b',');
             }
             match field {
+                Field::Id(id) if !is_raw_csv && is_formula(id) => write!(chunk, "\"'{id}\"")?,
                 Field::Id(id) => chunk.extend_from_slice(id.as_bytes()),
                 Field::Plain(value) => write!(chunk, "{value}")?,
             }

@@ -5,6 +5,7 @@
 
 mod access;
 mod access_log;
+mod answer_cache;
 mod auth;
 mod client_address;
 mod connections;
@@ -27,7 +28,6 @@ mod problem;
 mod process;
 mod request_id;
 mod response;
-mod series_cache;
 mod share;
 mod static_file;
 mod telemetry;
@@ -52,11 +52,11 @@ use crate::config::{Config, PoolMode, RequireToken, Serve, listen_addresses};
 use crate::db::{self, Pool};
 use crate::signals::{Hangups, Signals};
 pub use access::Access;
+use answer_cache::{AnswerCache, Answers};
 use health::{Readiness, Shutdown};
 pub use probe::probe;
 use problem::ApiError;
 use response::Rules;
-use series_cache::SeriesCache;
 use share::Streams;
 use telemetry::Telemetry;
 
@@ -81,7 +81,7 @@ pub async fn serve(config: &Config, allow_anonymous: bool) -> anyhow::Result<()>
         openapi::prepare();
     });
     let workers = workers(&config.serve);
-    let state = ServerState::new(access);
+    let state = ServerState::new(config, access);
     serve_metrics_separately(config, &state)?;
     let (worker_config, worker_state) = (config.clone(), state.clone());
     let pool_size = (config.serve.pool_size / workers).max(1);
@@ -249,14 +249,16 @@ pub struct ServerState {
     telemetry: web::Data<Telemetry>,
     readiness: web::Data<Readiness>,
     shutdown: web::Data<Shutdown>,
+    answers: Answers,
 }
 
 impl ServerState {
     /// The state of a server that has not received any requests.
     #[must_use]
-    pub fn new(access: Access) -> Self {
+    pub fn new(config: &Config, access: Access) -> Self {
         Self {
             access,
+            answers: Answers::new(config.serve.cache_mb.saturating_mul(1_000_000)),
             telemetry: web::Data::default(),
             readiness: web::Data::default(),
             shutdown: web::Data::default(),
@@ -283,16 +285,15 @@ pub fn app(
         telemetry,
         readiness,
         shutdown,
+        answers,
     } = state;
     telemetry.add_pool(pool.clone());
     let has_metrics = config.serve.metrics_listen.is_empty();
-    let series_cache_bytes =
-        config.serve.series_cache_mb.saturating_mul(1_000_000) / workers(&config.serve) as u64;
-    let series_cache = SeriesCache::new(pool.clone(), series_cache_bytes);
+    let answer_cache = AnswerCache::new(pool.clone(), answers);
     let streams = Streams::new(&config.serve, workers(&config.serve), &pool);
     App::new()
         .app_data(web::Data::new(pool))
-        .app_data(web::Data::new(series_cache))
+        .app_data(web::Data::new(answer_cache))
         .app_data(web::Data::new(streams))
         .app_data(web::Data::new(Rules::new(config)))
         .app_data(web::Data::new(access))

@@ -9,7 +9,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{
     HeaderMap, HeaderValue, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
 };
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{ConnectionType, Method, StatusCode, Version};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage as _, web};
 use bytes::Bytes;
@@ -65,6 +65,12 @@ pub(super) async fn observe(
         .headers_mut()
         .insert(request_id::HEADER, observation.id.to_header());
     set_security_headers(response.headers_mut(), hsts);
+    if response.request().version() == Version::HTTP_10 {
+        // HTTP/1.0 has no chunks: the end of the connection ends the body.
+        let head = response.response_mut().head_mut();
+        head.no_chunking(true);
+        head.set_connection_type(ConnectionType::Close);
+    }
     Ok(response.map_body(|_, body| {
         observation.unsent = match body.size() {
             _ if observation.line.method == Method::HEAD => Unsent::Nothing,

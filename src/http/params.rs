@@ -113,6 +113,13 @@ pub const FORMAT: Parameter = Parameter::new(
     Values::Words(&["json", "csv", "ndjson"]),
 );
 
+pub const CSV: Parameter = Parameter::new(
+    "csv",
+    "How CSV has identifiers that a spreadsheet would take for a formula, such as `=1+1`: `safe`, the default, \
+     writes `\"'=1+1\"`; `raw` leaves them as they are.",
+    Values::Words(&["safe", "raw"]),
+);
+
 /// The definition of a query parameter.
 #[derive(Debug, Clone, Copy)]
 pub struct Parameter {
@@ -236,6 +243,8 @@ pub struct Paging {
     pub page: Page,
     has_size: bool,
     pub format: ResponseFormat,
+    /// Whether CSV has identifiers as they are.
+    pub is_raw_csv: bool,
     cursor: Option<String>,
 }
 
@@ -423,10 +432,12 @@ impl<E: Endpoint> Parameters<E> {
         self.is_unacceptable = negotiated.is_none() && !self.has(FORMAT);
         let default = negotiated.unwrap_or(ResponseFormat::Json);
         let format = self.optional(FORMAT, default, ResponseFormat::named);
+        let csv = self.word(CSV);
         Some(Paging {
             page: Page::new(number?, size?)?,
             has_size: self.has(SIZE),
             format: format?,
+            is_raw_csv: csv? == "raw",
             cursor,
         })
     }

@@ -1,5 +1,7 @@
 //! What the responses of all resources share: entity tags, headers and links.
 
+use std::time::Duration;
+
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, ETAG, EntityTag, Header as _, HeaderValue, IF_NONE_MATCH,
     IfNoneMatch, LINK, VARY,
@@ -24,6 +26,8 @@ pub struct Rules {
     pub trusted_proxies: Networks,
     /// The value of `Strict-Transport-Security`, if it is sent.
     pub hsts: Option<HeaderValue>,
+    /// How long a request may wait while the same one is being answered.
+    pub longest_wait: Duration,
 }
 
 impl Rules {
@@ -33,6 +37,7 @@ impl Rules {
             max_buckets: config.serve.max_buckets,
             hsts: hsts(&config.serve),
             trusted_proxies: config.serve.trusted_proxies.clone(),
+            longest_wait: Duration::from_millis(config.serve.pool_timeout_ms),
         }
     }
 }

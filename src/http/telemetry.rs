@@ -39,7 +39,7 @@ struct RequestLabels {
 pub(super) enum DataSource {
     /// A query for this request.
     Database,
-    /// The series cache, revalidated against the database.
+    /// The cache of answers, revalidated against the database.
     Cache,
     /// The client's copy, revalidated against the database: a 304 response.
     Client,

@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
+use super::answer_cache::{AnswerCache, CachedPage, CachedRows, Known, Tags};
 use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
 use super::listing::{Context, Field, Item, Listing, respond, respond_in_turn, write_page};
 use super::params::{
-    CURSOR, END, EVERY, Endpoint, FILL, FORMAT, PAGE, Paging, Parameter, Parameters, SIZE, START,
-    TZ,
+    CSV, CURSOR, END, EVERY, Endpoint, FILL, FORMAT, PAGE, Paging, Parameter, Parameters, SIZE,
+    START, TZ,
 };
 use super::problem::{ApiError, Problem};
 use super::response::{
     CommonResponses, Rules, has_content_tag, has_tags, list_id, unchanged, version_tag,
 };
-use super::series_cache::{CachedPage, Known, SeriesCache, Tags};
 use super::share::Turn;
 use super::telemetry::DataSource;
 use crate::db::queries::{self, Rows, SeriesQuery, Totals, UsageRows};
@@ -51,7 +51,7 @@ pub(super) struct SeriesRequest {
     list: ListId,
     /// Identifies the response.
     digest: String,
-    series_cache: web::Data<SeriesCache>,
+    answer_cache: web::Data<AnswerCache>,
 }
 
 /// Where a page starts, with the totals that the first page queried.
@@ -77,6 +77,7 @@ impl Endpoint for SeriesRequest {
         SIZE,
         CURSOR,
         FORMAT,
+        CSV,
     ];
 }
 
@@ -162,7 +163,7 @@ impl SeriesRequest {
         series: SeriesParameters,
         buckets: Result<(Buckets, Pieces), TooManyBuckets>,
     ) -> Option<Self> {
-        let (_, caller, _, _, series_cache) = context;
+        let (_, caller, _, _, answer_cache) = context;
         let SeriesParameters {
             subject,
             interval,
@@ -208,7 +209,7 @@ impl SeriesRequest {
             shown,
             list,
             digest,
-            series_cache: series_cache.clone(),
+            answer_cache: answer_cache.clone(),
         })
     }
 
@@ -225,7 +226,7 @@ impl SeriesRequest {
         let cursor = self.cursor.filter(|_| !self.has_changed(summary));
         let totals = cursor.map_or(summary.0, |cursor| Totals {
             rows: cursor.total,
-            bytes: cursor.bytes,
+            bytes: Some(cursor.bytes),
         });
         if self.fill {
             let rows = i64::try_from(self.buckets.len()).unwrap_or(i64::MAX);
@@ -249,11 +250,10 @@ impl Listing for SeriesRequest {
         &self,
         client: &Client,
     ) -> Result<Option<(Self::Summary, Rows<UsageBucket>)>, StorageError> {
-        let starts: Vec<_> = self.buckets.starts().collect();
         let query = |pieces| SeriesQuery {
             scope: &self.scope,
             interval: self.interval,
-            starts: &starts,
+            buckets: &self.buckets,
             pieces,
             shown: (self.shown.start, self.shown.end),
             window: if self.fill {
@@ -300,9 +300,9 @@ impl Listing for SeriesRequest {
     }
 
     fn cache(&self, tags: Tags, &(totals, _): &Self::Summary, rows: &[UsageBucket]) {
-        let rows = rows.to_vec();
+        let rows = CachedRows::Series(rows.to_vec());
         let page = CachedPage { totals, rows };
-        self.series_cache
+        self.answer_cache
             .insert(self.digest.clone(), tags, Some(page));
     }
 
@@ -319,7 +319,7 @@ impl Listing for SeriesRequest {
         let cursor = |from| SeriesCursor {
             from,
             total: totals.rows,
-            bytes: totals.bytes,
+            bytes: totals.bytes.unwrap_or_default(),
             version,
         };
         next.map(|from| self.list.write_cursor(&cursor(from)))
@@ -361,7 +361,7 @@ impl Listing for SeriesRequest {
             end: write(self.interval.end()),
             every: self.every,
             tz: self.zone,
-            bytes_used_total: totals.bytes,
+            bytes_used_total: totals.bytes.unwrap_or_default(),
             complete_through: freshness.complete_through.map(write),
             last_ingested_at: freshness.last_ingested_at.map(write),
             list_changed: self.has_changed(summary),
@@ -478,7 +478,7 @@ async fn answer(
     context: Context,
     subject: Result<Subject, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
-    let (request, caller, rules, pool, series_cache) = &context;
+    let (request, caller, rules, pool, answer_cache) = &context;
     let mut parameters = Parameters::parse(request.query_string());
     let series = SeriesParameters::parse(&mut parameters, &context, subject);
     let is_large = series.as_ref().is_some_and(|series| series.is_large(rules));
@@ -495,8 +495,8 @@ async fn answer(
     // If neither the client nor the cache has a response, one round trip does everything.
     let is_cached = series.paging.format == ResponseFormat::Json;
     let has_version_tag = !has_content_tag(&caller.scope, series.paging.format);
-    if (is_cached && series_cache.has(&series.digest)) || (has_version_tag && has_tags(request)) {
-        let known = series_cache.known(&series.digest, series.interval, has_version_tag);
+    if (is_cached && answer_cache.has(&series.digest)) || (has_version_tag && has_tags(request)) {
+        let known = answer_cache.known(&series.digest, series.interval, has_version_tag);
         if let Some(Known {
             tag,
             freshness,
@@ -506,7 +506,11 @@ async fn answer(
             if let Some(unchanged) = unchanged(request, &tag) {
                 return Ok(unchanged);
             }
-            if let Some(CachedPage { totals, rows }) = page {
+            if let Some(CachedPage {
+                totals,
+                rows: CachedRows::Series(rows),
+            }) = page
+            {
                 let summary = (totals, freshness);
                 let source = DataSource::Cache;
                 return Ok(write_page(request, series, &tag, &summary, rows, source));

@@ -9,18 +9,19 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::{Array, ArrayBuilder, Ref};
 
+use super::answer_cache::{AnswerCache, CachedPage, CachedRows, Known, Tags};
 use super::cursor::{self, ListId};
 use super::format::ResponseFormat;
-use super::listing::{Context, Field, Item, Listing, respond};
+use super::listing::{Context, Field, Item, Listing, respond, write_page};
 use super::params::{
-    CURSOR, END, EVERY, Endpoint, FORMAT, ORGANIZATION, PAGE, Paging, Parameter, Parameters, SIZE,
-    SORT, START, TZ,
+    CSV, CURSOR, END, EVERY, Endpoint, FORMAT, ORGANIZATION, PAGE, Paging, Parameter, Parameters,
+    SIZE, SORT, START, TZ,
 };
 use super::problem::{ApiError, Problem};
 use super::response::{
     CommonResponses, has_content_tag, has_tags, list_id, unchanged, version_tag,
 };
-use super::series_cache::{SeriesCache, Tags};
+use super::telemetry::DataSource;
 use crate::db::queries::{self, Rows, Totals, TotalsQuery, UsageRows};
 use crate::db::{Client, StorageError};
 use crate::domain::{Freshness, Interval, Order, OrganizationId, Scope, UsageTotal, Zone};
@@ -44,14 +45,15 @@ pub(super) struct TotalsRequest<T> {
     list: ListId,
     /// Identifies the response.
     digest: String,
-    series_cache: web::Data<SeriesCache>,
+    answer_cache: web::Data<AnswerCache>,
     item: PhantomData<T>,
 }
 
 /// The last row of the page before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct TotalsCursor {
-    bytes: i64,
+    /// As text, because JSON numbers have 64 bits.
+    bytes: String,
     id: String,
     /// The version of the usage on the first page.
     version: i64,
@@ -74,7 +76,7 @@ impl<T: Total> Endpoint for TotalsRequest<T> {
 
 impl<T: Total> TotalsRequest<T> {
     fn parse(parameters: &mut Parameters<Self>, context: &Context) -> Option<Self> {
-        let (request, caller, _, _, series_cache) = context;
+        let (request, caller, _, _, answer_cache) = context;
         let zone = parameters.zone();
         let (start, end) = (
             parameters.start(zone.unwrap_or(Zone::UTC)),
@@ -106,7 +108,7 @@ impl<T: Total> TotalsRequest<T> {
             cursor,
             list,
             digest,
-            series_cache: series_cache.clone(),
+            answer_cache: answer_cache.clone(),
             item: PhantomData,
         })
     }
@@ -130,7 +132,11 @@ impl<T: Total> Listing for TotalsRequest<T> {
             scope: &self.scope,
             interval: self.interval,
             order: self.order,
-            after: cursor.map(|cursor| (self.order.place(cursor.bytes), cursor.id.as_str())),
+            after: cursor.map(|cursor| {
+                // Cursors are authenticated.
+                let bytes = cursor.bytes.parse().unwrap_or_default();
+                (self.order.place(bytes), cursor.id.as_str())
+            }),
             window: self.paging.window(),
         };
         let answer = T::query(client, self.organization.as_ref(), query).await?;
@@ -154,10 +160,11 @@ impl<T: Total> Listing for TotalsRequest<T> {
         (summary.0, self.has_changed(summary))
     }
 
-    fn cache(&self, tags: Tags, _: &Self::Summary, _: &[UsageTotal]) {
-        if has_content_tag(&self.scope, ResponseFormat::Json) {
-            self.series_cache.insert(self.digest.clone(), tags, None);
-        }
+    fn cache(&self, tags: Tags, &(totals, _): &Self::Summary, rows: &[UsageTotal]) {
+        let rows = CachedRows::List(rows.to_vec());
+        let page = CachedPage { totals, rows };
+        self.answer_cache
+            .insert(self.digest.clone(), tags, Some(page));
     }
 
     fn has_changed(&self, (_, freshness): &Self::Summary) -> bool {
@@ -170,6 +177,7 @@ impl<T: Total> Listing for TotalsRequest<T> {
         let UsageTotal { id, bytes, .. } = rows.last()?.clone();
         let cursor = self.cursor.as_ref();
         let version = cursor.map_or(freshness.version, |cursor| cursor.version);
+        let bytes = bytes.to_string();
         let cursor = TotalsCursor { bytes, id, version };
         Some(self.list.write_cursor(&cursor))
     }
@@ -223,9 +231,9 @@ pub(super) struct TotalsPage<T> {
     /// Time zone of dates.
     #[schema(value_type = String, example = "UTC")]
     tz: Zone,
-    /// Bytes used by the whole list.
+    /// Bytes used by the whole list; null if they exceed 64 bits.
     #[schema(minimum = 0)]
-    bytes_used_total: i64,
+    bytes_used_total: Option<i64>,
     /// Every feed that is expected and live has delivered the usage up to this instant.
     #[schema(format = DateTime)]
     complete_through: Option<String>,
@@ -264,9 +272,9 @@ pub(super) struct SimCardTotals(#[schema(inline)] TotalsPage<SimCardTotal>);
 pub(super) struct OrganizationTotal {
     /// Identifier of the organization.
     organization: String,
-    /// Bytes used.
+    /// Bytes used; null if they exceed 64 bits.
     #[schema(minimum = 0)]
-    bytes_used_total: i64,
+    bytes_used_total: Option<i64>,
     /// Number of usage records.
     #[schema(minimum = 0)]
     records: i64,
@@ -278,9 +286,9 @@ pub(super) struct OrganizationTotal {
 pub(super) struct SimCardTotal {
     /// ICCID of the SIM card.
     simcard: String,
-    /// Bytes used.
+    /// Bytes used; null if they exceed 64 bits.
     #[schema(minimum = 0)]
-    bytes_used_total: i64,
+    bytes_used_total: Option<i64>,
     /// Number of usage records.
     #[schema(minimum = 0)]
     records: i64,
@@ -290,7 +298,7 @@ impl From<UsageTotal> for OrganizationTotal {
     fn from(UsageTotal { id, bytes, records }: UsageTotal) -> Self {
         Self {
             organization: id,
-            bytes_used_total: bytes,
+            bytes_used_total: i64::try_from(bytes).ok(),
             records,
         }
     }
@@ -300,7 +308,7 @@ impl From<UsageTotal> for SimCardTotal {
     fn from(UsageTotal { id, bytes, records }: UsageTotal) -> Self {
         Self {
             simcard: id,
-            bytes_used_total: bytes,
+            bytes_used_total: i64::try_from(bytes).ok(),
             records,
         }
     }
@@ -312,7 +320,9 @@ impl Item for OrganizationTotal {
     fn csv(&self) -> impl IntoIterator<Item = Field<'_>> {
         [
             Field::Id(&self.organization),
-            Field::Plain(&self.bytes_used_total),
+            self.bytes_used_total
+                .as_ref()
+                .map_or(Field::Plain(&""), |bytes| Field::Plain(bytes)),
             Field::Plain(&self.records),
         ]
     }
@@ -324,7 +334,9 @@ impl Item for SimCardTotal {
     fn csv(&self) -> impl IntoIterator<Item = Field<'_>> {
         [
             Field::Id(&self.simcard),
-            Field::Plain(&self.bytes_used_total),
+            self.bytes_used_total
+                .as_ref()
+                .map_or(Field::Plain(&""), |bytes| Field::Plain(bytes)),
             Field::Plain(&self.records),
         ]
     }
@@ -341,6 +353,7 @@ impl Total for OrganizationTotal {
         SIZE,
         CURSOR,
         FORMAT,
+        CSV,
     ];
 
     async fn query(
@@ -363,6 +376,7 @@ impl Total for SimCardTotal {
         SIZE,
         CURSOR,
         FORMAT,
+        CSV,
         ORGANIZATION,
     ];
 
@@ -375,20 +389,66 @@ impl Total for SimCardTotal {
     }
 }
 
+/// Responds without reading any usage, if the client or the cache has the answer; otherwise returns the
+/// request.
+async fn answer_known<T: Total>(
+    (request, caller, _, _, answer_cache): &Context,
+    totals: TotalsRequest<T>,
+) -> Result<Result<HttpResponse, TotalsRequest<T>>, ApiError> {
+    let is_cached = totals.paging.format == ResponseFormat::Json;
+    let has_version_tag = !has_content_tag(&caller.scope, totals.paging.format);
+    if !(is_cached && answer_cache.has(&totals.digest) || has_tags(request)) {
+        return Ok(Err(totals));
+    }
+    let known = answer_cache.known(&totals.digest, totals.interval, has_version_tag);
+    let Some(Known {
+        tag,
+        freshness,
+        page,
+    }) = known.await?
+    else {
+        return Ok(Err(totals));
+    };
+    if let Some(unchanged) = unchanged(request, &tag) {
+        return Ok(Ok(unchanged));
+    }
+    let Some(CachedPage {
+        totals: summary,
+        rows: CachedRows::List(rows),
+    }) = page
+    else {
+        return Ok(Err(totals));
+    };
+    let summary = (summary, freshness);
+    let source = DataSource::Cache;
+    Ok(Ok(write_page(
+        request, totals, &tag, &summary, rows, source,
+    )))
+}
+
 async fn answer<T: Total>(context: Context) -> Result<HttpResponse, ApiError> {
-    let (request, caller, _, pool, series_cache) = &context;
+    let (request, caller, rules, pool, answer_cache) = &context;
     let mut parameters = Parameters::parse(request.query_string());
     let totals = TotalsRequest::<T>::parse(&mut parameters, &context);
     let totals = parameters.finish(totals)?;
-    if has_tags(request) {
-        let has_version_tag = !has_content_tag(&caller.scope, totals.paging.format);
-        let known = series_cache.known(&totals.digest, totals.interval, has_version_tag);
-        if let Some(known) = known.await?
-            && let Some(unchanged) = unchanged(request, &known.tag)
-        {
-            return Ok(unchanged);
-        }
+    let is_cached = totals.paging.format == ResponseFormat::Json;
+    let totals = match answer_known(&context, totals).await? {
+        Ok(response) => return Ok(response),
+        Err(totals) => totals,
+    };
+    if !is_cached {
+        return respond(request, caller, pool, totals).await;
     }
+    // A list of the whole fleet takes seconds of the database's time.
+    let (_turn, has_waited) = answer_cache.turn(&totals.digest, rules.longest_wait).await;
+    let totals = if has_waited {
+        match answer_known(&context, totals).await? {
+            Ok(response) => return Ok(response),
+            Err(totals) => totals,
+        }
+    } else {
+        totals
+    };
     respond(request, caller, pool, totals).await
 }
 

@@ -313,3 +313,56 @@ fn every_link_in_the_guides_resolves() {
         }
     }
 }
+
+/// The limits in docs/security.md: each setting, and its default as written there.
+fn documented_limits() -> Vec<(String, String)> {
+    let text = text("docs/security.md");
+    let rows = text.lines().filter_map(|line| {
+        let cells: Vec<_> = line.strip_prefix('|')?.split('|').map(str::trim).collect();
+        let names: Vec<_> = cells.get(2)?.split('`').skip(1).step_by(2).collect();
+        let defaults: Vec<_> = cells.get(3)?.split(", ").collect();
+        Some((
+            names.into_iter().map(str::to_owned).collect::<Vec<_>>(),
+            defaults.join(", "),
+        ))
+    });
+    rows.flat_map(|(names, defaults)| {
+        let defaults: Vec<String> = defaults.split(", ").map(str::to_owned).collect();
+        // One default is that of all settings of the row.
+        let default = move |index: usize| {
+            let index = if defaults.len() == 1 { 0 } else { index };
+            defaults.get(index).cloned().unwrap_or_default()
+        };
+        let limits = names.into_iter().enumerate();
+        limits
+            .map(move |(index, name)| (name, default(index)))
+            .collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+#[test]
+fn the_page_about_security_names_each_limit_with_its_default() {
+    // Settings with a number that limit no client.
+    const OTHERS: [&str; 6] = [
+        "workers",
+        "pool_size",
+        "drain_ms",
+        "shutdown_timeout_ms",
+        "hsts_days",
+        "cache_mb",
+    ];
+    let config: toml::Table = text("config.toml").parse().unwrap();
+    let documented = documented_limits();
+    let serve = config["serve"].as_table().unwrap();
+    for (name, default) in &documented {
+        let value = serve
+            .get(name)
+            .unwrap_or_else(|| panic!("there is no serve.{name}"));
+        assert_eq!(default.replace(',', ""), value.to_string(), "{name}");
+    }
+    for (name, _) in serve.iter().filter(|(_, value)| value.is_integer()) {
+        let is_named = documented.iter().any(|(documented, _)| documented == name);
+        assert!(is_named != OTHERS.contains(&name.as_str()), "{name}");
+    }
+}

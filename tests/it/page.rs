@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::TestDatabase;
-use crate::support::program::{inventory, simusage};
+use crate::support::program::{command, inventory, simusage};
 use crate::support::server::Server;
 use crate::support::usage::Files;
 
@@ -33,6 +33,16 @@ async fn the_page_works_in_a_browser() {
     );
     let run = simusage(database.url(), &["ingest", "--inventory", &assignments]);
     assert_eq!(run.status, 0, "{run:?}");
+    // Records of wrong clocks, which the page does not follow.
+    let outliers = files.write(
+        "outliers.csv",
+        "sim-card-id,bytes-used,date\n89440010,1,2020-08-20T12:00:00Z\n89440010,1,2199-12-31T12:00:00Z\n",
+    );
+    let run = command(database.url(), &["ingest", &outliers])
+        .env("SIMUSAGE_INGEST_MAX_FUTURE_HOURS", "0")
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{run:?}");
     let server = Server::start(database.url());
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
     let output = Command::new("node")

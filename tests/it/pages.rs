@@ -1,11 +1,15 @@
 //! Pages of lists that change between two requests.
 
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
 
-use crate::support::TestDatabase;
+use serde_json::Value;
+
 use crate::support::api::Api;
 use crate::support::program::simusage;
+use crate::support::server::Server;
 use crate::support::usage::Files;
+use crate::support::{TestDatabase, at};
 
 fn ingest(database: &TestDatabase, files: &Files, name: &str, rows: &[(&str, i64, &str)]) {
     let mut text = "sim-card-id,bytes-used,date\n".to_owned();
@@ -112,5 +116,148 @@ async fn a_page_says_that_the_list_has_changed_since_the_first_page() {
         assert_eq!((csv.status, csv.header("list-changed")), (200, "true"));
         let unchanged = api.get_with(link, &[("if-none-match", etag)]).await;
         assert_eq!(unchanged.status, 200, "{link}");
+    }
+}
+
+#[actix_web::test]
+async fn a_list_in_which_a_total_overflows_has_the_others() {
+    let database = TestDatabase::migrated().await;
+    let time = at("2020-02-01T12:00:00Z");
+    let most = i64::MAX;
+    let mut records = vec![("5", "small", time, 7), ("6", "small", time, 8)];
+    for card in ["1", "2", "3"] {
+        let organization = if card == "3" { "large" } else { "larger" };
+        records.extend([
+            (card, organization, time, most),
+            (card, organization, time, most - 1),
+        ]);
+    }
+    database.load(&records).await;
+    let api = Api::new(&database.config()).await;
+    let by_id = [
+        ["large", "larger", "small"].as_slice(),
+        &["1", "2", "3", "5", "6"],
+    ];
+    let descending = [
+        ["larger", "large", "small"].as_slice(),
+        &["1", "2", "3", "6", "5"],
+    ];
+    let ascending = [
+        ["small", "large", "larger"].as_slice(),
+        &["5", "6", "1", "2", "3"],
+    ];
+    for (index, (list, name)) in [("organizations", "organization"), ("simcards", "simcard")]
+        .into_iter()
+        .enumerate()
+    {
+        for (sort, expected) in [("-bytes", descending), ("bytes", ascending), ("id", by_id)] {
+            let expected = expected[index];
+            let mut next = Some(format!(
+                "/api/v1/usage/{list}?start=2020-01-01&end=2020-12-31&size=1&sort={sort}"
+            ));
+            let mut found = vec![];
+            while let Some(path) = next {
+                let page = api.ok(&path).await;
+                assert_eq!(page["bytes-used-total"], Value::Null, "{path}");
+                let item = &page["items"][0];
+                let is_large = item["bytes-used-total"].is_null();
+                let id = item[name].as_str().unwrap().to_owned();
+                assert_eq!(is_large, !["small", "5", "6"].contains(&&*id), "{path}");
+                assert!(item["records"].as_i64().unwrap() > 0);
+                found.push(id);
+                next = page["next"].as_str().map(str::to_owned);
+            }
+            assert_eq!(found, expected, "{list} {sort}");
+        }
+    }
+    let csv = api.get("/api/v1/usage/organizations?format=csv").await;
+    let lines: Vec<_> = csv.text.lines().skip(1).collect();
+    assert_eq!(lines, ["larger,,4", "large,,2", "small,15,2"]);
+    // The series of the one that is too large fails, and no other.
+    let series = |id: &str| {
+        format!("/api/v1/organization/{id}/usage?start=2020-02-01&end=2020-02-01&every=1day")
+    };
+    assert_eq!(api.get(&series("large")).await.status, 500);
+    assert_eq!(api.ok(&series("small")).await["bytes-used-total"], 15);
+}
+
+#[actix_web::test]
+async fn csv_has_no_formulas_unless_it_is_raw() {
+    let database = TestDatabase::migrated().await;
+    let time = at("2020-02-01T12:00:00Z");
+    database
+        .load(&[
+            ("=1+1", "@SUM(1)", time, 1),
+            ("+2", "-3", time, 2),
+            ("a=", "b", time, 3),
+        ])
+        .await;
+    let api = Api::new(&database.config()).await;
+    let csv = async |path: &str| {
+        let answer = api.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        let mut lines: Vec<_> = answer.text.lines().skip(1).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let list = "/api/v1/usage/simcards?format=csv";
+    assert_eq!(csv(list).await, ["\"'+2\",2,1", "\"'=1+1\",1,1", "a=,3,1"]);
+    assert_eq!(
+        csv(&format!("{list}&csv=raw")).await,
+        ["+2,2,1", "=1+1,1,1", "a=,3,1"]
+    );
+    let inventory = "/api/v1/inventory?format=csv";
+    let expected = ["\"'+2\",\"'-3\",,", "\"'=1+1\",\"'@SUM(1)\",,", "a=,b,,"];
+    assert_eq!(csv(inventory).await, expected);
+    assert_eq!(
+        csv(&format!("{inventory}&csv=raw")).await,
+        ["+2,-3,,", "=1+1,@SUM(1),,", "a=,b,,"]
+    );
+    let organizations = "/api/v1/usage/organizations?format=csv&size=2";
+    assert_eq!(csv(organizations).await, ["\"'-3\",2,1", "b,3,1"]);
+    assert_eq!(api.get(&format!("{list}&csv=other")).await.status, 422);
+}
+
+#[tokio::test]
+async fn http_1_0_clients_receive_no_chunks() {
+    let database = TestDatabase::migrated().await;
+    database
+        .load(&[("1", "o", at("2020-02-01T12:00:00Z"), 5)])
+        .await;
+    let server = Server::start(database.url());
+    for headers in [
+        "",
+        "Connection: keep-alive\r\n",
+        "Accept-Encoding: gzip\r\n",
+    ] {
+        for path in [
+            "/api/v1/usage/simcards?format=csv",
+            "/api/v1/usage/simcards",
+            "/api/v1/nothing",
+            "/",
+        ] {
+            let mut stream = server.connect();
+            write!(
+                stream,
+                "GET {path} HTTP/1.0\r\nHost: localhost\r\n{headers}\r\n"
+            )
+            .unwrap();
+            let mut response = vec![];
+            stream.read_to_end(&mut response).unwrap();
+            let end = response
+                .windows(4)
+                .position(|bytes| bytes == b"\r\n\r\n")
+                .unwrap();
+            let head = String::from_utf8_lossy(&response[..end]).to_lowercase();
+            assert!(!head.contains("transfer-encoding"), "{path}: {head}");
+            let body = &response[end + 4..];
+            if let Some((_, length)) = head.split_once("content-length: ") {
+                let length: usize = length.lines().next().unwrap().parse().unwrap();
+                assert_eq!(body.len(), length, "{path}: {head}");
+            }
+            if path.ends_with("csv") && !headers.contains("gzip") {
+                assert_eq!(body, b"simcard,bytes-used-total,records\n1,5,1\n");
+            }
+        }
     }
 }

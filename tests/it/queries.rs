@@ -11,7 +11,7 @@ const FRESHNESS: &str = "version int8, inventory_version int8, complete_through 
 const SERIES: &str = "total int8, all_bytes int8, version int8, inventory_version int8, \
                       complete_through timestamptz, last_ingested_at timestamptz, number int4, bytes int8, records int8";
 const TOTALS: &str = "total int8, all_bytes int8, version int8, inventory_version int8, \
-                      complete_through timestamptz, last_ingested_at timestamptz, id text, bytes int8, records int8";
+                      complete_through timestamptz, last_ingested_at timestamptz, id text, bytes int8, large_bytes text, records int8";
 
 const SOURCE: &str = "id int8, name text, position int8, line int8, prefix_hash bytea, batches int8, stored int8, \
                       rejected int8, updated_at timestamptz";
@@ -208,12 +208,12 @@ const EXPECTED: [(&str, &str, &str); 113] = [
     ),
     (
         "queries/organization_totals.sql",
-        "_int4 1, _timestamptz 3, int4 1, int8 1, text 1, int8 2, timestamptz 2",
+        "_int4 1, _timestamptz 3, int4 1, text 2, int8 2, timestamptz 2",
         TOTALS,
     ),
     (
         "queries/simcard_totals.sql",
-        "_int4 1, text 1, _timestamptz 2, int4 1, int8 1, text 1, int8 2, timestamptz 2",
+        "_int4 1, text 1, _timestamptz 2, int4 1, text 2, int8 2, timestamptz 2",
         TOTALS,
     ),
     (
@@ -223,7 +223,7 @@ const EXPECTED: [(&str, &str, &str); 113] = [
     ),
     (
         "queries/usage_series.sql",
-        "text 2, _int4 1, _timestamptz 4, int4 2, int8 2, timestamptz 2",
+        "text 2, _int4 1, _timestamptz 4, int4 2, int8 2, timestamptz 2, _int8 3",
         SERIES,
     ),
     (

@@ -1,10 +1,11 @@
 //! `simusage serve` as a process: startup errors, responses and shutdown.
 
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use crate::support::program::{load_inventory, simusage};
-use crate::support::server::{Server, read};
+use crate::support::server::{Server, read, status};
 use crate::support::{TestDatabase, require_native_server};
 
 #[tokio::test]
@@ -109,4 +110,20 @@ async fn the_error_of_a_server_that_cannot_start_says_why() {
     let run = simusage(empty.url(), &["serve", "--listen", "127.0.0.1:0"]);
     assert_eq!(run.status, 1, "{run:?}");
     assert!(run.stderr.contains("run `simusage migrate`"), "{run:?}");
+}
+
+#[tokio::test]
+async fn a_malformed_request_writes_no_error_to_the_log() {
+    let database = TestDatabase::migrated().await;
+    let server = Server::start(database.url());
+    let mut stream = server.connect();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost\r\n\r\n").unwrap();
+    assert_eq!(status(&read(stream)), 400);
+    assert_eq!(status(&server.get("/livez")), 200);
+    std::thread::sleep(Duration::from_millis(200));
+    let log = server.logged().join("\n");
+    assert!(
+        !log.contains("ERROR") && !log.contains("stream error"),
+        "{log}"
+    );
 }

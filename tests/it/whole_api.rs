@@ -702,43 +702,56 @@ async fn an_unchanged_response_is_not_sent_again() {
 }
 
 #[actix_web::test]
-async fn a_series_is_cached_while_it_is_valid() {
+async fn series_and_lists_are_cached_while_they_are_valid() {
     let database = TestDatabase::migrated().await;
     ingest(&database, &[("2020-01-02T05:00:00Z", 5)]).await;
     let api = Api::new(&database.config()).await;
-    let january = "/api/v1/organization/o/usage?start=2020-01-01&end=2020-01-31&every=1day";
-    let first = api.ok(january).await;
+    let january = "start=2020-01-01&end=2020-01-31";
+    let paths = [
+        format!("/api/v1/organization/o/usage?{january}&every=1day"),
+        format!("/api/v1/usage/organizations?{january}"),
+        format!("/api/v1/usage/simcards?{january}&organization=o"),
+        format!("/api/v1/usage/simcards?{january}&sort=id&size=1"),
+    ];
+    let mut first = vec![];
+    for path in &paths {
+        first.push(api.ok(path).await);
+    }
     // Records of another month change only the times up to which the response is complete.
     ingest(&database, &[("2020-02-02T05:00:00Z", 7)]).await;
-    let mut again = api.ok(january).await;
-    assert_eq!(again["complete-through"], "2020-02-02T05:00:00Z");
-    for field in ["complete-through", "last-ingested-at"] {
-        again[field] = first[field].clone();
+    for (path, first) in paths.iter().zip(first) {
+        let mut again = api.ok(path).await;
+        assert_eq!(again["complete-through"], "2020-02-02T05:00:00Z");
+        for field in ["complete-through", "last-ingested-at"] {
+            again[field] = first[field].clone();
+        }
+        assert_eq!(again, first, "{path}");
     }
-    assert_eq!(again, first);
-    // The record is changed without an ingest, so only a cached series still has the sum.
+    // The record is changed without an ingest, so only cached answers still have the sum.
     let connection = database.connect().await;
     let change = "update usage_records_recent set bytes = 1 where time < '2020-02-01'";
     connection.batch_execute(change).await.unwrap();
     let close = "update usage_levels set closed_before = 1099511627776 where level = 'organization_usage_recent'";
     connection.batch_execute(close).await.unwrap();
     let mut without_cache = database.config();
-    without_cache.serve.series_cache_mb = 0;
+    without_cache.serve.cache_mb = 0;
     let without_cache = Api::new(&without_cache).await;
-    for _ in 0..2 {
-        assert_eq!(api.ok(january).await["bytes-used-total"], 5);
-        assert_eq!(without_cache.ok(january).await["bytes-used-total"], 1);
+    for path in paths.iter().chain(&paths) {
+        assert_eq!(api.ok(path).await["bytes-used-total"], 5, "{path}");
+        let read = without_cache.ok(path).await;
+        assert_eq!(read["bytes-used-total"], 1, "{path}");
     }
-    // An If-None-Match with another ETag gets the current series.
+    // An If-None-Match with another ETag gets the current answer.
     drop(connection);
     ingest(&database, &[("2020-01-03T05:00:00Z", 1)]).await;
-    for _ in 0..2 {
+    for path in paths.iter().chain(&paths) {
         let answer = api
-            .get_with(january, &[("if-none-match", "W/\"other\"")])
+            .get_with(path, &[("if-none-match", "W/\"other\"")])
             .await;
         assert_eq!(
             (answer.status, &answer.body["bytes-used-total"]),
-            (200, &json!(2))
+            (200, &json!(2)),
+            "{path}"
         );
     }
 }
@@ -832,4 +845,48 @@ async fn a_response_says_up_to_when_it_is_complete() {
         api.ok("/api/v1/usage/simcards?start=2020-02-01").await["complete-through"],
         "2020-01-05T00:00:00Z"
     );
+}
+
+/// The server calculates the starts of many buckets, from runs at equal distances.
+#[actix_web::test]
+async fn a_long_series_has_the_buckets_of_shorter_ones() {
+    let database = TestDatabase::migrated().await;
+    ingest(
+        &database,
+        &[
+            ("2020-01-01T00:30:00Z", 1),
+            ("2020-03-29T00:59:59Z", 2),
+            ("2020-03-29T01:00:00Z", 4),
+            ("2020-07-01T12:00:00Z", 8),
+            ("2020-10-25T00:30:00Z", 16),
+            ("2020-10-25T01:30:00Z", 32),
+            ("2020-12-31T12:59:59Z", 64),
+        ],
+    )
+    .await;
+    let api = Api::new(&database.config()).await;
+    for subject in ["organization/o", &format!("simcard/{SIM}")] {
+        for tz in ["UTC", "Europe/Berlin", "Australia/Lord_Howe"] {
+            let series = async |start: &str, end: &str| {
+                let path = format!(
+                    "/api/v1/{subject}/usage?start={start}&end={end}&every=1hour&tz={tz}&size=1000"
+                );
+                api.ok(&path).await["items"].as_array().unwrap().clone()
+            };
+            let mut months = vec![];
+            for (month, days) in [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+                .iter()
+                .enumerate()
+            {
+                let month = format!("2020-{:02}", month + 1);
+                months.extend(series(&format!("{month}-01"), &format!("{month}-{days}")).await);
+            }
+            assert_eq!(months.len(), 7, "{tz}: {months:?}");
+            assert_eq!(
+                series("2020-01-01", "2020-12-31").await,
+                months,
+                "{subject}, {tz}"
+            );
+        }
+    }
 }

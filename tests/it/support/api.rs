@@ -66,7 +66,12 @@ impl Api {
             .unwrap_or_default();
         let access = Access::new(&config.serve, credentials);
         let service = Rc::new(
-            init_service(app(config, pool.clone(), ServerState::new(access.clone()))).await,
+            init_service(app(
+                config,
+                pool.clone(),
+                ServerState::new(config, access.clone()),
+            ))
+            .await,
         );
         let call = move |request: TestRequest| -> ResponseFuture {
             let service = Rc::clone(&service);
