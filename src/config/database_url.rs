@@ -18,11 +18,14 @@ use super::password_file::{self, Found, SOCKET_DIRECTORIES};
 /// The port that PostgreSQL listens on by default.
 const DEFAULT_PORT: u16 = 5_432;
 
+const PREFER_STANDBY: &str = "prefer-standby";
+
 /// How to connect. Neither `Display` nor `Debug` prints the password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Unresolved")]
 pub struct DatabaseUrl {
     parsed: tokio_postgres::Config,
+    prefers_standby: bool,
     tls: Tls,
     password_file: PasswordFile,
 }
@@ -82,6 +85,13 @@ impl DatabaseUrl {
     #[must_use]
     pub fn parameters(&self) -> &tokio_postgres::Config {
         &self.parsed
+    }
+
+    /// Whether to connect to a server that accepts writes only if no other can be reached:
+    /// `target_session_attrs=prefer-standby`, which the parameters do not have.
+    #[must_use]
+    pub fn prefers_standby(&self) -> bool {
+        self.prefers_standby
     }
 
     /// The TLS certificates.
@@ -156,6 +166,7 @@ impl DatabaseUrl {
         let password_file = add_password(&mut parsed, &options);
         Ok(Self {
             parsed,
+            prefers_standby: options.get("target_session_attrs") == Some(PREFER_STANDBY),
             tls,
             password_file,
         })
@@ -239,10 +250,11 @@ fn add_session(
         "target_session_attrs",
         &[
             ("any", TargetSessionAttrs::Any),
+            (PREFER_STANDBY, TargetSessionAttrs::Any),
             ("read-write", TargetSessionAttrs::ReadWrite),
             ("read-only", TargetSessionAttrs::ReadOnly),
         ],
-        "any, read-write or read-only",
+        "any, read-write, read-only or prefer-standby",
     )? {
         parsed.target_session_attrs(choice);
     }

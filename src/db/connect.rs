@@ -4,7 +4,9 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio_postgres::Client;
+use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Socket};
 
 use super::advice::on_connecting;
 use super::error::{Cause, WriteError, describe};
@@ -20,6 +22,11 @@ const KEEPALIVES: &str = include_str!("../../sql/session/keepalives.sql");
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVES_RETRIES: u32 = 3;
+
+/// How long the server may leave what it was sent without acknowledgement: as long as the keepalives,
+/// which are not sent then. Otherwise a COPY to a machine that has failed would take a quarter of an hour
+/// to fail.
+const UNACKNOWLEDGED: Duration = Duration::from_mins(1);
 
 /// A connection and the task that drives it. After a drop, the session ends the next time that the
 /// task runs.
@@ -136,27 +143,73 @@ pub(super) fn parameters(database: &Database) -> tokio_postgres::Config {
     parameters
 }
 
-/// Opens a connection with its own session.
+/// A connection that is to be driven.
+type Undriven = tokio_postgres::Connection<Socket, <Connector as MakeTlsConnect<Socket>>::Stream>;
+
+/// Connects to the first host that answers and has the right `target_session_attrs`.
+pub(super) async fn connect_any(
+    parameters: &tokio_postgres::Config,
+    prefers_standby: bool,
+    tls: Connector,
+) -> Result<(Client, Undriven), tokio_postgres::Error> {
+    if prefers_standby {
+        let mut standby = parameters.clone();
+        standby.target_session_attrs(TargetSessionAttrs::ReadOnly);
+        if let Ok(connected) = standby.connect(tls.clone()).await {
+            return Ok(connected);
+        }
+    }
+    parameters.connect(tls).await
+}
+
+/// Opens a connection with its own session. Of several hosts, uses one that accepts writes.
 ///
 /// # Errors
 /// Returns an error if the server is unreachable or rejects the connection. It names the server,
 /// without the password.
 pub async fn connect(database: &Database) -> Result<Connection, WriteError> {
-    let connection = open(database).await?;
+    let connection = open_for_writing(database).await?;
     connection.set_up().await?;
     Ok(connection)
 }
 
+/// Opens a connection without setting anything in its session. Of several hosts, uses one that
+/// accepts writes, unless the URL says otherwise.
+pub(super) async fn open_for_writing(database: &Database) -> Result<Connection, WriteError> {
+    let mut parameters = parameters(database);
+    if parameters.get_hosts().len() > 1
+        && parameters.get_target_session_attrs() == TargetSessionAttrs::Any
+    {
+        parameters.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
+    open_with(database, parameters, false).await
+}
+
 /// Opens a connection without setting anything in its session.
 pub(super) async fn open(database: &Database) -> Result<Connection, WriteError> {
-    let mut parameters = parameters(database);
+    open_with(
+        database,
+        parameters(database),
+        database.url.prefers_standby(),
+    )
+    .await
+}
+
+async fn open_with(
+    database: &Database,
+    mut parameters: tokio_postgres::Config,
+    prefers_standby: bool,
+) -> Result<Connection, WriteError> {
     if parameters.get_keepalives_idle() > KEEPALIVES_IDLE {
         parameters.keepalives_idle(KEEPALIVES_IDLE);
         parameters.keepalives_interval(KEEPALIVES_INTERVAL);
         parameters.keepalives_retries(KEEPALIVES_RETRIES);
     }
-    let (client, connection) = parameters
-        .connect(Connector::new(database.url.tls()))
+    if parameters.get_tcp_user_timeout().is_none() {
+        parameters.tcp_user_timeout(UNACKNOWLEDGED);
+    }
+    let tls = Connector::new(database.url.tls());
+    let (client, connection) = connect_any(&parameters, prefers_standby, tls)
         .await
         .map_err(|error| {
             let advice = on_connecting(&error, &database.url)

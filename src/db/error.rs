@@ -182,6 +182,16 @@ pub enum WriteError {
     /// Another process has advanced the source.
     #[error("another process is ingesting it")]
     Overtaken,
+    /// The database has lost batches of the source that it had committed, and has it only up to this
+    /// position.
+    #[error("the database no longer has records that it had committed")]
+    CommitsLost(i64),
+    /// The database has lost SIM cards or organizations whose ids records contain.
+    #[error(
+        "the database no longer has SIM cards or organizations that this run has loaded, as after a failover to \
+         a standby that had not received them; load the inventory again, then run the same command again"
+    )]
+    InventoryLost,
     /// Any other error. A retry would also fail.
     #[error("{0}")]
     Refused(#[source] Cause),
@@ -217,6 +227,8 @@ impl WriteError {
             Self::DiskFull(cause) => Self::DiskFull(change(cause)),
             Self::Refused(cause) => Self::Refused(change(cause)),
             Self::Overtaken => Self::Overtaken,
+            Self::InventoryLost => Self::InventoryLost,
+            Self::CommitsLost(position) => Self::CommitsLost(position),
         }
     }
 }

@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 use tokio_postgres::Client;
 use tokio_postgres::binary_copy::BinaryCopyOutStream;
-use tokio_postgres::types::{FromSql, Type};
+use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use super::binary_format::POSTGRES_EPOCH_US;
 use super::error::WriteError;
@@ -40,6 +40,41 @@ async fn version_and_size(client: &Client) -> Result<(i64, usize), WriteError> {
     let assignments: i64 = row.get("assignments");
     let size = usize::try_from(assignments).unwrap_or_default();
     Ok((row.get("version"), size))
+}
+
+/// The SIM card and the organization that were added last. A database without them has lost a part of
+/// the inventory, and may have given the ids to others.
+#[derive(Debug)]
+pub struct NewestIds {
+    sim_card: (Option<i32>, Option<String>),
+    organization: (Option<i32>, Option<String>),
+}
+
+impl NewestIds {
+    /// Loads those of the inventory as it is now.
+    ///
+    /// # Errors
+    /// Returns an error if the database is unreachable or rejects the statement.
+    pub async fn load(client: &Client) -> Result<Self, WriteError> {
+        let statement = include_str!("../../sql/ingest/newest_ids.sql");
+        let row = client.query_one(statement, &[]).await?;
+        Ok(Self {
+            sim_card: (row.get("sim_card"), row.get("iccid")),
+            organization: (row.get("organization"), row.get("organization_name")),
+        })
+    }
+
+    /// Whether the database still has them.
+    ///
+    /// # Errors
+    /// Returns an error if the database is unreachable or rejects the statement.
+    pub async fn exist(&self, client: &Client) -> Result<bool, WriteError> {
+        let statement = include_str!("../../sql/ingest/has_ids.sql");
+        let (sim_card, organization) = (&self.sim_card, &self.organization);
+        let parameters: [&(dyn ToSql + Sync); 4] =
+            [&sim_card.0, &sim_card.1, &organization.0, &organization.1];
+        Ok(client.query_one(statement, &parameters).await?.get(0))
+    }
 }
 
 /// The ids that a usage record contains.

@@ -37,7 +37,7 @@ pub use error::{Cause, StorageError, WriteError, with_causes};
 pub use feeds::{Feed, feeds};
 pub use freshness::FreshnessLoader;
 pub use inventory::{InventoryDifference, inventory_differences, store_inventory};
-pub use inventory_index::{InventoryIndex, LookupError, RecordIds, inventory_version};
+pub use inventory_index::{InventoryIndex, LookupError, NewestIds, RecordIds, inventory_version};
 pub use partitions::{KnownPartition, enter_partition, move_partition, set_partition_topic};
 pub use pool::{Lease, Pool, PoolStatus, Streaming};
 pub use pooling::{connect_first, pool_mode};
@@ -49,6 +49,6 @@ pub use replay::{Replay, StillRejected, TakenRecord, count_rejected};
 pub use retention::Retention;
 pub use sources::{
     Checkpoint, Claim, KnownSource, Outcome, SimilarFile, SourceIdentity, StoredFingerprint,
-    enter_file, enter_source, find_files, find_whole_file, outcome, remove_run, reset_source,
-    set_fingerprint, source_counts,
+    enter_file, enter_source, find_files, find_whole_file, lost_from, outcome, remove_run,
+    reset_source, set_fingerprint, source_counts,
 };

@@ -13,7 +13,7 @@ use deadpool_postgres::{
 use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 
-use super::connect::{SETTINGS, parameters};
+use super::connect::{SETTINGS, connect_any, parameters};
 use super::error::{StorageError, describe};
 use super::queries::Rows;
 use super::tls::Connector;
@@ -87,6 +87,7 @@ impl Settings {
 /// Opens connections, and sets what queries rely on unless other programs use the same sessions.
 struct SessionConnector {
     tls: Connector,
+    prefers_standby: bool,
     settings: Option<Arc<str>>,
 }
 
@@ -97,9 +98,9 @@ impl Connect for SessionConnector {
     ) -> BoxFuture<'_, Result<(tokio_postgres::Client, JoinHandle<()>), tokio_postgres::Error>>
     {
         let (parameters, tls) = (parameters.clone(), self.tls.clone());
-        let settings = self.settings.clone();
+        let (settings, prefers_standby) = (self.settings.clone(), self.prefers_standby);
         Box::pin(async move {
-            let (client, connection) = parameters.connect(tls).await?;
+            let (client, connection) = connect_any(&parameters, prefers_standby, tls).await?;
             let driver = tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     log::debug!("connection ended: {}", describe(&error));
@@ -157,11 +158,14 @@ impl Pool {
         let hosts = u32::try_from(parameters.get_hosts().len())
             .unwrap_or(1)
             .max(1);
+        let prefers_standby = config.database.url.prefers_standby();
+        let attempts = hosts * if prefers_standby { 2 } else { 1 };
         let connect_timeout = parameters.get_connect_timeout().copied().unwrap_or(wait);
-        parameters.connect_timeout(connect_timeout.min(wait / hosts));
+        parameters.connect_timeout(connect_timeout.min(wait / attempts));
         let is_shared = mode == PoolMode::Transaction;
         let connector = SessionConnector {
             tls,
+            prefers_standby,
             settings: (!is_shared).then(|| settings.of_session().into()),
         };
         let manager = Manager::from_connect(parameters, connector, recycling);

@@ -4,7 +4,7 @@
 //! Such a pooler runs each transaction in any of its sessions, so settings, locks and prepared
 //! statements of one transaction are not there in the next. `serve` can do without the first two.
 
-use super::connect::{Connection, open};
+use super::connect::{Connection, open, open_for_writing};
 use super::error::{NEEDS_STATEMENTS, WriteError, is_lost_statement};
 use crate::config::{Database, PoolMode};
 
@@ -56,7 +56,7 @@ pub async fn pool_mode(database: &Database) -> Result<PoolMode, WriteError> {
 /// Returns an error if the server is unreachable or rejects the connection, or if a pooler gives
 /// each transaction another session.
 pub async fn connect_first(database: &Database) -> Result<Connection, WriteError> {
-    let connection = open(database).await?;
+    let connection = open_for_writing(database).await?;
     ensure_own_session(database, &connection).await?;
     connection.set_up().await?;
     Ok(connection)

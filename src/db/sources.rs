@@ -393,6 +393,21 @@ pub async fn outcome(client: &Client, claim: &Claim, position: i64) -> Result<Ou
     })
 }
 
+/// The position of the source, if the database has lost batches that were committed: after a
+/// failover to a standby that had not received them, or when an earlier backup was restored.
+///
+/// # Errors
+/// Returns an error if the database is unreachable or rejects the statement.
+pub async fn lost_from(client: &Client, claim: &Claim) -> Result<Option<i64>, WriteError> {
+    let lock = include_str!("../../sql/ingest/lock_source.sql");
+    let Some(row) = client.query_opt(lock, &[&claim.id]).await? else {
+        return Ok(Some(0));
+    };
+    // Otherwise the number of batches never decreases.
+    let is_lost = row.get::<_, i64>("batches") < claim.batches;
+    Ok(is_lost.then(|| row.get("position")))
+}
+
 /// Removes the source of a run that has ended.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! The error that stops a run or a source.
 
-use crate::db::WriteError;
+use crate::db::{Claim, WriteError};
 
 /// An error that stops a run, or only one of its sources. It records whether the database is
 /// unavailable, because the final refresh would then only wait for it again.
@@ -28,6 +28,29 @@ impl Failure {
         }
     }
 
+    /// An error in storing the source of `claim`, which covers what was committed.
+    pub fn in_source(error: WriteError, claim: &Claim) -> Self {
+        let Claim { name, position, .. } = claim;
+        let position = match error {
+            WriteError::CommitsLost(position) => position,
+            // Perhaps the database has lost records of this source, too.
+            WriteError::InventoryLost => return Self::from(error).context(name.to_string()),
+            error => {
+                let context = format!("{name} is stored up to byte {position}");
+                return Self::from(error).context(context);
+            }
+        };
+        let next_step = if claim.resumable {
+            "run the same command again to store the rest"
+        } else {
+            "store the rest again, from that byte on"
+        };
+        Self::of_source(anyhow::anyhow!(
+            "{error}, as after a failover to a standby that had not received them: {name} is stored up to byte \
+             {position}; {next_step}"
+        ))
+    }
+
     pub fn is_of_source(&self) -> bool {
         self.is_of_source
     }
@@ -42,7 +65,7 @@ impl From<WriteError> for Failure {
         Self {
             is_database_unavailable: error.is_transient(),
             // Another process stores this source, but not necessarily the next one.
-            is_of_source: matches!(error, WriteError::Overtaken),
+            is_of_source: matches!(error, WriteError::Overtaken | WriteError::CommitsLost(_)),
             error: error.into(),
         }
     }

@@ -55,9 +55,13 @@ impl CurrentInventory {
     /// # Errors
     /// Returns an error if the database is unavailable for too long or rejects the query.
     pub async fn load(session: &mut Session<'_>) -> Result<Self, WriteError> {
-        let index = session
-            .repeat(async |connection| InventoryIndex::load(connection).await)
-            .await?;
+        let index = loop {
+            match session.load_inventory().await {
+                Err(error) => session.recover(error).await?,
+                Ok(index) => break index,
+            }
+        };
+        session.succeeded();
         warn_if_empty(&index);
         let index = Arc::new(index);
         let retention = session
@@ -112,7 +116,7 @@ impl CurrentInventory {
         let retention = Retention::load(connection).await?;
         let has_changed = db::inventory_version(connection).await? != self.index.version();
         if has_changed {
-            self.index = Arc::new(InventoryIndex::load(connection).await?);
+            self.index = Arc::new(session.load_inventory().await?);
             log::info!(
                 "the inventory has changed and now has {} SIM cards",
                 self.index.len()

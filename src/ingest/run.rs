@@ -24,7 +24,7 @@ use super::source::{OpenOptions, Source};
 use super::store::Store;
 use super::summary::{SourceStatus, SourceSummary, Summary, Tally};
 use crate::config::Config;
-use crate::db::{self, Claim};
+use crate::db::{self, Claim, WriteError};
 use crate::domain::AssignmentList;
 
 /// Loads the inventory, if one is given, and stores the usage records of all sources. Each source
@@ -85,6 +85,7 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
         },
         parallel_copy: ParallelCopy::new(config.ingest.connections),
         id: i64::from_ne_bytes(fastrand::u64(..).to_ne_bytes()),
+        stored: vec![],
     };
     let stored = if options.replay_rejects {
         run.replay().await
@@ -150,6 +151,8 @@ struct Run<'a> {
     parallel_copy: ParallelCopy,
     /// Random number that identifies this run in the ledger.
     id: i64,
+    /// The sources that are stored.
+    stored: Vec<Claim>,
 }
 
 impl Run<'_> {
@@ -224,6 +227,26 @@ impl Run<'_> {
             }
         }
         drop(progress);
+        self.ensure_still_stored().await
+    }
+
+    /// After a failover, checks that the database still has the sources that this run has stored.
+    ///
+    /// # Errors
+    /// Returns an error if it has lost some of them, or is unavailable for too long.
+    async fn ensure_still_stored(&mut self) -> Result<(), Failure> {
+        let session = &mut self.store.session;
+        if session.losses() == 0 {
+            return Ok(());
+        }
+        for claim in &self.stored {
+            let lost_from =
+                session.repeat(async |connection| db::lost_from(connection, claim).await);
+            if let Some(position) = lost_from.await? {
+                let error = WriteError::CommitsLost(position);
+                return Err(Failure::in_source(error, claim));
+            }
+        }
         Ok(())
     }
 
@@ -276,7 +299,7 @@ impl Run<'_> {
         drop(receiver);
         let read = reading.await.context(READER_PANICKED)?;
         let so_far = || format!("{name} is stored up to byte {}", claim.position);
-        stored.map_err(|error| Failure::from(error).context(so_far()))?;
+        stored.map_err(|error| Failure::in_source(error, &claim))?;
         if !claim.resumable {
             self.store
                 .session
@@ -296,6 +319,9 @@ impl Run<'_> {
             }
         }
         source.to = claim.position;
+        if claim.resumable {
+            self.stored.push(claim.clone());
+        }
         if rejected_before {
             // Some may have been read again, or stored by a replay.
             let counts = self

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::db::{self, Connection, WriteError};
+use crate::db::{self, Connection, InventoryIndex, NewestIds, WriteError};
 
 /// The pause before the first retry. It doubles with each retry, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -14,6 +14,9 @@ pub(super) struct Session<'a> {
     config: &'a Config,
     connection: Connection,
     outage: Option<Outage>,
+    losses: u32,
+    /// Of the inventory that batches were made with.
+    newest_ids: Option<NewestIds>,
 }
 
 /// A period in which nothing has succeeded.
@@ -42,6 +45,8 @@ impl<'a> Session<'a> {
             config,
             connection,
             outage: None,
+            losses: 0,
+            newest_ids: None,
         })
     }
 
@@ -102,12 +107,8 @@ impl<'a> Session<'a> {
         let mut error = error;
         loop {
             pause(self.config, &mut self.outage, error).await?;
-            let connected = db::connect(&self.config.database).await;
-            match set_up(connected).await {
-                Ok(connection) => {
-                    self.connection = connection;
-                    return Ok(());
-                }
+            match self.reconnect().await {
+                Ok(()) => return Ok(()),
                 Err(next) => error = next,
             }
         }
@@ -116,10 +117,35 @@ impl<'a> Session<'a> {
     /// Replaces a connection that may be broken, in one attempt.
     ///
     /// # Errors
-    /// Returns an error if the server does not answer or refuses the connection.
+    /// Returns an error if the server does not answer or refuses the connection, or if it lacks some of
+    /// the inventory that was loaded.
     pub async fn reconnect(&mut self) -> Result<(), WriteError> {
-        self.connection = set_up(db::connect(&self.config.database).await).await?;
+        let connection = set_up(db::connect(&self.config.database).await).await?;
+        if let Some(newest) = &self.newest_ids
+            && !newest.exist(&connection).await?
+        {
+            return Err(WriteError::InventoryLost);
+        }
+        self.connection = connection;
+        self.losses += 1;
         Ok(())
+    }
+
+    /// Loads the inventory. From then on, a server that lacks some of it is not connected to: batches
+    /// may contain ids that it has given, or will give, to others.
+    ///
+    /// # Errors
+    /// Returns an error if the database is unreachable or rejects a statement.
+    pub async fn load_inventory(&mut self) -> Result<InventoryIndex, WriteError> {
+        let index = InventoryIndex::load(&self.connection).await?;
+        // Afterwards, so that they include those of the index.
+        self.newest_ids = Some(NewestIds::load(&self.connection).await?);
+        Ok(index)
+    }
+
+    /// How often the connection was replaced, perhaps by one to another server.
+    pub fn losses(&self) -> u32 {
+        self.losses
     }
 
     /// Ends an outage, if there is one.

@@ -104,6 +104,9 @@ pub(super) async fn store_batch(
                 Err(error) => error,
             },
         };
+        if error == WriteError::Overtaken {
+            return Err(why_moved(session, claim).await);
+        }
         session.recover(error).await?;
         // The connection may have broken before or during the commit. The ledger says which.
         let position = batch.end.checkpoint.position;
@@ -113,8 +116,18 @@ pub(super) async fn store_batch(
         {
             Outcome::Committed => return Ok(batch.end),
             Outcome::RolledBack => {}
-            Outcome::Overtaken => return Err(WriteError::Overtaken),
+            Outcome::Overtaken => return Err(why_moved(session, claim).await),
         }
+    }
+}
+
+/// Why a source is not where this run left it.
+async fn why_moved(session: &mut Session<'_>, claim: &Claim) -> WriteError {
+    let lost_from = session.repeat(async |connection| db::lost_from(connection, claim).await);
+    match lost_from.await {
+        Ok(Some(position)) => WriteError::CommitsLost(position),
+        Ok(None) => WriteError::Overtaken,
+        Err(error) => error,
     }
 }
 

@@ -18,6 +18,7 @@ mod embedded;
 mod embedded_server;
 mod exactly_once;
 mod exactness;
+mod failover;
 mod feeds;
 mod files;
 mod first_mistakes;

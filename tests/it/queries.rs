@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 111] = [
+const EXPECTED: [(&str, &str, &str); 113] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -87,6 +87,11 @@ const EXPECTED: [(&str, &str, &str); 111] = [
     ),
     ("ingest/find_source.sql", "text 2", SOURCE),
     ("ingest/find_whole_file.sql", "int8 2", SOURCE),
+    (
+        "ingest/has_ids.sql",
+        "int4 1, text 1, int4 1, text 1",
+        "has_ids bool",
+    ),
     ("ingest/inventory_index.sql", "", ""),
     (
         "ingest/inventory_version.sql",
@@ -120,6 +125,11 @@ const EXPECTED: [(&str, &str, &str); 111] = [
         "",
     ),
     ("ingest/move_partition.sql", "int8 4, text 1", "moved bool"),
+    (
+        "ingest/newest_ids.sql",
+        "",
+        "sim_card int4, iccid text, organization int4, organization_name text",
+    ),
     (
         "ingest/oldest_kept.sql",
         "",

@@ -1,11 +1,12 @@
 //! What `serve` and its clients remember from before a backup was restored is not used afterwards,
 //! even if just as much has been stored since.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use simusage::db;
 
+use crate::support::cluster::server_programs;
 use crate::support::program::{load_inventory, simusage, simusage_with_input};
 use crate::support::server::{Server, read, status};
 use crate::support::usage::Files;
@@ -124,27 +125,6 @@ async fn nothing_from_before_copied_tables_were_restored_is_used() {
     restore_between_questions(&database, dump, restore).await;
 }
 
-/// The folder of `pg_dump` and `pg_restore`: where the server has its programs, or in `PATH`, if their version
-/// is that of the server.
-async fn dump_programs(database: &TestDatabase) -> Option<PathBuf> {
-    let connection = database.connect().await;
-    let version = "select current_setting('server_version_num')::integer / 10000";
-    let version: i32 = connection.query_one(version, &[]).await.unwrap().get(0);
-    let folder = "select setting from pg_config where name = 'BINDIR'";
-    let beside_server = connection.query_one(folder, &[]).await.ok();
-    let beside_server = beside_server.map(|row| PathBuf::from(row.get::<_, String>(0)));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<_> = std::env::split_paths(&path).collect();
-    beside_server.into_iter().chain(folders).find(|folder| {
-        let output = Command::new(folder.join("pg_dump"))
-            .arg("--version")
-            .output();
-        output.is_ok_and(|output| {
-            String::from_utf8_lossy(&output.stdout).contains(&format!(") {version}."))
-        })
-    })
-}
-
 fn run(program: &Path, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}: {output:?}", program.display());
@@ -155,7 +135,7 @@ fn run(program: &Path, arguments: &[&str]) {
 async fn nothing_from_before_a_dump_was_restored_is_used() {
     require_native_server();
     let database = TestDatabase::migrated().await;
-    let Some(programs) = dump_programs(&database).await else {
+    let Some(programs) = server_programs(&database, &["pg_dump", "pg_restore"]).await else {
         note_skipped(
             "restoring a dump",
             "pg_dump of the server's version is not installed",

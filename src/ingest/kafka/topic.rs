@@ -63,6 +63,10 @@ pub(in crate::ingest) async fn store_topic(
                 );
                 tokio::time::sleep(REJOIN_AFTER).await;
             }
+            Err(error @ WriteError::CommitsLost(_)) => {
+                log::warn!("{error}; reading them again");
+                tokio::time::sleep(REJOIN_AFTER).await;
+            }
             Err(error) => break Err(Failure::from(error)),
             Ok(()) => match consumed {
                 Err(error) if may_claim_again(&error, &mut out_of_range) => {

@@ -25,7 +25,7 @@ impl TopicWriter<'_, '_> {
     ///
     /// # Errors
     /// Returns an error if the database is unavailable for too long or rejects a statement, or if
-    /// another member of the group has moved a partition.
+    /// another member of the group has moved a partition, or the database has lost a part of one.
     pub(super) async fn handle_requests(
         &mut self,
         topic: &Topic,
@@ -33,7 +33,12 @@ impl TopicWriter<'_, '_> {
         receiver: &mut Receiver<Request>,
     ) -> Result<(), WriteError> {
         let mut claims: FxHashMap<i32, Claim> = FxHashMap::default();
+        let mut losses = self.store.session.losses();
         while let Some(request) = self.store.next_message(receiver).await? {
+            if losses != self.store.session.losses() {
+                losses = self.store.session.losses();
+                self.ensure_still_stored(&claims).await?;
+            }
             match request {
                 Request::Claim {
                     cluster,
@@ -78,6 +83,26 @@ impl TopicWriter<'_, '_> {
                 Request::Barrier(reply) => {
                     let _ = reply.send(());
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// After a failover, checks that the database still has what it had committed, also of partitions
+    /// that nothing arrives on.
+    ///
+    /// # Errors
+    /// Returns an error if it has lost some of that, or is unavailable for too long.
+    async fn ensure_still_stored(
+        &mut self,
+        claims: &FxHashMap<i32, Claim>,
+    ) -> Result<(), WriteError> {
+        let session = &mut self.store.session;
+        for claim in claims.values() {
+            let lost_from =
+                session.repeat(async |connection| db::lost_from(connection, claim).await);
+            if let Some(position) = lost_from.await? {
+                return Err(WriteError::CommitsLost(position));
             }
         }
         Ok(())

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod broker;
 pub mod certificates;
+pub mod cluster;
 pub mod kafka;
 pub mod pooler;
 pub mod program;
@@ -53,6 +54,8 @@ enum Host {
     Native { server: String, name: String },
     /// An embedded server, returned for reuse when this value is dropped.
     Embedded(Option<EmbeddedServer>),
+    /// A database that something else drops.
+    Existing,
 }
 
 /// The URL of the native server to create databases on, if one is configured.
@@ -105,6 +108,15 @@ impl TestDatabase {
         let database = Self::empty().await;
         database.migrate(&database.config().storage).await;
         database
+    }
+
+    /// A database that exists, and is not dropped with this value.
+    pub fn existing(url: String) -> Self {
+        Self {
+            url,
+            host: Host::Existing,
+            _watched: watchdog::watch(),
+        }
     }
 
     async fn migrate(&self, storage: &Storage) {
@@ -296,6 +308,7 @@ impl Drop for TestDatabase {
                 dropped.join().expect("the test database is dropped");
             }
             Host::Embedded(server) => return_embedded(server.take()),
+            Host::Existing => {}
         }
     }
 }

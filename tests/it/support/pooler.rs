@@ -165,7 +165,8 @@ fn spawn(command: &dyn Fn() -> Command, port: u16) -> Child {
     child
 }
 
-fn is_root() -> bool {
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
     let output = Command::new("id").arg("-u").output().unwrap();
     output.stdout == b"0\n"
 }
