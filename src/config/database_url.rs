@@ -619,7 +619,7 @@ mod tests {
             (
                 "",
                 [("PGTARGETSESSIONATTRS", "standby")],
-                "PGTARGETSESSIONATTRS cannot be 'standby'; use any, read-write or read-only",
+                "PGTARGETSESSIONATTRS cannot be 'standby'; use any, read-write, read-only or prefer-standby",
             ),
             (
                 "",
