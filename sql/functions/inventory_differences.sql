@@ -16,6 +16,7 @@ returns table (stored text, current text, sim_cards bigint, records bigint, byte
 language plpgsql
 stable
 set max_parallel_workers_per_gather = 0
+set jit = off
 as $$
 declare
     closed bigint;

@@ -16,6 +16,7 @@ returns table (organization_id integer, bytes numeric, records bigint)
 language plpgsql
 stable
 set max_parallel_workers_per_gather = 0
+set jit = off
 as $$
 declare
     parts text := organization_parts(organizations, record_edges, slot_edges, day_edges);

@@ -39,6 +39,7 @@ stable
 set enable_sort = off
 set timescaledb.enable_decompression_sorted_merge = off
 set max_parallel_workers_per_gather = 0
+set jit = off
 as $$
 #variable_conflict use_column
 declare

@@ -27,6 +27,7 @@ returns table (bucket timestamptz, organization text, bytes numeric, records big
 language plpgsql
 stable
 set max_parallel_workers_per_gather = 0
+set jit = off
 as $$
 #variable_conflict use_column
 declare

@@ -38,6 +38,7 @@ language plpgsql
 stable
 set plan_cache_mode = force_generic_plan
 set max_parallel_workers_per_gather = 0
+set jit = off
 as $$
 #variable_conflict use_column
 declare
