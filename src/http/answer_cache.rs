@@ -1,5 +1,4 @@
-//! A cache of pages of series and lists, and of the tags of others, so that a repeated request reads no
-//! usage.
+//! A cache of pages of series and lists, so that a repeated request reads no usage.
 //!
 //! The cache never decides whether an entry is current. Each is stored with the version tag of its
 //! response; each request queries the freshness of its interval, and uses the entry only if that yields
@@ -54,7 +53,7 @@ pub struct Known {
     pub page: Option<CachedPage>,
 }
 
-type Entry = (Tags, Option<CachedPage>);
+type Entry = (Tags, CachedPage);
 
 /// The entries of all workers, by the digests of their requests.
 #[derive(Debug, Clone)]
@@ -114,7 +113,7 @@ impl AnswerCache {
         let version = version_tag(&freshness, interval, digest);
         let entry = entry.filter(|(tags, _)| tags.version == version);
         let (tag, page) = match entry {
-            Some((tags, page)) => (tags.tag, page),
+            Some((tags, page)) => (tags.tag, Some(page)),
             None if has_version_tag => (version, None),
             None => return Ok(None),
         };
@@ -125,7 +124,7 @@ impl AnswerCache {
         }))
     }
 
-    pub fn insert(&self, digest: String, tags: Tags, page: Option<CachedPage>) {
+    pub fn insert(&self, digest: String, tags: Tags, page: CachedPage) {
         self.answers.entries.insert(digest, (tags, page));
     }
 
@@ -184,13 +183,13 @@ struct Bytes;
 
 impl Weighter<String, Entry> for Bytes {
     fn weight(&self, _: &String, (_, page): &Entry) -> u64 {
-        let rows = page.as_ref().map_or(0, |page| match &page.rows {
+        let rows = match &page.rows {
             CachedRows::Series(rows) => rows.capacity() * size_of::<UsageBucket>(),
             CachedRows::List(rows) => {
                 let ids: usize = rows.iter().map(|row| row.id.capacity()).sum();
                 rows.capacity() * size_of::<UsageTotal>() + ids
             }
-        });
+        };
         (ENTRY_BYTES + rows) as u64
     }
 }
@@ -225,13 +224,13 @@ mod tests {
             tag: EntityTag::new_weak("a".to_owned()),
         };
         for number in 0..1_000 {
-            answer_cache.insert(number.to_string(), tags.clone(), Some(page.clone()));
+            answer_cache.insert(number.to_string(), tags.clone(), page.clone());
         }
         let cached = (0..1_000)
             .filter(|number| answer_cache.has(&number.to_string()))
             .count();
         assert!((10..=100_000 / (50 * 24)).contains(&cached), "{cached}");
-        cache(0).insert("a".to_owned(), tags, Some(page));
+        cache(0).insert("a".to_owned(), tags, page);
     }
 
     #[actix_web::test]

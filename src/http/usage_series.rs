@@ -302,8 +302,7 @@ impl Listing for SeriesRequest {
     fn cache(&self, tags: Tags, &(totals, _): &Self::Summary, rows: &[UsageBucket]) {
         let rows = CachedRows::Series(rows.to_vec());
         let page = CachedPage { totals, rows };
-        self.answer_cache
-            .insert(self.digest.clone(), tags, Some(page));
+        self.answer_cache.insert(self.digest.clone(), tags, page);
     }
 
     fn next(&self, summary: &Self::Summary, rows: &mut Vec<UsageBucket>) -> Option<String> {

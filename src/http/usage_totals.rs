@@ -163,8 +163,7 @@ impl<T: Total> Listing for TotalsRequest<T> {
     fn cache(&self, tags: Tags, &(totals, _): &Self::Summary, rows: &[UsageTotal]) {
         let rows = CachedRows::List(rows.to_vec());
         let page = CachedPage { totals, rows };
-        self.answer_cache
-            .insert(self.digest.clone(), tags, Some(page));
+        self.answer_cache.insert(self.digest.clone(), tags, page);
     }
 
     fn has_changed(&self, (_, freshness): &Self::Summary) -> bool {
