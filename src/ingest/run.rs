@@ -21,7 +21,7 @@ use super::reader::{READER_PANICKED, RecordReader, Stopped};
 use super::replay::replay_rejected;
 use super::session::Session;
 use super::source::{OpenOptions, Source};
-use super::store::Store;
+use super::store::{Store, ensure_still_stored};
 use super::summary::{SourceStatus, SourceSummary, Summary, Tally};
 use crate::config::Config;
 use crate::db::{self, Claim, WriteError};
@@ -240,12 +240,11 @@ impl Run<'_> {
             return Ok(());
         }
         for claim in &self.stored {
-            let lost_from =
-                session.repeat(async |connection| db::lost_from(connection, claim).await);
-            if let Some(position) = lost_from.await? {
-                let error = WriteError::CommitsLost(position);
-                return Err(Failure::in_source(error, claim));
-            }
+            let checked = ensure_still_stored(session, claim).await;
+            checked.map_err(|error| match error {
+                WriteError::CommitsLost(_) => Failure::in_source(error, claim),
+                error => error.into(),
+            })?;
         }
         Ok(())
     }

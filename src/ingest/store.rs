@@ -123,11 +123,24 @@ pub(super) async fn store_batch(
 
 /// Why a source is not where this run left it.
 async fn why_moved(session: &mut Session<'_>, claim: &Claim) -> WriteError {
-    let lost_from = session.repeat(async |connection| db::lost_from(connection, claim).await);
-    match lost_from.await {
-        Ok(Some(position)) => WriteError::CommitsLost(position),
-        Ok(None) => WriteError::Overtaken,
+    match ensure_still_stored(session, claim).await {
+        Ok(()) => WriteError::Overtaken,
         Err(error) => error,
+    }
+}
+
+/// Checks that the database still has what this run has stored of a source.
+///
+/// # Errors
+/// Returns an error if it has lost some of that, or is unavailable for too long.
+pub(super) async fn ensure_still_stored(
+    session: &mut Session<'_>,
+    claim: &Claim,
+) -> Result<(), WriteError> {
+    let lost_from = session.repeat(async |connection| db::lost_from(connection, claim).await);
+    match lost_from.await? {
+        Some(position) => Err(WriteError::CommitsLost(position)),
+        None => Ok(()),
     }
 }
 
