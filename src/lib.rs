@@ -6,6 +6,7 @@
 //! are the command line, [`generate`] generates sample data, and [`token`] creates API tokens.
 
 pub mod cli;
+mod clock;
 pub mod commands;
 pub mod config;
 pub mod db;

@@ -177,6 +177,10 @@ impl BatchBuilder {
         payload: Payload<'_>,
         position: RecordPosition,
     ) -> Option<&RejectedRecord> {
+        // The first record may have come days after the last batch; the others come soon after it.
+        if self.is_empty() {
+            self.encoder.follow_clock();
+        }
         let added = if payload.is_cut() {
             Err(too_long(payload))
         } else {
@@ -250,7 +254,6 @@ impl BatchBuilder {
     /// Ends the batch at `checkpoint`, and begins the next.
     pub fn take(&mut self, checkpoint: Checkpoint) -> Batch {
         self.rejected_bytes = 0;
-        self.encoder.follow_clock();
         let valid = &mut self.valid;
         // The buffer stays, for the next batch.
         let tuples = sorted(&valid.tuples).freeze();

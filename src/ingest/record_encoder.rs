@@ -9,9 +9,9 @@ use chrono::TimeDelta;
 
 use super::parse::{UsageRecord, name};
 use super::reject::{Defect, Reason};
-use crate::config;
 use crate::db::{InventoryIndex, LookupError, RecordIds, Retention, encode_usage_record};
 use crate::domain::Interval;
+use crate::{clock, config};
 
 /// Which dates and bytes are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl RecordEncoder {
 
     /// Moves the dates outside of which records are rejected, which a long run must do.
     pub fn follow_clock(&self) {
-        let now = chrono::Utc::now();
+        let now = clock::now();
         if let Some(oldest) = self.limits.retention.oldest(now) {
             self.oldest_us
                 .store(oldest.timestamp_micros(), Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! Random histories of ingests, inventories and retention, each answer of the API compared with a model
-//! that only knows what was delivered.
+//! Random histories of ingests, inventories, retention and clocks that jump, each answer of the API
+//! compared with a model that only knows what was delivered.
 //!
 //! `SIMUSAGE_TEST_MODEL_S=3600` runs histories with new seeds for an hour, and
 //! `SIMUSAGE_TEST_MODEL_SEED=7` repeats the one with that seed. Dates depend on today's.
@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, TimeZone as _, Utc};
@@ -31,6 +32,15 @@ const LONG: u32 = 60;
 const DAYS: i64 = 80;
 /// The age in days at which records are dropped once there is a retention.
 const KEPT_DAYS: i64 = 40;
+/// The age in days from which records may be rejected, because their days are dropped, too. There are
+/// none of the ages for which it depends on the clock.
+const OLD_DAYS: std::ops::RangeInclusive<i64> = 57..=63;
+const KEPT_DAILY_DAYS: u32 = 60;
+/// How many seconds the clock of a host may be wrong: records of today would be rejected if it were
+/// slower, those of the future stored if it were faster.
+const CLOCK_ERRORS: std::ops::RangeInclusive<i64> = -23 * 3_600..=47 * 3_600;
+/// Days until the earliest record of the future.
+const FUTURE_DAYS: i64 = 5;
 
 /// Its owner never changes. Every source has a record of it, so none is rejected as a whole.
 const STEADY: &str = "c0";
@@ -71,9 +81,22 @@ struct Model {
     stored: Vec<Stored>,
     rejected: Vec<Record>,
     has_retention: bool,
+    /// Whether days are dropped, too.
+    has_daily_retention: bool,
+    /// Days before it have been dropped, as the database says.
+    kept_from: Option<NaiveDate>,
 }
 
 impl Model {
+    /// Whether the clock and the retention allow a record of this instant.
+    fn accepts(&self, time: DateTime<Utc>) -> bool {
+        let old = World::midnight(*OLD_DAYS.start());
+        let future = World::midnight(1 - FUTURE_DAYS);
+        time < future
+            && (time >= old || !self.has_daily_retention)
+            && self.kept_from.is_none_or(|kept| time.date_naive() >= kept)
+    }
+
     fn owner(&self, sim_card: &str, time: DateTime<Utc>) -> Option<String> {
         let card = sim_card.to_owned();
         let until = (card.clone(), time.timestamp_micros());
@@ -83,7 +106,8 @@ impl Model {
 
     fn deliver(&mut self, records: &[Record]) {
         for record in records {
-            match self.owner(&record.sim_card, record.time) {
+            let owner = self.owner(&record.sim_card, record.time);
+            match owner.filter(|_| self.accepts(record.time)) {
                 Some(organization) => self.stored.push(Stored {
                     organization,
                     record: record.clone(),
@@ -134,6 +158,8 @@ struct World {
     database: TestDatabase,
     api: Api,
     files: Files,
+    /// See src/clock.rs.
+    clock: Clock,
     random: Rng,
     model: Model,
     sources: Vec<Source>,
@@ -148,10 +174,12 @@ impl World {
     async fn new(seed: u64) -> Self {
         let database = TestDatabase::migrated().await;
         let api = Api::new(&database.config()).await;
+        let files = Files::new();
         let mut world = Self {
             database,
             api,
-            files: Files::new(),
+            clock: Clock(files.write("clock", "0").into()),
+            files,
             random: Rng::with_seed(seed),
             model: Model::default(),
             sources: vec![],
@@ -193,6 +221,18 @@ impl World {
         (0..count)
             .map(|index| {
                 self.number += 1;
+                let time = match self.random.u8(0..30) {
+                    // At least one is stored.
+                    _ if index == 0 => self.time(*OLD_DAYS.start() - 1, age),
+                    0 => self.time(-FUTURE_DAYS, -FUTURE_DAYS - 300),
+                    _ => loop {
+                        let time = self.time(DAYS, age);
+                        let days = (Self::midnight(0) - time).num_days();
+                        if !OLD_DAYS.contains(&days) {
+                            break time;
+                        }
+                    },
+                };
                 let sim_card = match self.random.u8(0..12) {
                     _ if index == 0 => STEADY.to_owned(),
                     11 => "unknown".to_owned(),
@@ -205,7 +245,7 @@ impl World {
                 };
                 Record {
                     sim_card,
-                    time: self.time(DAYS, age),
+                    time,
                     bytes: large + self.number * 1_000 + self.random.i64(0..1_000),
                 }
             })
@@ -258,13 +298,16 @@ impl World {
             )
         });
         loop {
+            let errors = [0; 3].map(|_| self.random.i64(CLOCK_ERRORS));
             self.log.push(format!(
-                "{arguments:?} rows {rows}, period {period}, kill {kill:?}"
+                "{arguments:?} rows {rows}, period {period}, kill {kill:?}, clock {errors:?}"
             ));
+            self.clock.set(errors[0]);
             let mut command = command(self.database.url(), &arguments);
             command
                 .env("SIMUSAGE_INGEST_BATCH_ROWS", rows)
                 .env("SIMUSAGE_INGEST_PERIOD_RECORDS", period)
+                .env("SIMUSAGE_CLOCK_FILE", &self.clock.0)
                 .stdin(std::process::Stdio::piped())
                 .stdout(std::process::Stdio::piped())
                 .stderr(std::process::Stdio::piped());
@@ -276,6 +319,10 @@ impl World {
             // Fails if the program was killed before.
             let _ = stdin.write_all(input.unwrap_or_default().as_bytes());
             drop(stdin);
+            for error in &errors[1..] {
+                std::thread::sleep(Duration::from_millis(self.random.u64(0..60)));
+                self.clock.set(*error);
+            }
             let run: Run = child.wait_with_output().unwrap().into();
             if kill.take().is_none() || run.status != -1 {
                 return run;
@@ -573,18 +620,21 @@ impl World {
 
     /// Drops what is old enough, after the current chunk has ended.
     async fn drop_old(&mut self) {
-        self.log.push("drop old records".to_owned());
         let days = u32::try_from(KEPT_DAYS).unwrap();
+        let daily_days = [0, KEPT_DAILY_DAYS][self.random.usize(0..2)];
+        let clock_error = self.random.i64(CLOCK_ERRORS);
+        self.log.push(format!(
+            "drop old records, days {daily_days}, clock {clock_error}"
+        ));
         let storage = Storage {
             retention_records_days: days,
             retention_hourly_days: days,
-            retention_daily_days: 0,
+            retention_daily_days: daily_days,
         };
         let config = self.database.config();
         db::migrate::migrate(&config.database, &storage, &config.feeds)
             .await
             .unwrap();
-        self.model.has_retention = true;
         let mut connection = self.database.connect().await;
         db::close_period(&mut connection, None).await.unwrap();
         let next = "select setval('posting_numbers', ((last_value >> 46) + 1) << 46, false) from posting_numbers";
@@ -592,7 +642,21 @@ impl World {
         let closed = "update usage_levels set closed_before = (select last_value from posting_numbers) \
                       where closed_before > 0";
         connection.batch_execute(closed).await.unwrap();
-        db::drop_old(&connection).await.unwrap();
+        if self.random.bool() {
+            db::drop_old(&connection).await.unwrap();
+        } else {
+            // The clock of the database may be wrong, too.
+            let dropped =
+                "select drop_expired(level, now() + make_interval(secs => $1)) from usage_levels";
+            #[expect(clippy::cast_precision_loss, reason = "a few days")]
+            let seconds = clock_error as f64;
+            connection.query(dropped, &[&seconds]).await.unwrap();
+        }
+        let kept = "select nullif(kept_from, '-infinity') from usage_levels where level = 'sim_card_usage'";
+        let kept = connection.query_one(kept, &[]).await.unwrap();
+        self.model.has_retention = true;
+        self.model.has_daily_retention = daily_days > 0;
+        self.model.kept_from = kept.get(0);
     }
 
     async fn step(&mut self) {
@@ -606,7 +670,7 @@ impl World {
             16 => self.replay(),
             17 | 18 => self.close().await,
             _ => {
-                if self.random.u8(0..3) == 0 {
+                if self.random.bool() {
                     self.drop_old().await;
                 }
             }
@@ -835,6 +899,18 @@ impl World {
             },
         );
         assert_eq!(found, expected);
+    }
+}
+
+/// A file with the seconds by which the clock is wrong.
+struct Clock(PathBuf);
+
+impl Clock {
+    /// Replaces the file, so that a reader never finds a part of it.
+    fn set(&self, error: i64) {
+        let new = self.0.with_extension("new");
+        std::fs::write(&new, error.to_string()).unwrap();
+        std::fs::rename(new, &self.0).unwrap();
     }
 }
 

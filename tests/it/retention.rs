@@ -1,5 +1,9 @@
 //! Retention: what is dropped, what is still accepted, and what is answered afterwards.
 
+use std::io::Write as _;
+use std::process::Stdio;
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use simusage::config::Storage;
@@ -8,6 +12,7 @@ use simusage::db;
 use crate::support::TestDatabase;
 use crate::support::api::Api;
 use crate::support::program::{Run, command, load_inventory, simusage_with_input};
+use crate::support::usage::Files;
 
 /// The start of a UTC hour some days ago.
 fn hour(days: i64) -> DateTime<Utc> {
@@ -184,4 +189,44 @@ async fn records_of_days_that_are_dropped_are_rejected_whatever_the_configuratio
         second.stderr.contains("older than what the database keeps"),
         "{second:?}"
     );
+}
+
+#[tokio::test]
+async fn a_run_that_has_waited_for_days_knows_the_time() {
+    let database = keeping(0, 50).await;
+    let files = Files::new();
+    let clock = files.write("clock", "0");
+    let mut child = command(database.url(), &["ingest", "--json", "-"])
+        .env("SIMUSAGE_CLOCK_FILE", &clock)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let old = hour(45);
+    stdin
+        .write_all(ndjson([(old, 1), (Utc::now(), 1)]).as_bytes())
+        .unwrap();
+    let connection = database.connect().await;
+    let stored = "select count(*) from usage_records_recent";
+    while connection
+        .query_one(stored, &[])
+        .await
+        .unwrap()
+        .get::<_, i64>(0)
+        < 2
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The host waits for ten days, and its database did not drop anything yet.
+    let ten_days = TimeDelta::days(10);
+    std::fs::write(&clock, ten_days.num_seconds().to_string()).unwrap();
+    stdin
+        .write_all(ndjson([(Utc::now() + ten_days, 1), (old, 1)]).as_bytes())
+        .unwrap();
+    drop(stdin);
+    let run = Run::from(child.wait_with_output().unwrap());
+    assert_eq!((run.status, run.counts()), (3, (4, 3, 1)), "{run:?}");
+    assert_eq!(run.json()["reasons"]["older-than-retention"], 1, "{run:?}");
 }
