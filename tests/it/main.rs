@@ -52,4 +52,5 @@ mod serve;
 mod support;
 mod tls;
 mod tokens;
+mod unfinished_lines;
 mod whole_api;
