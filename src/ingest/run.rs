@@ -43,7 +43,7 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
     let inventory = options
         .inventory
         .as_deref()
-        .map(read_inventory)
+        .map(|path| read_inventory(path, options.complete))
         .transpose()?;
     if options.replace_inventory && inventory.as_ref().is_some_and(AssignmentList::is_empty) {
         bail!(

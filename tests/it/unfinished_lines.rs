@@ -118,6 +118,34 @@ async fn a_stream_without_a_name_may_have_been_cut_within_a_csv_line() {
 }
 
 #[tokio::test]
+async fn an_inventory_that_ends_within_a_line_is_not_loaded() {
+    let (database, files) = (TestDatabase::migrated().await, Files::new());
+    let url = database.url();
+    let whole = files.write("whole.csv", "sim-card-id,org-id\n1,acme\n2,acme\n");
+    assert_eq!(simusage(url, &["ingest", "--inventory", &whole]).status, 0);
+    let moved = "select count(*) from sim_card_assignments join organizations on organizations.id = organization_id \
+                 where name <> 'acme'";
+    let cut = files.write("cut.csv", "sim-card-id,org-id\n1,acme\n2,ac");
+    for arguments in [
+        &["ingest", "--inventory", &cut][..],
+        &["ingest", "--inventory", &cut, "--replace-inventory"],
+        &["ingest", "--inventory", &cut, "--dry-run", &cut],
+    ] {
+        let run = simusage(url, arguments);
+        assert_eq!(run.status, 1, "{run:?}");
+        assert!(
+            run.stderr
+                .contains("cut.csv: line 3: the last line has no line ending"),
+            "{run:?}"
+        );
+        assert_eq!(database.number(moved).await, 0);
+    }
+    let run = simusage(url, &["ingest", "--complete", "--inventory", &cut]);
+    assert_eq!(run.status, 0, "{run:?}");
+    assert_eq!(database.number(moved).await, 1);
+}
+
+#[tokio::test]
 async fn a_blank_line_may_continue_after_its_carriage_return() {
     let (database, files) = (TestDatabase::migrated().await, Files::new());
     load_inventory(database.url());
