@@ -197,7 +197,8 @@ const EXPECTED: [(&str, &str, &str); 113] = [
     (
         "queries/feeds.sql",
         "",
-        "feed text, complete_through timestamptz, last_ingested_at timestamptz, is_expected bool, is_live bool",
+        "feed text, complete_through timestamptz, last_ingested_at timestamptz, is_expected bool, is_live bool, \
+         usage_complete_through timestamptz",
     ),
     ("queries/freshness.sql", "timestamptz 2", FRESHNESS),
     (
