@@ -5,7 +5,7 @@
 //! inventory, unless the file replaces it.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use futures_util::{SinkExt as _, TryStreamExt as _};
 use serde::Serialize;
 use tokio_postgres::binary_copy::BinaryCopyOutStream;
@@ -121,6 +121,8 @@ pub async fn store_inventory(
     };
     if replace {
         changes.removed = superfluous(&transaction, list).await?;
+        let first = changes.removed.iter().map(|(_, from_us)| *from_us).min();
+        changes.note_change(first);
     }
     remove_assignments(&transaction, &changes.removed).await?;
     let first_id = take_ids(&transaction, changes.new_sim_cards.len()).await?;
@@ -133,6 +135,10 @@ pub async fn store_inventory(
     );
     copy_assignments(&transaction, list, &organizations, &changes.added, &new_ids).await?;
     move_assignments(&transaction, list, &organizations, &changes.moved).await?;
+    let differs_from_records = match changes.changed_from_us {
+        Some(from_us) => has_records_from(&transaction, from_us).await?,
+        None => false,
+    };
     transaction.commit().await?;
     let before = usize::try_from(before).unwrap_or_default();
     Ok(InventoryChanges {
@@ -141,7 +147,18 @@ pub async fn store_inventory(
         unchanged: (list.len() - added - moved) as u64,
         left: (before + added).saturating_sub(list.len() + removed) as u64,
         removed: removed as u64,
+        differs_from_records,
     })
+}
+
+/// Whether records of this day, or of a later one, are stored.
+async fn has_records_from(transaction: &Transaction<'_>, from_us: i64) -> Result<bool, WriteError> {
+    let statement = include_str!("../../sql/ingest/newest_day.sql");
+    let newest: Option<NaiveDate> = transaction.query_one(statement, &[]).await?.get("day");
+    Ok(
+        newest
+            .is_some_and(|newest| instant(from_us).is_none_or(|from| from.date_naive() <= newest)),
+    )
 }
 
 /// The stored entries that the list lacks: the SIM card's id, and valid from in microseconds since

@@ -33,6 +33,9 @@ pub(super) struct Changes {
     /// Ends that the list contradicts, and entries that it lacks if it replaces the inventory: the
     /// SIM card's id, and valid from in microseconds since 1970.
     pub removed: Vec<(i32, i64)>,
+    /// The first instant, in microseconds since 1970, at which a SIM card that was known before has
+    /// another owner now.
+    pub changed_from_us: Option<i64>,
 }
 
 /// What is stored of one SIM card.
@@ -85,28 +88,63 @@ impl Changes {
             },
             SimCardRef::Stored,
         );
+        let mut owners = if replace {
+            BTreeMap::new()
+        } else {
+            stored.owners.clone()
+        };
         for index in entries {
             let entry = list.get(index);
             let wanted = entry.organization.map(|index| organizations[index]);
             match (stored.owners.get(&entry.valid_from_us), stored.id) {
                 (Some(owner), _) if *owner == wanted => {}
                 // The SIM card's next assignment begins where this one ends.
-                (Some(_), _) if entry.is_implied && !replace => {}
+                (Some(_), _) if entry.is_implied && !replace => continue,
                 (Some(_), Some(id)) => self.moved.push((id, index)),
                 _ => self.added.push(Addition { index, sim_card }),
             }
+            owners.insert(entry.valid_from_us, wanted);
             if let Some(id) = stored.id
                 && entry.lasts_to_next
                 && !replace
             {
                 let until_us = list.get(index + 1).valid_from_us;
                 let ends = ends_within(list, index, stored, until_us)?;
-                self.removed
-                    .extend(ends.into_iter().map(|end_us| (id, end_us)));
+                for end_us in ends {
+                    owners.remove(&end_us);
+                    self.removed.push((id, end_us));
+                }
             }
+        }
+        if stored.id.is_some() {
+            self.note_change(first_difference(&stored.owners, &owners));
         }
         Ok(())
     }
+
+    /// Moves [`Self::changed_from_us`] to an earlier instant.
+    pub fn note_change(&mut self, from_us: Option<i64>) {
+        self.changed_from_us = match (self.changed_from_us, from_us) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+}
+
+/// The first instant at which the owners differ.
+fn first_difference(
+    before: &BTreeMap<i64, Option<i32>>,
+    after: &BTreeMap<i64, Option<i32>>,
+) -> Option<i64> {
+    let owner_at = |owners: &BTreeMap<i64, Option<i32>>, instant_us: i64| {
+        let last = owners.range(..=instant_us).next_back();
+        last.and_then(|(_, owner)| *owner)
+    };
+    let mut instants: Vec<i64> = before.keys().chain(after.keys()).copied().collect();
+    instants.sort_unstable();
+    instants
+        .into_iter()
+        .find(|&instant_us| owner_at(before, instant_us) != owner_at(after, instant_us))
 }
 
 /// The stored ends between the start of the list's entry at `index` and its end.
@@ -133,4 +171,53 @@ fn ends_within(
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_instant_with_another_owner_is_found() {
+        let owners = |owners: &[(i64, Option<i32>)]| owners.iter().copied().collect();
+        let before: BTreeMap<_, _> = owners(&[(i64::MIN, Some(1)), (20, None), (30, Some(2))]);
+        for (after, expected) in [
+            (
+                owners(&[(i64::MIN, Some(1)), (20, None), (30, Some(2))]),
+                None,
+            ),
+            // Entries that change nothing.
+            (
+                owners(&[
+                    (i64::MIN, Some(1)),
+                    (10, Some(1)),
+                    (20, None),
+                    (25, None),
+                    (30, Some(2)),
+                ]),
+                None,
+            ),
+            (
+                owners(&[
+                    (i64::MIN, Some(1)),
+                    (15, Some(3)),
+                    (20, None),
+                    (30, Some(2)),
+                ]),
+                Some(15),
+            ),
+            (owners(&[(i64::MIN, Some(1)), (30, Some(2))]), Some(20)),
+            (
+                owners(&[(i64::MIN, Some(1)), (20, None), (40, Some(2))]),
+                Some(30),
+            ),
+            (
+                owners(&[(10, Some(1)), (20, None), (30, Some(2))]),
+                Some(i64::MIN),
+            ),
+            (owners(&[]), Some(i64::MIN)),
+        ] {
+            assert_eq!(first_difference(&before, &after), expected, "{after:?}");
+        }
+    }
 }

@@ -137,6 +137,9 @@ pub struct InventoryChanges {
     pub left: u64,
     /// Assignments that the file replaces, and ends that it contradicts, which were removed.
     pub removed: u64,
+    /// Whether owners have changed in days of which records are stored, which keep theirs.
+    #[serde(skip)]
+    pub differs_from_records: bool,
 }
 
 /// Entries of one SIM card that contradict each other.

@@ -69,10 +69,10 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
             let name = inventory_file.unwrap_or(Path::new("")).display();
             format!("storing the inventory {name}")
         })?;
-        if changes.moved + changes.removed > 0 {
+        if changes.differs_from_records {
             log::warn!(
-                "the inventory has changed for the past, where stored records keep their organizations; \
-                 `simusage inventory check` lists the usage that differs"
+                "the inventory has changed for days of which records are stored, and these keep their \
+                 organizations; `simusage inventory check` lists the usage that differs"
             );
         }
         summary.inventory = Some(changes);

@@ -228,6 +228,7 @@ impl fmt::Display for Summary {
                 unchanged,
                 left,
                 removed,
+                ..
             }) = self.inventory
             {
                 let others = match (removed, left) {

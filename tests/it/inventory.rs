@@ -538,6 +538,42 @@ async fn a_line_that_gives_valid_until_says_that_the_assignment_lasts_until_then
 }
 
 #[tokio::test]
+async fn changes_of_days_with_records_are_pointed_out() {
+    let (database, files) = (TestDatabase::migrated().await, Files::new());
+    let header = "sim-card-id,org-id,valid-from,valid-until\n";
+    // What is loaded before the first record cannot differ from one.
+    for rows in [
+        "1,a,,\n2,a,,\n3,a,2020-01-01,2020-07-01\n",
+        "1,b,,\n",
+        "1,a,,\n",
+    ] {
+        let run = load(&database, &files, &format!("{header}{rows}"));
+        assert_eq!(run.stderr, "", "{rows}");
+    }
+    let usage = "sim-card-id,bytes-used,date\n1,5,2020-05-05T12:00:00Z\n";
+    let usage = files.write("usage.csv", usage);
+    assert_eq!(simusage(database.url(), &["ingest", &usage]).status, 0);
+    for (row, is_past) in [
+        ("1,b,2020-05-01,", true),
+        ("1,,2020-05-04,", true),
+        ("1,c,,", true),
+        ("3,a,2020-01-01,2020-03-01", true),
+        ("2,b,2020-05-05T18:00:00Z,", true),
+        // After the records, or without a change of the owner, or of a new SIM card.
+        ("2,c,2020-05-06,", false),
+        ("1,c,2020-03-01,", false),
+        ("1,,2020-06-01,", false),
+        ("3,,2020-04-01,", false),
+        ("3,a,2020-01-01,2020-03-01", false),
+        ("4,a,2020-05-01,", false),
+    ] {
+        let run = load(&database, &files, &format!("{header}{row}\n"));
+        let warning = "the inventory has changed for days of which records are stored";
+        assert_eq!(run.stderr.contains(warning), is_past, "{row}: {run:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_can_replace_the_inventory() {
     let (database, files) = (TestDatabase::migrated().await, Files::new());
     let header = "sim-card-id,org-id,valid-from\n";

@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 113] = [
+const EXPECTED: [(&str, &str, &str); 114] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -125,6 +125,7 @@ const EXPECTED: [(&str, &str, &str); 113] = [
         "",
     ),
     ("ingest/move_partition.sql", "int8 4, text 1", "moved bool"),
+    ("ingest/newest_day.sql", "", "day date"),
     (
         "ingest/newest_ids.sql",
         "",
