@@ -141,8 +141,8 @@ fn skip_padding(raw: &mut impl BufRead) -> io::Result<Option<u8>> {
 /// Says what to do about a window that is too large.
 fn explain_window(error: io::Error) -> io::Error {
     if error.to_string().contains("too much memory") {
-        let problem = "its zstd window is larger than 128 MiB; decompress it with a pipe: \
-                       zstd -dc --long=31 FILE | simusage ingest -";
+        let problem = "its zstd window is larger than 128 MiB; decompress it with zstd -d --long=31, or \
+                       with a pipe: zstd -dc --long=31 FILE | simusage ingest --source-id NAME -";
         io::Error::new(error.kind(), problem)
     } else {
         error
@@ -322,6 +322,10 @@ mod tests {
     fn a_window_that_is_too_large_is_explained() {
         let (_, verified, _, error) = read(&zstd(&text(), 28));
         assert_eq!(verified, 0);
-        assert!(error.unwrap().contains("zstd -dc --long=31 FILE |"));
+        assert!(
+            error
+                .unwrap()
+                .contains("FILE | simusage ingest --source-id NAME -")
+        );
     }
 }

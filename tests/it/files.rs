@@ -572,7 +572,11 @@ async fn json_that_is_not_one_object_per_line_is_refused() {
             let run = ingest(&database, &[arguments, &[&file]].concat());
             assert_eq!(run.status, 1, "{run:?}");
             assert!(
-                run.stderr.contains(problem) && run.stderr.contains("jq -c"),
+                run.stderr.contains(problem)
+                    && run.stderr.contains("jq -c")
+                    && run
+                        .stderr
+                        .contains("FILE | simusage ingest --source-id NAME -"),
                 "{run:?}"
             );
         }
