@@ -426,6 +426,27 @@ fn compress(content: &str, zstd: bool) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn zstd_without_a_checksum_is_stored_with_a_warning() {
+    let (database, files) = ready().await;
+    let content = zstd::stream::encode_all(ndjson(0..9).as_bytes(), 1).unwrap();
+    let warning = "it has zstd data without a checksum";
+    let file = files.write("usage.ndjson.zst", [&content[..], &content].concat());
+    let run = ingest(&database, &[&file]);
+    assert_eq!((run.status, run.counts().1), (0, 18), "{run:?}");
+    let named = format!("{file}: {warning}");
+    assert_eq!(run.stderr.matches(&named).count(), 1, "{run:?}");
+    let piped = command(database.url(), &["ingest", "--source-id", "meter", "-"])
+        .stdin(std::fs::File::open(&file).unwrap())
+        .output()
+        .unwrap();
+    let piped = Run::from(piped);
+    assert_eq!(piped.stderr.matches(warning).count(), 1, "{piped:?}");
+    let checked = files.write("checked.ndjson.zst", compress(&ndjson(10..19), true));
+    let run = ingest(&database, &[&checked]);
+    assert!(!run.stderr.contains("checksum"), "{run:?}");
+}
+
+#[tokio::test]
 async fn nothing_of_a_damaged_compressed_file_is_stored() {
     for zstd in [false, true] {
         let (database, files) = ready().await;
