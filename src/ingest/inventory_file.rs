@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::compression::{Members, is_compressed, peek};
 use super::csv_line::{Columns, HeaderError, Splitter};
 use super::lines::trim_carriage_return;
 use crate::domain::{
@@ -74,7 +75,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
     }
 }
 
-/// Reads an inventory file: a JSON array of `{"sim-card-id", "org-id", "valid-from"?,
+/// Reads an inventory file, plain or compressed: a JSON array of `{"sim-card-id", "org-id", "valid-from"?,
 /// "valid-until"?}`, or CSV with these columns. An entry without `valid-from` applies from the
 /// beginning of time, and one without organization ends the assignment. If the file `is_complete`, its
 /// last line of CSV needs no line end.
@@ -90,7 +91,17 @@ pub fn read_inventory(path: &Path, is_complete: bool) -> anyhow::Result<Assignme
              [{{\"sim-card-id\": \"89440001\", \"org-id\": \"a01b7\"}}], or CSV with these columns)"
         )
     })?;
-    parse_inventory(file, is_complete).with_context(|| format!("inventory {name}"))
+    let parsed = peek(file)
+        .context("reading it")
+        .and_then(|(beginning, raw)| {
+            if is_compressed(&beginning) {
+                let members = Members::new(raw).warning_as(&name.to_string());
+                parse_inventory(members, is_complete)
+            } else {
+                parse_inventory(raw, is_complete)
+            }
+        });
+    parsed.with_context(|| format!("inventory {name}"))
 }
 
 /// Parses JSON if the text starts with `[` or `{`, and CSV otherwise.
@@ -387,6 +398,37 @@ mod tests {
         let text = problem("sim-card-id,org-id,valid-from\n1,a,soon\n");
         assert!(text.contains("line 2: valid-from: 'soon'"), "{text}");
         assert!(problem("").contains("line 1: the header is empty"));
+    }
+
+    #[test]
+    fn a_compressed_inventory_is_read() {
+        use std::io::Write as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("inventory");
+        for text in [
+            "sim-card-id,org-id\n1,a\n2,b\n",
+            r#"[{"sim-card-id": "1", "org-id": "a"}, {"sim-card-id": "2", "org-id": "b"}]"#,
+        ] {
+            let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::default());
+            encoder.write_all(text.as_bytes()).unwrap();
+            let gzip = encoder.finish().unwrap();
+            let zstd = zstd::stream::encode_all(text.as_bytes(), 1).unwrap();
+            for content in [&gzip, &zstd] {
+                std::fs::write(&path, content).unwrap();
+                let list = read_inventory(&path, false).unwrap();
+                assert!(list.iter().eq(read(text).unwrap().iter()));
+            }
+            // The checksum is wrong, or the end is missing.
+            let mut damaged = gzip.clone();
+            let checksum = damaged.len() - 6;
+            damaged[checksum] ^= 1;
+            for content in [&damaged, &gzip[..gzip.len() - 1]] {
+                std::fs::write(&path, content).unwrap();
+                let error = read_inventory(&path, false).unwrap_err();
+                assert!(format!("{error:#}").starts_with("inventory "), "{error:#}");
+            }
+        }
     }
 
     #[test]
