@@ -134,7 +134,14 @@ async fn every_answer_during_ingests_has_each_committed_byte_once() {
     let connection = database.connect().await;
     let committed = async || -> i64 { connection.query_one(committed, &[]).await.unwrap().get(0) };
     let mut answers = 0;
+    // So that spans are merged, too: after a tenth of the time, the next span begins.
+    let next_span = "select setval('posting_numbers', ((last_value >> 45) + 1) << 45, false) from posting_numbers";
+    let mut next_span_at = Instant::now() + duration / 10;
     while Instant::now() < deadline || !writers.iter().all(std::thread::JoinHandle::is_finished) {
+        if Instant::now() > next_span_at {
+            connection.batch_execute(next_span).await.unwrap();
+            next_span_at += duration / 10;
+        }
         for paths in ALL {
             let before = committed().await;
             let bytes: i64 = paths
@@ -154,11 +161,13 @@ async fn every_answer_during_ingests_has_each_committed_byte_once() {
     }
     let periods = "select count(*) from posting_closings where closed_before & 1099511627775 = 0";
     let periods = database.number(periods).await;
+    let spans = "select count(*) from sim_card_spans where is_merged";
+    let spans = database.number(spans).await;
     assert!(
-        answers > 20 && periods > 1,
-        "{answers} answers, {periods} periods"
+        answers > 20 && periods > 1 && spans > 0,
+        "{answers} answers, {periods} periods, {spans} spans"
     );
-    println!("{answers} answers while {periods} periods were closed");
+    println!("{answers} answers while {periods} periods were closed and {spans} spans merged");
     database.assert_answers_match().await;
 }
 
