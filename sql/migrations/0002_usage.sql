@@ -32,8 +32,8 @@ create table record_attributes (
     unique nulls not distinct (mcc, mnc, technology, apn)
 );
 
--- Closed postings and bulk loads, in the columnstore. No key, trigger or constraint beyond NOT NULL:
--- each costs more than the COPY itself.
+-- Closed postings and bulk loads, in the columnstore. No key, constraint beyond NOT NULL or trigger that
+-- COPY fires: each costs more than the COPY itself.
 create table usage_records (
     posting bigint not null,
     time timestamptz not null,
@@ -74,6 +74,25 @@ create index on usage_records_recent (posting);
 
 -- The records that organization_usage_recent leaves out.
 create index on usage_records_recent (posting) where bytes not between -274877906943 and 274877906943;
+
+-- Records never change: aggregates would keep their old sums, and no version would tell.
+create function refuse_change() returns trigger
+language plpgsql
+as $$
+begin
+    if coalesce(current_setting('simusage.change_records', true), '') <> 'on' then
+        raise exception 'usage records are never changed or deleted'
+            using hint = 'Aggregates would keep the old sums. Retention drops old records: see storage in config.toml.';
+    end if;
+    return null;
+end
+$$;
+
+create trigger refuse_change before update or delete or truncate on usage_records
+for each statement execute function refuse_change();
+
+create trigger refuse_change before update or delete or truncate on usage_records_recent
+for each statement execute function refuse_change();
 
 -- TimescaleDB requires this function for continuous aggregates. Nothing depends on its value.
 create function newest_posting() returns bigint language sql stable as 'select last_value from posting_numbers';

@@ -92,6 +92,9 @@ pub async fn open_chunks(connection: &mut Connection, ahead: i64) -> Result<(), 
         copy_in(&transaction, table, &tuple).await?;
     }
     transaction
+        .execute(include_str!("../../sql/ingest/allow_changes.sql"), &[])
+        .await?;
+    transaction
         .execute(
             include_str!("../../sql/ingest/delete_placeholders.sql"),
             &[&period],

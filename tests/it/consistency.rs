@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::program::command;
+use crate::support::program::{command, load_inventory, simusage_with_input};
 use crate::support::server::{Server, read, status};
 use crate::support::usage::Files;
 use crate::support::{TestDatabase, require_native_server};
@@ -329,5 +329,28 @@ async fn an_idle_ingest_closes_what_a_killed_one_has_left() {
     database.until_at_least(closed, 1, timeout).await;
     drop(idle.stdin.take());
     assert!(idle.wait().unwrap().success());
+    database.assert_answers_match().await;
+}
+
+#[tokio::test]
+async fn records_are_not_changed_by_sql() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let record = "sim-card-id,bytes-used,date\n89440001,5,2020-02-01T10:00:00Z\n";
+    let run = simusage_with_input(database.url(), &["ingest", "--format", "csv", "-"], record);
+    assert_eq!(run.status, 0, "{run:?}");
+    let connection = database.connect().await;
+    for table in ["usage_records", "usage_records_recent"] {
+        for change in [
+            format!("update {table} set bytes = 1"),
+            format!("delete from {table} where bytes > 100"),
+            format!("truncate {table}"),
+        ] {
+            let error = connection.batch_execute(&change).await.unwrap_err();
+            let message = error.as_db_error().map(|error| error.message().to_owned());
+            let expected = "usage records are never changed or deleted";
+            assert_eq!(message.as_deref(), Some(expected), "{change}");
+        }
+    }
     database.assert_answers_match().await;
 }

@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 117] = [
+const EXPECTED: [(&str, &str, &str); 118] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -58,6 +58,7 @@ const EXPECTED: [(&str, &str, &str); 117] = [
         "int8 5, bytea 1, text 1, int8 3, timestamptz 1",
         "",
     ),
+    ("ingest/allow_changes.sql", "", "set_config text"),
     (
         "ingest/archive_records.sql",
         "int8 1",
