@@ -19,11 +19,12 @@ async fn store_periods(database: &TestDatabase, count: usize) {
     for _ in 0..count {
         // Two equal files would be one source.
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let lines: String = ["2020-02-01", "2020-02-02", "2020-02-29"]
+        let lines: Vec<_> = ["2020-02-01", "2020-02-02", "2020-02-29"]
             .into_iter()
             .flat_map(|day| SIM_CARDS.map(|sim_card| (day, sim_card)))
             .map(|(day, sim_card)| format!("{sim_card},1,{day}T12:00:00.{number:06}Z\n"))
             .collect();
+        let lines = lines.concat();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(format!("{number}.csv"));
         std::fs::write(&file, format!("sim-card-id,bytes-used,date\n{lines}")).unwrap();
