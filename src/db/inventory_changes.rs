@@ -88,38 +88,49 @@ impl Changes {
             },
             SimCardRef::Stored,
         );
-        let mut owners = if replace {
-            BTreeMap::new()
-        } else {
-            stored.owners.clone()
-        };
-        for index in entries {
+        let before = self.lengths();
+        for index in entries.clone() {
             let entry = list.get(index);
             let wanted = entry.organization.map(|index| organizations[index]);
             match (stored.owners.get(&entry.valid_from_us), stored.id) {
                 (Some(owner), _) if *owner == wanted => {}
                 // The SIM card's next assignment begins where this one ends.
-                (Some(_), _) if entry.is_implied && !replace => continue,
+                (Some(_), _) if entry.is_implied && !replace => {}
                 (Some(_), Some(id)) => self.moved.push((id, index)),
                 _ => self.added.push(Addition { index, sim_card }),
             }
-            owners.insert(entry.valid_from_us, wanted);
             if let Some(id) = stored.id
                 && entry.lasts_to_next
                 && !replace
             {
                 let until_us = list.get(index + 1).valid_from_us;
                 let ends = ends_within(list, index, stored, until_us)?;
-                for end_us in ends {
-                    owners.remove(&end_us);
-                    self.removed.push((id, end_us));
-                }
+                self.removed
+                    .extend(ends.into_iter().map(|end_us| (id, end_us)));
             }
         }
-        if stored.id.is_some() {
+        if stored.id.is_some() && self.lengths() != before {
+            let mut owners = if replace {
+                BTreeMap::new()
+            } else {
+                stored.owners.clone()
+            };
+            for (_, end_us) in &self.removed[before.2..] {
+                owners.remove(end_us);
+            }
+            for entry in entries.map(|index| list.get(index)) {
+                let wanted = entry.organization.map(|index| organizations[index]);
+                if !entry.is_implied || !owners.contains_key(&entry.valid_from_us) {
+                    owners.insert(entry.valid_from_us, wanted);
+                }
+            }
             self.note_change(first_difference(&stored.owners, &owners));
         }
         Ok(())
+    }
+
+    fn lengths(&self) -> (usize, usize, usize) {
+        (self.added.len(), self.moved.len(), self.removed.len())
     }
 
     /// Moves [`Self::changed_from_us`] to an earlier instant.
