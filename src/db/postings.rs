@@ -339,6 +339,9 @@ async fn refresh(
     end: i64,
     options: &str,
 ) -> Result<(), WriteError> {
+    client
+        .query(include_str!("../../sql/ingest/set_grouping.sql"), &[&level])
+        .await?;
     // Not every version accepts parameters for a procedure that commits.
     let statement = format!(
         "call refresh_continuous_aggregate('{level}', {start}::bigint, {end}::bigint{options})"

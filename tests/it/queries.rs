@@ -20,7 +20,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 119] = [
+const EXPECTED: [(&str, &str, &str); 120] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -177,6 +177,7 @@ const EXPECTED: [(&str, &str, &str); 119] = [
         "int8 1, bytea 1, int8 2, _int8 2",
         "",
     ),
+    ("ingest/set_grouping.sql", "text 1", "set_config text"),
     ("ingest/set_partition_topic.sql", "int8 1, text 1", ""),
     (
         "ingest/source_counts.sql",
