@@ -1,6 +1,7 @@
 //! Reads certificates and private keys from PEM files, with errors that name the file and what is
 //! wrong with it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -49,10 +50,18 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 }
 
 pub(crate) fn read(file: &Path) -> Result<Vec<u8>, PemError> {
-    std::fs::read(file).map_err(|error| PemError::Unreadable {
+    read_regular(file).map_err(|error| PemError::Unreadable {
         file: file.into(),
         error,
     })
+}
+
+/// Fails for anything but a file: opening a pipe would wait for a writer, and reload nothing until then.
+fn read_regular(file: &Path) -> io::Result<Vec<u8>> {
+    if !std::fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    std::fs::read(file)
 }
 
 /// Parses the certificates in `pem`, the content of `file`. Returns at least one.

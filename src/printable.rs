@@ -52,7 +52,12 @@ pub(crate) fn without_secrets(text: &str) -> String {
 
 /// Where the first secret begins, and its length.
 fn first_secret(text: &str) -> Option<(usize, usize)> {
-    let secrets = [first_in_url(text), first_assigned(text), first_token(text)];
+    let secrets = [
+        first_in_url(text),
+        first_in_authority(text),
+        first_assigned(text),
+        first_token(text),
+    ];
     secrets.into_iter().flatten().min()
 }
 
@@ -67,6 +72,25 @@ fn first_in_url(text: &str) -> Option<(usize, usize)> {
         let end = url.rfind('@').unwrap_or(0);
         if end > colon + 1 && &url[colon + 1..end] != MASK && &url[colon + 1..end] != "password" {
             return Some((start + colon + 1, end - colon - 1));
+        }
+    }
+    None
+}
+
+/// The password of the first `user:password@host` without a scheme.
+fn first_in_authority(text: &str) -> Option<(usize, usize)> {
+    for (at, _) in text.match_indices('@') {
+        let begin = |letter: char| is_end(letter) || letter == ',' || letter == '/';
+        let start = text[..at].rfind(begin).map_or(0, |before| {
+            before + text[before..].chars().next().map_or(1, char::len_utf8)
+        });
+        let word = &text[start..at];
+        let Some(colon) = word.find(':') else {
+            continue;
+        };
+        let password = &word[colon + 1..];
+        if colon > 0 && !password.is_empty() && password != MASK && password != "password" {
+            return Some((start + colon + 1, password.len()));
         }
     }
     None
@@ -135,6 +159,11 @@ mod tests {
                 "kafka://a:b@c and sasl://d:e@f",
                 "kafka://a:…@c and sasl://d:…@f",
             ),
+            (
+                "--kafka u:hunter2@127.0.0.1:1,v:hunter3@b: failed",
+                "--kafka u:…@127.0.0.1:1,v:…@b: failed",
+            ),
+            ("12:30 me@example.org", "12:30 me@example.org"),
             (
                 "host=db password=hunter2 user=me",
                 "host=db password=… user=me",

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::error::{InvalidValue, check_positive, check_range};
+use super::error::{InvalidValue, check_range};
 use super::listen::is_address;
 use super::networks::Networks;
 use super::web::{CorsOrigins, HostNames, RequireToken};
@@ -86,20 +86,34 @@ impl Serve {
     }
 
     pub(super) fn validate(&self) -> Result<(), InvalidValue> {
-        check_positive([
-            ("pool_size", self.pool_size as u64),
-            ("pool_timeout_ms", self.pool_timeout_ms),
-            ("max_queries_per_token", self.max_queries_per_token as u64),
-            ("max_streams", self.max_streams as u64),
-            ("max_streams_per_token", self.max_streams_per_token as u64),
-            ("max_connections", self.max_connections as u64),
-            ("keep_alive_ms", self.keep_alive_ms),
-            ("request_head_timeout_ms", self.request_head_timeout_ms),
-        ])?;
+        // The HTTP server accepts no more.
+        check_range("workers", self.workers as u64, 0..=512)?;
+        check_range("pool_size", self.pool_size as u64, 1..=10_000)?;
+        for (key, count) in [
+            ("max_queries_per_token", self.max_queries_per_token),
+            ("max_streams", self.max_streams),
+            ("max_streams_per_token", self.max_streams_per_token),
+            ("max_connections", self.max_connections),
+        ] {
+            check_range(key, count as u64, 1..=1_000_000)?;
+        }
         // PostgreSQL's statement_timeout is an int.
         let longest = u64::from(i32::MAX.unsigned_abs());
-        let timeout = self.statement_timeout_ms;
-        check_range("statement_timeout_ms", timeout, 1..=longest)?;
+        for (key, timeout_ms) in [
+            ("pool_timeout_ms", self.pool_timeout_ms),
+            ("statement_timeout_ms", self.statement_timeout_ms),
+            ("stream_timeout_ms", self.stream_timeout_ms),
+            ("keep_alive_ms", self.keep_alive_ms),
+            ("request_head_timeout_ms", self.request_head_timeout_ms),
+        ] {
+            check_range(key, timeout_ms, 1..=longest)?;
+        }
+        for (key, timeout_ms) in [
+            ("drain_ms", self.drain_ms),
+            ("shutdown_timeout_ms", self.shutdown_timeout_ms),
+        ] {
+            check_range(key, timeout_ms, 0..=longest)?;
+        }
         // The HTTP server reads at most 128 KiB of a request's head.
         let head = 256..=65_536;
         check_range("max_url_bytes", self.max_url_bytes as u64, head.clone())?;

@@ -249,19 +249,20 @@ impl Pool {
             lease.give_back().await;
             return Ok(result);
         }
-        let result = tokio::time::timeout(self.timeout, query(&client))
+        let mut lease = Lease::new(client, "".into());
+        let result = tokio::time::timeout(self.timeout, query(lease.client()))
             .await
             .unwrap_or(Err(StorageError::Timeout));
-        if let Err(
-            StorageError::Timeout
-            | StorageError::NotMigrated(_)
-            | StorageError::Unavailable(_)
-            | StorageError::Other(_),
-        ) = result
-        {
-            // The session may still be running the query, or have prepared statements that fail
-            // since a migration. A new connection is cheap compared with further errors.
-            drop(Client::take(client));
+        // After other errors, the session may still be running the query, or have prepared statements
+        // that fail since a migration. A new connection is cheap compared with further errors.
+        if !matches!(
+            result,
+            Err(StorageError::Timeout
+                | StorageError::NotMigrated(_)
+                | StorageError::Unavailable(_)
+                | StorageError::Other(_))
+        ) {
+            lease.keep();
         }
         result
     }
@@ -291,23 +292,21 @@ impl Pool {
             let begin = settings.of_transaction(self.stream_timeout_ms);
             return in_transaction(client, &begin, timeout, query).await;
         }
+        let reset = format!("set statement_timeout = {}", self.statement_timeout_ms);
+        let lease = Lease::new(client, reset.into());
         let opening = async {
+            let client = lease.client();
             client
                 .batch_execute(&format!(
                     "set statement_timeout = {}",
                     self.stream_timeout_ms
                 ))
                 .await?;
-            query(&client).await
+            query(client).await
         };
         let result = tokio::time::timeout(timeout, opening)
             .await
             .unwrap_or(Err(StorageError::Timeout));
-        let reset = format!("set statement_timeout = {}", self.statement_timeout_ms);
-        let lease = Lease {
-            client: Some(client),
-            at_end: reset.into(),
-        };
         Ok((result?, lease))
     }
 }
@@ -320,13 +319,9 @@ async fn in_transaction<T>(
     timeout: Duration,
     query: &impl AsyncFn(&Client) -> Result<T, StorageError>,
 ) -> Result<(T, Lease), StorageError> {
-    // Closes the connection if this future is dropped.
-    let lease = Lease {
-        client: Some(client),
-        at_end: "commit".into(),
-    };
+    let lease = Lease::new(client, "commit".into());
     let running = async {
-        let client = lease.client.as_ref().expect("the lease is new");
+        let client = lease.client();
         // Sent together, in one round trip.
         let (started, result) = tokio::join!(client.batch_execute(begin), query(client));
         started?;
@@ -338,8 +333,8 @@ async fn in_transaction<T>(
     Ok((result?, lease))
 }
 
-/// A connection from which rows are being read. Dropping the lease closes the connection, because
-/// the server may still be running the query.
+/// A connection in use. Dropping the lease closes the connection, because the server may still be
+/// running the query, or the session may have other settings.
 pub struct Lease {
     client: Option<Client>,
     /// The statement that ends the use of the connection.
@@ -347,15 +342,28 @@ pub struct Lease {
 }
 
 impl Lease {
+    fn new(client: Client, at_end: Cow<'static, str>) -> Self {
+        Self {
+            client: Some(client),
+            at_end,
+        }
+    }
+
+    fn client(&self) -> &Client {
+        self.client.as_ref().expect("the connection is in use")
+    }
+
+    /// Returns the connection to its pool as it is.
+    fn keep(&mut self) {
+        drop(self.client.take());
+    }
+
     /// Returns the connection to its pool.
     pub async fn give_back(&mut self) {
         let Some(client) = self.client.take() else {
             return;
         };
-        let returning = Self {
-            client: Some(client),
-            at_end: std::mem::take(&mut self.at_end),
-        };
+        let returning = Self::new(client, std::mem::take(&mut self.at_end));
         returning.finish().await;
     }
 

@@ -218,6 +218,12 @@ async fn stream<L: Listing>(
     };
     let tag = listing.version_tag(&summary);
     if let Some(unchanged) = unchanged(request, &tag) {
+        // The client need not wait until the query has ended, but its turn lasts until then.
+        spawn_local(async move {
+            drop(rows);
+            lease.give_back().await;
+            drop((turn, slot));
+        });
         return Ok(unchanged);
     }
     let format = listing.paging().format;

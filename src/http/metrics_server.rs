@@ -9,6 +9,9 @@ use crate::config::listen;
 /// The media type of Prometheus's text format.
 pub(super) const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The most open connections; further ones wait.
+const MAX_CONNECTIONS: usize = 64;
+
 pub(super) fn cannot_listen(address: &str, option: &str) -> String {
     format!(
         "cannot listen on {address} (if the port is in use, stop the other program or choose another port with {option})"
@@ -45,6 +48,8 @@ pub(super) fn serve_metrics_and(
             .configure(further.clone())
     })
     .workers(1)
+    // Its clients must not use up the files that the API needs.
+    .max_connections(MAX_CONNECTIONS)
     .disable_signals();
     for listener in listeners {
         server = server

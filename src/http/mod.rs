@@ -304,6 +304,7 @@ pub fn app(
         .wrap(from_fn(access::check_limits))
         .wrap(Compress::default())
         .wrap(from_fn(observe::observe))
+        .wrap(from_fn(observe::complete))
         .service(
             // A scope, because comparing paths would have to handle every way to escape them.
             web::scope("/api")

@@ -14,6 +14,7 @@ use actix_web::middleware::Next;
 use actix_web::{HttpMessage as _, web};
 use bytes::Bytes;
 use pin_project_lite::pin_project;
+use tokio::task::spawn_local;
 
 use super::access::TokenName;
 use super::access_log::{self, RequestLine, Sent};
@@ -23,6 +24,16 @@ use super::request_id::{self, RequestId};
 use super::response::Rules;
 use super::telemetry::Telemetry;
 use crate::logging::{within_request, within_request_sync};
+
+/// Handles a request to its end, even if the client has disconnected, because a query that has begun
+/// still occupies its connection: the client's turn must not end before the query does.
+pub(super) async fn complete<B: 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, actix_web::Error> {
+    let handled = spawn_local(next.call(request)).await;
+    handled.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
 
 /// Handles a request and observes it until the last byte of its response is sent.
 pub(super) async fn observe(
