@@ -21,8 +21,8 @@ alter role grafana set timezone = 'UTC';
 
 grant usage on schema public to grafana;
 grant select on organizations, sim_cards, sim_card_assignments to grafana;
-grant select on usage_records, usage_records_recent, usage_levels, posting_days to grafana;
+grant select on usage_records, usage_records_recent, usage_levels, posting_days, sim_card_spans to grafana;
 grant select on organization_usage_recent, organization_usage, organization_usage_daily to grafana;
-grant select on sim_card_usage, large_usage to grafana;
+grant select on sim_card_usage, sim_card_usage_merged, large_usage to grafana;
 grant select on ingest_sources, feed_patterns, inventory_version to grafana;
 grant select (rejected_at, source, line, reason, field) on rejected_records to grafana;

@@ -4,12 +4,14 @@ import { currentToken, requestToken } from './token.js';
 
 const PAGE_SIZE = 1000;
 
-/** A failed request, with the title and detail of the problem details in the response, if any. */
+/** A failed request, with members of the problem details in the response, if any. */
 class ApiError extends Error {
-  constructor(status, title, detail) {
+  constructor(status, title, detail, completeFrom = null) {
     super(detail);
     this.status = status;
     this.title = title;
+    // The first day that is still kept, if an earlier one was requested.
+    this.completeFrom = completeFrom;
   }
 }
 
@@ -48,9 +50,20 @@ export function topSimCards({ id, start, end, tz }, signal) {
   return getJson('api/v1/usage/simcards', parameters, signal);
 }
 
-/** Organizations with usage, highest first. */
+/** Organizations with usage that is still kept, highest first. */
 export function organizations(size, signal) {
-  return getJson('api/v1/usage/organizations', { size }, signal);
+  return ofKept({ size }, (parameters) => getJson('api/v1/usage/organizations', parameters, signal));
+}
+
+/** Requests an interval, or the part of it that is still kept. Throws if there is no such part. */
+export async function ofKept(parameters, request) {
+  try {
+    return await request(parameters);
+  } catch (error) {
+    const { completeFrom } = error;
+    if (!completeFrom || completeFrom <= (parameters.start ?? '') || completeFrom > parameters.end) throw error;
+    return request({ ...parameters, start: completeFrom });
+  }
 }
 
 /** The assignments of a SIM card, by time. */
@@ -117,5 +130,5 @@ function requestUrl(path, parameters) {
 async function responseError(response) {
   const body = await response.json().catch(() => ({}));
   const title = body.title || response.statusText || `HTTP status ${response.status}`;
-  return new ApiError(response.status, title, body.detail || 'The server gave no details.');
+  return new ApiError(response.status, title, body.detail || 'The server gave no details.', body['complete-from']);
 }

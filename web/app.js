@@ -1,7 +1,7 @@
 // Starts the page and navigates between views. The URL contains the whole view.
 
 import { organizations } from './api.js';
-import { toDate } from './calendar.js';
+import { FIRST_DATE, toDate } from './calendar.js';
 import { Controls } from './controls.js';
 import { $, isPlainClick } from './dom.js';
 import { clearExtent, extent } from './extent.js';
@@ -85,7 +85,7 @@ async function withDefaults(wanted, signal) {
   if (complete.start === null) {
     const used = await extent(complete, signal);
     const today = toDate(Date.now());
-    complete = { ...complete, ...lastDays(used ?? { start: today, end: today, latest: today }, DEFAULT_DAYS) };
+    complete = { ...complete, ...lastDays(used ?? { kept: FIRST_DATE, start: today, end: today, latest: today }, DEFAULT_DAYS) };
   }
   const readable = complete.every !== null && bucketCount(complete) <= MAX_BUCKETS;
   return readable ? complete : withReadableGranularity(complete);

@@ -59,9 +59,9 @@ function defaultGranularity(interval) {
 }
 
 /** The last `count` days of an extent, without outliers; all of it if `count` is 'all'. */
-export function lastDays({ start: first, end, latest }, count) {
+export function lastDays({ kept, start: first, end, latest }, count) {
   if (count === 'all') return { start: first, end };
-  const start = Math.max(fromDate(FIRST_DATE), fromDate(latest) - (count - 1) * DAY);
+  const start = Math.max(fromDate(kept), fromDate(latest) - (count - 1) * DAY);
   return { start: toDate(start), end: latest };
 }
 

@@ -155,7 +155,7 @@ class Inputs:
 
     def __init__(self, folder, arguments):
         name = f"{arguments.sim_cards}-{arguments.records}"
-        self.records = arguments.records
+        self.records, self.organizations = arguments.records, arguments.organizations
         self.inventory = folder / f"inventory-{name}.csv"
         if not self.inventory.exists():
             generate(self.inventory, "inventory", "--sim-cards", arguments.sim_cards, "--organizations", arguments.organizations)
@@ -195,13 +195,12 @@ def load(build, inputs, results):
             sys.exit(f"{build.name}: {stored} records, status {status}, {total} instead of {inputs.bytes} bytes")
 
 
-def endpoints(inputs, days):
+def endpoints(inputs, first, days):
     """The measured requests, by name; each is a function that returns a path with random parameters."""
-    last = FIRST_DAY + timedelta(days=days - 1)
-    month = f"start={FIRST_DAY:%F}&end={last:%F}"
-    half = f"start={FIRST_DAY + timedelta(days=3):%F}&end={FIRST_DAY + timedelta(days=17):%F}"
+    month = f"start={first:%F}&end={first + timedelta(days=days - 1):%F}"
+    half = f"start={first + timedelta(days=days - 27):%F}&end={first + timedelta(days=days - 13):%F}"
     sim_card = lambda: random.choice(inputs.sim_cards)
-    organization = lambda: f"org{random.randrange(1_000):05}"
+    organization = lambda: f"org{random.randrange(inputs.organizations):05}"
     return {
         "SIM card, month by day, UTC": lambda: f"/api/v1/simcard/{sim_card()}/usage?{month}&every=1day",
         "SIM card, month by day, Kathmandu": lambda: f"/api/v1/simcard/{sim_card()}/usage?{month}&every=1day&tz=Asia/Kathmandu",
@@ -227,11 +226,12 @@ def endpoints(inputs, days):
 def measure_answers(build, inputs, arguments, results):
     """Requests every endpoint with 1 and 16 clients."""
     with build.serve():
-        for name, path in endpoints(inputs, arguments.days).items():
+        for name, path in endpoints(inputs, FIRST_DAY, arguments.days).items():
             for clients in (1, 16):
                 latencies, statuses = request_for(arguments.answer_seconds, clients, path)
                 errors = {status: count for status, count in statuses.items() if status != 200}
                 label = f"{name}, {clients} client{'s' if clients > 1 else ''}"
+                latencies = [took for _, took in latencies]
                 results.add(build.name, f"{label}: p50 ms", quantile(latencies, 0.5) * 1e3)
                 results.add(build.name, f"{label}: p99 ms", quantile(latencies, 0.99) * 1e3)
                 if errors:
@@ -239,7 +239,7 @@ def measure_answers(build, inputs, arguments, results):
 
 
 def request_for(seconds, clients, path):
-    """Requests paths for a while; returns the latencies in seconds and the number of answers by status."""
+    """Requests paths for a while; returns when each was sent, its latency in seconds, and the number of answers by status."""
     latencies, statuses, lock = [], {}, threading.Lock()
     deadline = time.perf_counter() + seconds
 
@@ -250,7 +250,7 @@ def request_for(seconds, clients, path):
             status, _ = get(path(), connection)
             took = time.perf_counter() - started
             with lock:
-                latencies.append(took)
+                latencies.append((started, took))
                 statuses[status] = statuses.get(status, 0) + 1
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
@@ -303,15 +303,26 @@ class Stream:
         self.probes.append(self.lines)
 
 
-def measure_stream(build, inputs, rate, late, seconds, results):
-    """Runs a stream and measures the delay from the commit of a probe to the first answer that contains it."""
-    label = f"stream of {rate:,}/s, {late} % late"
+def measure_stream(build, inputs, rate, late, arguments, results):
+    """Runs a stream and measures the delay from the commit of a probe to the first answer that contains it.
+
+    Meanwhile, some clients request all kinds of answers. The figures of the first and the last quarter show whether
+    anything grows with time.
+    """
+    label, seconds = f"stream of {rate:,}/s, {late} % late", arguments.seconds
+    today = datetime.now(timezone.utc).date()
+    paths = list(endpoints(inputs, today - timedelta(days=arguments.days - 1), arguments.days).values())
     with build.serve():
-        stream, delays, done = Stream(build, inputs, rate, late), [], threading.Event()
-        before = probe_records()
+        stream, delays, done, asked = Stream(build, inputs, rate, late), [], threading.Event(), []
+        before, started = probe_records(), time.perf_counter()
         watcher = threading.Thread(target=watch, args=(build, stream, before, delays, done))
-        watcher.start()
+        clients = threading.Thread(
+            target=lambda: asked.append(request_for(seconds, arguments.clients, lambda: random.choice(paths)()))
+        )
+        for thread in (watcher, clients):
+            thread.start()
         took = stream.feed(seconds)
+        clients.join()
         time.sleep(3)
         done.set()
         watcher.join()
@@ -319,8 +330,13 @@ def measure_stream(build, inputs, rate, late, seconds, results):
     if seen != len(stream.probes):
         sys.exit(f"{build.name}: {label}: {seen} of {len(stream.probes)} probes are in the answers")
     results.add(build.name, f"{label}: seconds behind at the end", took - seconds)
-    results.add(build.name, f"{label}: commit to answer p50 ms", quantile(delays, 0.5) * 1e3)
-    results.add(build.name, f"{label}: commit to answer p99 ms", quantile(delays, 0.99) * 1e3)
+    [(latencies, statuses)] = asked
+    print(f"{build.name}: {label}: answers by status: {statuses}", file=sys.stderr)
+    for name, figures in (("commit to answer", delays), ("answers", latencies)):
+        for part, start, end in (("", 0, 1), (" in the first quarter", 0, 0.25), (" in the last quarter", 0.75, 1)):
+            within = [took for at, took in figures if start <= (at - started) / seconds < end]
+            results.add(build.name, f"{label}: {name}{part}: p50 ms", quantile(within, 0.5) * 1e3)
+            results.add(build.name, f"{label}: {name}{part}: p99 ms", quantile(within, 0.99) * 1e3)
 
 
 def probe_records(connection=None):
@@ -349,7 +365,8 @@ def watch(build, stream, before, delays, done):
             seen = probe_records(connection) - before
             now = time.perf_counter()
             while answered < min(seen, committed):
-                delays.append(now - committed_at.pop(answered))
+                at = committed_at.pop(answered)
+                delays.append((at, now - at))
                 answered += 1
             time.sleep(0.02)
     database.close()
@@ -412,6 +429,7 @@ def main():
     parser.add_argument("--rates", type=int, nargs="*", default=[5_000, 20_000], help="records per second of the streams")
     parser.add_argument("--late", type=float, nargs="*", default=[0, 1, 10], help="percentages of late records")
     parser.add_argument("--seconds", type=int, default=120, help="length of each stream")
+    parser.add_argument("--clients", type=int, default=3, help="clients that send requests during each stream")
     parser.add_argument("--answer-seconds", type=int, default=5, help="time per endpoint and number of clients")
     arguments = parser.parse_args()
     server, results = Server(arguments.server), Results()
@@ -427,7 +445,7 @@ def main():
                 measure_answers(build, inputs, arguments, results)
                 for rate in arguments.rates:
                     for late in arguments.late:
-                        measure_stream(build, inputs, rate, late, arguments.seconds, results)
+                        measure_stream(build, inputs, rate, late, arguments, results)
             finally:
                 server.drop(build.database)
     results.print_table(server, arguments)

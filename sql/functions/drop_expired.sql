@@ -46,7 +46,9 @@ begin
         kept := greatest(kept, chunk.last_day + 1);
     end loop;
     if kept is not null then
-        update usage_levels set kept_from = greatest(kept_from, kept) where level = expired_level;
+        -- Readers take the days of SIM cards from either of two aggregates, and ask about the second.
+        update usage_levels set kept_from = greatest(kept_from, kept)
+        where level = expired_level or (expired_level = 'sim_card_usage_merged' and level = 'sim_card_usage');
     end if;
     return kept;
 end

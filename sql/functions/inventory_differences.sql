@@ -28,12 +28,13 @@ declare
     first_cut timestamptz;
     last_cut timestamptz;
     of_day text := 'select %1$s.sim_card_id, %2$s as at, organization_id, bytes, records from %1$s'
-        ' where period < %3$s';
+        ' where %3$s >= %4$s and %3$s < %5$s';
     not_cut text := ' and not exists (select from cut where cut.sim_card_id = %1$s.sim_card_id'
         ' and cut.day = date_bin(''1 day'', %1$s.%2$s, ''2000-01-01 00:00+00''))';
     of_records text := 'select sim_card_id, time, organization_id, bytes, case when reverses is null then 1 else -1 end'
         ' from %1$s where posting >= %2$s';
     parts text[];
+    run record;
 begin
     select
         max(closed_before) filter (where level = 'sim_card_usage'),
@@ -46,13 +47,17 @@ begin
         not_cut := '';
     end if;
     parts := array[
-        format(of_day || not_cut, 'sim_card_usage', 'day', closed),
         format(of_records, 'usage_records', closed),
         format(of_records, 'usage_records_recent', archived)
     ];
     if has_large then
-        parts := parts || format(of_day || not_cut, 'large_usage', 'slot', closed);
+        parts := parts || format(of_day || not_cut, 'large_usage', 'slot', 'period', 0, closed);
     end if;
+    for run in select * from sim_card_runs('-infinity', 'infinity', closed) loop
+        parts := parts || format(
+            of_day || not_cut, run.aggregate, 'day', run.start_column, run.run_start, run.run_end
+        );
+    end loop;
     if first_cut is not null then
         parts := parts || format(
             'select usage_records.sim_card_id, time, organization_id, bytes, case when reverses is null then 1 else -1 end'

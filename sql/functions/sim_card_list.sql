@@ -120,12 +120,12 @@ begin
             ' from (' || array_to_string(open_parts, ' union all ') || ') as part group by 1) as open'
         into open_sim_cards, open_bytes, open_counts;
     end if;
-    for run in select * from posting_runs(first_day, last_day, closed) loop
+    for run in select * from sim_card_runs(first_day, last_day, closed) loop
         if cardinality(day_edges) > 0 then
             parts := parts || format(
-                'select sim_card_id, sum(bytes) as bytes, sum(records)::bigint as records from sim_card_usage'
-                ' where sim_card_id >= $1 and sim_card_id < $2 and period >= %s and period < %s%s%s group by 1',
-                run.run_start, run.run_end,
+                'select sim_card_id, sum(bytes) as bytes, sum(records)::bigint as records from %1$s'
+                ' where sim_card_id >= $1 and sim_card_id < $2 and %2$s >= %3$s and %2$s < %4$s%5$s%6$s group by 1',
+                run.aggregate, run.start_column, run.run_start, run.run_end,
                 -- Where all days are wanted, the column is not read.
                 case when exists (
                     select from posting_days

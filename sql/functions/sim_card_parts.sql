@@ -9,7 +9,7 @@
 --   sim_card_parts  text  a query with the columns at (timestamptz), bytes (numeric), records; null
 --                         if there is nothing to read
 --
--- Postings that are closed come from sim_card_usage, or from the records for other ranges than
+-- Postings that are closed come from sim_card_usage_merged or sim_card_usage, or from the records for other ranges than
 -- whole days. All others come from the records. The query is planned on every call, with constants,
 -- so that only the chunks it needs are planned.
 
@@ -54,11 +54,12 @@ begin
     if has_dropped then
         perform check_kept('usage_records', record_edges[1]), check_kept('sim_card_usage', day_edges[1]);
     end if;
-    for run in select * from posting_runs(first_day, last_day, closed) loop
+    for run in select * from sim_card_runs(first_day, last_day, closed) loop
         if cardinality(day_edges) > 0 then
             parts := parts || format(
-                'select day as at, bytes::numeric as bytes, records from sim_card_usage'
-                ' where sim_card_id = %s and period >= %s and period < %s and %s%s',
+                'select day as at, bytes::numeric as bytes, records from %1$s'
+                ' where sim_card_id = %3$s and %2$s >= %4$s and %2$s < %5$s and %6$s%7$s',
+                run.aggregate, run.start_column,
                 sim_card, run.run_start, run.run_end, time_within('day', day_edges), visible
             );
             if has_large then

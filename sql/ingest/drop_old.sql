@@ -1,14 +1,16 @@
--- Drops what has been archived, and what is older than retention allows: see
--- sql/functions/drop_archived.sql and drop_expired.sql.
+-- Drops what has been archived or merged, and what is older than retention allows: see
+-- sql/functions/drop_archived.sql, drop_merged.sql and drop_expired.sql.
 --
 -- Parameters: none
 -- Columns, always one row:
 --   archived  bigint  number of dropped chunks of the row store
+--   merged    bigint  number of dropped chunks of sim_card_usage
 --   expired   text    levels of which chunks were dropped, with the first day that is complete; null
 --                     if there are none
 
 select
     (select count(*) from drop_archived()) as archived,
+    (select count(*) from drop_merged()) as merged,
     (
         select string_agg(level || ' before ' || kept_from, ', ')
         from (

@@ -1,6 +1,4 @@
--- Makes refreshes and INSERT write directly to the columnstore, if the server can, and adapts the
--- aggregation to the size of the fleet: with many SIM cards, a period has about as many groups as
--- records, and sorting takes half as long as hashing.
+-- Makes refreshes and INSERT write directly to the columnstore, if the server can.
 --
 -- Parameters: none
 -- Columns; no row for settings that the server does not have:
@@ -13,6 +11,5 @@ join (
         ('timescaledb.enable_direct_compress_on_cagg_refresh', 'on'),
         ('timescaledb.enable_direct_compress_insert', 'on'),
         ('timescaledb.direct_compress_insert_tuple_sort_limit', '2000000'),
-        ('work_mem', '256MB'),
-        ('enable_hashagg', case when (select max(id) from sim_cards) > 100000 then 'off' else 'on' end)
+        ('work_mem', '256MB')
 ) as wanted (name, value) on wanted.name = settings.name

@@ -7,11 +7,12 @@
 --   usage_records_recent ──> organization_usage_recent
 --           │ archive_records
 --   usage_records ─────────> organization_usage ──> organization_usage_daily
---                       └──> sim_card_usage
+--                       └──> sim_card_usage ──> sim_card_usage_merged
 --
 -- posting = period * 2^40 + page * 2^20 + batch within the page
 --   period  what the aggregates of usage_records add up: a million records or so, or an hour
 --   page    what organization_usage_recent adds up: a second of a stream
+--   span    what sim_card_usage_merged adds up: 32 periods
 -- Numbers that are skipped cost nothing.
 --
 -- Nothing is converted to the columnstore in place: a statement that is planned after a conversion,
@@ -31,8 +32,8 @@ create table record_attributes (
     unique nulls not distinct (mcc, mnc, technology, apn)
 );
 
--- Closed postings and bulk loads, in the columnstore. No key, trigger or constraint beyond NOT NULL:
--- each costs more than the COPY itself.
+-- Closed postings and bulk loads, in the columnstore. No key, constraint beyond NOT NULL or trigger that
+-- COPY fires: each costs more than the COPY itself.
 create table usage_records (
     posting bigint not null,
     time timestamptz not null,
@@ -73,6 +74,25 @@ create index on usage_records_recent (posting);
 
 -- The records that organization_usage_recent leaves out.
 create index on usage_records_recent (posting) where bytes not between -274877906943 and 274877906943;
+
+-- Records never change: aggregates would keep their old sums, and no version would tell.
+create function refuse_change() returns trigger
+language plpgsql
+as $$
+begin
+    if coalesce(current_setting('simusage.change_records', true), '') <> 'on' then
+        raise exception 'usage records are never changed or deleted'
+            using hint = 'Aggregates would keep the old sums. Retention drops old records: see storage in config.toml.';
+    end if;
+    return null;
+end
+$$;
+
+create trigger refuse_change before update or delete or truncate on usage_records
+for each statement execute function refuse_change();
+
+create trigger refuse_change before update or delete or truncate on usage_records_recent
+for each statement execute function refuse_change();
 
 -- TimescaleDB requires this function for continuous aggregates. Nothing depends on its value.
 create function newest_posting() returns bigint language sql stable as 'select last_value from posting_numbers';
@@ -139,6 +159,20 @@ where bytes between -274877906943 and 274877906943
 group by 1, 2, 3, 4
 with no data;
 
+-- Refreshed only for spans whose periods have records of the same days: see next_span.sql.
+create materialized view sim_card_usage_merged
+with (timescaledb.continuous, timescaledb.materialized_only = true, timescaledb.create_group_indexes = false) as
+select
+    time_bucket(35184372088832::bigint, period) as span,
+    sim_card_id,
+    day,
+    organization_id,
+    sum(bytes)::bigint as bytes,
+    sum(records)::bigint as records
+from sim_card_usage
+group by 1, 2, 3, 4
+with no data;
+
 -- The next two are refreshed only for periods that have such records, so they cost nothing else.
 
 create materialized view large_usage
@@ -183,16 +217,22 @@ create index on sim_card_usage (sim_card_id);
 
 create index on sim_card_usage (organization_id);
 
+create index on sim_card_usage_merged (sim_card_id);
+
+create index on sim_card_usage_merged (organization_id);
+
 create index on large_usage (sim_card_id);
 
 create index on detailed_usage (sim_card_id);
 
--- organization_usage_recent is dropped period by period, with the records that it adds up.
+-- organization_usage_recent is dropped period by period, with the records that it adds up, and
+-- sim_card_usage span by span.
 select
     set_chunk_time_interval('organization_usage_recent', 1099511627776),
     set_chunk_time_interval('organization_usage', 70368744177664),
     set_chunk_time_interval('organization_usage_daily', 70368744177664),
-    set_chunk_time_interval('sim_card_usage', 70368744177664),
+    set_chunk_time_interval('sim_card_usage', 35184372088832),
+    set_chunk_time_interval('sim_card_usage_merged', 70368744177664),
     set_chunk_time_interval('large_usage', 70368744177664),
     set_chunk_time_interval('detailed_usage', 70368744177664);
 
@@ -216,19 +256,29 @@ alter materialized view sim_card_usage set (
     timescaledb.orderby = 'period, sim_card_id, day'
 );
 
+alter materialized view sim_card_usage_merged set (
+    timescaledb.enable_columnstore = true,
+    timescaledb.segmentby = '',
+    timescaledb.orderby = 'span, sim_card_id, day'
+);
+
 -- The ids of SIM cards follow the organizations, so a batch of the columnstore has few of them. By
 -- default, the index by organization becomes a Bloom filter, which doubles the size. The view does
 -- not accept the setting; its hypertable does.
 do $$
+declare
+    hypertable record;
 begin
-    execute (
-        select format(
-            'alter table %I.%I set (timescaledb.sparse_index = ''minmax(organization_id)'')',
-            materialization_hypertable_schema, materialization_hypertable_name
-        )
+    for hypertable in
+        select materialization_hypertable_schema as schema, materialization_hypertable_name as name
         from timescaledb_information.continuous_aggregates
-        where view_schema = current_schema() and view_name = 'sim_card_usage'
-    );
+        where view_schema = current_schema() and view_name in ('sim_card_usage', 'sim_card_usage_merged')
+    loop
+        execute format(
+            'alter table %I.%I set (timescaledb.sparse_index = ''minmax(organization_id)'')',
+            hypertable.schema, hypertable.name
+        );
+    end loop;
 exception
     when others then
         -- Before TimescaleDB 2.25 there is no such setting, and no Bloom filter.
@@ -253,6 +303,7 @@ insert into usage_levels (level, closed_before) values
     ('organization_usage', 1099511627776),
     ('organization_usage_daily', 1099511627776),
     ('sim_card_usage', 1099511627776),
+    ('sim_card_usage_merged', 0),
     -- These two are at 0 until there is a period with such records.
     ('large_usage', 0),
     ('detailed_usage', 0);
@@ -282,6 +333,18 @@ create index on posting_days (posting);
 create table posting_closings (
     closed_before bigint primary key,
     closed_at timestamptz not null default clock_timestamp()
+);
+
+-- The spans of closed periods that merging has reached. Readers take those that are merged from
+-- sim_card_usage_merged, and others from sim_card_usage.
+create table sim_card_spans (
+    -- Its first posting.
+    span bigint primary key,
+    -- False where merging would not have reduced rows, or a sum would exceed 64 bits.
+    is_merged boolean not null,
+    decided_at timestamptz not null default clock_timestamp(),
+    -- Whether sim_card_usage no longer has the span.
+    is_dropped boolean not null default false
 );
 
 -- Every usage record, wherever it is stored. A join, because TimescaleDB 2.29 may return no rows of

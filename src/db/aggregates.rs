@@ -7,11 +7,12 @@ use crate::config::Storage;
 pub(super) const RECORD_TABLES: [&str; 2] = ["usage_records", "usage_records_recent"];
 
 /// The continuous aggregates.
-pub(super) const AGGREGATES: [&str; 6] = [
+pub(super) const AGGREGATES: [&str; 7] = [
     "organization_usage_recent",
     "organization_usage",
     "organization_usage_daily",
     "sim_card_usage",
+    "sim_card_usage_merged",
     "large_usage",
     "detailed_usage",
 ];

@@ -204,6 +204,18 @@ impl WriteError {
         matches!(self, Self::Unreachable(_) | Self::Transient(_))
     }
 
+    /// The server's error code, if the server reported the error.
+    pub(super) fn code(&self) -> Option<&SqlState> {
+        let (Self::Unreachable(cause)
+        | Self::Transient(cause)
+        | Self::DiskFull(cause)
+        | Self::Refused(cause)) = self
+        else {
+            return None;
+        };
+        cause.source.as_ref()?.code()
+    }
+
     /// Prefixes the text with what failed, as in "copying usage records: …".
     #[must_use]
     pub(crate) fn during(self, action: &str) -> Self {

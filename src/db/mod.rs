@@ -42,7 +42,8 @@ pub use partitions::{KnownPartition, enter_partition, move_partition, set_partit
 pub use pool::{Lease, Pool, PoolStatus, Streaming};
 pub use pooling::{connect_first, pool_mode};
 pub use postings::{
-    OpenPeriods, close_page, close_period, drop_old, open_chunks, open_periods, prepare_closing,
+    OpenPeriods, close_page, close_period, drop_old, merge_span, open_chunks, open_periods,
+    prepare_closing,
 };
 pub use rejected::delete_old_rejected;
 pub use replay::{Replay, StillRejected, TakenRecord, count_rejected};

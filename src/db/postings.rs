@@ -37,10 +37,14 @@ const SINGLE_PASS: &str = r#", options => '{"buckets_per_batch": 0}'"#;
 /// The postings of a period.
 const PERIOD: i64 = 1 << 40;
 
+/// The postings of a span.
+const SPAN: i64 = PERIOD << 5;
+
 const RECENT: &str = "organization_usage_recent";
 const ORGANIZATIONS: &str = "organization_usage";
 const ORGANIZATION_DAYS: &str = "organization_usage_daily";
 const SIM_CARDS: &str = "sim_card_usage";
+const MERGED: &str = "sim_card_usage_merged";
 const LARGE: &str = "large_usage";
 const DETAILED: &str = "detailed_usage";
 
@@ -87,6 +91,9 @@ pub async fn open_chunks(connection: &mut Connection, ahead: i64) -> Result<(), 
     for (table, _) in tables.into_iter().filter(|&(_, is_missing)| is_missing) {
         copy_in(&transaction, table, &tuple).await?;
     }
+    transaction
+        .execute(include_str!("../../sql/ingest/allow_changes.sql"), &[])
+        .await?;
     transaction
         .execute(
             include_str!("../../sql/ingest/delete_placeholders.sql"),
@@ -224,7 +231,39 @@ pub async fn close_period(
     Ok(true)
 }
 
-/// Drops what has been archived for a while, and what retention no longer keeps.
+/// Merges the rows of SIM cards of the next span of 32 closed periods, if they have records of the
+/// same days. Returns whether they are merged now.
+///
+/// # Errors
+/// Returns an error if the database is unreachable or rejects a statement. A retry is safe.
+pub async fn merge_span(client: &Client) -> Result<bool, WriteError> {
+    let next = client
+        .query_opt(include_str!("../../sql/ingest/next_span.sql"), &[])
+        .await?;
+    let Some(next) = next else {
+        return Ok(false);
+    };
+    let (span, is_spread): (i64, bool) = (next.get("span"), next.get("is_spread"));
+    let mut is_merged = false;
+    if is_spread {
+        let options = refresh_options(client).await?;
+        is_merged = match refresh(client, MERGED, span, span + SPAN, options).await {
+            // The sum of a day of each period fits into bigint, that of all periods may not.
+            Err(error) if error.code() == Some(&SqlState::NUMERIC_VALUE_OUT_OF_RANGE) => false,
+            refreshed => refreshed.map(|()| true)?,
+        };
+    }
+    failpoint::pass("before-deciding-span");
+    client
+        .execute(
+            include_str!("../../sql/ingest/decide_span.sql"),
+            &[&span, &is_merged],
+        )
+        .await?;
+    Ok(is_merged)
+}
+
+/// Drops what has been archived or merged for a while, and what retention no longer keeps.
 ///
 /// # Errors
 /// Returns an error if the database is unreachable or rejects a statement. A retry is safe.
@@ -300,6 +339,9 @@ async fn refresh(
     end: i64,
     options: &str,
 ) -> Result<(), WriteError> {
+    client
+        .query(include_str!("../../sql/ingest/set_grouping.sql"), &[&level])
+        .await?;
     // Not every version accepts parameters for a procedure that commits.
     let statement = format!(
         "call refresh_continuous_aggregate('{level}', {start}::bigint, {end}::bigint{options})"

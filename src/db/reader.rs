@@ -13,7 +13,7 @@ use super::functions::FUNCTIONS;
 
 /// The tables that `serve` reads, besides those of records and the aggregates. A query of another
 /// table needs it here.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "organizations",
     "sim_cards",
     "sim_card_assignments",
@@ -22,6 +22,7 @@ const TABLES: [&str; 13] = [
     "feed_patterns",
     "usage_levels",
     "posting_days",
+    "sim_card_spans",
     "tokens",
     "token_organizations",
     "cursor_key",

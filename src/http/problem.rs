@@ -85,6 +85,11 @@ pub(super) struct Problem<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(required = false)]
     errors: &'a [ParameterProblem],
+    /// The UTC day from which on this request can be answered, if retention has dropped what is
+    /// before it.
+    #[serde(rename = "complete-from", skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, format = Date)]
+    complete_from: Option<&'a str>,
 }
 
 impl ApiError {
@@ -194,6 +199,10 @@ impl ResponseError for ApiError {
             errors: match self {
                 Self::Parameters(problems) | Self::ForgedCursor(problems) => problems,
                 _ => &[],
+            },
+            complete_from: match self {
+                Self::Storage(StorageError::NotKept(day)) => Some(day),
+                _ => None,
             },
         };
         let body = serde_json::to_string(&problem).expect("strings and numbers serialize as JSON");

@@ -86,6 +86,7 @@ impl Closer {
                     db::close_page(connection).await?
                 };
                 failpoint::pass("after-refresh");
+                db::merge_span(connection).await?;
                 db::drop_old(connection).await?;
                 Ok(closed)
             })
@@ -186,7 +187,7 @@ impl Background {
             Kind::Periods if is_due(config, db::open_periods(connection).await?) => {
                 db::close_period(connection, None).await
             }
-            Kind::Periods => Ok(false),
+            Kind::Periods => db::merge_span(connection).await,
         }
     }
 }

@@ -125,6 +125,32 @@ describe('usage', () => {
     });
   });
 
+  test('the page begins with the first day that is still kept', async () => {
+    const kept = '2020-02-10';
+    const prepare = (page) =>
+      page.route('**/api/v1/**/usage**', async (route) => {
+        const start = new URL(route.request().url()).searchParams.get('start') ?? '1970-01-01';
+        if (start >= kept) return route.continue();
+        const refusal = problem(422, 'Unprocessable Entity', 'Part of this interval is no longer kept.');
+        refusal.body = JSON.stringify({ ...JSON.parse(refusal.body), 'complete-from': kept });
+        await route.fulfill(refusal);
+      });
+    const zones = [
+      ['', kept, '2020-02-28'],
+      ['&tz=Asia/Kathmandu', '2020-02-11', '2020-02-29'],
+    ];
+    for (const [tz, first, last] of zones) {
+      await tab(`/?organization=x00g8${tz}`, { prepare, expectErrors: true }, async (page) => {
+        await loaded(page);
+        const { searchParams } = new URL(page.url());
+        assert.deepEqual([searchParams.get('start'), searchParams.get('end')], [first, last]);
+      });
+    }
+    await tab(WEEK, { prepare, expectErrors: true }, async (page) => {
+      await page.locator('#notice-detail').getByText('no longer kept').waitFor();
+    });
+  });
+
   test('the page shows that recent usage is incomplete', async () => {
     const prepare = (page) =>
       page.route('**/api/v1/organization/**', async (route) => {

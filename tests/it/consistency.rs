@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::program::command;
+use crate::support::program::{command, load_inventory, simusage_with_input};
 use crate::support::server::{Server, read, status};
 use crate::support::usage::Files;
 use crate::support::{TestDatabase, require_native_server};
@@ -134,7 +134,14 @@ async fn every_answer_during_ingests_has_each_committed_byte_once() {
     let connection = database.connect().await;
     let committed = async || -> i64 { connection.query_one(committed, &[]).await.unwrap().get(0) };
     let mut answers = 0;
+    // So that spans are merged, too: after a tenth of the time, the next span begins.
+    let next_span = "select setval('posting_numbers', ((last_value >> 45) + 1) << 45, false) from posting_numbers";
+    let mut next_span_at = Instant::now() + duration / 10;
     while Instant::now() < deadline || !writers.iter().all(std::thread::JoinHandle::is_finished) {
+        if Instant::now() > next_span_at {
+            connection.batch_execute(next_span).await.unwrap();
+            next_span_at += duration / 10;
+        }
         for paths in ALL {
             let before = committed().await;
             let bytes: i64 = paths
@@ -154,11 +161,13 @@ async fn every_answer_during_ingests_has_each_committed_byte_once() {
     }
     let periods = "select count(*) from posting_closings where closed_before & 1099511627775 = 0";
     let periods = database.number(periods).await;
+    let spans = "select count(*) from sim_card_spans where is_merged";
+    let spans = database.number(spans).await;
     assert!(
-        answers > 20 && periods > 1,
-        "{answers} answers, {periods} periods"
+        answers > 20 && periods > 1 && spans > 0,
+        "{answers} answers, {periods} periods, {spans} spans"
     );
-    println!("{answers} answers while {periods} periods were closed");
+    println!("{answers} answers while {periods} periods were closed and {spans} spans merged");
     database.assert_answers_match().await;
 }
 
@@ -320,5 +329,28 @@ async fn an_idle_ingest_closes_what_a_killed_one_has_left() {
     database.until_at_least(closed, 1, timeout).await;
     drop(idle.stdin.take());
     assert!(idle.wait().unwrap().success());
+    database.assert_answers_match().await;
+}
+
+#[tokio::test]
+async fn records_are_not_changed_by_sql() {
+    let database = TestDatabase::migrated().await;
+    load_inventory(database.url());
+    let record = "sim-card-id,bytes-used,date\n89440001,5,2020-02-01T10:00:00Z\n";
+    let run = simusage_with_input(database.url(), &["ingest", "--format", "csv", "-"], record);
+    assert_eq!(run.status, 0, "{run:?}");
+    let connection = database.connect().await;
+    for table in ["usage_records", "usage_records_recent"] {
+        for change in [
+            format!("update {table} set bytes = 1"),
+            format!("delete from {table} where bytes > 100"),
+            format!("truncate {table}"),
+        ] {
+            let error = connection.batch_execute(&change).await.unwrap_err();
+            let message = error.as_db_error().map(|error| error.message().to_owned());
+            let expected = "usage records are never changed or deleted";
+            assert_eq!(message.as_deref(), Some(expected), "{change}");
+        }
+    }
     database.assert_answers_match().await;
 }

@@ -130,6 +130,21 @@ async fn a_message_that_is_not_a_record_is_rejected() {
 }
 
 #[tokio::test]
+async fn a_byte_order_mark_at_the_beginning_of_a_message_is_skipped() {
+    let (database, kafka) = ready(1).await;
+    let [first, second] = [ndjson(0..1), ndjson(1..2)];
+    // Not at the end.
+    kafka.send(&format!("\u{feff}{first}{}\u{feff}\n", second.trim_end()));
+    let run = kafka.ingest_to_end(database.url());
+    assert_eq!((run.status, run.counts()), (3, (2, 1, 1)), "{run:?}");
+    assert_eq!(
+        run.json()["reasons"],
+        serde_json::json!({"malformed": 1}),
+        "{run:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_signal_ends_the_ingest_after_committing_and_refreshing() {
     for name in ["TERM", "INT"] {
         let (database, kafka) = ready(2).await;

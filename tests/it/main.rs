@@ -29,6 +29,7 @@ mod inventory;
 mod kafka;
 mod kafka_broker;
 mod limits;
+mod merging;
 mod migrate;
 mod model;
 mod moved_sim_cards;

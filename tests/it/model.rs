@@ -609,12 +609,29 @@ impl World {
 
     async fn close(&mut self) {
         let mut connection = self.database.connect().await;
-        if self.random.bool() {
-            self.log.push("close a page".to_owned());
-            db::close_page(&connection).await.unwrap();
-        } else {
-            self.log.push("close a period".to_owned());
-            db::close_period(&mut connection, None).await.unwrap();
+        match self.random.u8(0..3) {
+            0 => {
+                self.log.push("close a page".to_owned());
+                db::close_page(&connection).await.unwrap();
+            }
+            1 => {
+                self.log.push("close a period".to_owned());
+                db::close_period(&mut connection, None).await.unwrap();
+            }
+            _ => {
+                let drops = self.random.bool();
+                self.log.push(format!("end a span, drop {drops}"));
+                let next = "select setval('posting_numbers', ((last_value >> 45) + 1) << 45, false) from posting_numbers";
+                connection.batch_execute(next).await.unwrap();
+                db::close_period(&mut connection, None).await.unwrap();
+                db::merge_span(&connection).await.unwrap();
+                if drops {
+                    let earlier =
+                        "update sim_card_spans set decided_at = decided_at - interval '2 minutes'";
+                    connection.batch_execute(earlier).await.unwrap();
+                    db::drop_old(&connection).await.unwrap();
+                }
+            }
         }
     }
 

@@ -20,13 +20,14 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             end_digests _int8, found_hashes _int8, found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 113] = [
+const EXPECTED: [(&str, &str, &str); 119] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
     ("functions/close_level.sql", "", ""),
     ("functions/drop_archived.sql", "", ""),
     ("functions/drop_expired.sql", "", ""),
+    ("functions/drop_merged.sql", "", ""),
     ("functions/end_page.sql", "", ""),
     ("functions/end_period.sql", "", ""),
     ("functions/feed_of.sql", "", ""),
@@ -40,6 +41,7 @@ const EXPECTED: [(&str, &str, &str); 113] = [
     ("functions/sees_sim_card.sql", "", ""),
     ("functions/sim_card_list.sql", "", ""),
     ("functions/sim_card_parts.sql", "", ""),
+    ("functions/sim_card_runs.sql", "", ""),
     ("functions/time_within.sql", "", ""),
     ("functions/usage_by_organization.sql", "", ""),
     ("functions/usage_freshness.sql", "", ""),
@@ -56,6 +58,7 @@ const EXPECTED: [(&str, &str, &str); 113] = [
         "int8 5, bytea 1, text 1, int8 3, timestamptz 1",
         "",
     ),
+    ("ingest/allow_changes.sql", "", "set_config text"),
     (
         "ingest/archive_records.sql",
         "int8 1",
@@ -73,11 +76,16 @@ const EXPECTED: [(&str, &str, &str); 113] = [
     ("ingest/copy_rejected_records.sql", "", ""),
     ("ingest/copy_sim_cards.sql", "", ""),
     ("ingest/count_rejected.sql", "_int8 1", "count int8"),
+    ("ingest/decide_span.sql", "int8 1, bool 1", ""),
     ("ingest/delete_old_rejected.sql", "int8 2", "count int8"),
     ("ingest/delete_placeholders.sql", "int8 1", ""),
     ("ingest/delete_rejected.sql", "_int8 1", "count int8"),
     ("ingest/delete_unfinished_line.sql", "int8 2", ""),
-    ("ingest/drop_old.sql", "", "archived int8, expired text"),
+    (
+        "ingest/drop_old.sql",
+        "",
+        "archived int8, merged int8, expired text",
+    ),
     ("ingest/end_page.sql", "", "boundary int8"),
     ("ingest/end_period.sql", "", "boundary int8"),
     (
@@ -130,6 +138,7 @@ const EXPECTED: [(&str, &str, &str); 113] = [
         "",
         "sim_card int4, iccid text, organization int4, organization_name text",
     ),
+    ("ingest/next_span.sql", "", "span int8, is_spread bool"),
     (
         "ingest/oldest_kept.sql",
         "",
@@ -167,6 +176,7 @@ const EXPECTED: [(&str, &str, &str); 113] = [
         "int8 1, bytea 1, int8 2, _int8 2",
         "",
     ),
+    ("ingest/set_grouping.sql", "text 1", "set_config text"),
     ("ingest/set_partition_topic.sql", "int8 1, text 1", ""),
     (
         "ingest/source_counts.sql",
@@ -370,7 +380,10 @@ async fn every_statement_has_the_expected_types() {
         .iter()
         .map(|(file, parameters, columns)| (&**file, &**parameters, &**columns))
         .collect();
-    assert_eq!(actual, EXPECTED);
+    for (actual, expected) in actual.iter().zip(&EXPECTED) {
+        assert_eq!(actual, expected);
+    }
+    assert_eq!(actual.len(), EXPECTED.len());
 }
 
 #[tokio::test]

@@ -156,6 +156,8 @@ async fn a_chunk_is_kept_while_anything_in_it_is_young_enough() {
         .get_with(&series(hour(60), "1hour"), &[("if-none-match", &tag)])
         .await;
     assert_eq!(again.status, 422);
+    let first = hour(28).date_naive();
+    assert_eq!(again.body["complete-from"], first.to_string());
 }
 
 #[tokio::test]

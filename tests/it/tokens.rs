@@ -861,7 +861,8 @@ async fn what_others_store_changes_no_tag_of_a_page_for_a_token_of_one_organizat
     }
     // Once that has been found out, no usage is read until something is stored again.
     let connection = database.connect().await;
-    let change = "update usage_records set bytes = 1; update usage_records_recent set bytes = 1;
+    let change = "set simusage.change_records = on;
+                  update usage_records set bytes = 1; update usage_records_recent set bytes = 1;
                   update usage_levels set closed_before = 1099511627776
                       where level = 'organization_usage_recent'";
     connection.batch_execute(change).await.unwrap();

@@ -729,7 +729,8 @@ async fn series_and_lists_are_cached_while_they_are_valid() {
     }
     // The record is changed without an ingest, so only cached answers still have the sum.
     let connection = database.connect().await;
-    let change = "update usage_records_recent set bytes = 1 where time < '2020-02-01'";
+    let change = "set simusage.change_records = on;
+                  update usage_records_recent set bytes = 1 where time < '2020-02-01'";
     connection.batch_execute(change).await.unwrap();
     let close = "update usage_levels set closed_before = 1099511627776 where level = 'organization_usage_recent'";
     connection.batch_execute(close).await.unwrap();
