@@ -11,8 +11,10 @@ const BLOCK_BYTES: usize = 256 * 1024;
 /// Reads whole blocks, unless the input ends.
 struct Blocks<R> {
     input: R,
-    block: Vec<u8>,
-    /// How much of `block` was returned.
+    buffer: Vec<u8>,
+    /// The length of the block.
+    length: usize,
+    /// How much of it was returned.
     returned: usize,
 }
 
@@ -20,22 +22,38 @@ impl<R: Read> Blocks<R> {
     fn new(input: R) -> Self {
         Self {
             input,
-            block: vec![],
+            buffer: vec![0; BLOCK_BYTES],
+            length: 0,
             returned: 0,
         }
     }
 
-    /// Reads the next block, of at most `length` bytes. After an error, the block has what was read
+    /// Reads the next block, of at most `longest` bytes. After an error, the block has what was read
     /// before.
-    fn next(&mut self, length: usize) -> io::Result<()> {
-        self.block.clear();
+    fn next(&mut self, longest: usize) -> io::Result<()> {
+        self.clear();
+        while self.length < longest {
+            match self.input.read(&mut self.buffer[self.length..longest]) {
+                Ok(0) => break,
+                Ok(read) => self.length += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.length = 0;
         self.returned = 0;
-        let mut input = (&mut self.input).take(length as u64);
-        input.read_to_end(&mut self.block).map(|_| ())
+    }
+
+    fn block(&self) -> &[u8] {
+        &self.buffer[..self.length]
     }
 
     fn take(&mut self, buffer: &mut [u8]) -> usize {
-        let rest = &self.block[self.returned..];
+        let rest = &self.buffer[self.returned..self.length];
         let taken = rest.len().min(buffer.len());
         buffer[..taken].copy_from_slice(&rest[..taken]);
         self.returned += taken;
@@ -43,7 +61,7 @@ impl<R: Read> Blocks<R> {
     }
 
     fn is_returned(&self) -> bool {
-        self.returned == self.block.len()
+        self.returned == self.length
     }
 }
 
@@ -84,7 +102,7 @@ impl<R: Read> Read for HashingReader<R> {
                 return Err(error);
             }
             self.error = self.blocks.next(BLOCK_BYTES).err();
-            let block = &self.blocks.block;
+            let block = self.blocks.block();
             if block.is_empty() {
                 return self.error.take().map_or(Ok(0), Err);
             }
@@ -119,11 +137,10 @@ impl<R: Read> Read for VerifyingReader<R> {
         if self.blocks.is_returned() && self.left > 0 {
             let length = usize::try_from(self.left).unwrap_or(usize::MAX);
             let read = self.blocks.next(length.min(BLOCK_BYTES));
-            let block = &mut self.blocks.block;
-            let is_same = self.hashes.next() == Some(hash_block(block));
+            let is_same = self.hashes.next() == Some(hash_block(self.blocks.block()));
             if read.is_err() || !is_same {
                 // Nothing of it is returned.
-                block.clear();
+                self.blocks.clear();
                 self.left = 0;
                 read?;
                 return Err(io::Error::other(
@@ -131,7 +148,7 @@ impl<R: Read> Read for VerifyingReader<R> {
                      stored; run again when nothing writes to it, except at its end",
                 ));
             }
-            self.left -= block.len() as u64;
+            self.left -= self.blocks.block().len() as u64;
         }
         Ok(self.blocks.take(buffer))
     }
