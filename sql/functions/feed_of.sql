@@ -8,8 +8,9 @@
 -- Columns:
 --   feed_of  text
 --
--- The name that is matched is a file's name without folders, a stream's own name, or a topic. Numbers in
--- the names of files, and hashes, become *: usage-2026-03-01.ndjson.gz is of the feed usage-*.ndjson.
+-- The name that is matched is a file's name without folders, a stream's own name, or a topic. A pattern with
+-- folders is matched with the end of the file's path: site1/* matches /data/site1/usage.csv. Numbers in the
+-- names of files, and hashes, become *: usage-2026-03-01.ndjson.gz is of the feed usage-*.ndjson.
 
 create or replace function feed_of(kind text, identity text, name text) returns text
 language plpgsql
@@ -26,7 +27,12 @@ declare
     found_feed text := (
         select feed_patterns.feed
         from feed_patterns
-        where feed_patterns.number > 0 and label like feed_patterns.pattern
+        where feed_patterns.number > 0
+            and case
+                when kind = 'file' and feed_patterns.pattern like '%/%'
+                    then name like feed_patterns.pattern or '/' || name like '%/' || feed_patterns.pattern
+                else label like feed_patterns.pattern
+            end
         order by feed_patterns.number
         limit 1
     );

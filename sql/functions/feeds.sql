@@ -2,14 +2,15 @@
 --
 -- Columns:
 --   feed              text
---   complete_through  timestamptz  the time of its newest record; for a topic, that of its slowest
---                                  partition; null: nothing is stored yet
+--   complete_through  timestamptz  the time of its newest record, but not after it was stored; for a
+--                                  topic, that of its slowest partition; null: nothing is stored yet
 --   last_ingested_at  timestamptz  when ingest last advanced one of its sources; null: never
 --   is_expected       boolean      [feeds] names it, or names none
 --   is_live           boolean      it has not been silent for too long when the last feed was stored
 --
--- Usage is complete up to the minimum of the feeds that are expected and live. Silence is measured from
--- the last ingest of any expected feed, not from now, so that answers depend on what is stored only.
+-- Usage is complete up to the minimum of the feeds that are expected and live; if one of them has only
+-- rejected records, it is not known. Silence is measured from the last ingest of any expected feed, not from
+-- now, so that answers depend on what is stored only. Sources that were never advanced do not count.
 --
 -- If feeds are named, only these are looked up; otherwise there is a lookup for each name.
 
@@ -45,7 +46,11 @@ begin
     last as (
         select
             known.feed,
-            (select max(updated_at) from ingest_sources where ingest_sources.feed = known.feed) as ingested_at,
+            (
+                select max(updated_at)
+                from ingest_sources
+                where ingest_sources.feed = known.feed and batches > 0
+            ) as ingested_at,
             not has_names or patterns.number > 0 as is_expected,
             patterns.silent_after
         from known

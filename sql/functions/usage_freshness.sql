@@ -8,8 +8,8 @@
 --   version            bigint       differs whenever the usage in the interval's days does, or what
 --                                   retention has dropped of it; 0 if there never was any
 --   inventory_version  bigint       differs whenever the inventory does
---   complete_through   timestamptz  every feed that is expected and live is stored up to this time:
---                                   see sql/functions/feeds.sql
+--   complete_through   timestamptz  every feed that is expected and live is stored up to this time;
+--                                   null: one of them has no records: see sql/functions/feeds.sql
 --   last_ingested_at   timestamptz  when ingest last advanced a source
 --
 -- Versions add up random numbers, one for each day of a batch, so they also differ between what was
@@ -51,7 +51,11 @@ begin
             4611686018427387904
         )::bigint,
         (select inventory_version.version from inventory_version),
-        (select min(feeds.complete_through) from feeds(true) where is_expected and is_live),
+        (
+            select case when count(*) = count(feeds.complete_through) then min(feeds.complete_through) end
+            from feeds(true)
+            where is_expected and is_live
+        ),
         (select max(updated_at) from ingest_sources);
 end
 $$

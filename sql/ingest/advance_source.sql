@@ -13,6 +13,8 @@
 --   $9  bigint       records stored
 --   $10 bigint       records rejected, minus those of an earlier run that were read again
 --   $11 timestamptz  time of the newest record stored; null if none was
+--
+-- A record may be dated in the future, but nothing is complete beyond now.
 
 update ingest_sources
 set position = $4,
@@ -23,6 +25,6 @@ set position = $4,
     batches = batches + 1,
     stored = stored + $9,
     rejected = rejected + $10,
-    newest_record_at = greatest(newest_record_at, $11),
+    newest_record_at = greatest(newest_record_at, case when $11 > now() then now() else $11 end),
     updated_at = now()
 where id = $1 and position = $2 and batches = $3

@@ -7,11 +7,12 @@
 with removed as (
     delete from ingest_sources
     where kind = 'run' and identity <> 'ended' and (id = $1 or updated_at < now() - interval '30 days')
-    returning newest_record_at, updated_at
+    returning newest_record_at, updated_at, batches
 )
-insert into ingest_sources (kind, identity, name, newest_record_at, updated_at)
-select 'run', 'ended', 'runs that ended', max(newest_record_at), max(updated_at)
+insert into ingest_sources (kind, identity, name, newest_record_at, updated_at, batches)
+select 'run', 'ended', 'runs that ended', max(newest_record_at), max(updated_at), 1
 from removed
+where batches > 0
 having count(*) > 0
 on conflict (kind, identity) do update
 set newest_record_at = greatest(ingest_sources.newest_record_at, excluded.newest_record_at),

@@ -1,8 +1,9 @@
 -- Selects the next rejected records to replay, and locks them until the transaction ends. Skips
 -- records that another replay has locked.
 --
--- Truncated records and records of unknown format cannot be parsed again. A record at or after its
--- source's position is a last line without a line end, which is read again with its source.
+-- Truncated records and records of unknown format cannot be parsed again. An unfinished line may be
+-- part of another record. A record at or after its source's position is a last line without a line end,
+-- which is read again with its source.
 --
 -- Parameters:
 --   $1 bigint  id after which to continue
@@ -28,7 +29,7 @@ where rejected.id = any(array(
             left join ingest_sources as s on s.id = r.source_id
             where r.id > $1
                 and r.format is not null
-                and r.reason <> 'too-long'
+                and r.reason not in ('too-long', 'unfinished-line')
                 and (s.id is null or r.position < s.position)
             order by r.id
             limit $2

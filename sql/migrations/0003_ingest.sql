@@ -28,7 +28,7 @@ create table ingest_sources (
     rejected bigint not null default 0,
     first_seen timestamptz not null default now(),
     updated_at timestamptz not null default now(),
-    -- The time of the newest usage record stored from this source.
+    -- The time of the newest usage record stored from this source, but not after it was stored.
     newest_record_at timestamptz,
     unique (kind, identity)
 );

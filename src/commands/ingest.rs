@@ -58,7 +58,7 @@ pub struct IngestArgs {
     /// Format of the records; auto detects it from the file's name or content
     #[arg(long, value_enum, default_value_t = FormatArg(None))]
     pub format: FormatArg,
-    /// Treat the input as complete: store the last line even if it has no line ending
+    /// Nothing will be appended to the input or was cut from it: the last line of CSV needs no line ending
     #[arg(long, conflicts_with_all = ["kafka", "replay_rejects"])]
     pub complete: bool,
     /// Store all records of FILE even if some look as if they were already stored

@@ -16,7 +16,7 @@ pub struct Feeds {
 }
 
 /// Patterns of names, written with commas; each may have its own silence in hours: `gateway-a-*,
-/// daily-*=72`.
+/// site-1/*=72`. See `sql/functions/feed_of.sql`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct FeedNames(Vec<(String, Option<u32>)>);
@@ -46,6 +46,9 @@ impl TryFrom<String> for FeedNames {
             };
             if name.is_empty() || names.iter().any(|(known, _)| known == name) {
                 return Err(format!("'{part}' is empty or given twice"));
+            }
+            if name.ends_with('/') {
+                return Err(format!("'{name}' is a folder; write {name}* for its files"));
             }
             names.push((name.to_owned(), hours));
         }
@@ -82,7 +85,7 @@ mod tests {
         ];
         assert!(names.iter().eq(expected));
         assert_eq!(parse("").unwrap(), FeedNames::default());
-        for wrong in ["a=b", "a,a", "=3", "a=-1"] {
+        for wrong in ["a=b", "a,a", "=3", "a=-1", "a/", "/data/=3"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -13,7 +13,8 @@ use crate::config::Feeds;
 pub struct Feed {
     /// The pattern that its sources match, or what is common to their names.
     pub name: String,
-    /// The time of its newest record; for a topic, that of its slowest partition.
+    /// The time of its newest record, but not after it was stored; for a topic, that of its slowest
+    /// partition.
     pub complete_through: Option<DateTime<Utc>>,
     /// When one of its sources was last advanced.
     pub last_ingested_at: Option<DateTime<Utc>>,
@@ -23,11 +24,13 @@ pub struct Feed {
     pub is_live: bool,
 }
 
-/// The first 1,000 feeds, by name.
+/// The first 1,000 feeds, by name, and the instant up to which usage is complete.
 ///
 /// # Errors
 /// See [`StorageError`].
-pub async fn feeds(client: &deadpool_postgres::Client) -> Result<Vec<Feed>, StorageError> {
+pub async fn feeds(
+    client: &deadpool_postgres::Client,
+) -> Result<(Vec<Feed>, Option<DateTime<Utc>>), StorageError> {
     let statement = include_str!("../../sql/queries/feeds.sql");
     let statement = client.prepare_cached(statement).await?;
     let rows = client.query(&statement, &[]).await?;
@@ -40,7 +43,12 @@ pub async fn feeds(client: &deadpool_postgres::Client) -> Result<Vec<Feed>, Stor
             is_live: row.try_get("is_live")?,
         })
     };
-    rows.iter().map(feed).collect()
+    let feeds = rows.iter().map(feed).collect::<Result<_, StorageError>>()?;
+    let complete_through = match rows.first() {
+        Some(row) => row.try_get("usage_complete_through")?,
+        None => None,
+    };
+    Ok((feeds, complete_through))
 }
 
 /// Describes the patterns of feeds, with the hours of silence.

@@ -5,7 +5,7 @@
 //! inventory, unless the file replaces it.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use futures_util::{SinkExt as _, TryStreamExt as _};
 use serde::Serialize;
 use tokio_postgres::binary_copy::BinaryCopyOutStream;
@@ -15,6 +15,7 @@ use tokio_postgres::{Client, Row, Transaction};
 use super::binary_format::{HEADER, POSTGRES_EPOCH_US, TRAILER};
 use super::connect::Connection;
 use super::error::{StorageError, WriteError};
+use super::inventory_changes::{Addition, Changes, SimCardRef, StoredSimCard};
 use super::inventory_index::{INVENTORY_INDEX, Microseconds};
 use crate::domain::{AssignmentList, InventoryChanges, OrganizationId};
 
@@ -72,31 +73,6 @@ const ROWS_AT_ONCE: usize = 10_000;
 /// Size of the pieces in which rows are sent.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// A new assignment.
-struct Addition {
-    /// Index into the list.
-    index: usize,
-    sim_card: SimCardRef,
-}
-
-#[derive(Clone, Copy)]
-enum SimCardRef {
-    /// Its id.
-    Stored(i32),
-    /// Its number among the new SIM cards.
-    New(usize),
-}
-
-/// What a load has to write.
-#[derive(Default)]
-struct Changes {
-    /// For each new SIM card, the index of its first assignment in the list.
-    new_sim_cards: Vec<usize>,
-    added: Vec<Addition>,
-    /// Assignments that get another organization: the SIM card's id and the index in the list.
-    moved: Vec<(i32, usize)>,
-}
-
 /// The ids of the new SIM cards.
 struct NewIds {
     first: i32,
@@ -138,32 +114,51 @@ pub async fn store_inventory(
     let row = transaction.query_one(lock, &[]).await?;
     let (before, has_sim_cards): (i64, bool) = (row.get("entries"), row.get("has_sim_cards"));
     let organizations = organization_ids(&transaction, list.organizations()).await?;
-    let changes = if has_sim_cards {
-        compare(&transaction, list, &organizations).await?
+    let mut changes = if has_sim_cards {
+        compare(&transaction, list, &organizations, replace).await?
     } else {
         all_new(list)
     };
-    let superfluous = if replace {
-        superfluous(&transaction, list).await?
-    } else {
-        vec![]
-    };
-    remove_assignments(&transaction, &superfluous).await?;
+    if replace {
+        changes.removed = superfluous(&transaction, list).await?;
+        let first = changes.removed.iter().map(|(_, from_us)| *from_us).min();
+        changes.note_change(first);
+    }
+    remove_assignments(&transaction, &changes.removed).await?;
     let first_id = take_ids(&transaction, changes.new_sim_cards.len()).await?;
     let new_ids = NewIds::by_organization(first_id, &changes, list);
     copy_sim_cards(&transaction, list, &changes.new_sim_cards, &new_ids).await?;
-    let (added, moved) = (changes.added.len(), changes.moved.len());
+    let (added, moved, removed) = (
+        changes.added.len(),
+        changes.moved.len(),
+        changes.removed.len(),
+    );
     copy_assignments(&transaction, list, &organizations, &changes.added, &new_ids).await?;
     move_assignments(&transaction, list, &organizations, &changes.moved).await?;
+    let differs_from_records = match changes.changed_from_us {
+        Some(from_us) => has_records_from(&transaction, from_us).await?,
+        None => false,
+    };
     transaction.commit().await?;
     let before = usize::try_from(before).unwrap_or_default();
     Ok(InventoryChanges {
         added: added as u64,
         moved: moved as u64,
         unchanged: (list.len() - added - moved) as u64,
-        left: (before + added).saturating_sub(list.len() + superfluous.len()) as u64,
-        removed: superfluous.len() as u64,
+        left: (before + added).saturating_sub(list.len() + removed) as u64,
+        removed: removed as u64,
+        differs_from_records,
     })
+}
+
+/// Whether records of this day, or of a later one, are stored.
+async fn has_records_from(transaction: &Transaction<'_>, from_us: i64) -> Result<bool, WriteError> {
+    let statement = include_str!("../../sql/ingest/newest_day.sql");
+    let newest: Option<NaiveDate> = transaction.query_one(statement, &[]).await?.get("day");
+    Ok(
+        newest
+            .is_some_and(|newest| instant(from_us).is_none_or(|from| from.date_naive() <= newest)),
+    )
 }
 
 /// The stored entries that the list lacks: the SIM card's id, and valid from in microseconds since
@@ -241,19 +236,12 @@ fn all_new(list: &AssignmentList) -> Changes {
     changes
 }
 
-/// What is stored of one SIM card.
-#[derive(Default)]
-struct StoredSimCard {
-    id: Option<i32>,
-    /// (valid from, in microseconds since 1970; organization, if it is not an end).
-    assignments: Vec<(i64, Option<i32>)>,
-}
-
 /// Compares the list with what is stored.
 async fn compare(
     transaction: &Transaction<'_>,
     list: &AssignmentList,
     organizations: &[i32],
+    replace: bool,
 ) -> Result<Changes, WriteError> {
     let use_indexes = include_str!("../../sql/ingest/use_indexes.sql");
     transaction.query_one(use_indexes, &[]).await?;
@@ -278,26 +266,9 @@ async fn compare(
         let stored = stored_sim_cards(transaction, &statement, &iccids).await?;
         let ends = firsts.iter().copied().skip(1).chain([end]);
         for ((first, end), stored) in firsts.iter().copied().zip(ends).zip(stored) {
-            let sim_card = stored.id.map_or_else(
-                || {
-                    changes.new_sim_cards.push(first);
-                    SimCardRef::New(changes.new_sim_cards.len() - 1)
-                },
-                SimCardRef::Stored,
-            );
-            for index in first..end {
-                let assignment = list.get(index);
-                let wanted = assignment.organization.map(|index| organizations[index]);
-                let owner = stored
-                    .assignments
-                    .iter()
-                    .find(|(valid_from_us, _)| *valid_from_us == assignment.valid_from_us);
-                match (owner, stored.id) {
-                    (Some((_, owner)), _) if *owner == wanted => {}
-                    (Some(_), Some(id)) => changes.moved.push((id, index)),
-                    _ => changes.added.push(Addition { index, sim_card }),
-                }
-            }
+            changes
+                .add_sim_card(list, first..end, organizations, &stored, replace)
+                .map_err(|overlap| WriteError::Refused(overlap.to_string().into()))?;
         }
         start = end;
     }
@@ -324,7 +295,7 @@ async fn stored_sim_cards(
         let valid_from: Option<DateTime<Utc>> = row.get(2);
         if row.get("is_entry") {
             let valid_from_us = valid_from.map_or(i64::MIN, |instant| instant.timestamp_micros());
-            sim_card.assignments.push((valid_from_us, row.get(3)));
+            sim_card.owners.insert(valid_from_us, row.get(3));
         }
     }
     Ok(stored)

@@ -11,6 +11,7 @@ mod feeds;
 mod freshness;
 mod functions;
 mod inventory;
+mod inventory_changes;
 mod inventory_index;
 pub mod migrate;
 mod partitions;

@@ -45,6 +45,8 @@ struct Row {
     organization: u32,
     place: u32,
     iccid_length: u8,
+    /// See [`ListedAssignment::lasts_to_next`].
+    lasts_to_next: bool,
 }
 
 impl Row {
@@ -63,6 +65,11 @@ pub struct ListedAssignment<'a> {
     pub organization: Option<usize>,
     /// In microseconds since 1970; `i64::MIN`: from the beginning of time.
     pub valid_from_us: i64,
+    /// Whether it states its end, which is where the SIM card's next entry of the list begins.
+    pub lasts_to_next: bool,
+    /// Whether it is an end that only the assignment before it names. Another assignment may begin
+    /// there.
+    pub is_implied: bool,
 }
 
 impl AssignmentList {
@@ -81,8 +88,11 @@ impl AssignmentList {
         let row = self.rows[index];
         ListedAssignment {
             sim_card: row.iccid(&self.iccids),
-            organization: (row.organization != NO_OWNER).then_some(row.organization as usize),
+            organization: (row.organization < END_OF_ASSIGNMENT)
+                .then_some(row.organization as usize),
             valid_from_us: row.valid_from_us,
+            lasts_to_next: row.lasts_to_next,
+            is_implied: row.organization == END_OF_ASSIGNMENT,
         }
     }
 
@@ -125,8 +135,11 @@ pub struct InventoryChanges {
     pub unchanged: u64,
     /// Assignments that the file lacks, which remain in the database.
     pub left: u64,
-    /// Assignments that the file lacks, which were removed.
+    /// Assignments that the file replaces, and ends that it contradicts, which were removed.
     pub removed: u64,
+    /// Whether owners have changed in days of which records are stored, which keep theirs.
+    #[serde(skip)]
+    pub differs_from_records: bool,
 }
 
 /// Entries of one SIM card that contradict each other.
@@ -188,11 +201,13 @@ impl AssignmentListBuilder {
             organization,
             place,
             iccid_length: u8::try_from(iccid.len())?,
+            lasts_to_next: valid_until.is_some(),
         };
         list.rows.push(row);
         list.rows.extend(valid_until.map(|instant| Row {
             valid_from_us: instant.timestamp_micros(),
             organization: END_OF_ASSIGNMENT,
+            lasts_to_next: false,
             ..row
         }));
         list.iccids.push_str(iccid);
@@ -262,12 +277,11 @@ impl AssignmentListBuilder {
         if let Some(conflict) = first_conflict {
             return Err(conflict);
         }
-        rows.dedup_by(|one, other| key(one) == key(other));
-        for row in &mut rows {
-            if row.organization == END_OF_ASSIGNMENT {
-                row.organization = NO_OWNER;
-            }
-        }
+        rows.dedup_by(|repeated, row| {
+            let is_repeated = key(repeated) == key(row);
+            row.lasts_to_next |= is_repeated && repeated.lasts_to_next;
+            is_repeated
+        });
         Ok(AssignmentList {
             organizations,
             iccids,

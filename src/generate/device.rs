@@ -23,7 +23,7 @@ pub(super) struct Device {
 
 /// Creates a device for each SIM card of an inventory.
 pub(super) fn devices(inventory: &Path, random: &mut fastrand::Rng) -> anyhow::Result<Vec<Device>> {
-    let mut sim_cards: Vec<String> = read_inventory(inventory)?
+    let mut sim_cards: Vec<String> = read_inventory(inventory, true)?
         .iter()
         .map(|assignment| assignment.sim_card.to_owned())
         .collect();

@@ -24,7 +24,8 @@ impl Endpoint for FeedsRequest {
 pub(super) struct FeedList {
     /// The first 1,000 feeds by name; none for a token that is bound to organizations.
     items: Vec<FeedItem>,
-    /// Every feed that is expected and live has delivered the usage up to this instant.
+    /// Every feed that is expected and live has delivered the usage up to this instant; null: one of them
+    /// has no records.
     #[schema(format = DateTime)]
     complete_through: Option<String>,
 }
@@ -37,8 +38,8 @@ struct FeedItem {
     /// The pattern of `feeds.names`, or else the topic, the name of the stream, or the name of the files
     /// with `*` for numbers.
     feed: String,
-    /// The time of its newest record; for a topic, that of its slowest partition; null: nothing is stored
-    /// yet.
+    /// The time of its newest record, but not after it was stored; for a topic, that of its slowest
+    /// partition; null: nothing is stored yet.
     #[schema(format = DateTime)]
     complete_through: Option<String>,
     /// When something of it was last stored or rejected.
@@ -84,9 +85,7 @@ pub(super) async fn list(
 ) -> Result<HttpResponse, ApiError> {
     Parameters::<FeedsRequest>::parse(request.query_string()).finish(Some(FeedsRequest))?;
     let _turn = caller.share.query().await?;
-    let feeds = pool.run(async |client| db::feeds(client).await).await?;
-    let counted = feeds.iter().filter(|feed| feed.is_expected && feed.is_live);
-    let complete_through = counted.filter_map(|feed| feed.complete_through).min();
+    let (feeds, complete_through) = pool.run(async |client| db::feeds(client).await).await?;
     // Names of files may contain those of other customers.
     let is_restricted = caller.scope.organizations().is_some();
     let items = feeds.into_iter().filter(|_| !is_restricted);

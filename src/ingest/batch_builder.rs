@@ -194,19 +194,20 @@ impl BatchBuilder {
         }
     }
 
-    /// Adds the last record of a source that may still grow, and whose last line has no line end. A
-    /// record that the next byte could change is rejected.
+    /// Adds the last record of a source that may still grow or may have been cut, and whose last line
+    /// has no line end. A record that may continue is rejected; `advice` says what to do.
     pub fn push_unfinished(
         &mut self,
         payload: Payload<'_>,
         position: RecordPosition,
+        advice: &str,
     ) -> Option<&RejectedRecord> {
         if !payload.is_cut()
-            && !self.parser.lines_are_closed()
+            && !self.format.closes_records()
             && self.parser.parse(payload.bytes).is_ok()
         {
-            let problem = "the last line has no line ending, so its last field may be incomplete; end \
-                           the line, or pass --complete if nothing will be appended";
+            let problem =
+                format!("the last line has no line ending, so it may be incomplete; {advice}");
             let defect = Defect::of_line(Reason::UnfinishedLine, problem);
             return Some(self.reject(payload, position, defect));
         }

@@ -1,11 +1,19 @@
 //! Decompresses gzip and zstd, and tells which part of the content is verified: that of members
-//! (frames, in zstd) whose end and checksum have been read.
+//! (frames, in zstd) whose end and checksum have been read. Frames may lack a checksum; then damage
+//! that leaves them well-formed is not noticed.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek as _, Write as _};
 
 use flate2::bufread::GzDecoder;
 
 use super::lines::is_timeout;
+
+/// The part of a zstd frame that tells whether the frame ends with a checksum: its magic number, and
+/// one byte.
+const ZSTD_HEADER_BYTES: usize = 5;
+
+/// The bit of that byte.
+const ZSTD_CHECKSUM_FLAG: u8 = 4;
 
 /// The size of a read from a compressed file.
 const READ_BYTES: usize = 128 * 1024;
@@ -22,6 +30,48 @@ pub(super) const MAGIC_BYTES: usize = 4;
 
 type Zstd<R> = zstd::stream::read::Decoder<'static, R>;
 
+/// Keeps the first bytes that are read from it.
+struct WithBeginning<R> {
+    raw: BufReader<R>,
+    beginning: Vec<u8>,
+}
+
+impl<R: Read> WithBeginning<R> {
+    fn new(raw: BufReader<R>) -> Self {
+        Self {
+            raw,
+            beginning: Vec::with_capacity(ZSTD_HEADER_BYTES),
+        }
+    }
+
+    /// Whether this is a zstd frame of data, without a checksum.
+    fn lacks_checksum(&self) -> bool {
+        matches!(self.beginning[..], [0x28, 0xb5, 0x2f, 0xfd, flags] if flags & ZSTD_CHECKSUM_FLAG == 0)
+    }
+}
+
+impl<R: Read> Read for WithBeginning<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl<R: Read> BufRead for WithBeginning<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.raw.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        let missing = ZSTD_HEADER_BYTES - self.beginning.len();
+        let consumed = &self.raw.buffer()[..count];
+        self.beginning
+            .extend_from_slice(&consumed[..missing.min(count)]);
+        self.raw.consume(count);
+    }
+}
+
 /// Whether content that begins like this is gzip or zstd.
 pub(super) fn is_compressed(beginning: &[u8]) -> bool {
     // The last is a skippable frame of zstd, which may come first.
@@ -37,12 +87,14 @@ pub(super) struct Members<R: Read> {
     state: State<R>,
     read: u64,
     verified: u64,
+    /// The name for the warning about frames without a checksum, until that is logged.
+    warn_as: Option<String>,
 }
 
 enum State<R: Read> {
     Between(BufReader<R>),
     Gzip(Box<GzDecoder<BufReader<R>>>),
-    Zstd(Box<Zstd<BufReader<R>>>),
+    Zstd(Box<Zstd<WithBeginning<R>>>),
     Ended,
 }
 
@@ -50,7 +102,7 @@ enum State<R: Read> {
 enum Piece {
     /// This many bytes were read, at least one.
     Bytes(usize),
-    /// The member is complete, and its checksum correct.
+    /// The member is complete, and its checksum correct, if it has one.
     MemberEnd,
     /// There are no more members.
     End,
@@ -62,7 +114,14 @@ impl<R: Read> Members<R> {
             state: State::Between(BufReader::with_capacity(READ_BYTES, raw)),
             read: 0,
             verified: 0,
+            warn_as: None,
         }
+    }
+
+    /// Logs a warning with this name if a frame has no checksum, once.
+    pub fn warning_as(mut self, name: &str) -> Self {
+        self.warn_as = Some(name.to_owned());
+        self
     }
 
     /// How many bytes of the content are verified.
@@ -81,7 +140,8 @@ impl<R: Read> Members<R> {
                     None => return Ok(Piece::End),
                     Some(0x1f) => State::Gzip(Box::new(GzDecoder::new(raw))),
                     Some(0x28 | 0x50..=0x5f) => {
-                        let mut decoder = Zstd::with_buffer(raw)?.single_frame();
+                        let mut decoder =
+                            Zstd::with_buffer(WithBeginning::new(raw))?.single_frame();
                         decoder.window_log_max(ZSTD_WINDOW_LOG)?;
                         State::Zstd(Box::new(decoder))
                     }
@@ -103,7 +163,18 @@ impl<R: Read> Members<R> {
         self.verified = self.read;
         self.state = State::Between(match std::mem::replace(&mut self.state, State::Ended) {
             State::Gzip(decoder) => decoder.into_inner(),
-            State::Zstd(decoder) => decoder.finish(),
+            State::Zstd(decoder) => {
+                let frame = decoder.finish();
+                if frame.lacks_checksum()
+                    && let Some(name) = self.warn_as.take()
+                {
+                    log::warn!(
+                        "{name}: it has zstd data without a checksum, in which damage may go unnoticed; \
+                         compress with a checksum (zstd --check)"
+                    );
+                }
+                frame.raw
+            }
             State::Between(raw) => raw,
             State::Ended => return Ok(Piece::End),
         });
@@ -141,8 +212,8 @@ fn skip_padding(raw: &mut impl BufRead) -> io::Result<Option<u8>> {
 /// Says what to do about a window that is too large.
 fn explain_window(error: io::Error) -> io::Error {
     if error.to_string().contains("too much memory") {
-        let problem = "its zstd window is larger than 128 MiB; decompress it with a pipe: \
-                       zstd -dc --long=31 FILE | simusage ingest -";
+        let problem = "its zstd window is larger than 128 MiB; decompress it with zstd -d --long=31, or \
+                       with a pipe: zstd -dc --long=31 FILE | simusage ingest --source-id NAME -";
         io::Error::new(error.kind(), problem)
     } else {
         error
@@ -160,9 +231,10 @@ pub(super) struct VerifiedMembers<R: Read> {
 }
 
 impl<R: Read> VerifiedMembers<R> {
-    pub fn new(raw: R) -> Self {
+    /// `name` is for warnings.
+    pub fn new(raw: R, name: &str) -> Self {
         Self {
-            members: Members::new(IdleAsWouldBlock(raw)),
+            members: Members::new(IdleAsWouldBlock(raw)).warning_as(name),
             spool: tempfile::spooled_tempfile(SPOOL_MEMORY_BYTES),
             is_verified: false,
             block: vec![0; READ_BYTES],
@@ -254,6 +326,31 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    #[test]
+    fn frames_without_a_checksum_are_found() {
+        let unchecked = zstd::stream::encode_all(&b"content"[..], 1).unwrap();
+        let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"any"].concat();
+        for (raw, is_found) in [
+            (zstd(b"content", 20), false),
+            (unchecked.clone(), true),
+            (
+                [&*gzip(b"a"), &skippable, &zstd(b"b", 20), &unchecked].concat(),
+                true,
+            ),
+            ([&*gzip(b"a"), &skippable, &zstd(b"b", 20)].concat(), false),
+        ] {
+            // As a pipe returns it.
+            let raw = raw
+                .chunks(1)
+                .fold(Box::new(io::empty()) as Box<dyn Read>, |all, byte| {
+                    Box::new(all.chain(byte))
+                });
+            let mut members = Members::new(raw).warning_as("name");
+            members.read_to_end(&mut vec![]).unwrap();
+            assert_eq!(members.warn_as.is_none(), is_found);
+        }
+    }
+
     fn text() -> Vec<u8> {
         (0..100_000_u32)
             .flat_map(|number| format!("{number}\n").into_bytes())
@@ -266,7 +363,7 @@ mod tests {
         let (mut all, mut verified) = (vec![], vec![]);
         let mut members = Members::new(raw);
         let error = members.read_to_end(&mut all).err();
-        let _ = VerifiedMembers::new(raw).read_to_end(&mut verified);
+        let _ = VerifiedMembers::new(raw, "test").read_to_end(&mut verified);
         assert_eq!(members.verified(), verified.len() as u64);
         let error = error.map(|error| error.to_string());
         (all, members.verified(), verified, error)
@@ -322,6 +419,10 @@ mod tests {
     fn a_window_that_is_too_large_is_explained() {
         let (_, verified, _, error) = read(&zstd(&text(), 28));
         assert_eq!(verified, 0);
-        assert!(error.unwrap().contains("zstd -dc --long=31 FILE |"));
+        assert!(
+            error
+                .unwrap()
+                .contains("FILE | simusage ingest --source-id NAME -")
+        );
     }
 }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::compression::{Members, is_compressed, peek};
 use super::csv_line::{Columns, HeaderError, Splitter};
 use super::lines::trim_carriage_return;
 use crate::domain::{
@@ -74,14 +75,15 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for JsonObject<T> {
     }
 }
 
-/// Reads an inventory file: a JSON array of `{"sim-card-id", "org-id", "valid-from"?,
+/// Reads an inventory file, plain or compressed: a JSON array of `{"sim-card-id", "org-id", "valid-from"?,
 /// "valid-until"?}`, or CSV with these columns. An entry without `valid-from` applies from the
-/// beginning of time, and one without organization ends the assignment.
+/// beginning of time, and one without organization ends the assignment. If the file `is_complete`, its
+/// last line of CSV needs no line end.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read or an entry is invalid; it names the entry and the
 /// value.
-pub fn read_inventory(path: &Path) -> anyhow::Result<AssignmentList> {
+pub fn read_inventory(path: &Path, is_complete: bool) -> anyhow::Result<AssignmentList> {
     let name = path.display();
     let file = File::open(path).with_context(|| {
         format!(
@@ -89,11 +91,24 @@ pub fn read_inventory(path: &Path) -> anyhow::Result<AssignmentList> {
              [{{\"sim-card-id\": \"89440001\", \"org-id\": \"a01b7\"}}], or CSV with these columns)"
         )
     })?;
-    parse_inventory(file).with_context(|| format!("inventory {name}"))
+    let parsed = peek(file)
+        .context("reading it")
+        .and_then(|(beginning, raw)| {
+            if is_compressed(&beginning) {
+                let members = Members::new(raw).warning_as(&name.to_string());
+                parse_inventory(members, is_complete)
+            } else {
+                parse_inventory(raw, is_complete)
+            }
+        });
+    parsed.with_context(|| format!("inventory {name}"))
 }
 
 /// Parses JSON if the text starts with `[` or `{`, and CSV otherwise.
-pub(super) fn parse_inventory(input: impl std::io::Read) -> anyhow::Result<AssignmentList> {
+pub(super) fn parse_inventory(
+    input: impl std::io::Read,
+    is_complete: bool,
+) -> anyhow::Result<AssignmentList> {
     let mut input = BufReader::with_capacity(BLOCK_BYTES, input);
     let start = input.fill_buf().context("reading it")?;
     if start.starts_with(BYTE_ORDER_MARK) {
@@ -105,7 +120,7 @@ pub(super) fn parse_inventory(input: impl std::io::Read) -> anyhow::Result<Assig
     if is_json {
         read_json(input)
     } else {
-        read_csv(input)
+        read_csv(input, is_complete)
     }
 }
 
@@ -250,16 +265,17 @@ impl<'de> Visitor<'de> for EntriesSeed<'_> {
     }
 }
 
-fn read_csv(mut input: impl BufRead) -> anyhow::Result<AssignmentList> {
+fn read_csv(mut input: impl BufRead, is_complete: bool) -> anyhow::Result<AssignmentList> {
     let mut line = vec![];
     let mut next_line = |line: &mut Vec<u8>, number: usize| {
         line.clear();
         let length = input.read_until(b'\n', line);
         let length = length.with_context(|| format!("reading line {number}"))?;
-        let end = line.strip_suffix(b"\n").map_or(line.len(), <[u8]>::len);
+        let ended = line.strip_suffix(b"\n");
+        let (has_end, end) = (ended.is_some(), ended.map_or(line.len(), <[u8]>::len));
         line.truncate(end);
         line.truncate(trim_carriage_return(line).len());
-        anyhow::Ok(length > 0)
+        anyhow::Ok((length > 0).then_some(has_end))
     };
     next_line(&mut line, 1)?;
     let in_header = |error: HeaderError| anyhow!("line 1: {error}");
@@ -271,8 +287,14 @@ fn read_csv(mut input: impl BufRead) -> anyhow::Result<AssignmentList> {
     let mut splitter = Splitter::default();
     let mut entries = Entries::new("line");
     let mut number = 2;
-    while next_line(&mut line, number)? {
+    while let Some(has_end) = next_line(&mut line, number)? {
         if !line.trim_ascii().is_empty() {
+            if !has_end && !is_complete {
+                bail!(
+                    "line {number}: the last line has no line ending, so it may be incomplete; end the \
+                     line, or pass --complete if nothing was cut"
+                );
+            }
             let fields = splitter
                 .split(&line)
                 .map_err(|error| anyhow!("line {number}: {error}"))?;
@@ -321,7 +343,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("inventory");
         std::fs::write(&path, text).unwrap();
-        read_inventory(&path)
+        read_inventory(&path, false)
     }
 
     fn problem(text: &str) -> String {
@@ -376,6 +398,61 @@ mod tests {
         let text = problem("sim-card-id,org-id,valid-from\n1,a,soon\n");
         assert!(text.contains("line 2: valid-from: 'soon'"), "{text}");
         assert!(problem("").contains("line 1: the header is empty"));
+    }
+
+    #[test]
+    fn a_compressed_inventory_is_read() {
+        use std::io::Write as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("inventory");
+        for text in [
+            "sim-card-id,org-id\n1,a\n2,b\n",
+            r#"[{"sim-card-id": "1", "org-id": "a"}, {"sim-card-id": "2", "org-id": "b"}]"#,
+        ] {
+            let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::default());
+            encoder.write_all(text.as_bytes()).unwrap();
+            let gzip = encoder.finish().unwrap();
+            let zstd = zstd::stream::encode_all(text.as_bytes(), 1).unwrap();
+            for content in [&gzip, &zstd] {
+                std::fs::write(&path, content).unwrap();
+                let list = read_inventory(&path, false).unwrap();
+                assert!(list.iter().eq(read(text).unwrap().iter()));
+            }
+            // The checksum is wrong, or the end is missing.
+            let mut damaged = gzip.clone();
+            let checksum = damaged.len() - 6;
+            damaged[checksum] ^= 1;
+            for content in [&damaged, &gzip[..gzip.len() - 1]] {
+                std::fs::write(&path, content).unwrap();
+                let error = read_inventory(&path, false).unwrap_err();
+                assert!(format!("{error:#}").starts_with("inventory "), "{error:#}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unfinished_last_line_is_refused() {
+        for text in [
+            "sim-card-id,org-id\n1,acme\n2,ac",
+            "sim-card-id,org-id\n1,acme\n2,ac\r",
+            "sim-card-id,org-id,note\n1,acme,\n2,acme,so",
+        ] {
+            let problem = problem(text);
+            assert!(
+                problem.contains("inventory: line 3: the last line has no line ending"),
+                "{problem}"
+            );
+            assert_eq!(parse_inventory(text.as_bytes(), true).unwrap().len(), 2);
+        }
+        // Nothing can be missing from these.
+        for text in [
+            r#"[{"sim-card-id": "1", "org-id": "a"}]"#,
+            "sim-card-id,org-id\n1,a\n\r",
+        ] {
+            assert_eq!(read(text).unwrap().len(), 1, "{text}");
+        }
+        assert_eq!(read("sim-card-id,org-id").unwrap().len(), 0);
     }
 
     #[test]

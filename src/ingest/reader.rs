@@ -5,13 +5,13 @@
 //! The last line of a source may have no line end. It may be a complete record or one that is still
 //! being written; only a later run can tell.
 //!
-//! - If it is valid, and no byte after it could make it another valid record, it is stored and the
-//!   source's position moves past it. Should the line grow later, the source is refused.
+//! - If it is a JSON object, which its last byte closes, it is stored and the source's position moves
+//!   past it. Should the line grow later, the source is refused.
 //! - Otherwise it is rejected and the position stays before it. The next run reads the line again,
-//!   and its result replaces the rejected record.
+//!   and its result replaces the rejected record. A stream without a name may have been cut there, and
+//!   has no next run: the rejected record stays.
 //!
-//! The standard input of a single run, and sources that are said to be complete, do not grow: there,
-//! it is a line like any other.
+//! In sources that are said to be complete, it is a line like any other.
 //!
 //! So at every commit, each line that was read is stored once or rejected once.
 
@@ -35,6 +35,13 @@ use super::source::{ErrorReader, OpenSource};
 use crate::config::Config;
 use crate::db::KnownSource;
 
+/// What to do about an unfinished line of a source that a later run continues.
+const END_LINE: &str = "end the line, or pass --complete if nothing will be appended";
+
+/// The same for a stream without a name, of which everything else is stored.
+const SEND_AGAIN: &str = "send only this line again, whole and below the header; for input that ends without a \
+                          line ending, pass --complete";
+
 pub(super) const READER_PANICKED: &str = "the reader thread panicked";
 
 /// Reads sources one after the other.
@@ -56,8 +63,8 @@ struct Reading {
     sender: Sender<Batch>,
     /// The position after the last batch that was sent.
     sent_to: i64,
-    /// Whether more may be appended to a last line without a line end.
-    may_grow: bool,
+    /// What to do about a last line without a line end; `None` if it is complete.
+    unfinished_advice: Option<&'static str>,
     /// When the current batch began.
     began: Instant,
 }
@@ -102,7 +109,9 @@ impl RecordReader {
         sender: Sender<Batch>,
     ) -> Result<(), Stopped> {
         let longest = self.max_record_bytes;
-        let may_grow = !self.is_complete && (opened.scan.is_some() || self.is_named);
+        let can_continue = opened.scan.is_some() || self.is_named;
+        let advice = if can_continue { END_LINE } else { SEND_AGAIN };
+        let unfinished_advice = (!self.is_complete).then_some(advice);
         let passed = skip_stored(&mut opened, known, longest)?;
         let input = std::mem::replace(&mut opened.input, Box::new(std::io::empty()));
         // A line that continues in the damaged part is neither stored nor rejected.
@@ -151,7 +160,7 @@ impl RecordReader {
             batch,
             sender,
             sent_to: known.position,
-            may_grow,
+            unfinished_advice,
             began: Instant::now(),
         };
         let result = self.read_lines(&mut reading, &mut lines);
@@ -186,6 +195,11 @@ impl RecordReader {
                 Err(error) => return Err(Interrupted::Unreadable(error)),
             };
             if line.bytes.is_empty() {
+                // A carriage return may be followed by something else than a line feed.
+                if line.unfinished && reading.unfinished_advice.is_some() {
+                    let position = i64::try_from(line.position).unwrap_or(i64::MAX);
+                    lines.leave_unfinished(position);
+                }
                 continue;
             }
             let payload = Payload {
@@ -203,10 +217,10 @@ impl RecordReader {
                 reading.batch.set_encoder(&self.encoder.get());
                 encoder_version = newest;
             }
-            let rejected = if line.unfinished && reading.may_grow {
-                reading.batch.push_unfinished(payload, position)
-            } else {
-                reading.batch.push(payload, position)
+            let batch = &mut reading.batch;
+            let rejected = match reading.unfinished_advice {
+                Some(advice) if line.unfinished => batch.push_unfinished(payload, position, advice),
+                _ => batch.push(payload, position),
             };
             if let Some(rejected) = rejected {
                 let place = format_args!("{}:{number}", rejected.source);
@@ -241,7 +255,7 @@ impl RecordReader {
             return Ok(());
         }
         if let Some(position) = reading.batch.last_rejected()
-            && reading.may_grow
+            && reading.unfinished_advice.is_some()
         {
             lines.leave_unfinished(position);
         }

@@ -9,7 +9,7 @@ pub enum Reason {
     Malformed,
     /// The line is longer than `ingest.max_record_bytes`.
     TooLong,
-    /// The file ends within the line, or may.
+    /// The source ends within the line, or may.
     UnfinishedLine,
     /// A field is absent, empty or null.
     MissingField,

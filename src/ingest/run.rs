@@ -1,5 +1,6 @@
 //! Runs an ingest from start to end.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -40,10 +41,9 @@ use crate::domain::AssignmentList;
 /// batches stay. The error says how far they reach, and another run resumes there.
 pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary> {
     let started = Instant::now();
-    let inventory = options
-        .inventory
-        .as_deref()
-        .map(read_inventory)
+    let inventory_file = options.inventory.as_deref();
+    let inventory = inventory_file
+        .map(|path| read_inventory(path, options.complete))
         .transpose()?;
     if options.replace_inventory && inventory.as_ref().is_some_and(AssignmentList::is_empty) {
         bail!(
@@ -65,11 +65,14 @@ pub async fn ingest(config: &Config, options: Options) -> anyhow::Result<Summary
         let stored = session
             .repeat(async |connection| db::store_inventory(connection, &assignments, replace).await)
             .await;
-        let changes = stored.context("storing the inventory")?;
-        if changes.moved + changes.removed > 0 {
+        let changes = stored.with_context(|| {
+            let name = inventory_file.unwrap_or(Path::new("")).display();
+            format!("storing the inventory {name}")
+        })?;
+        if changes.differs_from_records {
             log::warn!(
-                "the inventory has changed for the past, where stored records keep their organizations; \
-                 `simusage inventory check` lists the usage that differs"
+                "the inventory has changed for days of which records are stored, and these keep their \
+                 organizations; `simusage inventory check` lists the usage that differs"
             );
         }
         summary.inventory = Some(changes);

@@ -81,7 +81,7 @@ pub(super) fn scan(
         let is_empty = line.bytes.is_empty();
         scan.fingerprint
             .add(line.hash(), is_empty, || is_record(parser, &line));
-        scan.fingerprint.last_is_cut = line.unfinished && !is_finished(parser, &line);
+        scan.fingerprint.last_is_cut = line.unfinished && !is_finished(format, parser, &line);
         if line.bytes.is_empty() {
             continue;
         }
@@ -116,6 +116,6 @@ fn is_record(parser: &mut Parser, line: &Line<'_>) -> bool {
 }
 
 /// Whether a line without a line end is a whole record, because no byte after it could make it another.
-fn is_finished(parser: &mut Parser, line: &Line<'_>) -> bool {
-    parser.lines_are_closed() && parser.parse(line.bytes).is_ok()
+fn is_finished(format: Format, parser: &mut Parser, line: &Line<'_>) -> bool {
+    format.closes_records() && parser.parse(line.bytes).is_ok()
 }

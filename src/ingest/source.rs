@@ -120,7 +120,7 @@ impl Source {
                 };
                 let (beginning, raw) = peek(raw).with_context(reading)?;
                 if is_compressed(&beginning) {
-                    (Box::new(VerifiedMembers::new(raw)), true, None)
+                    (Box::new(VerifiedMembers::new(raw, &name)), true, None)
                 } else {
                     (Box::new(raw), false, None)
                 }
@@ -166,7 +166,7 @@ impl Source {
         if !compressed {
             return Ok((scan(raw, &name, longest, detect_format)?, compressed));
         }
-        let mut members = Members::new(raw);
+        let mut members = Members::new(raw).warning_as(&name);
         let scanned = scan(&mut members, &name, longest, detect_format)?;
         if scanned.error.is_none() {
             return Ok((scanned, compressed));

@@ -228,12 +228,13 @@ impl fmt::Display for Summary {
                 unchanged,
                 left,
                 removed,
+                ..
             }) = self.inventory
             {
-                let others = if removed > 0 {
-                    format!("{removed} not in the file were removed")
-                } else {
-                    format!("{left} not in the file were left")
+                let others = match (removed, left) {
+                    (0, _) => format!("{left} not in the file were left"),
+                    (_, 0) => format!("{removed} not in the file were removed"),
+                    _ => format!("{removed} not in the file were removed, and {left} left"),
                 };
                 write!(
                     formatter,

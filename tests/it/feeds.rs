@@ -206,6 +206,101 @@ async fn feeds_can_be_named() {
     );
 }
 
+#[actix_web::test]
+async fn feeds_can_be_named_by_folders() {
+    let (database, files) = with_inventory().await;
+    let api = Api::new(&database.config()).await;
+    for (folder, date) in [
+        ("site1", "2020-02-01T00:00:00Z"),
+        ("site2", "2020-02-02T00:00:00Z"),
+        ("my-site1", "2020-02-03T00:00:00Z"),
+    ] {
+        std::fs::create_dir(files.0.path().join(folder)).unwrap();
+        ingest(&database, &files, &format!("{folder}/usage.csv"), date);
+    }
+    let path = files.0.path().to_str().unwrap();
+    for (names, feed) in [
+        ("site1/*, site2/*", "site1/*".to_owned()),
+        ("site2/*", "usage.csv".to_owned()),
+    ]
+    .into_iter()
+    .chain([(
+        &*format!("{path}/site1/*.csv,*/usage.csv"),
+        format!("{path}/site1/*.csv"),
+    )]) {
+        let run = command(database.url(), &["migrate"])
+            .env("SIMUSAGE_FEEDS_NAMES", names)
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{run:?}");
+        let item = json!([feed, "2020-02-01T00:00:00Z", true, true]);
+        let listed = feeds(&api).await;
+        if feed == "usage.csv" {
+            let other = json!([feed, "2020-02-03T00:00:00Z", false, true]);
+            assert_eq!(
+                listed,
+                json!([["site2/*", "2020-02-02T00:00:00Z", true, true], other])
+            );
+        } else {
+            assert!(
+                listed.as_array().unwrap().contains(&item),
+                "{names}: {listed}"
+            );
+        }
+    }
+    // A file that was given without its parent folder is the same.
+    let connection = database.connect().await;
+    let query =
+        "select feed_of('file', 'x', 'site1/usage.csv'), feed_of('stream', 'a/usage.csv', 'stdin')";
+    let row = connection.query_one(query, &[]).await.unwrap();
+    let feeds: (String, String) = (row.get(0), row.get(1));
+    assert_eq!(feeds, ("*/usage.csv".to_owned(), "*/usage.csv".to_owned()));
+    let run = command(database.url(), &["migrate"])
+        .env("SIMUSAGE_FEEDS_NAMES", "site1/")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(run.stderr).unwrap();
+    assert!(
+        text.contains("'site1/' is a folder; write site1/* for its files"),
+        "{text}"
+    );
+}
+
+#[actix_web::test]
+async fn nothing_is_complete_beyond_its_ingest_or_without_records() {
+    let (database, files) = with_inventory().await;
+    let api = Api::new(&database.config()).await;
+    let soon = chrono::Utc::now() + chrono::TimeDelta::hours(23);
+    ingest(&database, &files, "a.csv", &soon.to_rfc3339());
+    let answer = api.ok(ALL).await;
+    let complete = answer["complete-through"].as_str().unwrap().to_owned();
+    assert!(complete <= chrono::Utc::now().to_rfc3339(), "{complete}");
+    assert_eq!(answer["complete-through"], answer["last-ingested-at"]);
+    // A source that was found and not read yet is not waited for.
+    let connection = database.connect().await;
+    let add = "insert into ingest_sources (kind, identity, name) values ('stream', 'b', 'b')";
+    connection.batch_execute(add).await.unwrap();
+    assert_eq!(api.ok(ALL).await["complete-through"], complete.as_str());
+    let rejected =
+        "{\"sim-card-id\":\"unknown\",\"bytes-used\":1,\"date\":\"2020-02-01T00:00:00Z\"}\n";
+    for arguments in [&["ingest", "--source-id", "b", "-"][..], &["ingest", "-"]] {
+        let run = simusage_with_input(database.url(), arguments, rejected);
+        assert_eq!(run.status, 3, "{run:?}");
+        assert_eq!(api.ok(ALL).await["complete-through"], Value::Null);
+    }
+    assert_eq!(
+        feeds(&api).await,
+        json!([
+            ["a.csv", complete, true, true],
+            ["b", null, true, true],
+            ["stdin", null, true, true],
+        ])
+    );
+    age(&database, "b", 25).await;
+    age(&database, "stdin", 25).await;
+    assert_eq!(api.ok(ALL).await["complete-through"], complete.as_str());
+}
+
 #[tokio::test]
 async fn sources_are_divided_into_feeds_by_their_names() {
     let database = TestDatabase::migrated().await;
@@ -251,7 +346,8 @@ async fn a_silent_partition_does_not_hold_its_topic_back() {
     let connection = database.connect().await;
     let add = "insert into ingest_sources (kind, identity, name, newest_record_at, updated_at) values
         ('kafka', 'c/t/0/g', 't/0', '2020-02-03Z', now()), ('kafka', 'c/t/1/g', 't/1', '2020-02-02Z', now() - interval '23 hours'),
-        ('kafka', 'c/t/2/g', 't/2', '2020-02-01Z', now() - interval '25 hours'), ('kafka', 'c/t/3/g', 't/3', null, now())";
+        ('kafka', 'c/t/2/g', 't/2', '2020-02-01Z', now() - interval '25 hours'), ('kafka', 'c/t/3/g', 't/3', null, now());
+        update ingest_sources set batches = 1";
     connection.batch_execute(add).await.unwrap();
     let complete =
         "select to_char(complete_through at time zone 'UTC', 'YYYY-MM-DD') from feeds(true)";

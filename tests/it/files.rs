@@ -718,30 +718,14 @@ async fn a_number_that_the_next_byte_could_change_is_not_stored() {
 }
 
 #[tokio::test]
-async fn a_last_line_that_cannot_change_needs_no_line_end() {
+async fn a_json_object_needs_no_line_end() {
     let (database, files) = ready().await;
     let object = ndjson(0..2);
-    let date_last = "sim-card-id,bytes-used,date\n89440001,1,2020-02-01T00:00:00Z";
-    let other_last = "sim-card-id,bytes-used,date,note\n89440001,1,2020-02-01T00:00:01Z,";
-    for (name, content) in [
-        ("a", object.trim_end()),
-        ("b", date_last),
-        ("c", other_last),
-    ] {
-        let run = ingest(&database, &[&files.write(name, content)]);
-        assert_eq!((run.status, run.counts().2), (0, 0), "{run:?}");
-    }
-    assert_eq!(stored(&database).await, 4);
-    // The standard input of one run has ended, but a named stream may continue.
-    let open = "date,sim-card-id,bytes-used\n2020-02-01T00:00:00Z,89440001,5";
-    let run = simusage_with_input(database.url(), &["ingest", "-"], open);
+    let run = ingest(&database, &[&files.write("a", object.trim_end())]);
+    assert_eq!((run.status, run.counts().2), (0, 0), "{run:?}");
+    let run = simusage_with_input(database.url(), &["ingest", "-"], object.trim_end());
     assert_eq!(run.status, 0, "{run:?}");
-    let named = ["ingest", "--json", "--source-id", "meter", "-"];
-    for (input, status, count) in [(open.to_owned(), 3, 5), (format!("{open}1\n"), 0, 6)] {
-        let run = simusage_with_input(database.url(), &named, &input);
-        assert_eq!(run.status, status, "{run:?}");
-        assert_eq!(stored(&database).await, count);
-    }
+    assert_eq!(stored(&database).await, 4);
     // A line that ends in the middle of a record is read again.
     let file = files.write("cut.ndjson", &ndjson(100..101)[..50]);
     assert_eq!(ingest(&database, &[&file]).status, 3);
@@ -767,6 +751,27 @@ fn compress(content: &str, zstd: bool) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::none());
     encoder.write_all(content.as_bytes()).unwrap();
     encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn zstd_without_a_checksum_is_stored_with_a_warning() {
+    let (database, files) = ready().await;
+    let content = zstd::stream::encode_all(ndjson(0..9).as_bytes(), 1).unwrap();
+    let warning = "it has zstd data without a checksum";
+    let file = files.write("usage.ndjson.zst", [&content[..], &content].concat());
+    let run = ingest(&database, &[&file]);
+    assert_eq!((run.status, run.counts().1), (0, 18), "{run:?}");
+    let named = format!("{file}: {warning}");
+    assert_eq!(run.stderr.matches(&named).count(), 1, "{run:?}");
+    let piped = command(database.url(), &["ingest", "--source-id", "meter", "-"])
+        .stdin(std::fs::File::open(&file).unwrap())
+        .output()
+        .unwrap();
+    let piped = Run::from(piped);
+    assert_eq!(piped.stderr.matches(warning).count(), 1, "{piped:?}");
+    let checked = files.write("checked.ndjson.zst", compress(&ndjson(10..19), true));
+    let run = ingest(&database, &[&checked]);
+    assert!(!run.stderr.contains("checksum"), "{run:?}");
 }
 
 #[tokio::test]
@@ -916,7 +921,11 @@ async fn json_that_is_not_one_object_per_line_is_refused() {
             let run = ingest(&database, &[arguments, &[&file]].concat());
             assert_eq!(run.status, 1, "{run:?}");
             assert!(
-                run.stderr.contains(problem) && run.stderr.contains("jq -c"),
+                run.stderr.contains(problem)
+                    && run.stderr.contains("jq -c")
+                    && run
+                        .stderr
+                        .contains("FILE | simusage ingest --source-id NAME -"),
                 "{run:?}"
             );
         }

@@ -455,6 +455,124 @@ async fn an_assignment_says_until_when_it_lasts_and_can_be_ended() {
     );
 }
 
+#[actix_web::test]
+async fn a_line_that_gives_valid_until_says_that_the_assignment_lasts_until_then() {
+    let (database, files) = (TestDatabase::migrated().await, Files::new());
+    let header = "sim-card-id,org-id,valid-from,valid-until\n";
+    let api = Api::new(&database.config()).await;
+    let listed = async || api.ok("/api/v1/inventory").await["items"].clone();
+    let changes = |added, moved, unchanged, left, removed| json!({"added": added, "moved": moved, "unchanged": unchanged, "left": left, "removed": removed});
+    let day = |text: &str| format!("{text}T00:00:00Z");
+    let of_a = |until: &str| item("7", "a", Some(&day("2026-01-01")), Some(&day(until)));
+    // Later, earlier, and without an end, which says nothing about it.
+    for (until, expected, shown) in [
+        ("2026-03-01", changes(2, 0, 0, 0, 0), "2026-03-01"),
+        ("2026-05-01", changes(1, 0, 1, 0, 1), "2026-05-01"),
+        ("2026-02-01", changes(1, 0, 1, 1, 0), "2026-02-01"),
+        ("", changes(0, 0, 1, 2, 0), "2026-02-01"),
+        ("2026-06-01", changes(1, 0, 1, 0, 2), "2026-06-01"),
+    ] {
+        let run = load(
+            &database,
+            &files,
+            &format!("{header}7,a,2026-01-01,{until}\n"),
+        );
+        assert_eq!(run.json()["inventory"], expected, "{until}");
+        assert_eq!(listed().await, json!([of_a(shown)]), "{until}");
+        let ends = "select case when (select ends from inventory_version) = count(*) then count(*) end \
+                    from sim_card_assignments where organization_id is null";
+        let expected = 1 + i64::from(shown == "2026-02-01");
+        assert_eq!(database.number(ends).await, expected, "{until}");
+    }
+    // An end does not end the assignment that begins there.
+    load(
+        &database,
+        &files,
+        &format!("{header}7,b,2026-04-01,\n8,a,,2026-01-01\n"),
+    );
+    let run = load(
+        &database,
+        &files,
+        &format!("{header}7,a,2026-01-01,2026-04-01\n"),
+    );
+    assert_eq!(run.json()["inventory"]["moved"], 0);
+    let april = day("2026-04-01");
+    let of_b = item("7", "b", Some(&april), Some(&day("2026-06-01")));
+    let of_8 = item("8", "a", None, Some(&day("2026-01-01")));
+    let all = json!([of_a("2026-04-01"), of_b, of_8]);
+    assert_eq!(listed().await, all);
+    // A file that contradicts a stored assignment is refused.
+    let loaded = version(&database).await;
+    let wrong = files.write(
+        "wrong.csv",
+        format!("{header}8,a,,2026-02-01\n7,a,2026-01-01,2026-05-01\n"),
+    );
+    let run = simusage(database.url(), &["ingest", "--inventory", &wrong]);
+    assert_eq!(run.status, 1, "{run:?}");
+    assert!(
+        run.stderr.contains(
+            "wrong.csv: SIM card 7: the file assigns it to a until 2026-05-01T00:00:00Z, but"
+        ) && run
+            .stderr
+            .contains("begins on 2026-04-01T00:00:00Z; correct valid-until"),
+        "{run:?}"
+    );
+    assert_eq!((listed().await, version(&database).await), (all, loaded));
+    // A complete inventory has no such assignment.
+    let arguments = [
+        "ingest",
+        "--json",
+        "--inventory",
+        &wrong,
+        "--replace-inventory",
+    ];
+    let run = simusage(database.url(), &arguments);
+    assert_eq!(run.json()["inventory"], changes(2, 0, 2, 0, 3), "{run:?}");
+    let of_8 = item("8", "a", None, Some(&day("2026-02-01")));
+    assert_eq!(listed().await, json!([of_a("2026-05-01"), of_8]));
+    // With it, an end at the start of an assignment replaces it.
+    load(&database, &files, &format!("{header}7,b,2026-05-01,\n"));
+    let run = simusage(database.url(), &arguments);
+    assert_eq!(run.json()["inventory"]["moved"], 1, "{run:?}");
+    assert_eq!(listed().await[0], of_a("2026-05-01"));
+}
+
+#[tokio::test]
+async fn changes_of_days_with_records_are_pointed_out() {
+    let (database, files) = (TestDatabase::migrated().await, Files::new());
+    let header = "sim-card-id,org-id,valid-from,valid-until\n";
+    // What is loaded before the first record cannot differ from one.
+    for rows in [
+        "1,a,,\n2,a,,\n3,a,2020-01-01,2020-07-01\n",
+        "1,b,,\n",
+        "1,a,,\n",
+    ] {
+        let run = load(&database, &files, &format!("{header}{rows}"));
+        assert_eq!(run.stderr, "", "{rows}");
+    }
+    let usage = "sim-card-id,bytes-used,date\n1,5,2020-05-05T12:00:00Z\n";
+    let usage = files.write("usage.csv", usage);
+    assert_eq!(simusage(database.url(), &["ingest", &usage]).status, 0);
+    for (row, is_past) in [
+        ("1,b,2020-05-01,", true),
+        ("1,,2020-05-04,", true),
+        ("1,c,,", true),
+        ("3,a,2020-01-01,2020-03-01", true),
+        ("2,b,2020-05-05T18:00:00Z,", true),
+        // After the records, or without a change of the owner, or of a new SIM card.
+        ("2,c,2020-05-06,", false),
+        ("1,c,2020-03-01,", false),
+        ("1,,2020-06-01,", false),
+        ("3,,2020-04-01,", false),
+        ("3,a,2020-01-01,2020-03-01", false),
+        ("4,a,2020-05-01,", false),
+    ] {
+        let run = load(&database, &files, &format!("{header}{row}\n"));
+        let warning = "the inventory has changed for days of which records are stored";
+        assert_eq!(run.stderr.contains(warning), is_past, "{row}: {run:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_file_can_replace_the_inventory() {
     let (database, files) = (TestDatabase::migrated().await, Files::new());

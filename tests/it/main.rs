@@ -53,4 +53,5 @@ mod serve;
 mod support;
 mod tls;
 mod tokens;
+mod unfinished_lines;
 mod whole_api;

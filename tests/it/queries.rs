@@ -21,7 +21,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 123] = [
+const EXPECTED: [(&str, &str, &str); 124] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -141,6 +141,7 @@ const EXPECTED: [(&str, &str, &str); 123] = [
         "",
     ),
     ("ingest/move_partition.sql", "int8 4, text 1", "moved bool"),
+    ("ingest/newest_day.sql", "", "day date"),
     (
         "ingest/newest_ids.sql",
         "",
@@ -216,7 +217,8 @@ const EXPECTED: [(&str, &str, &str); 123] = [
     (
         "queries/feeds.sql",
         "",
-        "feed text, complete_through timestamptz, last_ingested_at timestamptz, is_expected bool, is_live bool",
+        "feed text, complete_through timestamptz, last_ingested_at timestamptz, is_expected bool, is_live bool, \
+         usage_complete_through timestamptz",
     ),
     ("queries/freshness.sql", "timestamptz 2", FRESHNESS),
     (

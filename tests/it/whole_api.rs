@@ -833,9 +833,9 @@ async fn a_response_says_up_to_when_it_is_complete() {
         .await;
     assert_eq!(february["complete-through"], "2020-02-02T06:12:34+01:00");
     // The slowest partition of a topic limits it as well.
-    let partitions = "insert into ingest_sources (kind, identity, name, newest_record_at) values
-        ('kafka', 'c/usage/0/g', '', '2021-01-01T00:00:00Z'), ('kafka', 'c/usage/1/g', '', '2020-01-05T00:00:00Z'),
-        ('kafka', 'c/usage/2/g', '', null)";
+    let partitions = "insert into ingest_sources (kind, identity, name, newest_record_at, batches) values
+        ('kafka', 'c/usage/0/g', '', '2021-01-01T00:00:00Z', 1), ('kafka', 'c/usage/1/g', '', '2020-01-05T00:00:00Z', 1),
+        ('kafka', 'c/usage/2/g', '', null, 1)";
     database
         .connect()
         .await

@@ -44,17 +44,6 @@ impl CsvParser {
         }
     }
 
-    /// See [`super::Parser::lines_are_closed`].
-    pub fn lines_are_closed(&self) -> bool {
-        let CsvHeader {
-            columns,
-            sim_card,
-            bytes,
-            ..
-        } = self.header;
-        ![sim_card, bytes].contains(&(columns - 1))
-    }
-
     pub fn parse(&mut self, line: &[u8]) -> Result<UsageRecord<'_>, Defect> {
         let CsvHeader {
             columns,
@@ -194,19 +183,6 @@ mod tests {
         assert!(detail("\r1,2,3").contains("there is a carriage return within the line; "));
         assert!(detail("1,\"2,3").contains("a quote is not closed; "));
         assert!(detail("1,\"2\r,3").contains("a quote is not closed; "));
-    }
-
-    #[test]
-    fn a_line_is_closed_unless_its_last_column_can_grow() {
-        for (header, closed) in [
-            ("sim-card-id,bytes-used,date", true),
-            ("sim-card-id,bytes-used,date,note", true),
-            ("date,sim-card-id,bytes-used", false),
-            ("date,bytes-used,sim-card-id", false),
-        ] {
-            let parser = CsvParser::new(CsvHeader::parse(header.as_bytes()).unwrap());
-            assert_eq!(parser.lines_are_closed(), closed, "{header}");
-        }
     }
 
     #[test]

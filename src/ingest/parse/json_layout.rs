@@ -19,9 +19,9 @@ pub(in crate::ingest) fn may_span_lines(line: &[u8]) -> bool {
 /// beginning. `is_first` is whether only empty lines come before it.
 pub(in crate::ingest) fn problem(line: &[u8], rest: &[u8], is_first: bool) -> Option<&'static str> {
     const ARRAY: &str = "this is a JSON array; write one object per line, without commas between \
-                         them (ex: jq -c '.[]' FILE | simusage ingest -)";
+                         them (ex: jq -c '.[]' FILE | simusage ingest --source-id NAME -)";
     const SPANS_LINES: &str = "this JSON value spans several lines; write each object on a line of \
-                               its own (ex: jq -c . FILE | simusage ingest -)";
+                               its own (ex: jq -c . FILE | simusage ingest --source-id NAME -)";
     let line = line.trim_ascii();
     let begins_array = line
         .strip_prefix(b"[")

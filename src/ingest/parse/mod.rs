@@ -31,6 +31,8 @@ struct Properties {
     extensions: &'static [&'static str],
     /// Whether the first line names the fields. Such a format cannot be used with Kafka.
     has_header: bool,
+    /// Whether a valid record ends with its last byte. Otherwise it ends with its line.
+    closes_records: bool,
 }
 
 impl Format {
@@ -43,11 +45,13 @@ impl Format {
                 name: "ndjson",
                 extensions: &["ndjson", "jsonl", "json"],
                 has_header: false,
+                closes_records: true,
             },
             Self::Csv => Properties {
                 name: "csv",
                 extensions: &["csv"],
                 has_header: true,
+                closes_records: false,
             },
         }
     }
@@ -62,6 +66,12 @@ impl Format {
     #[must_use]
     pub fn has_header(self) -> bool {
         self.properties().has_header
+    }
+
+    /// Whether nothing that is appended to a valid record can belong to it, as with the brace of a JSON
+    /// object. A CSV line may continue until its line end, whatever its last column is.
+    pub(super) fn closes_records(self) -> bool {
+        self.properties().closes_records
     }
 
     /// The inverse of [`Self::name`].
@@ -107,15 +117,6 @@ impl Parser {
                 header.unwrap_or_default(),
             )?))),
         })
-    }
-
-    /// Whether no byte appended to a valid line can make it another valid record: a JSON object is
-    /// closed, and a CSV line ends in a date or in a column that is not read.
-    pub fn lines_are_closed(&self) -> bool {
-        match self {
-            Self::Ndjson => true,
-            Self::Csv(parser) => parser.lines_are_closed(),
-        }
     }
 
     pub fn parse<'a>(&'a mut self, line: &'a [u8]) -> Result<UsageRecord<'a>, Defect> {

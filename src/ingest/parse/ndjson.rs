@@ -45,6 +45,7 @@ fn parse_fast(line: &[u8]) -> Option<UsageRecord<'_>> {
             _ => return None,
         };
         let is_duplicate = match field {
+            Field::SimCard if text.is_empty() => return None,
             Field::SimCard => sim_card.replace(plain_text(text)?).is_some(),
             // An escape is not a digit or part of a date, so these two reject it themselves.
             Field::Bytes => bytes.replace(few_digits(text)?).is_some(),
@@ -146,9 +147,11 @@ pub(in crate::ingest) fn parse_any(line: &[u8]) -> Result<UsageRecord<'_>, Defec
     })
 }
 
+/// The value as it is written. An empty string is missing, as it is in CSV.
 fn present<'a>(value: Option<&'a RawValue>, field: &'static str) -> Result<&'a str, Defect> {
     value
         .map(RawValue::get)
+        .filter(|json| *json != "\"\"")
         .ok_or_else(|| Defect::missing(field))
 }
 
@@ -218,6 +221,16 @@ mod tests {
             fields("null", "1", date),
             (Reason::MissingField, Some("sim-card-id"))
         );
+        for (sim_card, bytes, date, field) in [
+            (r#""""#, "1", date, "sim-card-id"),
+            (r#""1""#, r#""""#, date, "bytes-used"),
+            (r#""1""#, "1", r#""""#, "date"),
+        ] {
+            assert_eq!(
+                fields(sim_card, bytes, date),
+                (Reason::MissingField, Some(field))
+            );
+        }
         assert_eq!(
             fields("89440001", "1", date),
             (Reason::InvalidSimCard, Some("sim-card-id"))
@@ -276,6 +289,10 @@ mod tests {
             ),
             (
                 format!(r#"{{"sim-card-id":"","bytes-used":0,"date":"{date}"}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"sim-card-id":"1","bytes-used":0,"date":"{date}"}}"#),
                 true,
             ),
             (
