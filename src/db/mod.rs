@@ -50,7 +50,7 @@ pub use rejected::delete_old_rejected;
 pub use replay::{Replay, StillRejected, TakenRecord, count_rejected};
 pub use retention::Retention;
 pub use sources::{
-    Checkpoint, Claim, KnownSource, Outcome, SimilarFile, SourceIdentity, StoredFingerprint,
-    enter_file, enter_source, find_files, find_whole_file, lost_from, outcome, remove_run,
-    reset_source, set_fingerprint, source_counts,
+    Checkpoint, Claim, FileRegistration, FoundRecord, KnownSource, Outcome, SimilarFile,
+    SourceIdentity, StoredFingerprint, claim_source, enter_source, find_whole_file, lost_from,
+    outcome, release_source, remove_run, source_counts,
 };

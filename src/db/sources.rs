@@ -3,7 +3,7 @@
 //! This module finds, adds and checks sources. [`super::BatchWriter`] advances their positions.
 
 use chrono::{DateTime, Utc};
-use tokio_postgres::{Client, GenericClient, Row};
+use tokio_postgres::{Client, GenericClient, Row, Transaction};
 
 use super::connect::Connection;
 use super::error::WriteError;
@@ -192,10 +192,12 @@ pub enum Outcome {
 /// What the ledger keeps of a file's lines. `crate::ingest` defines the content.
 #[derive(Debug, Clone, Default)]
 pub struct StoredFingerprint {
-    /// After each of the first lines, and then after fewer and fewer.
-    pub digests: Vec<u16>,
-    /// The number of lines and the digest of all of them, in each run that found more, newest first.
+    /// Of each of the first lines, and then of all lines so far, after fewer and fewer.
+    pub digests: Vec<u64>,
+    /// The number of lines and the hash of all of them, in each run that found more, newest first.
     pub ends: Vec<(i64, i64)>,
+    /// A hash of the file's path. 0 when read.
+    pub path: i64,
     /// Hashes of sampled records, sorted, and the line of each. When read, only those that were
     /// asked for.
     pub samples: Vec<(i64, i64)>,
@@ -208,10 +210,25 @@ pub struct SimilarFile {
     pub known: KnownSource,
     /// Empty if the file was not read to its end.
     pub fingerprint: StoredFingerprint,
+    /// Whether it was last read from the same path.
+    pub has_same_path: bool,
+    /// Whether another process is ingesting it.
+    pub is_claimed: bool,
+}
+
+/// A record that is stored from some files.
+#[derive(Debug, Clone, Copy)]
+pub struct FoundRecord {
+    /// Its hash.
+    pub hash: i64,
+    /// The lowest line in which it is.
+    pub line: i64,
+    /// In how many files it is.
+    pub files: i64,
 }
 
 /// Finds a file that had exactly these lines when it was last read, all of which are stored or
-/// rejected. `end` is their number and digest.
+/// rejected. `end` is their number and hash.
 ///
 /// # Errors
 /// Returns an error if the database is unreachable or rejects the statement.
@@ -224,94 +241,162 @@ pub async fn find_whole_file(
     Ok(row.map(KnownSource::from))
 }
 
-/// The most files that [`find_files`] returns because of their records, and because of their name.
+/// The most files that are found because of their records, and because of their path.
 const MAX_SIMILAR_FILES: i64 = 16;
 
-/// Finds the files that have the same identity or name, or some of these records. Most records in
-/// common first.
-///
-/// # Errors
-/// Returns an error if the database is unreachable or rejects the statement.
-pub async fn find_files(
-    client: &Client,
-    identity: &SourceIdentity,
-    name: &str,
-    hashes: &[i64],
-) -> Result<Vec<SimilarFile>, WriteError> {
-    let find = include_str!("../../sql/ingest/find_files.sql");
-    let rows = client
-        .query(
-            find,
-            &[&identity.text(), &name, &hashes, &MAX_SIMILAR_FILES],
-        )
-        .await?;
-    let numbers = |row: &Row, column: &str| {
-        row.get::<_, Option<Vec<i64>>>(column)
-            .unwrap_or_default()
-            .into_iter()
-    };
-    let similar = |row: Row| {
-        let digests: Option<&[u8]> = row.get("digests");
-        let (pairs, _) = digests.unwrap_or_default().as_chunks::<2>();
-        let fingerprint = StoredFingerprint {
-            digests: pairs.iter().copied().map(u16::from_le_bytes).collect(),
-            ends: numbers(&row, "end_lines")
-                .zip(numbers(&row, "end_digests"))
-                .collect(),
-            samples: numbers(&row, "found_hashes")
-                .zip(numbers(&row, "found_lines"))
-                .collect(),
+/// Finds the files that are similar to a new one, and adds it. Others wait until this ends, so that they
+/// find this file.
+pub struct FileRegistration<'a> {
+    transaction: Transaction<'a>,
+}
+
+impl<'a> FileRegistration<'a> {
+    /// Waits until no other process registers a file.
+    ///
+    /// # Errors
+    /// Returns an error if the database is unreachable or rejects a statement.
+    pub async fn begin(connection: &'a mut Connection) -> Result<Self, WriteError> {
+        let transaction = connection.transaction().await?;
+        let lock = include_str!("../../sql/ingest/lock_files.sql");
+        transaction.execute(lock, &[]).await?;
+        Ok(Self { transaction })
+    }
+
+    /// Finds the files that have the same identity or path, or some of these records. Most records in
+    /// common first.
+    ///
+    /// # Errors
+    /// Returns an error if the database is unreachable or rejects the statement.
+    pub async fn find_files(
+        &self,
+        identity: &SourceIdentity,
+        path: i64,
+        hashes: &[i64],
+    ) -> Result<Vec<SimilarFile>, WriteError> {
+        let find = include_str!("../../sql/ingest/find_files.sql");
+        let rows = self
+            .transaction
+            .query(
+                find,
+                &[&identity.text(), &path, &hashes, &MAX_SIMILAR_FILES],
+            )
+            .await?;
+        Ok(rows.into_iter().map(SimilarFile::from).collect())
+    }
+
+    /// Finds these records in all files together.
+    ///
+    /// # Errors
+    /// Returns an error if the database is unreachable or rejects the statement.
+    pub async fn find_records(&self, hashes: &[i64]) -> Result<Vec<FoundRecord>, WriteError> {
+        let find = include_str!("../../sql/ingest/find_records.sql");
+        let rows = self.transaction.query(find, &[&hashes]).await?;
+        let found = |row: Row| FoundRecord {
+            hash: row.get("hash"),
+            line: row.get("line"),
+            files: row.get("files"),
         };
-        SimilarFile {
-            known: row.into(),
-            fingerprint,
-        }
-    };
-    Ok(rows.into_iter().map(similar).collect())
+        Ok(rows.into_iter().map(found).collect())
+    }
+
+    /// Sets a source of which every record was rejected back to its start. Returns whether it was: not
+    /// if some records are stored, or some of the rejected ones were deleted.
+    ///
+    /// # Errors
+    /// Returns an error if the database is unreachable or rejects the statement.
+    pub async fn reset_source(&self, known: &KnownSource) -> Result<bool, WriteError> {
+        let reset = include_str!("../../sql/ingest/reset_source.sql");
+        let updated = self
+            .transaction
+            .execute(reset, &[&known.id, &known.position, &known.batches])
+            .await?;
+        Ok(updated == 1)
+    }
+
+    /// Finds the source of a file, and adds it if it does not exist.
+    ///
+    /// # Errors
+    /// Returns an error if the database is unreachable or rejects a statement.
+    pub async fn enter(
+        &self,
+        identity: &SourceIdentity,
+        name: &str,
+    ) -> Result<KnownSource, WriteError> {
+        enter_source_on(&self.transaction, identity, name).await
+    }
+
+    /// Sets the fingerprint of a file, of which the first of `ends` is used, claims the file and ends
+    /// the registration.
+    ///
+    /// # Errors
+    /// Returns an error if the database is unreachable or rejects a statement.
+    pub async fn claim(self, id: i64, fingerprint: &StoredFingerprint) -> Result<(), WriteError> {
+        let digests: Vec<u8> = fingerprint
+            .digests
+            .iter()
+            .flat_map(|digest| digest.to_le_bytes())
+            .collect();
+        let (lines, end) = fingerprint.ends.first().copied().unwrap_or_default();
+        let (hashes, sample_lines): (Vec<i64>, Vec<i64>) =
+            fingerprint.samples.iter().copied().unzip();
+        let set = include_str!("../../sql/ingest/set_fingerprint.sql");
+        let path = fingerprint.path;
+        self.transaction
+            .execute(
+                set,
+                &[&id, &digests, &lines, &end, &hashes, &sample_lines, &path],
+            )
+            .await?;
+        claim_source(self.transaction.client(), id).await?;
+        Ok(self.transaction.commit().await?)
+    }
 }
 
-/// Sets the fingerprint of a file, of which the first of `ends` is used.
+impl From<Row> for SimilarFile {
+    fn from(row: Row) -> Self {
+        let numbers = |column: &str| {
+            row.get::<_, Option<Vec<i64>>>(column)
+                .unwrap_or_default()
+                .into_iter()
+        };
+        let digests: Option<&[u8]> = row.get("digests");
+        let (digests, _) = digests.unwrap_or_default().as_chunks::<8>();
+        let fingerprint = StoredFingerprint {
+            digests: digests.iter().copied().map(u64::from_le_bytes).collect(),
+            ends: numbers("end_lines").zip(numbers("end_digests")).collect(),
+            samples: numbers("found_hashes")
+                .zip(numbers("found_lines"))
+                .collect(),
+            path: 0,
+        };
+        Self {
+            fingerprint,
+            has_same_path: row.get("has_same_path"),
+            is_claimed: row.get("is_claimed"),
+            known: row.into(),
+        }
+    }
+}
+
+/// Claims a source for this connection, until it is closed or releases the source. Other runs see the
+/// claim.
 ///
 /// # Errors
 /// Returns an error if the database is unreachable or rejects the statement.
-pub async fn set_fingerprint(
-    client: &Client,
-    id: i64,
-    fingerprint: &StoredFingerprint,
-) -> Result<(), WriteError> {
-    set_fingerprint_on(client, id, fingerprint).await
-}
-
-async fn set_fingerprint_on(
-    client: &impl GenericClient,
-    id: i64,
-    fingerprint: &StoredFingerprint,
-) -> Result<(), WriteError> {
-    let digests: Vec<u8> = fingerprint
-        .digests
-        .iter()
-        .flat_map(|digest| digest.to_le_bytes())
-        .collect();
-    let (lines, end) = fingerprint.ends.first().copied().unwrap_or_default();
-    let (hashes, sample_lines): (Vec<i64>, Vec<i64>) = fingerprint.samples.iter().copied().unzip();
-    let set = include_str!("../../sql/ingest/set_fingerprint.sql");
-    client
-        .execute(set, &[&id, &digests, &lines, &end, &hashes, &sample_lines])
-        .await?;
+pub async fn claim_source(client: &Client, id: i64) -> Result<(), WriteError> {
+    let claim = include_str!("../../sql/ingest/claim_source.sql");
+    client.execute(claim, &[&id]).await?;
     Ok(())
 }
 
-/// Sets a source of which every record was rejected back to its start. Returns whether it was: not
-/// if some records are stored, or some of the rejected ones were deleted.
+/// Ends the claim of this connection to a source.
 ///
 /// # Errors
 /// Returns an error if the database is unreachable or rejects the statement.
-pub async fn reset_source(client: &Client, known: &KnownSource) -> Result<bool, WriteError> {
-    let reset = include_str!("../../sql/ingest/reset_source.sql");
-    let updated = client
-        .execute(reset, &[&known.id, &known.position, &known.batches])
-        .await?;
-    Ok(updated == 1)
+pub async fn release_source(client: &Client, id: i64) -> Result<(), WriteError> {
+    let release = include_str!("../../sql/ingest/release_source.sql");
+    client.execute(release, &[&id]).await?;
+    Ok(())
 }
 
 /// How many records of a source are stored and rejected, in all runs. 0 if the source was removed.
@@ -334,23 +419,6 @@ pub async fn enter_source(
     name: &str,
 ) -> Result<KnownSource, WriteError> {
     enter_source_on(client, identity, name).await
-}
-
-/// Finds the source of a file, and adds it if it does not exist, with its fingerprint.
-///
-/// # Errors
-/// Returns an error if the database is unreachable or rejects a statement.
-pub async fn enter_file(
-    connection: &mut Connection,
-    identity: &SourceIdentity,
-    name: &str,
-    fingerprint: &StoredFingerprint,
-) -> Result<KnownSource, WriteError> {
-    let transaction = connection.transaction().await?;
-    let known = enter_source_on(&transaction, identity, name).await?;
-    set_fingerprint_on(&transaction, known.id, fingerprint).await?;
-    transaction.commit().await?;
-    Ok(known)
 }
 
 async fn enter_source_on(

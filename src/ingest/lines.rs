@@ -3,6 +3,7 @@
 
 use std::io::{self, Read};
 
+use super::line_hash::{LineHasher, hash_line};
 use crate::db::Checkpoint;
 
 /// The minimum size of the buffer. Larger ones were not faster.
@@ -21,6 +22,21 @@ pub(super) struct Line<'a> {
     pub length: u64,
     /// Whether the stream ended without a line end.
     pub unfinished: bool,
+    /// The whole line, unless it is longer than the buffer.
+    whole: Result<&'a [u8], LongLine>,
+}
+
+/// A line that is longer than the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LongLine {
+    hash: u64,
+}
+
+impl Line<'_> {
+    /// The hash of the whole line, wherever it is cut.
+    pub fn hash(&self) -> u64 {
+        self.whole.map_or_else(|long| long.hash, hash_line)
+    }
 }
 
 /// A position in a stream, with a hash of everything before it.
@@ -200,6 +216,7 @@ impl<R: Read> Lines<R> {
             number: self.hashed.lines,
             length: bytes.len() as u64,
             unfinished: false,
+            whole: Ok(bytes),
         }
     }
 
@@ -217,6 +234,7 @@ impl<R: Read> Lines<R> {
             number: self.hashed.lines + 1,
             length: bytes.len() as u64,
             unfinished: true,
+            whole: Ok(bytes),
         }
     }
 
@@ -226,13 +244,16 @@ impl<R: Read> Lines<R> {
         let before = self.checkpoint_here();
         let position = self.position();
         let mut length = 0;
+        let mut hasher = LineHasher::new();
         let unfinished = loop {
             if let Some(found) = memchr::memchr(b'\n', self.pending()) {
                 length += found;
+                hasher.update(&self.pending()[..found]);
                 self.filled.start += found + 1;
                 break false;
             }
             length += self.filled.len();
+            hasher.update(self.pending());
             self.filled.start = self.filled.end;
             if self.ended {
                 break true;
@@ -254,6 +275,9 @@ impl<R: Read> Lines<R> {
             number,
             length: length as u64,
             unfinished,
+            whole: Err(LongLine {
+                hash: hasher.finish(),
+            }),
         })
     }
 
@@ -406,6 +430,21 @@ mod tests {
         let lines = collect(&input, 100_000, 1_024);
         assert_eq!(lines[0], (vec![b'x'; 1_024], 0, 1, 1_000_000));
         assert_eq!(lines[1], (b"next".to_vec(), 1_000_001, 2, 4));
+    }
+
+    #[test]
+    fn the_hash_of_a_line_does_not_depend_on_where_it_is_cut() {
+        for end in ["", "\n", "\r\n"] {
+            for length in [10, 2_000, 300_000] {
+                let input = "x".repeat(length) + end;
+                let hashes = [1_024, 500_000].map(|max_line_bytes| {
+                    let start = StreamPosition::default();
+                    let mut lines = Lines::new(input.as_bytes(), max_line_bytes, start).unwrap();
+                    lines.next().unwrap().unwrap().hash()
+                });
+                assert_eq!(hashes, [hash_line("x".repeat(length).as_bytes()); 2]);
+            }
+        }
     }
 
     proptest! {

@@ -20,6 +20,7 @@
 
 mod batch;
 mod batch_builder;
+mod block_hashes;
 mod closer;
 mod compression;
 mod csv_line;
@@ -33,6 +34,7 @@ mod identity;
 mod inventory;
 mod inventory_file;
 mod kafka;
+mod line_hash;
 mod lines;
 mod options;
 mod parallel_copy;

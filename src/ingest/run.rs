@@ -12,7 +12,7 @@ use super::batch::BATCHES_IN_FLIGHT;
 use super::closer::Closer;
 use super::dry_run::dry_run;
 use super::failure::Failure;
-use super::identity::{Identified, identify};
+use super::identity::{Identified, IdentifyOptions, identify};
 use super::inventory_file::read_inventory;
 use super::kafka::{SharedState, TopicWriter, store_topic};
 use super::options::{Options, Topic};
@@ -205,6 +205,7 @@ impl Run<'_> {
             counters,
             format,
             as_new,
+            complete,
             ..
         } = options;
         let progress = Progress::start(Arc::clone(&counters), size);
@@ -215,12 +216,19 @@ impl Run<'_> {
             timeout: Duration::from_millis(self.config.ingest.batch_age_ms),
             counters: Arc::clone(&counters),
         };
+        let identify_options = IdentifyOptions {
+            source_id: source_id.as_deref(),
+            as_new,
+            complete,
+            run: self.id,
+        };
         for source in sources {
             let name = source.name();
             let options = open_options.clone();
             let stored = self
-                .store_source(&reader, source, options, source_id.as_deref(), as_new)
+                .store_source(&reader, source, options, identify_options)
                 .await;
+            self.store.session.release_claimed().await;
             match stored {
                 Ok(source) => summary.sources.push(source),
                 Err(failure) if failure.is_of_source() && !is_only_source => {
@@ -257,8 +265,7 @@ impl Run<'_> {
         reader: &Arc<Mutex<RecordReader>>,
         source: Source,
         options: OpenOptions,
-        source_id: Option<&str>,
-        as_new: bool,
+        identify_options: IdentifyOptions<'_>,
     ) -> Result<SourceSummary, Failure> {
         let mut opened = spawn_blocking(move || source.open(&options))
             .await
@@ -273,7 +280,7 @@ impl Run<'_> {
             return Ok(source);
         }
         let session = &mut self.store.session;
-        let known = match identify(session, &opened, source_id, as_new, self.id).await? {
+        let known = match identify(session, &opened, identify_options).await? {
             Identified::ToRead(known) => known,
             Identified::AlreadyIngested(known) => {
                 opened.refuse_damaged().map_err(Failure::of_source)?;
@@ -281,7 +288,7 @@ impl Run<'_> {
                 return Ok(source);
             }
         };
-        let is_lasting = opened.scan.is_some() || source_id.is_some();
+        let is_lasting = opened.scan.is_some() || identify_options.source_id.is_some();
         let before = (self.store.tally.stored, self.store.tally.rejected);
         let mut claim = Claim::new(&known, is_lasting, self.id, Arc::clone(&name));
         source.from = known.position;

@@ -5,10 +5,11 @@ use std::io::{self, Read};
 
 use anyhow::{Context as _, anyhow};
 
+use super::block_hashes::{BlockHashes, HashingReader};
 use super::fingerprint::Fingerprint;
-use super::lines::Lines;
+use super::lines::{Line, Lines};
 use super::parse::{Format, Parser, json_layout};
-use super::reject::Reason;
+use super::reject::{Defect, Reason};
 
 /// How many lines of a file are examined for JSON that spans several lines.
 const EXAMINED_LINES: u32 = 100;
@@ -18,6 +19,8 @@ const EXAMINED_LINES: u32 = 100;
 pub(super) struct Scan {
     /// How many bytes of the decompressed content may be stored.
     pub bytes: u64,
+    /// The hashes of these bytes.
+    pub hashes: BlockHashes,
     pub fingerprint: Fingerprint,
     /// Whether there are lines that may be records.
     pub has_records: bool,
@@ -38,11 +41,13 @@ pub(super) fn scan(
 ) -> anyhow::Result<Scan> {
     let mut scan = Scan {
         bytes: 0,
+        hashes: BlockHashes::default(),
         fingerprint: Fingerprint::default(),
         has_records: false,
         error: None,
     };
-    let lines = Lines::without_checkpoints(input, max_record_bytes);
+    let mut input = HashingReader::new(input);
+    let lines = Lines::without_checkpoints(&mut input, max_record_bytes);
     let mut lines = match lines {
         Ok(lines) => lines,
         Err(error) => {
@@ -69,13 +74,14 @@ pub(super) fn scan(
         let Some(parser) = &mut parser else {
             let header = Parser::new(format, Some(line.bytes));
             parser = Some(header.with_context(|| place(line.number))?);
-            scan.fingerprint.add(line.bytes, line.length, |_| false);
+            let hash = line.hash();
+            scan.fingerprint.add(hash, line.bytes.is_empty(), || false);
             continue;
         };
-        scan.fingerprint.add(line.bytes, line.length, |line| {
-            let is_record = |defect: &super::reject::Defect| defect.reason != Reason::Malformed;
-            parser.parse(line).as_ref().err().is_none_or(is_record)
-        });
+        let is_empty = line.bytes.is_empty();
+        scan.fingerprint
+            .add(line.hash(), is_empty, || is_record(parser, &line));
+        scan.fingerprint.last_is_cut = line.unfinished && !is_finished(format, parser, &line);
         if line.bytes.is_empty() {
             continue;
         }
@@ -93,5 +99,23 @@ pub(super) fn scan(
         }
     }
     scan.bytes = lines.read_to();
+    scan.hashes = input.into_hashes();
     Ok(scan)
+}
+
+/// Whether a line is a record, even one that is rejected for one of its fields.
+fn is_record(parser: &mut Parser, line: &Line<'_>) -> bool {
+    let is_of_field = |defect: &Defect| defect.reason != Reason::Malformed;
+    let is_cut = line.length > line.bytes.len() as u64;
+    is_cut
+        || parser
+            .parse(line.bytes)
+            .as_ref()
+            .err()
+            .is_none_or(is_of_field)
+}
+
+/// Whether a line without a line end is a whole record, because no byte after it could make it another.
+fn is_finished(format: Format, parser: &mut Parser, line: &Line<'_>) -> bool {
+    format.closes_records() && parser.parse(line.bytes).is_ok()
 }

@@ -17,6 +17,8 @@ pub(super) struct Session<'a> {
     losses: u32,
     /// Of the inventory that batches were made with.
     newest_ids: Option<NewestIds>,
+    /// The source that this run is ingesting, if it is a file.
+    claimed: Option<i64>,
 }
 
 /// A period in which nothing has succeeded.
@@ -47,6 +49,7 @@ impl<'a> Session<'a> {
             outage: None,
             losses: 0,
             newest_ids: None,
+            claimed: None,
         })
     }
 
@@ -126,9 +129,26 @@ impl<'a> Session<'a> {
         {
             return Err(WriteError::InventoryLost);
         }
+        if let Some(id) = self.claimed {
+            db::claim_source(&connection, id).await?;
+        }
         self.connection = connection;
         self.losses += 1;
         Ok(())
+    }
+
+    /// Keeps the claim to a source after a lost connection, too.
+    pub fn set_claimed(&mut self, id: i64) {
+        self.claimed = Some(id);
+    }
+
+    /// Ends the claim to the last source. A broken connection has lost it.
+    pub async fn release_claimed(&mut self) {
+        if let Some(id) = self.claimed.take()
+            && let Err(error) = db::release_source(&self.connection, id).await
+        {
+            log::debug!("releasing source {id}: {error}");
+        }
     }
 
     /// Loads the inventory. From then on, a server that lacks some of it is not connected to: batches

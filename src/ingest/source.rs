@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::block_hashes::VerifyingReader;
 use super::compression::{Members, VerifiedMembers, is_compressed, peek};
 use super::parse::Format;
 use super::progress::Counters;
@@ -34,7 +35,8 @@ pub(super) struct OpenSource {
     pub source: Source,
     /// See [`Source::name`].
     pub name: Arc<str>,
-    /// The decompressed content, from its first byte, as far as it was scanned and is verified.
+    /// The decompressed content, from its first byte. Of a file, only what was scanned: it fails before
+    /// a part that has changed since.
     pub input: Box<dyn Read + Send>,
     /// The result of reading a file once; `None` for standard input.
     pub scan: Option<Scan>,
@@ -125,16 +127,17 @@ impl Source {
             }
             Self::File(path) => {
                 let file = as_regular(open_file(path)?).with_context(reading)?;
-                let (scan, compressed) = self.scan(&file, options)?;
+                let (mut scan, compressed) = self.scan(&file, options)?;
                 let raw = CountingReader {
                     inner: from_start(&file).with_context(reading)?,
                     counters: Arc::clone(&options.counters),
                 };
                 // What was not scanned, because the file has grown since, is left for a later run.
+                let hashes = std::mem::take(&mut scan.hashes);
                 let input: Box<dyn Read + Send> = if compressed {
-                    Box::new(Members::new(raw).take(scan.bytes))
+                    Box::new(VerifyingReader::new(Members::new(raw), hashes))
                 } else {
-                    Box::new(raw.take(scan.bytes))
+                    Box::new(VerifyingReader::new(raw, hashes))
                 };
                 (input, compressed, Some(scan))
             }

@@ -139,7 +139,9 @@ async fn a_file_whose_ingested_part_changed_is_refused_with_a_reason() {
         "{run:?}"
     );
     files.write("usage.ndjson", &before[..before.len() / 2]);
-    let run = ingest(&database, &[&file]);
+    // Nothing is missing, unless the line at which the file is cut is meant to be complete.
+    assert_eq!(ingest(&database, &[&file]).status, 3);
+    let run = ingest(&database, &["--complete", &file]);
     assert_eq!(run.status, 1, "{run:?}");
     assert!(
         run.stderr.contains("; line 101 is the first that differs"),

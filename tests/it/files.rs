@@ -1,13 +1,13 @@
 //! Files as they occur in practice: changed, cumulative, growing, damaged and misnamed. None may
 //! lead to a wrong total with exit status 0.
 
-use std::io::Write as _;
+use std::io::{Seek as _, Write as _};
 
 use serde_json::Value;
 
-use crate::support::TestDatabase;
 use crate::support::program::{Run, command, load_inventory, simusage, simusage_with_input};
 use crate::support::usage::{Files, csv, ndjson};
+use crate::support::{TestDatabase, require_native_server};
 
 /// A database with an inventory, and a folder for files.
 async fn ready() -> (TestDatabase, Files) {
@@ -271,11 +271,13 @@ async fn a_long_file_is_compared_to_its_end() {
     let write = |name: &str, lines: &[&str]| files.write(name, lines.join("\n") + "\n");
     let run = ingest(&database, &[&write("whole", &lines)]);
     assert_eq!(run.status, 3, "{run:?}");
-    for count in [70_003, 70_002, 65_536, 65_535, 300] {
+    // The hash of each of the first 16,384 lines is kept, and of all lines so far after every 64th up to
+    // line 131,072.
+    for count in [70_003, 69_952, 16_384, 16_383, 300] {
         let run = ingest(&database, &[&write("prefix", &lines[..count])]);
         assert_eq!(statuses(&run), ["already-ingested"], "{run:?}");
     }
-    let file = write("prefix", &lines[..70_001]);
+    let file = write("prefix", &lines[..69_953]);
     assert_refused(
         &database,
         &file,
@@ -283,11 +285,21 @@ async fn a_long_file_is_compared_to_its_end() {
     )
     .await;
     let mut changed = lines.clone();
-    changed[70_000] = lines[0];
+    changed[69_000] = lines[0];
     let file = write("changed", &changed);
-    assert_refused(&database, &file, &["line 70002 is the first that differs"]).await;
-    let file = write("part", &lines[30_000..]);
-    assert_refused(&database, &file, &["about "]).await;
+    assert_refused(
+        &database,
+        &file,
+        &["the first line that differs is between 68993 and 69056"],
+    )
+    .await;
+    for part in [30_000..70_003, 50_000..51_000, 69_000..70_003] {
+        let file = write("part", &lines[part]);
+        assert_refused(&database, &file, &["about "]).await;
+    }
+    // The same once more, after the stored lines.
+    let file = write("doubled", &[&lines[..], &lines[..]].concat());
+    assert_refused(&database, &file, &[" of its 70003 new records are stored"]).await;
 }
 
 #[tokio::test]
@@ -307,6 +319,317 @@ async fn files_put_together_from_stored_ones_are_refused() {
     )
     .await;
     database.assert_has_exactly(90).await;
+
+    // A stored file twice.
+    let twice = files.write("twice", ndjson(0..50).repeat(2));
+    let text = " of its 50 new records are stored already (from ";
+    assert_refused(&database, &twice, &[text]).await;
+    // Every piece of a stored file with at least two records.
+    let january = ndjson(0..50);
+    let lines: Vec<&str> = january.lines().collect();
+    for (number, piece) in lines[..32].chunks(2).enumerate().skip(1) {
+        let file = files.write(&format!("piece-{number}"), piece.join("\n") + "\n");
+        assert_refused(&database, &file, &["2 of its 2 records are stored already"]).await;
+    }
+    // Many files, of which each has too few records to be recognised.
+    for number in 45..70 {
+        let file = files.write("small", ndjson(number * 2..number * 2 + 2));
+        assert_ne!(ingest(&database, &[&file]).status, 1);
+    }
+    let collected = files.write("collected", ndjson(103..140));
+    let text = "37 of its 37 records are stored already (from several files, such as ";
+    assert_refused(&database, &collected, &[text]).await;
+    database.assert_has_exactly(140).await;
+}
+
+/// An inventory of the SIM cards 1 and 2.
+fn load_two_sim_cards(database: &TestDatabase, files: &Files) {
+    let inventory = files.write("inventory.csv", "sim-card-id,org-id\n1,a\n2,a\n");
+    let run = ingest(database, &["--inventory", &inventory]);
+    assert_eq!(run.status, 0, "{run:?}");
+}
+
+#[tokio::test]
+async fn files_are_already_ingested_only_if_every_line_is_the_same() {
+    let (database, files) = ready().await;
+    load_two_sim_cards(&database, &files);
+    // 16 bits of the hashes that were used first are the same.
+    let records = [
+        r#"{"sim-card-id":"1","bytes-used":100,"date":"2026-05-01T00:00:00Z"}"#,
+        r#"{"sim-card-id":"2","bytes-used":225327,"date":"2026-05-01T00:01:00Z"}"#,
+    ];
+    for (record, count) in records.into_iter().zip(1..) {
+        let file = files.write("latest.ndjson", format!("{record}\n"));
+        let run = ingest(&database, &[&file]);
+        assert_eq!((run.status, statuses(&run)), (0, vec!["stored".into()]));
+        assert_eq!(stored(&database).await, count);
+    }
+}
+
+#[tokio::test]
+async fn equal_records_are_counted_exactly() {
+    let (database, files) = ready().await;
+    let text = ndjson(0..200);
+    let write = |name: &str, text: &str| files.write(name, text);
+    assert_eq!(ingest(&database, &[&write("usage", &text)]).status, 3);
+    let lines: Vec<&str> = text.lines().collect();
+    let correct = |number: usize| {
+        let mut lines = lines.clone();
+        let line = lines[number - 1].replace("\"bytes-used\": ", "\"bytes-used\": 7");
+        lines[number - 1] = &line;
+        lines.join("\n") + "\n"
+    };
+    for number in [4, 100, 200] {
+        let file = write("corrected", &correct(number));
+        let text = "199 of its 200 records are stored already (from ";
+        assert_refused(&database, &file, &[text]).await;
+    }
+    // Exactly half of the records.
+    let half = with_other_bytes(0..100) + &lines[100..].join("\n") + "\n";
+    assert_refused(&database, &write("half", &half), &["100 of its 200"]).await;
+    database.assert_has_exactly(200).await;
+}
+
+#[tokio::test]
+async fn repeated_records_count_as_often_as_they_occur() {
+    let (database, files) = ready().await;
+    let thrice: String = ndjson(0..60)
+        .lines()
+        .map(|line| format!("{line}\n").repeat(3))
+        .collect();
+    let file = files.write("tri", &thrice);
+    assert_eq!(ingest(&database, &[&file]).status, 3);
+    let corrected = thrice.replacen("\"bytes-used\": 2,", "\"bytes-used\": 92,", 1);
+    let file = files.write("tri2", corrected);
+    assert_refused(&database, &file, &["179 of its 180 records"]).await;
+}
+
+#[tokio::test]
+async fn headers_preambles_and_comments_are_no_records() {
+    let (database, files) = ready().await;
+    let other_csv = csv(90..91).replace("date,sim-card-id,bytes-used\n", "");
+    for (format, preamble, text, other, records) in [
+        (
+            "ndjson",
+            "# comment\n",
+            ndjson(300..350),
+            ndjson(90..91),
+            50,
+        ),
+        ("csv", "", csv(400..404), other_csv, 4),
+    ] {
+        let preamble = preamble.repeat(60);
+        let file = files.write("original", preamble.clone() + &text);
+        assert_ne!(ingest(&database, &["--format", format, &file]).status, 1);
+        let (first, _) = text.trim_end().rsplit_once('\n').unwrap();
+        let file = files.write("copy", format!("{preamble}{first}\n{other}"));
+        let run = ingest(&database, &["--format", format, &file]);
+        assert_eq!(run.status, 1, "{run:?}");
+        let text = format!(": {} of its {records} records are", records - 1);
+        assert!(run.stderr.contains(&text), "{run:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_path_of_a_file_may_be_written_differently() {
+    let (database, files) = ready().await;
+    let file = files.write("two.csv", csv(0..2));
+    assert_eq!(ingest(&database, &[&file]).status, 0);
+    files.write(
+        "two.csv",
+        csv(0..1) + &csv(5..6).replace("date,sim-card-id,bytes-used\n", ""),
+    );
+    let folder = files.0.path();
+    let link = folder.join("link.csv");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    for path in ["two.csv", "./two.csv", &file, link.to_str().unwrap()] {
+        let run = command(database.url(), &["ingest", path])
+            .current_dir(folder)
+            .output()
+            .unwrap();
+        let run = Run::from(run);
+        assert_eq!(run.status, 1, "{run:?}");
+        assert!(run.stderr.contains("1 of its 2 records"), "{run:?}");
+    }
+    assert_eq!(stored(&database).await, 2);
+}
+
+#[tokio::test]
+async fn a_file_is_the_same_with_another_maximum_length_of_records() {
+    let (database, files) = ready().await;
+    let long = |filler: usize| {
+        let note = "x".repeat(filler);
+        ndjson(20..21).replace('}', &format!(", \"note\": \"{note}\"}}"))
+    };
+    for (number, filler) in [3_000, 300_000].into_iter().enumerate() {
+        let start = number as u64 * 50;
+        let text = ndjson(start..start + 5) + &long(filler) + &ndjson(start + 10..start + 15);
+        let file = files.write(&format!("usage-{number}"), text);
+        let run_with = |limit: &str| -> Run {
+            command(database.url(), &["ingest", "--json", &file])
+                .env("SIMUSAGE_INGEST_MAX_RECORD_BYTES", limit)
+                .output()
+                .unwrap()
+                .into()
+        };
+        assert_eq!(run_with("1024").counts(), (11, 10, 1));
+        for limit in ["1024", "2048", "400000"] {
+            let run = run_with(limit);
+            assert_eq!(
+                (run.status, statuses(&run)),
+                (3, vec!["already-ingested".into()]),
+                "{run:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_older_copy_that_is_cut_in_a_line_is_already_ingested() {
+    for (format, cut) in [(ndjson as fn(_) -> _, 40), (csv, 3)] {
+        let (database, files) = ready().await;
+        let text = format(0..8);
+        let file = files.write("usage", &text);
+        assert_eq!(ingest(&database, &[&file]).status, 0);
+        let older = &text[..format(0..7).len() - cut];
+        let file = files.write("older", older);
+        let run = ingest(&database, &[&file]);
+        assert_eq!(
+            (run.status, statuses(&run)),
+            (0, vec!["already-ingested".into()]),
+            "{run:?}"
+        );
+        // As a complete file, it has another record, or something that is none.
+        let run = ingest(&database, &["--complete", &file]);
+        assert_eq!(run.status, 1, "{run:?}");
+        database.assert_has_exactly(8).await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_ingested_is_not_mixed() {
+    let (database, files) = ready().await;
+    let text = ndjson(0..40_000);
+    let file = files.write("live.ndjson", &text);
+    let mut command = command(database.url(), &["ingest", "--json", &file]);
+    let running = command
+        .env("SIMUSAGE_INGEST_BATCH_ROWS", "100")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let query = "select count(*) from all_usage_records";
+    let timeout = std::time::Duration::from_mins(1);
+    database.until_at_least(query, 1, timeout).await;
+    // Another version of the second half, in place.
+    let half = text.len() / 2;
+    let mut writer = std::fs::File::options().write(true).open(&file).unwrap();
+    let changed = text[half..].replace("\"bytes-used\": ", "\"bytes-used\":9");
+    writer.seek(std::io::SeekFrom::Start(half as u64)).unwrap();
+    writer.write_all(changed.as_bytes()).unwrap();
+    let run = Run::from(running.wait_with_output().unwrap());
+    assert_eq!(run.status, 1, "{run:?}");
+    for text in ["live.ndjson at byte ", "its content has changed since"] {
+        assert!(run.stderr.contains(text), "no '{text}' in {run:?}");
+    }
+    let of_second_half = "select count(*) from all_usage_records where bytes >= 90000";
+    assert_eq!(database.number(of_second_half).await, 0);
+    // Once the content is back, the rest is stored.
+    files.write("live.ndjson", &text);
+    assert_eq!(ingest(&database, &[&file]).status, 3);
+    database.assert_has_exactly(40_000).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
+async fn a_file_that_another_process_is_ingesting_is_compared() {
+    require_native_server();
+    let (database, files) = ready().await;
+    let text = ndjson(0..200);
+    let original = files.write("original", &text);
+    let copy = files.write(
+        "copy",
+        text.replace("\"bytes-used\": 4,", "\"bytes-used\": 40,"),
+    );
+    let beginning = files.write("beginning", ndjson(0..100));
+    let other = files.write("other", ndjson(300..310));
+    let start = || {
+        let mut command = command(database.url(), &["ingest", "--json", &original]);
+        let running = command
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        running.spawn().unwrap()
+    };
+    let claims = "select count(*) from pg_locks where locktype = 'advisory' \
+         and classid::bigint >= 2147483648 and granted \
+         and database = (select oid from pg_database where datname = current_database())";
+    let timeout = std::time::Duration::from_mins(1);
+    for is_killed in [true, false] {
+        // Keeps the process from storing its first batch.
+        let blocking = database.connect().await;
+        blocking
+            .batch_execute("begin; lock table usage_records_recent, rejected_records in share mode")
+            .await
+            .unwrap();
+        let mut running = start();
+        database.until_at_least(claims, 1, timeout).await;
+        for file in [&copy, &beginning] {
+            let run = ingest(&database, &[file]);
+            assert_eq!((run.status, stored(&database).await), (1, 0), "{run:?}");
+            let text = "another process is ingesting a file that has the same records (";
+            assert!(run.stderr.contains(text), "{run:?}");
+            assert!(
+                run.stderr
+                    .contains("original); run again when it has ended")
+            );
+        }
+        if is_killed {
+            running.kill().unwrap();
+        }
+        blocking.batch_execute("rollback").await.unwrap();
+        let run = Run::from(running.wait_with_output().unwrap());
+        if is_killed {
+            let query = format!("select (({claims}) = 0)::int::bigint");
+            database.until_at_least(&query, 1, timeout).await;
+        } else {
+            assert_eq!((run.status, run.counts().0), (3, 200), "{run:?}");
+        }
+    }
+    assert_refused(&database, &copy, &["199 of its 200 records are stored"]).await;
+    let run = ingest(&database, &[&beginning, &other]);
+    assert_eq!(statuses(&run), ["already-ingested", "stored"], "{run:?}");
+    assert_eq!(stored(&database).await, 180 + 9);
+}
+
+#[tokio::test]
+#[ignore = "needs a native TimescaleDB"]
+async fn cumulative_exports_at_the_same_time_are_stored_once() {
+    require_native_server();
+    let (database, files) = ready().await;
+    let exports =
+        [100, 200, 300].map(|count| files.write(&format!("export-{count}"), ndjson(0..count)));
+    for round in 0..4 {
+        let running = exports.each_ref().map(|file| {
+            let mut command = command(database.url(), &["ingest", "--json", file]);
+            let command = command
+                .env("SIMUSAGE_INGEST_BATCH_ROWS", "20")
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped());
+            command.spawn().unwrap()
+        });
+        for child in running {
+            let run = Run::from(child.wait_with_output().unwrap());
+            let gave_way = run.status == 1 && run.stderr.contains("another process is ingesting");
+            assert!(gave_way || [0, 3].contains(&run.status), "{round}: {run:?}");
+        }
+        let distinct = "select count(distinct time) from all_usage_records";
+        assert_eq!(stored(&database).await, database.number(distinct).await);
+    }
+    for file in &exports {
+        let run = ingest(&database, &[file]);
+        assert!([0, 3].contains(&run.status), "{run:?}");
+    }
+    database.assert_has_exactly(300).await;
 }
 
 #[tokio::test]
@@ -315,7 +638,12 @@ async fn as_new_stores_a_similar_file_once() {
     let one = files.write("one", ndjson(0..9));
     assert_eq!(ingest(&database, &[&one]).status, 0);
     let two = files.write("two", ndjson(1..9));
-    assert_refused(&database, &two, &["about 8 of its 8 records"]).await;
+    assert_refused(
+        &database,
+        &two,
+        &["two: 8 of its 8 records are stored already (from "],
+    )
+    .await;
     for expected in ["stored", "already-ingested"] {
         let run = ingest(&database, &["--as-new", &two]);
         assert_eq!(

@@ -17,10 +17,11 @@ const SOURCE: &str = "id int8, name text, position int8, line int8, prefix_hash 
                       rejected int8, updated_at timestamptz";
 const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix_hash bytea, batches int8, \
                             stored int8, rejected int8, updated_at timestamptz, digests bytea, end_lines _int8, \
-                            end_digests _int8, found_hashes _int8, found_lines _int8";
+                            end_digests _int8, has_same_path bool, is_claimed bool, found_hashes _int8, \
+                            found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 120] = [
+const EXPECTED: [(&str, &str, &str); 124] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -65,6 +66,7 @@ const EXPECTED: [(&str, &str, &str); 120] = [
         "archive_records bool",
     ),
     ("ingest/begin_posting.sql", "", "posting int8"),
+    ("ingest/claim_source.sql", "int8 1", "claimed bool"),
     (
         "ingest/close_level.sql",
         "text 1, int8 1",
@@ -90,8 +92,13 @@ const EXPECTED: [(&str, &str, &str); 120] = [
     ("ingest/end_period.sql", "", "boundary int8"),
     (
         "ingest/find_files.sql",
-        "text 2, _int8 1, int8 1",
+        "text 1, int8 1, _int8 1, int8 1",
         SIMILAR_FILE,
+    ),
+    (
+        "ingest/find_records.sql",
+        "_int8 1",
+        "hash int8, line int8, files int8",
     ),
     ("ingest/find_source.sql", "text 2", SOURCE),
     ("ingest/find_whole_file.sql", "int8 2", SOURCE),
@@ -112,6 +119,7 @@ const EXPECTED: [(&str, &str, &str); 120] = [
         "text 1, int8 1",
         "period int8, is_large bool, is_detailed bool",
     ),
+    ("ingest/lock_files.sql", "", "pg_advisory_xact_lock void"),
     (
         "ingest/lock_inventory.sql",
         "",
@@ -163,6 +171,7 @@ const EXPECTED: [(&str, &str, &str); 120] = [
         "refreshes_in_batches bool",
     ),
     ("ingest/reject_again.sql", "_int8 1, _text 3, text 1", ""),
+    ("ingest/release_source.sql", "int8 1", "released bool"),
     (
         "ingest/remove_assignments.sql",
         "_int4 1, _timestamptz 1",
@@ -174,7 +183,7 @@ const EXPECTED: [(&str, &str, &str); 120] = [
     ("ingest/set_copy_settings.sql", "", "set_config text"),
     (
         "ingest/set_fingerprint.sql",
-        "int8 1, bytea 1, int8 2, _int8 2",
+        "int8 1, bytea 1, int8 2, _int8 2, int8 1",
         "",
     ),
     ("ingest/set_grouping.sql", "text 1", "set_config text"),
