@@ -84,6 +84,10 @@ fn first_in_authority(text: &str) -> Option<(usize, usize)> {
         let start = text[..at].rfind(begin).map_or(0, |before| {
             before + text[before..].chars().next().map_or(1, char::len_utf8)
         });
+        // The password of a URL ends at its last @: see first_in_url.
+        if text[..start].ends_with("://") {
+            continue;
+        }
         let word = &text[start..at];
         let Some(colon) = word.find(':') else {
             continue;

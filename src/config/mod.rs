@@ -273,8 +273,28 @@ mod tests {
         );
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_POOL_SIZE", "0")]),
-            "SIMUSAGE_SERVE_POOL_SIZE: serve.pool_size: 0 is too low; use at least 1"
+            "SIMUSAGE_SERVE_POOL_SIZE: serve.pool_size: 0 is out of range; use 1 to 10000"
         );
+        // What the server or PostgreSQL would refuse later, or panic about.
+        for key in [
+            "workers",
+            "pool_size",
+            "max_queries_per_token",
+            "max_streams",
+            "max_streams_per_token",
+            "max_connections",
+            "pool_timeout_ms",
+            "statement_timeout_ms",
+            "stream_timeout_ms",
+            "keep_alive_ms",
+            "request_head_timeout_ms",
+            "drain_ms",
+            "shutdown_timeout_ms",
+        ] {
+            let variable = format!("SIMUSAGE_SERVE_{}", key.to_uppercase());
+            let found = problem(None, &[(&variable, "9223372036854775807")]);
+            assert!(found.contains("is out of range"), "{found}");
+        }
         assert_eq!(
             problem(None, &[("SIMUSAGE_SERVE_MAX_URL_BYTES", "70000")]),
             "SIMUSAGE_SERVE_MAX_URL_BYTES: serve.max_url_bytes: 70000 is out of range; use 256 to 65536"

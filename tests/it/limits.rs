@@ -283,3 +283,31 @@ async fn size_limits_are_checked_before_the_method() {
     let long = format!("/api/v1/inventory?{}", "x".repeat(300));
     assert_eq!(api.request(Method::POST, &long).await.status, 414);
 }
+
+#[tokio::test]
+async fn refused_requests_do_not_fill_the_log() {
+    let database = TestDatabase::migrated().await;
+    let settings = [
+        ("SIMUSAGE_SERVE_REQUESTS_PER_SECOND", "1"),
+        ("SIMUSAGE_SERVE_REQUIRE_TOKEN", "true"),
+    ];
+    let server = Server::start_with(database.url(), &[], &settings);
+    let began = Instant::now();
+    let mut refused = 0;
+    while refused < 200 {
+        let status = status(&server.get("/api/v1/inventory"));
+        assert!(status == 401 || status == 429, "{status}");
+        refused += 1;
+    }
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 2;
+    let logged = || {
+        let lines = server.logged();
+        let is_refused = |line: &&String| line.contains("GET /api/v1/inventory 4");
+        lines.iter().filter(is_refused).count()
+    };
+    assert!((5..=10 * seconds).contains(&logged()), "{} lines", logged());
+    // The next line says how many are missing.
+    std::thread::sleep(Duration::from_secs(1));
+    server.get("/api/v1/inventory");
+    server.until_logged("further requests with status 401 or 429 were not logged");
+}

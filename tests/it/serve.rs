@@ -59,7 +59,7 @@ async fn a_request_in_flight_is_completed_before_the_server_exits() {
     assert!(server.wait().success());
 }
 
-#[tokio::test]
+#[actix_web::test]
 #[ignore = "needs a native TimescaleDB"]
 async fn a_statement_timeout_returns_503() {
     require_native_server();
