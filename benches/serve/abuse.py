@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import random
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -177,6 +178,18 @@ def flood(name, bearer):
         read(connection)
 
 
+def resets(name, bearer):
+    """Requests whose connection is reset while the query runs; no page of theirs is cached."""
+    second = random.randrange(86_400)
+    day = bench.FIRST_DAY + timedelta(seconds=second)
+    for path in (f"/api/v1/usage/simcards?start={day:%FT%T}Z&end=2020-02-28T12:00:00Z&size=1000",
+                 f"/api/v1/organization/{name}/usage?start={day:%FT%T}Z&end=2020-02-28T12:00:00Z&every=1hour&format=csv"):
+        connection = send(path, bearer)
+        time.sleep(random.uniform(0, 0.05))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+
+
 def idle_connections(*_):
     held = []
     for _ in range(400):
@@ -216,7 +229,7 @@ def mistakes(_, bearer):
     hold([*slow, garbage], random.uniform(0, 6))
 
 
-ATTACKS = (many_buckets, exports_not_read, exports, large_pages, flood, idle_connections, files_not_read, probes, mistakes)
+ATTACKS = (many_buckets, exports_not_read, exports, large_pages, flood, resets, idle_connections, files_not_read, probes, mistakes)
 
 
 def attacker(attack, number, bearer, deadline, counts):
