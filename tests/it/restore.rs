@@ -119,7 +119,7 @@ async fn nothing_from_before_copied_tables_were_restored_is_used() {
             )
         });
         let posting = "select setval('posting_numbers', last_value) from saved_posting;";
-        let script = copies.concat() + posting;
+        let script = "set simusage.change_records = on;".to_owned() + &copies.concat() + posting;
         connection.batch_execute(&script).await.unwrap();
     };
     restore_between_questions(&database, dump, restore).await;
