@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::program::{command, load_inventory, simusage_with_input};
 use crate::support::server::{Server, read, status};
-use crate::support::usage::Files;
+use crate::support::usage::{Files, NEXT_SPAN};
 use crate::support::{TestDatabase, require_native_server};
 
 /// How long to store and ask. `SIMUSAGE_TEST_CONSISTENCY_S` sets another time in seconds.
@@ -135,11 +135,10 @@ async fn every_answer_during_ingests_has_each_committed_byte_once() {
     let committed = async || -> i64 { connection.query_one(committed, &[]).await.unwrap().get(0) };
     let mut answers = 0;
     // So that spans are merged, too: after a quarter of the time, the next span begins.
-    let next_span = "select setval('posting_numbers', ((last_value >> 45) + 1) << 45, false) from posting_numbers";
     let mut next_span_at = Instant::now() + duration / 4;
     while Instant::now() < deadline || !writers.iter().all(std::thread::JoinHandle::is_finished) {
         if Instant::now() > next_span_at {
-            connection.batch_execute(next_span).await.unwrap();
+            connection.batch_execute(NEXT_SPAN).await.unwrap();
             next_span_at += duration / 4;
         }
         for paths in ALL {

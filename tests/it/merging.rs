@@ -8,6 +8,7 @@ use simusage::db;
 use crate::support::TestDatabase;
 use crate::support::api::Api;
 use crate::support::program::{command, load_inventory};
+use crate::support::usage::NEXT_SPAN;
 
 /// Two SIM cards of an organization, and days of a month.
 const SIM_CARDS: [&str; 2] = ["89440001", "89440002"];
@@ -39,8 +40,12 @@ async fn store_periods(database: &TestDatabase, count: usize) {
 
 /// The span of the next period, which then follows on a whole one.
 async fn end_span(database: &TestDatabase) {
-    let next = "select setval('posting_numbers', ((last_value >> 45) + 1) << 45, false) from posting_numbers";
-    database.connect().await.batch_execute(next).await.unwrap();
+    database
+        .connect()
+        .await
+        .batch_execute(NEXT_SPAN)
+        .await
+        .unwrap();
     store_periods(database, 1).await;
 }
 
@@ -154,9 +159,8 @@ async fn an_ingest_merges_and_finishes_what_a_killed_one_began() {
     let database = TestDatabase::migrated().await;
     load_inventory(database.url());
     store_periods(&database, 4).await;
-    let next = "select setval('posting_numbers', ((last_value >> 45) + 1) << 45, false) from posting_numbers";
     let connection = database.connect().await;
-    connection.batch_execute(next).await.unwrap();
+    connection.batch_execute(NEXT_SPAN).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("last.csv");
     let record = "sim-card-id,bytes-used,date\n89440001,1,2020-02-01T13:00:00Z\n";

@@ -20,7 +20,7 @@ use simusage::db;
 use crate::support::TestDatabase;
 use crate::support::api::Api;
 use crate::support::program::{Run, command};
-use crate::support::usage::Files;
+use crate::support::usage::{Files, NEXT_SPAN};
 
 /// The history of every run, and how many steps it has.
 const SEED: u64 = 1;
@@ -621,8 +621,7 @@ impl World {
             _ => {
                 let drops = self.random.bool();
                 self.log.push(format!("end a span, drop {drops}"));
-                let next = "select setval('posting_numbers', ((last_value >> 45) + 1) << 45, false) from posting_numbers";
-                connection.batch_execute(next).await.unwrap();
+                connection.batch_execute(NEXT_SPAN).await.unwrap();
                 db::close_period(&mut connection, None).await.unwrap();
                 db::merge_span(&connection).await.unwrap();
                 if drops {
@@ -652,13 +651,8 @@ impl World {
         db::migrate::migrate(&config.database, &storage, &config.feeds)
             .await
             .unwrap();
-        let mut connection = self.database.connect().await;
-        db::close_period(&mut connection, None).await.unwrap();
-        let next = "select setval('posting_numbers', ((last_value >> 46) + 1) << 46, false) from posting_numbers";
-        connection.batch_execute(next).await.unwrap();
-        let closed = "update usage_levels set closed_before = (select last_value from posting_numbers) \
-                      where closed_before > 0";
-        connection.batch_execute(closed).await.unwrap();
+        self.database.end_chunk().await;
+        let connection = self.database.connect().await;
         if self.random.bool() {
             db::drop_old(&connection).await.unwrap();
         } else {

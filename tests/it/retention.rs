@@ -59,17 +59,6 @@ fn ingest(database: &TestDatabase, records: impl IntoIterator<Item = (DateTime<U
     assert_eq!(run.status, 0, "{run:?}");
 }
 
-/// Closes the current period, and moves on to the next chunk, so that retention can drop the last.
-async fn end_chunk(database: &TestDatabase) {
-    let mut connection = database.connect().await;
-    db::close_period(&mut connection, None).await.unwrap();
-    let next = "select setval('posting_numbers', ((last_value >> 46) + 1) << 46, false) from posting_numbers";
-    connection.batch_execute(next).await.unwrap();
-    let closed = "update usage_levels set closed_before = (select last_value from posting_numbers) \
-                  where closed_before > 0";
-    connection.batch_execute(closed).await.unwrap();
-}
-
 async fn drop_old(database: &TestDatabase) {
     let connection = database.connect().await;
     db::drop_old(&connection).await.unwrap();
@@ -86,7 +75,7 @@ async fn a_late_record_adds_to_a_total_whose_records_are_gone() {
     let old = hour(60);
     let minutes = (0..60).map(|minute| (old + TimeDelta::minutes(minute), 1_000_000));
     ingest(&database, minutes);
-    end_chunk(&database).await;
+    database.end_chunk().await;
     drop_old(&database).await;
     assert_eq!(
         database.number("select count(*) from usage_records").await,
@@ -129,7 +118,7 @@ async fn a_late_record_adds_to_a_total_whose_records_are_gone() {
             let path = format!("/api/v1/usage/{list}?start={}", old.date_naive());
             assert_eq!(api.ok(&path).await["bytes-used-total"], 60_000_005);
         }
-        end_chunk(&database).await;
+        database.end_chunk().await;
     }
 }
 
@@ -137,7 +126,7 @@ async fn a_late_record_adds_to_a_total_whose_records_are_gone() {
 async fn a_chunk_is_kept_while_anything_in_it_is_young_enough() {
     let database = keeping(30, 0).await;
     ingest(&database, [(hour(60), 5), (hour(29), 6)]);
-    end_chunk(&database).await;
+    database.end_chunk().await;
     drop_old(&database).await;
     let api = Api::new(&database.config()).await;
     assert_eq!(
@@ -176,7 +165,7 @@ async fn records_of_days_that_are_dropped_are_rejected_whatever_the_configuratio
     let first = run(&[(hour(40), 1), (hour(60), 1)]);
     assert_eq!((first.status, first.counts()), (3, (2, 1, 1)), "{first:?}");
     assert_eq!(first.json()["reasons"]["older-than-retention"], 1);
-    end_chunk(&database).await;
+    database.end_chunk().await;
     keep(&database, 0, 30).await;
     drop_old(&database).await;
     // Day 40 has been dropped. If it were accepted again, its total would be too low.
@@ -210,17 +199,10 @@ async fn a_run_that_has_waited_for_days_knows_the_time() {
     stdin
         .write_all(ndjson([(old, 1), (Utc::now(), 1)]).as_bytes())
         .unwrap();
-    let connection = database.connect().await;
     let stored = "select count(*) from usage_records_recent";
-    while connection
-        .query_one(stored, &[])
-        .await
-        .unwrap()
-        .get::<_, i64>(0)
-        < 2
-    {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    database
+        .until_at_least(stored, 2, Duration::from_mins(1))
+        .await;
     // The host waits for ten days, and its database did not drop anything yet.
     let ten_days = TimeDelta::days(10);
     std::fs::write(&clock, ten_days.num_seconds().to_string()).unwrap();

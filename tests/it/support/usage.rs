@@ -23,6 +23,10 @@ pub const SHOWN_BYTES: &str = "select coalesce(sum(bytes), 0)::bigint \
 pub const SHOWN_RECORDS: &str = "select coalesce(sum(records), 0)::bigint \
      from organization_list(null, '{}', '{}', '{1970-01-01, 2200-01-01}')";
 
+/// Begins the next span of 32 periods. Nothing may be closing a period.
+pub const NEXT_SPAN: &str =
+    "select setval('posting_numbers', ((last_value >> 45) + 1) << 45, false) from posting_numbers";
+
 /// One in this many records belongs to an unknown SIM card.
 const UNKNOWN_EVERY: u64 = 10;
 
@@ -104,6 +108,17 @@ impl TestDatabase {
             tokio::time::sleep(PAUSE).await;
             paused += PAUSE;
         }
+    }
+
+    /// Closes the current period, and moves on to the next chunk, so that retention can drop the last.
+    pub async fn end_chunk(&self) {
+        let mut connection = self.connect().await;
+        db::close_period(&mut connection, None).await.unwrap();
+        let next = "select setval('posting_numbers', ((last_value >> 46) + 1) << 46, false) from posting_numbers";
+        connection.batch_execute(next).await.unwrap();
+        let closed = "update usage_levels set closed_before = (select last_value from posting_numbers) \
+                      where closed_before > 0";
+        connection.batch_execute(closed).await.unwrap();
     }
 
     /// Asserts that each of the first `count` records is stored or rejected once, and that every
