@@ -9,19 +9,13 @@ language plpgsql
 volatile
 as $$
 declare
+    unused timestamptz := unused_since();
     safe bigint := (
         select max(closings.closed_before)
         from posting_closings as closings
         where closings.closed_before & 1099511627775 = 0
             and closings.closed_before <= (select closed_before from usage_levels where level = 'usage_records')
-            and closings.closed_at < least(
-                now() - interval '1 minute',
-                (
-                    select min(xact_start)
-                    from pg_stat_activity
-                    where datname = current_database() and backend_xmin is not null and pid <> pg_backend_pid()
-                )
-            )
+            and closings.closed_at < unused
     );
     old_chunks boolean := exists (
         select

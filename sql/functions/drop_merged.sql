@@ -9,14 +9,7 @@ language plpgsql
 volatile
 as $$
 declare
-    safe timestamptz := least(
-        now() - interval '1 minute',
-        (
-            select min(xact_start)
-            from pg_stat_activity
-            where datname = current_database() and backend_xmin is not null and pid <> pg_backend_pid()
-        )
-    );
+    safe timestamptz := unused_since();
     merged bigint;
 begin
     for merged in

@@ -9,8 +9,8 @@
 --   sim_card_parts  text  a query with the columns at (timestamptz), bytes (numeric), records; null
 --                         if there is nothing to read
 --
--- Postings that are closed come from sim_card_usage_merged or sim_card_usage, or from the records for other ranges than
--- whole days. All others come from the records. The query is planned on every call, with constants,
+-- Postings that are closed come from sim_card_usage_merged or sim_card_usage, or from the records for
+-- other ranges than whole days. All others come from the records. The query is planned on every call, with constants,
 -- so that only the chunks it needs are planned.
 
 create or replace function sim_card_parts(

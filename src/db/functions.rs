@@ -34,6 +34,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function!("is_posting_open"),
     function!("close_level"),
     function!("archive_records"),
+    function!("unused_since"),
     function!("drop_archived"),
     function!("drop_merged"),
     function!("drop_expired"),

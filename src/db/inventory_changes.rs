@@ -135,10 +135,7 @@ impl Changes {
 
     /// Moves [`Self::changed_from_us`] to an earlier instant.
     pub fn note_change(&mut self, from_us: Option<i64>) {
-        self.changed_from_us = match (self.changed_from_us, from_us) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
+        self.changed_from_us = self.changed_from_us.into_iter().chain(from_us).min();
     }
 }
 

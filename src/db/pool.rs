@@ -372,7 +372,7 @@ impl Lease {
         if let Some(client) = &self.client
             && client.batch_execute(&self.at_end).await.is_ok()
         {
-            drop(self.client.take());
+            self.keep();
         }
     }
 }

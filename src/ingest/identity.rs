@@ -8,8 +8,8 @@
 //! 1. All of its lines are the first lines of a stored file: it is already ingested.
 //! 2. Its first lines are all that is stored of a file: it is that file, and has grown.
 //! 3. It shares records with a stored file, or one that another process is ingesting: it is refused as
-//!    a changed copy; [`Copied::refuse_copies`] has the numbers. After a stored beginning, this applies to the
-//!    lines that follow.
+//!    a changed copy; [`Copied::refuse_copies`] has the numbers. After a stored beginning, this applies
+//!    to the lines that follow.
 //! 4. Otherwise it is new.
 //!
 //! Fewer common records do not make a copy, because equal records in different files are different

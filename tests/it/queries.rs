@@ -21,7 +21,7 @@ const SIMILAR_FILE: &str = "id int8, name text, position int8, line int8, prefix
                             found_lines _int8";
 
 /// File, parameter types, columns.
-const EXPECTED: [(&str, &str, &str); 124] = [
+const EXPECTED: [(&str, &str, &str); 125] = [
     ("functions/archive_records.sql", "", ""),
     ("functions/begin_posting.sql", "", ""),
     ("functions/check_kept.sql", "", ""),
@@ -44,6 +44,7 @@ const EXPECTED: [(&str, &str, &str); 124] = [
     ("functions/sim_card_parts.sql", "", ""),
     ("functions/sim_card_runs.sql", "", ""),
     ("functions/time_within.sql", "", ""),
+    ("functions/unused_since.sql", "", ""),
     ("functions/usage_by_organization.sql", "", ""),
     ("functions/usage_freshness.sql", "", ""),
     ("functions/usage_series.sql", "", ""),
